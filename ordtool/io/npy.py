@@ -1,0 +1,171 @@
+"""NPY in and out: memory-mapped reading, streamed writing, never a pickle."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.atomic import atomic_output
+from ordtool.io.text import STDIN
+
+MAGIC = b"\x93NUMPY"
+
+
+def read_npy(path: str | Path, *, mmap: bool = True, ndim: int | None = 2) -> np.ndarray:
+    """Read an array of numbers.
+
+    Args:
+        path: An NPY file; `-` is stdin, which is spooled to a temporary file, because a
+            pipe can't be mapped and may hold more than memory does.
+        mmap: Map the file instead of reading it.
+        ndim: The number of dimensions expected; None takes any.
+
+    Returns:
+        The array, read-only when mapped.
+
+    Raises:
+        OrdtoolError: If the file is missing, truncated, a pickle, no NPY, of objects or
+            strings, or of another number of dimensions.
+    """
+    if str(path) == STDIN:
+        return _checked(_read_stdin(mmap), "<stdin>", ndim)
+    name = str(path)
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(len(MAGIC))
+    except FileNotFoundError:
+        raise OrdtoolError(f"{name}: no such file") from None
+    except OSError as error:
+        raise OrdtoolError(f"{name}: can't be read: {error.strerror}") from None
+    return _checked(_load(path, name, magic, mmap), name, ndim)
+
+
+def _read_stdin(mmap: bool) -> np.ndarray:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            "no input: give an NPY file, or pipe one in",
+            "for example: ordtool embed a.txt | ordtool whiten --dims 128 > w.npy",
+        )
+    with tempfile.NamedTemporaryFile(prefix="ordtool-", suffix=".npy") as spool:
+        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+        spool.flush()
+        spool.seek(0)
+        # The name goes when the block ends; a mapping keeps the file itself alive.
+        return _load(spool.name, "<stdin>", spool.read(len(MAGIC)), mmap)
+
+
+def _load(path: str | Path, name: str, magic: bytes, mmap: bool) -> np.ndarray:
+    if magic != MAGIC:
+        raise OrdtoolError(f"{name}: not an NPY file ({_found(magic)})", "numpy.save writes one, and so does ordtool embed")
+    try:
+        return cast(np.ndarray, np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        if "Object arrays" in str(error) or "Python objects" in str(error):
+            raise OrdtoolError(
+                f"{name}: holds Python objects, which ordtool never loads", "save numbers: numpy.save(f, x.astype('float32'))"
+            ) from None
+        raise OrdtoolError(
+            f"{name}: truncated or damaged NPY file ({_one_line(error)})", "write it again; was a download or a job cut short?"
+        ) from None
+
+
+def _found(magic: bytes) -> str:
+    if not magic:
+        return "it is empty"
+    if magic.startswith(b"PK"):
+        return "it is a zip, perhaps an .npz"
+    if magic[:1] == b"\x80":
+        return "it looks like a pickle"
+    if magic.startswith(b"\x1f\x8b"):
+        return "it is gzip"
+    return f"it starts with {magic!r}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _checked(array: np.ndarray, name: str, ndim: int | None) -> np.ndarray:
+    if array.dtype.kind not in "fiub":
+        raise OrdtoolError(f"{name}: holds {array.dtype}, and real numbers are expected")
+    if ndim is not None and array.ndim != ndim:
+        raise OrdtoolError(
+            f"{name}: has shape {array.shape}, and {ndim} dimension(s) are expected",
+            "rows are texts, columns are dimensions" if ndim == 2 else None,
+        )
+    return array
+
+
+class NpyWriter:
+    """Writes an NPY file row by row.
+
+    The header says how many rows there are. Where that isn't known at the start, the
+    file must be seekable, and `close` writes the count into the header; numpy pads
+    headers so that the count always fits.
+
+    Args:
+        file: A binary file open for writing, at its start.
+        dim: Columns, or the shape of one row.
+        dtype: The dtype of the file.
+        rows: The number of rows, if known; needed for a pipe.
+    """
+
+    def __init__(
+        self, file: BinaryIO, dim: int | tuple[int, ...], dtype: np.typing.DTypeLike = "float32", rows: int | None = None
+    ) -> None:
+        self._file = file
+        self._row_shape = (dim,) if isinstance(dim, int) else tuple(dim)
+        self._dtype = np.dtype(dtype)
+        self._promised = rows
+        self.rows = 0
+        if rows is None and not file.seekable():
+            raise ValueError("the number of rows must be known to write an NPY file to a pipe")
+        self._start = file.tell() if rows is None else 0
+        file.write(self._header(rows or 0))
+
+    def _header(self, rows: int) -> bytes:
+        buffer = io.BytesIO()
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (rows, *self._row_shape),
+        }
+        np.lib.format.write_array_header_1_0(buffer, header)
+        return buffer.getvalue()
+
+    def write(self, array: np.ndarray) -> None:
+        """Append `array`, of shape `(rows, dim)`."""
+        if array.shape[1:] != self._row_shape:
+            raise ValueError(f"rows of shape {array.shape[1:]} don't fit a file of {self._row_shape}")
+        self._file.write(np.ascontiguousarray(array, dtype=self._dtype).data)
+        self.rows += len(array)
+
+    def close(self) -> None:
+        """Make the header true; the file itself stays open for its owner to close."""
+        if self._promised is not None:
+            if self.rows != self._promised:
+                raise ValueError(f"{self._promised} rows were promised and {self.rows} written")
+            return
+        end = self._file.tell()
+        self._file.seek(self._start)
+        self._file.write(self._header(self.rows))
+        self._file.seek(end)
+
+
+def write_npy(path: str | Path | None, array: np.ndarray, *, force: bool = False) -> None:
+    """Write one array as an NPY file, atomically; None or `-` is stdout.
+
+    Raises:
+        OrdtoolError: If the file exists and `force` is not set, or can't be written.
+    """
+    with atomic_output(path, force=force) as file:
+        writer = NpyWriter(file, array.shape[1:], array.dtype, rows=len(array))
+        writer.write(array)
+        writer.close()

@@ -1,0 +1,46 @@
+"""How engines tell of their progress without knowing who listens."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """A listener for long work; the command line draws it as a bar on stderr."""
+
+    def start(self, description: str, total: float | None, unit: str) -> None:
+        """Begin a bar of `total` units (None: unknown), ending the one before."""
+
+    def advance(self, amount: float = 1, **stats: object) -> None:
+        """Move the bar by `amount`; `stats` such as `loss=4.2` stand beside it."""
+
+    def note(self, message: str) -> None:
+        """Say one line to the person who watches; silenced by `--quiet`."""
+
+    def warn(self, message: str) -> None:
+        """Say one line that must not be missed; printed even with `--quiet`."""
+
+    def close(self) -> None:
+        """End the bar."""
+
+
+class _Silent:
+    def start(self, description: str, total: float | None, unit: str) -> None:
+        pass
+
+    def advance(self, amount: float = 1, **stats: object) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+SILENT: Progress = _Silent()
+"""The listener that says nothing: the default of every engine."""
