@@ -1,0 +1,5 @@
+"""`python -m ordtool`."""
+
+from ordtool.cli.app import main
+
+main()

@@ -1,0 +1,43 @@
+"""Groups whose commands are imported when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command as build_command
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+
+def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
+    """Make a group class over `name -> "module:attribute"`.
+
+    The attribute is a function (a command) or a `typer.Typer` (a group). Nothing is
+    imported until the command is run, or listed by `--help`.
+    """
+
+    class LazyGroup(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(commands)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            return load(cmd_name, commands[cmd_name]) if cmd_name in commands else None
+
+    return LazyGroup
+
+
+def load(name: str, target: str) -> Any:
+    """Import `module:attribute` and build its command, called `name`."""
+    module, _, attribute = target.partition(":")
+    entry = getattr(import_module(module), attribute)
+    if not isinstance(entry, typer.Typer):
+        app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
+        app.command(name, no_args_is_help=False)(entry)
+        entry = app
+    command = build_command(entry)
+    command.name = name
+    return command

@@ -1,0 +1,140 @@
+"""`ordtool`: the table of commands and the one place where errors are printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from typer.core import TyperCommand
+from typer.main import get_command
+
+from ordtool import __version__
+from ordtool.cli._lazy import CONTEXT, lazy_group
+from ordtool.errors import OrdtoolError
+
+COMMANDS = {
+    "parse": "ordtool.cli.parse:parse",
+    "embed": "ordtool.cli.embed:embed",
+    "whiten": "ordtool.cli.whiten:app",
+    "hsic": "ordtool.cli.hsic:hsic",
+    "train": "ordtool.cli.train:app",
+    "predict": "ordtool.cli.predict:predict",
+    "score": "ordtool.cli.score:app",
+    "models": "ordtool.cli.models:app",
+}
+
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+INTERRUPTED = 130
+
+app = typer.Typer(
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={**CONTEXT, "auto_envvar_prefix": "ORDTOOL"},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"ordtool {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def ordtool(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the command.")
+    ] = False,
+) -> None:
+    """Ordered neurons, whitening, HSIC and other good ideas of NLP, for any Hugging Face model.
+
+    Every command reads files or a pipe and writes data to stdout or to `-o`; people are spoken to on stderr.
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit with its status: the one error boundary.
+
+    0 success; 1 the data or the run failed; 2 usage; 130 Ctrl-C; 141 broken pipe.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    args, debug = _take_debug(args)
+    sys.exit(_run(args, debug))
+
+
+def _take_debug(args: list[str]) -> tuple[list[str], bool]:
+    """Find `--debug` wherever it stands, so that it can be added to the end of a failed line."""
+    end = args.index("--") if "--" in args else len(args)
+    kept = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
+    return kept, len(kept) < len(args) or bool(os.environ.get("ORDTOOL_DEBUG"))
+
+
+def _run(args: list[str], debug: bool) -> int:
+    from typer.exceptions import TyperException
+
+    try:
+        status = get_command(app).main(args, prog_name="ordtool", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except OrdtoolError as error:
+        return _fail(error.message, error.hint, error.exit_code, debug)
+    except TyperException as error:
+        return _usage(error, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except BrokenPipeError:
+        return _broken_pipe()
+    except SystemExit as error:
+        # Typer turns a broken pipe into a silent exit 1.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _broken_pipe()
+        return error.code if isinstance(error.code, int) else 1
+    except MemoryError:
+        return _fail("out of memory", "try a smaller --batch-size, or fewer dimensions", 1, debug)
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        return _fail(f"unexpected: {what}", "this is a bug; run again with --debug for the traceback", 1, debug)
+
+
+def _fail(message: str, hint: str | None, status: int, debug: bool) -> int:
+    from ordtool import console
+
+    if debug:
+        traceback.print_exc()
+    console.error(" ".join(message.splitlines()), hint)
+    return status
+
+
+def _usage(error: Exception, debug: bool) -> int:
+    """Print what Typer found wrong with the command line, with the command whose help to read."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "ordtool"
+    message = getattr(error, "format_message", lambda: str(error))()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(message + "\n")
+        return 2
+    return _fail(message, f"{path} --help", getattr(error, "exit_code", 2), debug)
+
+
+def _interrupted() -> int:
+    sys.stderr.write("\n")
+    return INTERRUPTED
+
+
+def _broken_pipe() -> int:
+    """Keep Python from complaining when it flushes stdout at its end."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+__all__ = ["COMMANDS", "TyperCommand", "app", "main"]

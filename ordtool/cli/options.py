@@ -1,0 +1,62 @@
+"""Options that several commands share: one spelling, one meaning, one help text.
+
+Each is an `Annotated` type for a Typer function; the default stands in the function.
+`ORDTOOL_<NAME>` in the environment sets those that mean the same in every command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RUN = "Running"
+OUT = "Output"
+
+Inputs = Annotated[
+    list[str] | None, typer.Argument(metavar="FILE", help="Text files or .jsonl, .gz too; none or `-` is stdin.")
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A folder, a name from `ordtool models list`, or a hub id.")
+]
+Field = Annotated[str, typer.Option("--field", help="The key of a JSONL object that holds the text.")]
+OnError = Annotated[
+    str, typer.Option("--on-error", help="A bad record: `stop`, or `skip` it and list it at the end.")
+]
+Device = Annotated[
+    str,
+    typer.Option("--device", envvar="ORDTOOL_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype", envvar="ORDTOOL_DTYPE", help="auto, float32, bfloat16 or float16.", rich_help_panel=RUN
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Records a batch.", rich_help_panel=RUN)]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", min=1, help="Tokens a batch, padding included.", rich_help_panel=RUN)
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", envvar="ORDTOOL_SEED", min=0, max=2**32 - 1, help="Of every random generator.", rich_help_panel=RUN),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", envvar="ORDTOOL_THREADS", min=1, help="CPU threads.  [default: one a core]", rich_help_panel=RUN),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout, whole or not at all.", rich_help_panel=OUT),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="JSON lines, on a terminal too.", rich_help_panel=OUT)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", envvar="ORDTOOL_QUIET", help="No progress bar and no notes.", rich_help_panel=OUT)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=OUT)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an interrupted run of the same command stopped.", rich_help_panel=OUT)
+]

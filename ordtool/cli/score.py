@@ -1,0 +1,21 @@
+"""`ordtool score`: the group of metrics."""
+
+from __future__ import annotations
+
+import typer
+
+from ordtool.cli._lazy import CONTEXT, lazy_group
+
+COMMANDS = {
+    "trees": "ordtool.cli.score_trees:trees",
+    "similarity": "ordtool.cli.score_similarity:similarity",
+}
+
+app = typer.Typer(
+    cls=lazy_group(COMMANDS), no_args_is_help=True, rich_markup_mode="markdown", context_settings=CONTEXT
+)
+
+
+@app.callback()
+def score() -> None:
+    """Score predictions against gold: trees, or sentence similarity."""

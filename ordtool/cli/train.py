@@ -1,0 +1,21 @@
+"""`ordtool train`: the group of trainers."""
+
+from __future__ import annotations
+
+import typer
+
+from ordtool.cli._lazy import CONTEXT, lazy_group
+
+COMMANDS = {
+    "parser": "ordtool.cli.train_parser:parser",
+    "bottleneck": "ordtool.cli.train_bottleneck:bottleneck",
+}
+
+app = typer.Typer(
+    cls=lazy_group(COMMANDS), no_args_is_help=True, rich_markup_mode="markdown", context_settings=CONTEXT
+)
+
+
+@app.callback()
+def train() -> None:
+    """Train a model: a parser, or a network by the HSIC bottleneck."""

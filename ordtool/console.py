@@ -1,0 +1,172 @@
+"""What a person sees: bars, tables and messages on stderr; and data on stdout.
+
+Data never passes through rich, which wraps at the terminal's width and reads
+`[brackets]` as markup. This module and `ordtool.cli` are the only ones that know rich.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.table import Table
+from rich.text import Text
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def stdout_is_terminal() -> bool:
+    """Say whether a person reads stdout."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def stdin_is_terminal() -> bool:
+    """Say whether stdin is a keyboard rather than a pipe or a file."""
+    return sys.stdin is None or sys.stdin.isatty()
+
+
+def write_bytes(data: bytes) -> None:
+    """Write data to stdout as it is."""
+    sys.stdout.buffer.write(data)
+
+
+def write_line(line: str) -> None:
+    """Write one line of data to stdout in UTF-8, whatever the locale says."""
+    sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
+
+
+def flush() -> None:
+    """Hand on what stdout holds: after each record, where a reader may be waiting."""
+    sys.stdout.buffer.flush()
+
+
+def error(message: str, hint: str | None = None) -> None:
+    """Print `error: ...` and `hint: ...` on stderr."""
+    stderr.print(f"[bold red]error:[/] {escape(message)}")
+    if hint:
+        stderr.print(f"[bold cyan]hint:[/] {escape(hint)}")
+
+
+def warn(message: str) -> None:
+    """Print `warning: ...` on stderr."""
+    stderr.print(f"[bold yellow]warning:[/] {escape(message)}")
+
+
+def note(message: str) -> None:
+    """Print a line for people on stderr."""
+    stderr.print(escape(message))
+
+
+def print_table(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]], *, to_stderr: bool = True
+) -> None:
+    """Print a table for people: the first column left, numbers right.
+
+    Args:
+        title: Above the table.
+        columns: The heads.
+        rows: The cells; floats are shown as given, so format them first.
+        to_stderr: Where it goes; stdout only where the table is the command's answer on a terminal.
+    """
+    table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = all(_is_number(row[index]) for row in rows)
+        table.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    (stderr if to_stderr else Console(highlight=False)).print(table)
+
+
+def _is_number(cell: object) -> bool:
+    text = str(cell).rstrip("%x").replace(",", "")
+    try:
+        float(text or "0")
+    except ValueError:
+        return text in {"-", "—"}
+    return True
+
+
+class _Rate(ProgressColumn):
+    """Units a second, over the whole task."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{_short(speed)} {task.fields['unit']}/s" if speed else "", style="cyan")
+
+
+class _Count(ProgressColumn):
+    """Done / total, in units."""
+
+    def render(self, task: Task) -> Text:
+        total = f"/{_short(task.total)}" if task.total is not None else ""
+        return Text(f"{_short(task.completed)}{total} {task.fields['unit']}", style="green")
+
+
+def _short(number: float) -> str:
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            return f"{number / limit * (10 if letter == 'k' else 1):.{1 if letter == 'k' else 2}f}{letter}"
+    return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+
+
+class RichProgress:
+    """Draws `ordtool.progress.Progress` on stderr: a bar with rate and time left.
+
+    On a terminal the bar is live. In a log (stderr is no terminal) there is no bar, only
+    notes and warnings.
+
+    Args:
+        quiet: No bars and no notes; warnings stay.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, description: str, total: float | None, unit: str) -> None:
+        """Begin a bar, ending the one before."""
+        self.close()
+        if self._quiet or not stderr.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            _Count(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeLeft(),
+            TextColumn("{task.fields[stats]}", style="dim"),
+            console=stderr,
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(escape(description), total=total, unit=unit, stats="")
+
+    def advance(self, amount: float = 1, **stats: object) -> None:
+        """Move the bar; `stats` stand beside it until the next ones."""
+        if self._bar is None or self._task is None:
+            return
+        if stats:
+            shown = "  ".join(f"{key} {value}" for key, value in stats.items())
+            self._bar.update(self._task, stats=escape(shown))
+        self._bar.advance(self._task, amount)
+
+    def note(self, message: str) -> None:
+        """Print a line above the bar."""
+        if not self._quiet:
+            note(message)
+
+    def warn(self, message: str) -> None:
+        """Print a warning above the bar, even when quiet."""
+        warn(message)
+
+    def close(self) -> None:
+        """End the bar and remove it from the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None
