@@ -8,7 +8,6 @@ import traceback
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 from typer.main import get_command
 
 from ordtool import __version__
@@ -34,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    context_settings={**CONTEXT, "auto_envvar_prefix": "ORDTOOL"},
+    context_settings=CONTEXT,
 )
 
 
@@ -47,10 +46,12 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def ordtool(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the command.")
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the command."),
     ] = False,
 ) -> None:
     """Ordered neurons, whitening, HSIC and other good ideas of NLP, for any Hugging Face model.
@@ -102,7 +103,9 @@ def _run(args: list[str], debug: bool) -> int:
         if debug:
             raise
         what = f"{type(error).__name__}: {error}".rstrip(": ")
-        return _fail(f"unexpected: {what}", "this is a bug; run again with --debug for the traceback", 1, debug)
+        return _fail(
+            f"unexpected: {what}", "this is a bug; run again with --debug for the traceback", 1, debug
+        )
 
 
 def _fail(message: str, hint: str | None, status: int, debug: bool) -> int:
@@ -137,4 +140,4 @@ def _broken_pipe() -> int:
     return BROKEN_PIPE
 
 
-__all__ = ["COMMANDS", "TyperCommand", "app", "main"]
+__all__ = ["COMMANDS", "app", "main"]

@@ -15,7 +15,8 @@ RUN = "Running"
 OUT = "Output"
 
 Inputs = Annotated[
-    list[str] | None, typer.Argument(metavar="FILE", help="Text files or .jsonl, .gz too; none or `-` is stdin.")
+    list[str] | None,
+    typer.Argument(metavar="FILE", help="Text files or .jsonl, .gz too; none or `-` is stdin."),
 ]
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A folder, a name from `ordtool models list`, or a hub id.")
@@ -26,7 +27,9 @@ OnError = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option("--device", envvar="ORDTOOL_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN),
+    typer.Option(
+        "--device", envvar="ORDTOOL_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN
+    ),
 ]
 Dtype = Annotated[
     str,
@@ -40,23 +43,46 @@ BatchTokens = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", envvar="ORDTOOL_SEED", min=0, max=2**32 - 1, help="Of every random generator.", rich_help_panel=RUN),
+    typer.Option(
+        "--seed",
+        envvar="ORDTOOL_SEED",
+        min=0,
+        max=2**32 - 1,
+        help="Of every random generator.",
+        rich_help_panel=RUN,
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", envvar="ORDTOOL_THREADS", min=1, help="CPU threads.  [default: one a core]", rich_help_panel=RUN),
+    typer.Option(
+        "--threads",
+        envvar="ORDTOOL_THREADS",
+        min=1,
+        help="CPU threads.  [default: one a core]",
+        rich_help_panel=RUN,
+    ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout, whole or not at all.", rich_help_panel=OUT),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write here instead of stdout, whole or not at all.",
+        rich_help_panel=OUT,
+    ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="JSON lines, on a terminal too.", rich_help_panel=OUT)
-]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.", rich_help_panel=OUT)]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", envvar="ORDTOOL_QUIET", help="No progress bar and no notes.", rich_help_panel=OUT)
+    bool,
+    typer.Option(
+        "--quiet", "-q", envvar="ORDTOOL_QUIET", help="No progress bar and no notes.", rich_help_panel=OUT
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=OUT)]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where an interrupted run of the same command stopped.", rich_help_panel=OUT)
+    bool,
+    typer.Option(
+        "--resume", help="Go on where an interrupted run of the same command stopped.", rich_help_panel=OUT
+    ),
 ]

@@ -12,7 +12,11 @@ COMMANDS = {
 }
 
 app = typer.Typer(
-    cls=lazy_group(COMMANDS), no_args_is_help=True, rich_markup_mode="markdown", context_settings=CONTEXT
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings=CONTEXT,
 )
 
 

@@ -55,7 +55,9 @@ def atomic_output(
     temporary: str | None = None
     try:
         with _as_output_errors(path):
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent)
+            descriptor, temporary = tempfile.mkstemp(
+                prefix=f".{target.name}.", suffix=suffix, dir=target.parent
+            )
             with open(descriptor, "w+b") as file:
                 yield file
                 file.flush()
@@ -88,7 +90,9 @@ def check_output(path: str | Path | None, *, force: bool = False) -> None:
         return
     target = Path(os.path.realpath(path))
     if target.is_dir():
-        raise OrdtoolError(f"{path}: is a folder, and the output is a file", f"name a file in it: {path}/NAME")
+        raise OrdtoolError(
+            f"{path}: is a folder, and the output is a file", f"name a file in it: {path}/NAME"
+        )
     if not target.parent.is_dir():
         raise OrdtoolError(f"{path}: the folder {target.parent} is missing", f"mkdir -p {target.parent}")
     if target.is_file() and not force:
@@ -153,7 +157,8 @@ def _as_output_errors(path: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise OrdtoolError(
-                f"{path}: no space left on the disk; nothing was left under that name", "free some space, or name another disk"
+                f"{path}: no space left on the disk; nothing was left under that name",
+                "free some space, or name another disk",
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OrdtoolError(f"{path}: can't be written: {error.strerror}") from None

@@ -63,16 +63,20 @@ def _read_stdin(mmap: bool) -> np.ndarray:
 
 def _load(path: str | Path, name: str, magic: bytes, mmap: bool) -> np.ndarray:
     if magic != MAGIC:
-        raise OrdtoolError(f"{name}: not an NPY file ({_found(magic)})", "numpy.save writes one, and so does ordtool embed")
+        raise OrdtoolError(
+            f"{name}: not an NPY file ({_found(magic)})", "numpy.save writes one, and so does ordtool embed"
+        )
     try:
         return cast(np.ndarray, np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
     except (ValueError, EOFError, OSError) as error:
         if "Object arrays" in str(error) or "Python objects" in str(error):
             raise OrdtoolError(
-                f"{name}: holds Python objects, which ordtool never loads", "save numbers: numpy.save(f, x.astype('float32'))"
+                f"{name}: holds Python objects, which ordtool never loads",
+                "save numbers: numpy.save(f, x.astype('float32'))",
             ) from None
         raise OrdtoolError(
-            f"{name}: truncated or damaged NPY file ({_one_line(error)})", "write it again; was a download or a job cut short?"
+            f"{name}: truncated or damaged NPY file ({_one_line(error)})",
+            "write it again; was a download or a job cut short?",
         ) from None
 
 
@@ -118,7 +122,11 @@ class NpyWriter:
     """
 
     def __init__(
-        self, file: BinaryIO, dim: int | tuple[int, ...], dtype: np.typing.DTypeLike = "float32", rows: int | None = None
+        self,
+        file: BinaryIO,
+        dim: int | tuple[int, ...],
+        dtype: np.typing.DTypeLike = "float32",
+        rows: int | None = None,
     ) -> None:
         self._file = file
         self._row_shape = (dim,) if isinstance(dim, int) else tuple(dim)

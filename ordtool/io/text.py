@@ -100,7 +100,7 @@ def _read_one(
 
 
 def read_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
-    """Yield the lines of a binary stream without their line ends (`\\n` or `\\r\\n`).
+    """Yield the lines of a binary stream without their line ends (LF or CR LF).
 
     Args:
         stream: A binary stream, as `open_input` gives.
@@ -138,7 +138,8 @@ def decode_line(raw: bytes, source: str, number: int) -> str:
         elif raw.startswith(b"\x93NUMPY"):
             hint = "this is an NPY file, and a text file is expected here"
         raise OrdtoolError(
-            f"{source}:{number}: invalid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})", hint
+            f"{source}:{number}: invalid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})",
+            hint,
         ) from None
 
 
@@ -152,7 +153,9 @@ def parse_json_record(text: str, source: str, number: int, field: str) -> Record
     data = parse_json_object(text, source, number)
     if field not in data:
         keys = ", ".join(data) or "none"
-        raise OrdtoolError(f"{source}:{number}: no field {field!r} (keys: {keys})", "name the text's key with --field")
+        raise OrdtoolError(
+            f"{source}:{number}: no field {field!r} (keys: {keys})", "name the text's key with --field"
+        )
     if not isinstance(data[field], str):
         found = type(data[field]).__name__
         raise OrdtoolError(f"{source}:{number}: field {field!r} must be a string, found {found}")
@@ -171,7 +174,8 @@ def parse_json_object(text: str, source: str, number: int) -> dict[str, Any]:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise OrdtoolError(
-            f"{source}:{number}: malformed JSON ({reason}{column})", "a .jsonl file has one JSON object a line"
+            f"{source}:{number}: malformed JSON ({reason}{column})",
+            "a .jsonl file has one JSON object a line",
         ) from None
     if not isinstance(data, dict):
         raise OrdtoolError(
@@ -220,7 +224,8 @@ def open_binary(path: str | Path) -> BinaryIO:
     if str(path) == STDIN:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError(
-                "no input: give a file, or pipe text in", "for example: echo 'The cat sat on the mat.' | ordtool parse"
+                "no input: give a file, or pipe text in",
+                "for example: echo 'The cat sat on the mat.' | ordtool parse",
             )
         stream = cast(BinaryIO, sys.stdin.buffer)
         return _gunzip_if_needed(stream)
@@ -230,10 +235,22 @@ def open_binary(path: str | Path) -> BinaryIO:
         raise OrdtoolError(*_open_failure(path, error)) from None
 
 
+class _Gunzip(gzip.GzipFile):
+    """A gzip reader that closes the file under it too."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(fileobj=stream, mode="rb")
+        self._under = stream
+
+    def close(self) -> None:
+        super().close()
+        self._under.close()
+
+
 def _gunzip_if_needed(stream: BinaryIO) -> BinaryIO:
     peek = getattr(stream, "peek", None)
     if peek is not None and peek(2)[:2] == GZIP_MAGIC:
-        return cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
+        return cast(BinaryIO, _Gunzip(stream))
     return stream
 
 

@@ -1,0 +1,94 @@
+"""The error boundary and the manners of the whole command."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import ordtool
+
+
+def test_version(run):
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"ordtool {ordtool.__version__}\n".encode())
+
+
+def test_help_is_quick_and_lists_every_command(run):
+    from ordtool.cli.app import COMMANDS
+
+    start = time.perf_counter()
+    done = run("--help")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f" {name} " in done.stdout.decode()
+    assert seconds < 2  # 0.3 s alone; the bound is wide for a busy machine
+
+
+def test_unknown_command_suggests(refused):
+    assert "parse" in refused("prase", status=2)
+
+
+def test_unknown_option_names_the_help(refused):
+    assert "ordtool parse --help" in refused("parse", "--no-such-option", status=2)
+
+
+def test_missing_file_has_no_traceback_but_debug_shows_it(refused, run):
+    refused("parse", "missing.txt")
+    for argv in (("--debug", "parse", "missing.txt"), ("parse", "missing.txt", "--debug")):
+        done = run(*argv)
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+
+
+def test_similar_file_is_suggested(refused, tmp_path):
+    (tmp_path / "sentences.txt").write_text("A cat sat.\n")
+    assert "did you mean sentences.txt" in refused("parse", "sentence.txt")
+
+
+def test_full_stdout_is_an_error_not_a_traceback(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ordtool", "models", "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_broken_pipe_is_silent_and_141(tmp_path):
+    # Many lines, so that the writer meets the closed pipe.
+    text = tmp_path / "many.txt"
+    text.write_text("The cat sat on the mat .\n" * 3000)
+    command = f"{sys.executable} -m ordtool parse {text} --json | head -n 1; echo status ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("status 141\n")
+    assert done.stdout.count("\n") == 2
+    assert done.stderr == ""
+
+
+def test_interrupt_is_130(tmp_path):
+    import signal
+
+    # stdin stays open, so the command waits for text until it is interrupted.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ordtool", "parse"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr

@@ -1,0 +1,92 @@
+import io
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.npy import NpyWriter, read_npy, write_npy
+
+
+def test_round_trip_is_mapped(tmp_path):
+    array = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
+    write_npy(tmp_path / "a", array)
+    assert (tmp_path / "a").is_file(), "numpy.save would have appended .npy"
+    back = read_npy(tmp_path / "a")
+    assert isinstance(back, np.memmap)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_streamed_rows_equal_one_array(tmp_path, known, dtype):
+    array = (np.random.default_rng(1).standard_normal((1000, 7)) * 50).astype(dtype)
+    with open(tmp_path / "a.npy", "w+b") as file:
+        writer = NpyWriter(file, 7, dtype, rows=1000 if known else None)
+        for start in range(0, 1000, 300):
+            writer.write(array[start : start + 300])
+        writer.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+
+
+def test_no_rows_and_three_dimensions(tmp_path):
+    with open(tmp_path / "a.npy", "w+b") as file:
+        NpyWriter(file, (2, 3)).close()
+    assert np.load(tmp_path / "a.npy").shape == (0, 2, 3)
+
+
+def test_broken_promises_are_noticed():
+    writer = NpyWriter(io.BytesIO(), 2, rows=3)
+    writer.write(np.zeros((2, 2), "float32"))
+    with pytest.raises(ValueError, match="3 rows were promised and 2 written"):
+        writer.close()
+
+
+def save(path, array, **kwargs):
+    with open(path, "wb") as file:
+        np.save(file, array, **kwargs)
+
+
+def bad_files(folder):
+    good = np.zeros((100, 4), "float32")
+    save(folder / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    save(folder / "text.npy", np.array(["a", "b"]))
+    save(folder / "flat.npy", np.zeros(4))
+    save(folder / "good.npy", good)
+    (folder / "cut.npy").write_bytes((folder / "good.npy").read_bytes()[:-100])
+    (folder / "head.npy").write_bytes((folder / "good.npy").read_bytes()[:40])
+    (folder / "empty.npy").write_bytes(b"")
+    np.savez(folder / "zip.npz", good)
+    (folder / "pickle.pkl").write_bytes(pickle.dumps(good))
+    return {
+        "object.npy": "holds Python objects",
+        "text.npy": "real numbers are expected",
+        "flat.npy": r"has shape \(4,\), and 2 dimension",
+        "cut.npy": "truncated or damaged",
+        "head.npy": "truncated or damaged",
+        "empty.npy": "it is empty",
+        "zip.npz": r"perhaps an \.npz",
+        "pickle.pkl": "looks like a pickle",
+        "missing.npy": "no such file",
+    }
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_bad_files_say_what_they_are(tmp_path, mmap):
+    for name, message in bad_files(tmp_path).items():
+        with pytest.raises(OrdtoolError, match=message):
+            read_npy(tmp_path / name, mmap=mmap)
+
+
+def test_stdin_is_spooled_and_mapped(tmp_path, monkeypatch):
+    array = np.arange(12, dtype="float64").reshape(4, 3)
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    buffer.seek(0)
+    pipe = type("Pipe", (), {"buffer": buffer, "isatty": lambda self: False})()
+    monkeypatch.setattr(sys, "stdin", pipe)
+    back = read_npy("-")
+    assert isinstance(back, np.memmap)
+    np.testing.assert_array_equal(back, array)

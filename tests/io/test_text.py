@@ -1,0 +1,131 @@
+import gzip
+import io
+
+import pytest
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.text import read_records
+
+
+@pytest.fixture
+def write(tmp_path):
+    def call(name: str, data: bytes):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return call
+
+
+def texts(path, **kwargs):
+    return [record.text for record in read_records([path], **kwargs)]
+
+
+def test_a_text_a_line_and_empty_lines_stay(write):
+    path = write("a.txt", b"one\n\nthree\r\nfour")
+    records = list(read_records([path]))
+    assert [r.text for r in records] == ["one", "", "three", "four"]
+    assert records[2].where == f"{path}:3"
+
+
+def test_only_the_line_feed_ends_a_line(write):
+    line = "a\u2028b\u0085c\x0bd\x0ce\u2029f\rg"
+    assert texts(write("a.txt", f"{line}\nnext\n".encode())) == [line, "next"]
+
+
+def test_byte_order_mark_is_dropped(write):
+    assert texts(write("a.txt", b"\xef\xbb\xbfone\n")) == ["one"]
+
+
+def test_empty_file_has_no_records(write):
+    assert texts(write("a.txt", b"")) == []
+
+
+def test_gzip_is_known_by_its_first_bytes(write):
+    assert texts(write("a.data", gzip.compress(b"one\ntwo\n"))) == ["one", "two"]
+    assert texts(write("a.jsonl.gz", gzip.compress(b'{"text": "one"}\n'))) == ["one"]
+
+
+def test_damaged_gzip(write):
+    path = write("a.gz", gzip.compress(b"one\n" * 10000)[:-12])
+    with pytest.raises(OrdtoolError, match="damaged gzip"):
+        texts(path)
+
+
+def test_jsonl_keeps_keys_in_order(write):
+    path = write("a.jsonl", b'{"id": 7, "text": "one", "z": null, "a": [1]}\n\n{"text": "two"}\n')
+    records = list(read_records([path]))
+    assert list(records[0].data) == ["id", "text", "z", "a"]
+    assert [(r.text, r.line) for r in records] == [("one", 1), ("two", 3)]
+
+
+def test_another_field(write):
+    assert texts(write("a.jsonl", b'{"body": "one"}\n'), field="body") == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", b"fine\nbad \xff byte\n", "a.txt:2: invalid UTF-8 .byte 0xff at column 5"),
+        ("a.txt", "text".encode("utf-16"), "a.txt:1: invalid UTF-8.*UTF-16"),
+        ("a.jsonl", b'{"text": "ok"}\n{"text": \n', "a.jsonl:2: malformed JSON"),
+        ("a.jsonl", b"[1]\n", "a.jsonl:1: expected a JSON object, found list"),
+        ("a.jsonl", b'{"title": "x", "id": 1}\n', "a.jsonl:1: no field 'text' .keys: title, id.*--field"),
+        ("a.jsonl", b'{"text": 3}\n', "a.jsonl:1: field 'text' must be a string, found int"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "a.jsonl:1: malformed JSON"),
+    ],
+)
+def test_bad_records_name_file_and_line(write, name, data, message):
+    with pytest.raises(OrdtoolError, match=message):
+        texts(write(name, data))
+
+
+def test_skipping_keeps_the_good_ones(write):
+    path = write("a.jsonl", b'{"text": "one"}\nnot json\n{"text": "three"}\n')
+    errors: list[OrdtoolError] = []
+    assert texts(path, on_error=errors.append) == ["one", "three"]
+    assert len(errors) == 1
+
+
+def test_missing_and_folder(tmp_path):
+    with pytest.raises(OrdtoolError, match="no such file"):
+        texts(tmp_path / "nothing.txt")
+    with pytest.raises(OrdtoolError, match="is a folder"):
+        texts(tmp_path)
+
+
+class Pipe:
+    """A stdin that is no terminal."""
+
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BufferedReader(io.BytesIO(data))
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"one\ntwo\n", ["one", "two"]),
+        (b'{"text": "one"}\n{"text": "two"}\n', ["one", "two"]),
+        (b'{"other": "one"}\n', ['{"other": "one"}']),
+        (b"{not json\n", ["{not json"]),
+        (gzip.compress(b"one\n"), ["one"]),
+    ],
+)
+def test_stdin_is_looked_at(monkeypatch, data, expected):
+    monkeypatch.setattr("sys.stdin", Pipe(data))
+    assert [r.text for r in read_records([])] == expected
+
+
+def test_terminal_is_refused_with_an_example(monkeypatch):
+    class Terminal(Pipe):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(b""))
+    with pytest.raises(OrdtoolError) as caught:
+        list(read_records([]))
+    assert caught.value.exit_code == 2
+    assert "ordtool parse" in caught.value.hint
