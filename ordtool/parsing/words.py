@@ -1,9 +1,9 @@
 """Text to words: Penn-style tokens with exact character offsets, and sentence boundaries.
 
-The Penn Treebank rules are those of nltk's word tokenizer. This module adds what a parser of a person's own text
-needs on top: the character offsets of every token, surfaces left as they were typed (a straight quote stays `"`),
-curly apostrophes read as apostrophes (don’t -> do n’t), and speed: a running text repeats its words, so the rules
-run once for each distinct whitespace-separated chunk.
+The Penn Treebank rules are those of nltk's word tokenizer, the sentence boundaries those of sentencex. This
+module adds what a parser of a person's own text needs on top: the character offsets of every token, surfaces
+left as they were typed (a straight quote stays `"`), curly apostrophes read as apostrophes (don’t -> do n’t),
+and speed: a running text repeats its words, so the rules run once for each distinct whitespace-separated chunk.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
+from ordtool.errors import OrdtoolError
+
 TokenKind = Literal["words", "chars", "jieba"]
 TOKEN_KINDS: tuple[str, ...] = ("words", "chars", "jieba")
 
 BRACKET_NAMES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
 """How treebanks write brackets inside bracketed trees, and what stands for them in text."""
 
-# Characters of Unicode's punctuation categories that the Penn Treebank tags as words or symbols (10 %, AT&T, C #).
+# Unicode calls these punctuation, the Penn Treebank tags them as words or symbols (10 %, AT&T, C #).
 _WORD_SYMBOLS = frozenset("%&#@*‰§¶†‡")
 # Apostrophes inside a word; a closing quote looks the same, but stands at a word's edge.
 _INNER_APOSTROPHE = re.compile(r"(?<=\w)[’ʼ＇](?=\w)")
@@ -33,9 +35,10 @@ _FINAL_PERIOD = re.compile(r"\.[\]\)}>\"'»”’\s]*$")
 _CHUNK = re.compile(r"\S+")
 # Letters and digits, with at most one sign behind: what most of a text is, and what needs no rules.
 _PLAIN = re.compile(r"([^\W_]+)([,;:?!]?)")
-_PLAIN_END = re.compile(r"([^\W_]+)([.,;:?!]?)")
+_PLAIN_END = re.compile(r"([^\W_]*)([.,;:?!]?)")
 # A word without punctuation that the Penn rules still cut in two (can|not, gon|na).
 _MERGED = frozenset({"cannot", "gimme", "gonna", "gotta", "lemme", "wanna"})
+_BRACKETED_SENTENCE = re.compile(r"(?<=[.!?]\))\s+(?=[A-Z“\"(])")
 _QUOTES = ('"', "''", "``")
 _LONGEST_CACHED = 64
 # One character each, but runs of letters and digits of scripts that write words with spaces stay whole.
@@ -60,18 +63,19 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
     """Splits one sentence into tokens with their character offsets.
 
     Args:
-        text: A sentence. With `words` only a period at its very end is split from its word, so running text should go
-            through `split_sentences` first.
-        kind: `words`: Penn Treebank rules (nltk's word tokenizer) for English and languages written like it. `chars`:
-            a token a character, for Chinese; runs of Latin, Greek or Cyrillic letters and of digits stay together.
-            `jieba`: Chinese words by the jieba segmenter.
+        text: A sentence. With `words` only a period at its very end is split from its word, so running text
+            should go through `split_sentences` first.
+        kind: `words`: Penn Treebank rules (nltk's word tokenizer) for English and languages written like it.
+            `chars`: a token a character, for Chinese; runs of Latin, Greek or Cyrillic letters and of digits
+            stay together. `jieba`: Chinese words by the jieba segmenter.
 
     Returns:
-        Tokens in order of the text. They do not overlap, hold no whitespace, and together cover every character that is
-        not whitespace; `text[token.start:token.end] == token.text` always.
+        Tokens in order of the text. They do not overlap, hold no whitespace, and together cover every character
+        that is not whitespace; `text[token.start:token.end] == token.text` always.
 
     Raises:
         ValueError: If `kind` is none of the three.
+        OrdtoolError: If `kind` is `jieba` and jieba is not installed.
 
     Deviation from nltk: tokens keep the input's quotes instead of Penn's opening and closing marks, and an
     apostrophe inside a word is one whatever its shape.
@@ -95,7 +99,8 @@ def _is_punctuation_text(text: str) -> bool:
     if text in BRACKET_NAMES:
         return True
     return bool(text) and all(
-        character not in _WORD_SYMBOLS and (character == "`" or unicodedata.category(character).startswith("P"))
+        character not in _WORD_SYMBOLS
+        and (character == "`" or unicodedata.category(character).startswith("P"))
         for character in text
     )
 
@@ -103,11 +108,39 @@ def _is_punctuation_text(text: str) -> bool:
 def is_punctuation(token: Token | str) -> bool:
     """Tells whether a token is punctuation, judged by its surface: no treebank tag is needed.
 
-    A token is punctuation when every character is (Unicode categories P*, and the backquote of ``); `-LRB-` and the
-    other bracket names count as the brackets they stand for. Signs that treebanks tag as words or symbols
+    A token is punctuation when every character is (Unicode categories P*, and the backquote of ``); `-LRB-` and
+    the other bracket names count as the brackets they stand for. Signs that treebanks tag as words or symbols
     (`%`, `&`, `#`, `@`, `*`, currency) are not punctuation.
     """
     return _is_punctuation_text(token if isinstance(token, str) else token.text)
+
+
+def split_sentences(text: str, language: str = "en") -> list[Token]:
+    """Splits running text into sentences with their character offsets.
+
+    Abbreviations (Dr., U.S., Fig. 3), initials, numbers, quotes, ellipses and Chinese marks (。！？) are
+    sentencex's rules; a blank line always ends a sentence, a single line break never does. On top of it, a sentence
+    wholly in brackets ends at its closing bracket: `(He agreed.) She did not.` is two.
+
+    Args:
+        text: Running text of any length.
+        language: Two-letter code, for the abbreviations of that language.
+
+    Returns:
+        Sentences in order, without the whitespace around them; what lies between two of them is whitespace.
+    """
+    import sentencex
+
+    sentences: list[Token] = []
+    for boundary in sentencex.get_sentence_boundaries(language, text):
+        start, end = boundary["start_index"], boundary["end_index"]
+        for piece in _BRACKETED_SENTENCE.split(text[start:end]):
+            sentence = piece.strip()
+            if sentence:
+                begin = text.index(sentence, start)
+                sentences.append(Token(sentence, begin, begin + len(sentence)))
+                start = begin + len(sentence)
+    return sentences
 
 
 def _word_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -129,7 +162,8 @@ def _word_spans(text: str) -> Iterator[tuple[int, int]]:
             yield start + begin, start + end
     easy = _PLAIN_END.match(plain, tail)
     if easy is not None and easy[1].lower() not in _MERGED and not plain[easy.end() :].strip():
-        yield easy.span(1)
+        if easy[1]:
+            yield easy.span(1)
         if easy[2]:
             yield easy.span(2)
         return
@@ -184,16 +218,17 @@ def _align(pieces: list[str], text: str) -> list[tuple[int, int]]:
 
 
 @cache
-def _penn_tokenizer() -> Any:  # noqa: ANN401 - nltk has no type stubs
+def _penn_tokenizer() -> Any:
     return _import_penn_module().NLTKWordTokenizer()
 
 
-def _import_penn_module() -> Any:  # noqa: ANN401 - a module
+def _import_penn_module() -> Any:
     """Imports nltk's tokenizer alone.
 
-    `import nltk` runs the whole toolkit's imports (scipy.stats, scikit-learn where it is installed): two seconds
-    before the first sentence is parsed. The tokenizer needs four small modules of it, so the packages above it are entered
-    unexecuted for the time of the import, and taken out again so that a later `import nltk` is a full one.
+    `import nltk` runs the whole toolkit's imports (scipy.stats, scikit-learn where it is installed): two
+    seconds before the first sentence is parsed. The tokenizer needs a few small modules of it, so the packages
+    above it are entered unexecuted for the time of the import, and taken out again so that a later
+    `import nltk` is a full one.
     """
     name = "nltk.tokenize.destructive"
     if "nltk" in sys.modules:
@@ -214,7 +249,7 @@ def _import_penn_module() -> Any:  # noqa: ANN401 - a module
 
 
 def _forget_nltk(before: set[str]) -> None:
-    """Takes half-imported nltk modules out of the import system again (a full import leaves `nltk.corpus` behind)."""
+    """Takes half-imported nltk modules out again (`nltk.corpus` is there after a full import, which stays)."""
     if "nltk.corpus" in sys.modules:
         return
     for name in set(sys.modules) - before:
@@ -224,8 +259,12 @@ def _forget_nltk(before: set[str]) -> None:
 
 @cache
 def _jieba_tokenize() -> Callable[[str], Iterator[tuple[str, int, int]]]:
-    import jieba
-
+    try:
+        import jieba
+    except ImportError as error:
+        raise OrdtoolError(
+            "Chinese words need jieba, which is not installed", hint="pip install 'ordtool[zh]'"
+        ) from error
     jieba.setLogLevel(logging.WARNING)  # jieba reports the building of its dictionary on stderr
     function: Callable[[str], Iterator[tuple[str, int, int]]] = jieba.tokenize
     return function
