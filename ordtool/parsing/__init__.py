@@ -1,0 +1,1 @@
+"""Text to trees: ordered-neuron language models, tree builders, treebanks and scoring."""
