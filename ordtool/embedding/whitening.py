@@ -16,14 +16,16 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.embedding.rows import as_rows, describe_source, normalize_rows, output_dtype
 from ordtool.embedding.statistics import (
     DataError,
     Float64Array,
@@ -31,40 +33,18 @@ from ordtool.embedding.statistics import (
     Moments,
     accumulate,
     check_finite_rows,
+    one_ahead,
     row_chunks,
 )
-from ordtool.errors import UsageError, close_match_hint
+from ordtool.embedding.whitening_solver import ParameterError, Solution, WhiteningOptions, solve
+from ordtool.errors import close_match_hint
 from ordtool.progress import SILENT, Progress
 
-METHODS = ("pca", "zca", "cholesky", "abtt")
-RANK_TOLERANCE = 1e-10
+FLOAT32_STRETCH = 1e3
 
 
 class WhiteningWarning(UserWarning):
     """The map was fitted, and something about the data or the options makes it weaker than it looks."""
-
-
-class ParameterError(UsageError, ValueError):
-    """An option of `Whitening` that has no meaning; a `ValueError` too, as numerical libraries expect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """What the statistics give for one set of options.
-
-    Attributes:
-        kernel: `(dim, width)`, float64; `(x - beta * mean) @ kernel` is the transform.
-        eigenvalues: of the covariance, all of them, largest first, `(dim,)`.
-        rank: how many directions have a variance above `RANK_TOLERANCE` of the largest.
-        shrinkage: the weight that was used, also when it was estimated.
-        notes: what a person should know about this fit, a line each.
-    """
-
-    kernel: Float64Array
-    eigenvalues: Float64Array
-    rank: int
-    shrinkage: float
-    notes: tuple[str, ...]
 
 
 class Whitening:
@@ -99,6 +79,8 @@ class Whitening:
         notes_: what to know about the fit, a line each; `fit` also issues them as `WhiteningWarning`.
     """
 
+    _solution: Solution | None
+
     def __init__(
         self,
         dims: int | None = None,
@@ -129,7 +111,7 @@ class Whitening:
             DataError: fewer than two rows, a NaN or an infinity (rows named by index), or rows that are all equal.
             ParameterError: an option without meaning.
         """
-        check_parameters(self)
+        self.options().check()
         array = as_rows(X)
         self._forget()
         self._set_moments(accumulate(array, progress=progress), describe_source(X, array.shape[0]))
@@ -144,7 +126,7 @@ class Whitening:
             DataError: as in `fit`, or another width than before.
             ParameterError: an option without meaning.
         """
-        check_parameters(self)
+        self.options().check()
         array = as_rows(X)
         if hasattr(self, "moments_"):
             self._check_width(array)
@@ -166,7 +148,7 @@ class Whitening:
             ParameterError: an option without meaning.
         """
         whitening = cls(**params)
-        check_parameters(whitening)
+        whitening.options().check()
         whitening._set_moments(moments, fitted_on or f"{moments.count:,} rows")
         whitening.solve()
         return whitening
@@ -180,7 +162,7 @@ class Whitening:
         """The map of the current statistics; computed once."""
         self._check_fitted()
         if self._solution is None:
-            self._solution = solve(self.moments_, self)
+            self._solution = solve(self.moments_, self.options())
         return self._solution
 
     def _set_moments(self, moments: Moments, fitted_on: str) -> None:
@@ -188,7 +170,7 @@ class Whitening:
         self.n_features_in_ = moments.dim
         self.n_samples_seen_ = moments.count
         self.fitted_on_ = fitted_on
-        self._solution: Solution | None = None
+        self._solution = None
 
     def _forget(self) -> None:
         for name in [name for name in vars(self) if name.endswith("_") or name == "_solution"]:
@@ -248,22 +230,18 @@ class Whitening:
     def iter_transform(self, array: NDArray[Any]) -> Iterator[FloatArray]:
         """Transform chunk by chunk, for what is larger than memory; raises as `transform`."""
         self._check_width(array)
-        dtype = output_dtype(array)
-        kernel = self.kernel_.astype(dtype)
-        shift = self.beta * self.mean_
-        rounded = shift.astype(dtype)
-        # What float32 cannot say of a large mean is put back after the product.
-        correction = ((rounded.astype(np.float64) - shift) @ self.kernel_).astype(dtype)
+        return one_ahead(self._transform_jobs(array, output_dtype(array)))
+
+    def _transform_jobs(
+        self, array: NDArray[Any], dtype: np.dtype[Any]
+    ) -> Iterator[Callable[[], FloatArray]]:
+        # A map that stretches some directions ten thousandfold stretches float32's rounding with them.
+        exact = np.dtype(np.float64) if self.solve().condition > FLOAT32_STRETCH else dtype
+        affine = _Affine.of(self, exact)
         start = 0
         for chunk in row_chunks(array):
-            rows = (chunk.astype(dtype, copy=False) - rounded) @ kernel
-            rows += correction
-            if not math.isfinite(float(rows.sum())):
-                check_finite_rows(chunk, start)
-            if self.normalize:
-                normalize_rows(rows)
+            yield partial(affine.apply, chunk, start, dtype)
             start += chunk.shape[0]
-            yield rows
 
     def _check_width(self, array: NDArray[Any]) -> None:
         if array.ndim != 2 or array.shape[1] != self.n_features_in_:
@@ -294,6 +272,10 @@ class Whitening:
         return load_whitening(path)
 
     # ------------------------------------------------------------------ scikit-learn's manners
+
+    def options(self) -> WhiteningOptions:
+        """The options as one frozen value."""
+        return WhiteningOptions(**self.get_params())
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The options by name."""
@@ -343,184 +325,32 @@ class Whitening:
             raise _not_fitted_error()
 
 
-def solve(moments: Moments, options: Whitening) -> Solution:
-    """Turn statistics into the map that `options` ask for.
+@dataclass(frozen=True, slots=True)
+class _Affine:
+    """`rows @ kernel - beta * mean @ kernel`, as it is computed in one dtype."""
 
-    Raises:
-        DataError: fewer than two rows, rows that are all equal, or a covariance that `cholesky` cannot invert.
-    """
-    values, vectors = eigen(moments.covariance())
-    if values[0] <= 0:
-        raise DataError(
-            f"all {moments.count:,} rows are equal: there is no direction to whiten",
-            hint="check the vectors: numpy.load(f).std(axis=0)",
-        )
-    rank = int((values > RANK_TOLERANCE * values[0]).sum())
-    shrinkage = oas_shrinkage(values, moments.count) if options.shrinkage == "oas" else float(options.shrinkage or 0)
-    conditioned = (1 - shrinkage) * values + shrinkage * values.mean() + options.ridge
-    usable = int((conditioned > RANK_TOLERANCE * conditioned[0]).sum())
-    with np.errstate(divide="ignore"):
-        scales = np.where(np.arange(values.size) < usable, conditioned, np.inf) ** (-options.gamma / 2)
-    if options.gamma == 0:
-        scales[usable:] = 0.0
-    kernel = _KERNELS[options.method](vectors, scales, usable, options)
-    notes = tuple(_notes(moments, options, rank, usable))
-    return Solution(kernel, values, rank, shrinkage, notes)
+    kernel: FloatArray
+    shift: FloatArray
+    correction: FloatArray
+    normalize: bool
 
+    @classmethod
+    def of(cls, whitening: Whitening, dtype: np.dtype[Any]) -> _Affine:
+        kernel = whitening.kernel_
+        exact = whitening.beta * whitening.mean_
+        shift = exact.astype(dtype)
+        # What float32 cannot say of a large mean is put back after the product.
+        correction = (shift.astype(np.float64) - exact) @ kernel
+        return cls(kernel.astype(dtype), shift, correction.astype(dtype), whitening.normalize)
 
-def eigen(covariance: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Eigenvalues, largest first and none below zero, and eigenvectors with fixed signs as columns.
-
-    An eigenvector's entry of largest magnitude is made positive, so that the same data gives the same vectors.
-    """
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    largest = np.abs(vectors).argmax(axis=0)
-    return values, np.ascontiguousarray(vectors * np.sign(vectors[largest, np.arange(largest.size)]))
-
-
-def oas_shrinkage(eigenvalues: Float64Array, count: int) -> float:
-    """Oracle-approximating shrinkage of a covariance (Chen et al. 2010, eq. 23), from its eigenvalues.
-
-    Deviation: the covariance is the unbiased one, `n - 1` in the denominator, which changes the weight by O(1/n).
-    """
-    dim = eigenvalues.size
-    mean_square, square_mean = float((eigenvalues**2).mean()), float(eigenvalues.mean()) ** 2
-    denominator = (count + 1) * (mean_square - square_mean / dim)
-    return 1.0 if denominator <= 0 else min(1.0, (mean_square + square_mean) / denominator)
-
-
-def _pca(vectors: Float64Array, scales: Float64Array, usable: int, options: Whitening) -> Float64Array:
-    width = min(usable, options.dims or usable)
-    return np.ascontiguousarray(vectors[:, :width] * scales[:width])
-
-
-def _zca(vectors: Float64Array, scales: Float64Array, usable: int, options: Whitening) -> Float64Array:
-    return (vectors * scales) @ vectors.T
-
-
-def _cholesky(vectors: Float64Array, scales: Float64Array, usable: int, options: Whitening) -> Float64Array:
-    if usable < scales.size and options.gamma != 0:
-        raise DataError(
-            f"cholesky needs a covariance of full rank, and this one has rank {usable} of {scales.size}",
-            hint="add --shrinkage 0.1, or use --method pca or zca, which leave out what does not vary",
-        )
-    # LL^T = Sigma^-gamma; QR gives L without forming the product, which would square the condition number.
-    triangular = np.linalg.qr((vectors * scales).T, mode="r").T
-    return np.ascontiguousarray(triangular * np.sign(np.diagonal(triangular)))
-
-
-def _abtt(vectors: Float64Array, scales: Float64Array, usable: int, options: Whitening) -> Float64Array:
-    dim = vectors.shape[0]
-    top = vectors[:, : default_removal(dim) if options.remove is None else options.remove]
-    return np.eye(dim) - top @ top.T
-
-
-_KERNELS = {"pca": _pca, "zca": _zca, "cholesky": _cholesky, "abtt": _abtt}
-
-
-def default_removal(dim: int) -> int:
-    """Directions `abtt` removes by default: a hundredth of the width, at least one (Mu & Viswanath 2018, sec. 2.2)."""
-    return max(1, dim // 100)
-
-
-def _notes(moments: Moments, options: Whitening, rank: int, usable: int) -> Iterator[str]:
-    dim = moments.dim
-    constant = int((np.diagonal(moments.scatter) == 0).sum())
-    if moments.count <= dim and rank < dim:
-        if options.shrinkage in (None, 0) and options.method != "abtt" and options.gamma > 0 and _keeps_all(options, rank):
-            yield (
-                f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, and whitening it spreads "
-                "noise; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
-            )
-    elif usable < dim and options.method in ("pca", "zca"):
-        reason = f" ({constant} columns are constant)" if constant else ""
-        yield f"rank {rank} of {dim}{reason}: directions without variance are left out"
-    if options.method == "pca" and options.dims is not None and options.dims > usable:
-        yield f"{options.dims} columns were asked for and {usable} directions vary: the output has {usable} columns"
-
-
-def _keeps_all(options: Whitening, rank: int) -> bool:
-    return options.dims is None or 2 * options.dims > rank
-
-
-def check_parameters(options: Whitening) -> None:
-    """Check the options of a `Whitening`.
-
-    Raises:
-        ParameterError: naming the option, what was found and what it may be.
-    """
-    if options.method not in METHODS:
-        raise ParameterError(f"unknown method {options.method!r}", close_match_hint(str(options.method), METHODS))
-    for name, least in (("dims", 1), ("remove", 0)):
-        value = getattr(options, name)
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
-            raise ParameterError(f"{name} must be an integer of {least} or more, found {value!r}")
-    for name in ("beta", "gamma"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise ParameterError(f"{name} must be from 0 to 1, found {getattr(options, name)!r}")
-    if not (math.isfinite(options.ridge) and options.ridge >= 0):
-        raise ParameterError(f"ridge must be 0 or more, found {options.ridge!r}")
-    if isinstance(options.shrinkage, str) and options.shrinkage != "oas":
-        raise ParameterError(f"shrinkage must be a number from 0 to 1 or 'oas', found {options.shrinkage!r}")
-    if isinstance(options.shrinkage, (int, float)) and not 0 <= options.shrinkage <= 1:
-        raise ParameterError(f"shrinkage must be from 0 to 1, found {options.shrinkage!r}")
-    if options.dims is not None and options.method != "pca":
-        raise ParameterError(
-            f"dims goes with method pca: {options.method} keeps the input's axes", "use --method pca, or leave out --dims"
-        )
-    if options.remove is not None and options.method != "abtt":
-        raise ParameterError("remove goes with method abtt", "use --method abtt, or --dims to keep fewer directions")
-
-
-def as_rows(X: Any) -> NDArray[Any]:
-    """View `X` as a real array of shape `(n, dim)` without copying; memory maps stay memory maps.
-
-    Raises:
-        DataError: another number of dimensions, no rows or columns, or not real numbers.
-    """
-    if hasattr(X, "toarray"):
-        raise DataError("sparse input is not supported: embeddings are dense", hint="call .toarray() first")
-    array = X if isinstance(X, np.ndarray) else np.asarray(X)
-    if array.dtype.kind == "O":
-        array = _as_float(array)
-    if array.dtype.kind not in "fiub":
-        kind = "Complex data not supported" if array.dtype.kind == "c" else f"{array.dtype} is not a real dtype"
-        raise DataError(kind, hint="vectors are real numbers: float32 is usual")
-    if array.ndim != 2:
-        raise DataError(
-            f"Expected 2D array, got {array.ndim}D array instead. Reshape your data to (rows, columns)",
-            hint="one vector x is x[None, :]",
-        )
-    for axis, noun in enumerate(("sample", "feature")):
-        if array.shape[axis] == 0:
-            raise DataError(f"found array with 0 {noun}(s) (shape={array.shape}) while a minimum of 1 is required.")
-    return array
-
-
-def _as_float(array: NDArray[Any]) -> FloatArray:
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"argument must be a string or a real number, and an array of objects was given: {error}") from None
-
-
-def output_dtype(array: NDArray[Any]) -> np.dtype[Any]:
-    """float64 for float64 (and wider integers) input, else float32."""
-    return np.dtype(np.float64 if array.dtype.itemsize > 4 else np.float32)
-
-
-def normalize_rows(rows: FloatArray) -> None:
-    """Scale rows to length 1 in place; rows of zeros stay."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    np.divide(rows, lengths, out=rows, where=lengths > 0)
-
-
-def describe_source(X: Any, rows: int) -> str:
-    """`x.npy (1,000 rows)` for a memory map, else `1,000 rows`."""
-    name = getattr(X, "filename", None)
-    return f"{Path(name).name} ({rows:,} rows)" if name else f"{rows:,} rows"
+    def apply(self, chunk: NDArray[Any], first: int, dtype: np.dtype[Any]) -> FloatArray:
+        rows = (chunk.astype(self.kernel.dtype, copy=False) - self.shift) @ self.kernel
+        rows += self.correction
+        if not math.isfinite(float(rows.sum())):
+            check_finite_rows(chunk, first)
+        if self.normalize:
+            normalize_rows(rows)
+        return rows.astype(dtype, copy=False)
 
 
 def parameter_names() -> list[str]:

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ordtool.embedding.statistics import Moments
-from ordtool.embedding.whitening import Solution, Whitening, check_parameters, parameter_names
+from ordtool.embedding.whitening import Whitening, parameter_names
+from ordtool.embedding.whitening_solver import Solution
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_output
 
@@ -55,6 +56,7 @@ def to_bytes(whitening: Whitening) -> bytes:
         "format": FORMAT,
         "version": VERSION,
         "rows": moments.count,
+        "condition": solution.condition,
         "rank": solution.rank,
         "shrinkage": solution.shrinkage,
         "fitted_on": whitening.fitted_on_,
@@ -77,7 +79,7 @@ def load_whitening(path: str | Path) -> Whitening:
     header, tensors = _read(path)
     options = {name: value for name, value in header["options"].items() if name in parameter_names()}
     whitening = Whitening(**options)
-    check_parameters(whitening)
+    whitening.options().check()
     dim = tensors["mean"].shape[0]
     scatter = np.zeros((dim, dim))
     scatter[np.triu_indices(dim)] = tensors["scatter"]
@@ -85,6 +87,7 @@ def load_whitening(path: str | Path) -> Whitening:
     whitening._set_moments(Moments(int(header["rows"]), tensors["mean"], scatter), str(header["fitted_on"]))
     whitening._solution = Solution(
         tensors["kernel"],
+        float(header["condition"]),
         tensors["eigenvalues"],
         int(header["rank"]),
         float(header["shrinkage"]),
@@ -127,12 +130,16 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                 raise OrdtoolError(f"{path}: a safetensors file, but not a whitening transform", _HINT)
             header = json.loads(metadata["ordtool"])
             if header.get("format") != FORMAT or header.get("version", 0) > VERSION:
-                raise OrdtoolError(f"{path}: not a whitening transform of a version this ordtool knows", _HINT)
+                raise OrdtoolError(
+                    f"{path}: not a whitening transform of a version this ordtool knows", _HINT
+                )
             return header, {name: file.get_tensor(name) for name in TENSORS}
     except FileNotFoundError:
         raise OrdtoolError(f"{path}: no such file", _HINT) from None
     except (SafetensorError, ValueError, OSError) as error:
-        raise OrdtoolError(f"{path}: not a safetensors file, or damaged ({_found(path, error)})", _HINT) from None
+        raise OrdtoolError(
+            f"{path}: not a safetensors file, or damaged ({_found(path, error)})", _HINT
+        ) from None
 
 
 _HINT = "ordtool whiten x.npy --save transform.safetensors writes one"

@@ -1,0 +1,210 @@
+r"""From statistics to the matrix of a whitening: eigenvalues, rank, shrinkage and the four methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ordtool.embedding.statistics import DataError, Float64Array, Moments
+from ordtool.errors import UsageError, close_match_hint
+
+METHODS = ("pca", "zca", "cholesky", "abtt")
+RANK_TOLERANCE = 1e-10
+# A standard deviation this small beside the mean is what rounding leaves of numbers that are all equal.
+EQUAL = 1e-13
+
+
+class ParameterError(UsageError, ValueError):
+    """An option of a whitening that has no meaning; a `ValueError` too, as numerical libraries expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhiteningOptions:
+    """The options of a whitening; `Whitening` explains each."""
+
+    dims: int | None = None
+    beta: float = 1.0
+    gamma: float = 1.0
+    method: str = "pca"
+    ridge: float = 0.0
+    shrinkage: float | str | None = None
+    normalize: bool = False
+    remove: int | None = None
+
+    def check(self) -> WhiteningOptions:
+        """Return the options if they make sense.
+
+        Raises:
+            ParameterError: naming the option, what was found and what it may be.
+        """
+        _check_numbers(self)
+        if self.dims is not None and self.method != "pca":
+            raise ParameterError(
+                f"dims goes with method pca: {self.method} keeps the input's axes",
+                "use --method pca, or leave out --dims",
+            )
+        if self.remove is not None and self.method != "abtt":
+            raise ParameterError(
+                "remove goes with method abtt", "use --method abtt, or --dims to keep fewer directions"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What the statistics give for one set of options.
+
+    Attributes:
+        kernel: `(dim, width)`, float64; `(x - beta * mean) @ kernel` is the transform.
+        condition: the largest over the smallest factor by which the map stretches a direction it keeps.
+        eigenvalues: of the covariance, all of them, largest first, `(dim,)`.
+        rank: how many directions have a variance above `RANK_TOLERANCE` of the largest.
+        shrinkage: the weight that was used, also when it was estimated.
+        notes: what a person should know about this fit, a line each.
+    """
+
+    kernel: Float64Array
+    condition: float
+    eigenvalues: Float64Array
+    rank: int
+    shrinkage: float
+    notes: tuple[str, ...]
+
+
+def solve(moments: Moments, options: WhiteningOptions) -> Solution:
+    """Turn statistics into the map that `options` ask for.
+
+    Raises:
+        DataError: fewer than two rows, rows that are all equal, or a covariance that `cholesky` cannot invert.
+    """
+    values, vectors = eigen(moments.covariance())
+    if values[0] <= (EQUAL * np.abs(moments.mean).max()) ** 2:
+        raise DataError(
+            f"all {moments.count:,} rows are equal: there is no direction to whiten",
+            hint="check the vectors: numpy.load(f).std(axis=0)",
+        )
+    rank = int((values > RANK_TOLERANCE * values[0]).sum())
+    shrinkage = (
+        oas_shrinkage(values, moments.count) if options.shrinkage == "oas" else float(options.shrinkage or 0)
+    )
+    conditioned = (1 - shrinkage) * values + shrinkage * values.mean() + options.ridge
+    usable = int((conditioned > RANK_TOLERANCE * conditioned[0]).sum())
+    with np.errstate(divide="ignore"):
+        scales = np.where(np.arange(values.size) < usable, conditioned, np.inf) ** (-options.gamma / 2)
+    if options.gamma == 0:
+        scales[usable:] = 0.0
+    kernel = _KERNELS[options.method](vectors, scales, usable, options)
+    kept = scales[: min(usable, options.dims or usable)]
+    condition = 1.0 if options.method == "abtt" else float(kept.max() / kept.min())
+    notes = tuple(_notes(moments, options, rank, usable))
+    return Solution(kernel, condition, values, rank, shrinkage, notes)
+
+
+def eigen(covariance: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Eigenvalues, largest first and none below zero, and eigenvectors with fixed signs as columns.
+
+    An eigenvector's entry of largest magnitude is made positive, so that the same data gives the same vectors.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    largest = np.abs(vectors).argmax(axis=0)
+    return values, np.ascontiguousarray(vectors * np.sign(vectors[largest, np.arange(largest.size)]))
+
+
+def oas_shrinkage(eigenvalues: Float64Array, count: int) -> float:
+    """Oracle-approximating shrinkage of a covariance (Chen et al. 2010, eq. 23), from its eigenvalues.
+
+    Deviation: the covariance is the unbiased one, `n - 1` in the denominator, which changes the weight by O(1/n).
+    """
+    dim = eigenvalues.size
+    mean_square, square_mean = float((eigenvalues**2).mean()), float(eigenvalues.mean()) ** 2
+    denominator = (count + 1) * (mean_square - square_mean / dim)
+    return 1.0 if denominator <= 0 else min(1.0, (mean_square + square_mean) / denominator)
+
+
+def _pca(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions) -> Float64Array:
+    width = min(usable, options.dims or usable)
+    return np.ascontiguousarray(vectors[:, :width] * scales[:width])
+
+
+def _zca(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions) -> Float64Array:
+    return (vectors * scales) @ vectors.T
+
+
+def _cholesky(
+    vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions
+) -> Float64Array:
+    if usable < scales.size and options.gamma != 0:
+        raise DataError(
+            f"cholesky needs a covariance of full rank, and this one has rank {usable} of {scales.size}",
+            hint="add --shrinkage 0.1, or use --method pca or zca, which leave out what does not vary",
+        )
+    # LL^T = Sigma^-gamma; QR gives L without forming the product, which would square the condition number.
+    upper = np.linalg.qr((vectors * scales).T, mode="r")
+    return np.ascontiguousarray((upper * np.sign(np.diagonal(upper))[:, None]).T)
+
+
+def _abtt(
+    vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions
+) -> Float64Array:
+    dim = vectors.shape[0]
+    top = vectors[:, : default_removal(dim) if options.remove is None else options.remove]
+    return np.eye(dim) - top @ top.T
+
+
+_Kernel = Callable[[Float64Array, Float64Array, int, WhiteningOptions], Float64Array]
+_KERNELS: dict[str, _Kernel] = {"pca": _pca, "zca": _zca, "cholesky": _cholesky, "abtt": _abtt}
+
+
+def default_removal(dim: int) -> int:
+    """Directions `abtt` removes by default: a hundredth of the width, at least one (Mu & Viswanath 2018, sec. 2.2)."""
+    return max(1, dim // 100)
+
+
+def _notes(moments: Moments, options: WhiteningOptions, rank: int, usable: int) -> Iterator[str]:
+    dim = moments.dim
+    deviations = np.sqrt(np.diagonal(moments.scatter).clip(0) / moments.count)
+    constant = int((deviations <= EQUAL * np.abs(moments.mean)).sum())
+    if moments.count <= dim and rank < dim:
+        if (
+            options.shrinkage in (None, 0)
+            and options.method != "abtt"
+            and options.gamma > 0
+            and _keeps_all(options, rank)
+        ):
+            yield (
+                f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, and whitening it spreads "
+                "noise; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
+            )
+    elif usable < dim and options.method in ("pca", "zca"):
+        reason = f" ({constant} columns are constant)" if constant else ""
+        yield f"rank {rank} of {dim}{reason}: directions without variance are left out"
+    if options.method == "pca" and options.dims is not None and options.dims > usable:
+        yield f"{options.dims} columns were asked for and {usable} directions vary: the output has {usable} columns"
+
+
+def _keeps_all(options: WhiteningOptions, rank: int) -> bool:
+    return options.dims is None or 2 * options.dims > rank
+
+
+def _check_numbers(options: WhiteningOptions) -> None:
+    if options.method not in METHODS:
+        raise ParameterError(
+            f"unknown method {options.method!r}", close_match_hint(str(options.method), METHODS)
+        )
+    for name, least in (("dims", 1), ("remove", 0)):
+        value = getattr(options, name)
+        if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
+            raise ParameterError(f"{name} must be an integer of {least} or more, found {value!r}")
+    for name in ("beta", "gamma"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise ParameterError(f"{name} must be from 0 to 1, found {getattr(options, name)!r}")
+    if not (math.isfinite(options.ridge) and options.ridge >= 0):
+        raise ParameterError(f"ridge must be 0 or more, found {options.ridge!r}")
+    if options.shrinkage is None or options.shrinkage == "oas":
+        return
+    if isinstance(options.shrinkage, str) or not 0 <= options.shrinkage <= 1:
+        raise ParameterError(f"shrinkage must be a number from 0 to 1, or 'oas', found {options.shrinkage!r}")
