@@ -117,6 +117,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
 
     def normalize(self, word: str) -> str:
         """The form under which a word is looked up."""
+        word = word.replace("’", "'")  # books print n’t and ’s
         if self.lowercase:
             word = word.lower()
         return _DIGITS.sub("N", word) if self.digits else word
