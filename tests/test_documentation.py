@@ -45,7 +45,7 @@ def matches(printed: str, expected: str) -> bool:
     return re.fullmatch(pattern, printed.strip("\n") + "\n") is not None
 
 
-@pytest.mark.parametrize("blocks", sessions())
+@pytest.mark.parametrize("blocks", list(sessions()))
 def test_sessions_print_what_is_written(blocks, tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     env = {
