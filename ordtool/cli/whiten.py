@@ -1,0 +1,246 @@
+"""`ordtool whiten` and `ordtool whiten merge`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from ordtool.cli._lazy import CONTEXT
+from ordtool.cli.options import OUT, Force, Output, Quiet, Threads
+
+MAP = "The map"
+TRANSFORM = "The fitted transform"
+
+Dims = Annotated[
+    int | None,
+    typer.Option("--dims", min=1, help="Columns to keep: directions of most variance.", rich_help_panel=MAP),
+]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        "--beta", min=0, max=1, help="Share of the mean to subtract.  [default: 1]", rich_help_panel=MAP
+    ),
+]
+Gamma = Annotated[
+    float | None,
+    typer.Option(
+        "--gamma", min=0, max=1, help="Share of the spread to equalise.  [default: 1]", rich_help_panel=MAP
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="pca, zca, cholesky, or abtt (all but the top).  [default: pca]",
+        rich_help_panel=MAP,
+        autocompletion=lambda: ["pca", "zca", "cholesky", "abtt"],
+    ),
+]
+Ridge = Annotated[
+    float | None, typer.Option("--ridge", min=0, help="Added to every variance.", rich_help_panel=MAP)
+]
+Shrinkage = Annotated[
+    str | None,
+    typer.Option(
+        "--shrinkage",
+        metavar="WEIGHT",
+        help="0 to 1, or `oas` to estimate it: pulls variances to their average, for few rows.",
+        rich_help_panel=MAP,
+    ),
+]
+Remove = Annotated[
+    int | None,
+    typer.Option(
+        "--remove", min=0, help="Directions that abtt removes.  [default: columns / 100]", rich_help_panel=MAP
+    ),
+]
+Normalize = Annotated[
+    bool | None,
+    typer.Option("--normalize/--no-normalize", help="Scale every row to length 1.", rich_help_panel=MAP),
+]
+
+
+class _WithMerge(TyperCommand):
+    """A plain command with one subcommand: `whiten merge ...` is merge, anything else is whiten."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if args[:1] == ["merge"]:
+            from typer.main import get_command
+
+            return get_command(merge_app).make_context(f"{info_name} merge", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
+merge_app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
+
+
+@app.command("whiten", cls=_WithMerge)
+def whiten(
+    npy: Annotated[
+        str,
+        typer.Argument(metavar="NPY", help="Vectors, a row each; none or `-` is stdin.", show_default=False),
+    ] = "-",
+    dims: Dims = None,
+    beta: Beta = None,
+    gamma: Gamma = None,
+    method: Method = None,
+    ridge: Ridge = None,
+    shrinkage: Shrinkage = None,
+    remove: Remove = None,
+    normalize: Normalize = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save", metavar="FILE", help="Write the transform (safetensors).", rich_help_panel=TRANSFORM
+        ),
+    ] = None,
+    transform: Annotated[
+        Path | None,
+        typer.Option(
+            "--transform", metavar="FILE", help="Apply this one, don't fit.", rich_help_panel=TRANSFORM
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            metavar="FOLDER",
+            help="Write a sentence-transformers model that ends with the transform.",
+            rich_help_panel=TRANSFORM,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="The model to export, which made the vectors.", rich_help_panel=TRANSFORM
+        ),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            help="Pooling of the exported model: cls, mean, max, last.  [default: its own]",
+            rich_help_panel=TRANSFORM,
+        ),
+    ] = None,
+    output: Output = None,
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="auto, float32, float16 or float64.", rich_help_panel=OUT),
+    ] = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Whiten vectors: zero mean, unit variance in every direction, no correlation.
+
+    Reads NPY and writes NPY, piece by piece, of any size. `--save` keeps the fitted transform and `--transform`
+    applies it to other vectors; with `--save` or `--export`, vectors are written only where `-o` says so.
+
+    `ordtool whiten merge A B -o C` merges transforms fitted on parts (see `ordtool whiten merge --help`).
+
+    Examples:
+    `ordtool embed a.txt | ordtool whiten --dims 128 > w.npy` ·
+    `ordtool whiten x.npy --save t.safetensors` ·
+    `ordtool whiten y.npy --transform t.safetensors -o z.npy`
+    """
+    _limit_threads(threads)
+    from ordtool.console import RichProgress
+    from ordtool.embedding import whitening_job
+
+    progress = RichProgress(quiet)
+    given = {
+        "dims": dims,
+        "beta": beta,
+        "gamma": gamma,
+        "method": method,
+        "ridge": ridge,
+        "shrinkage": _weight(shrinkage),
+        "remove": remove,
+        "normalize": normalize,
+    }
+    config = whitening_job.WhitenConfig(
+        source=npy,
+        output=output,
+        options={name: value for name, value in given.items() if value is not None},
+        transform=transform,
+        save=save,
+        export=export,
+        model=_model_folder(model, progress),
+        pooling=pooling,
+        precision=precision,
+        force=force,
+    )
+    whitening_job.whiten(config, progress)
+
+
+@merge_app.command("merge")
+def merge(
+    transforms: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Transforms that `ordtool whiten --save` wrote.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The merged transform.", rich_help_panel=OUT),
+    ],
+    dims: Dims = None,
+    beta: Beta = None,
+    gamma: Gamma = None,
+    method: Method = None,
+    ridge: Ridge = None,
+    shrinkage: Shrinkage = None,
+    remove: Remove = None,
+    normalize: Normalize = None,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Merge transforms fitted on parts of a set into the transform of the whole set.
+
+    The statistics are added up, so the result is that of one pass over all rows. Options are those of the parts
+    unless given here.
+
+    Example: `ordtool whiten merge a.safetensors b.safetensors -o c.safetensors`
+    """
+    from ordtool.console import RichProgress
+    from ordtool.embedding import whitening_job
+
+    given = {
+        "dims": dims,
+        "beta": beta,
+        "gamma": gamma,
+        "method": method,
+        "ridge": ridge,
+        "shrinkage": _weight(shrinkage),
+        "remove": remove,
+        "normalize": normalize,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    whitening_job.merge(transforms, output, options, force=force, progress=RichProgress(quiet))
+
+
+def _weight(shrinkage: str | None) -> float | str | None:
+    """A number where it is one; anything else is for the engine to judge."""
+    try:
+        return None if shrinkage is None else float(shrinkage)
+    except ValueError:
+        return shrinkage
+
+
+def _model_folder(model: str | None, progress: Any) -> Path | None:
+    if model is None:
+        return None
+    from ordtool.models.catalog import resolve_model
+
+    return resolve_model(model, progress, kind="encoder")
+
+
+def _limit_threads(threads: int | None) -> None:
+    """Numpy's BLAS reads these once, when it is first imported, which is after this."""
+    if threads is not None:
+        for library in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "VECLIB_MAXIMUM"):
+            os.environ[f"{library}_THREADS"] = str(threads)

@@ -1,0 +1,207 @@
+"""Whitening from file to file: what `ordtool whiten` runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ordtool.embedding.rows import output_dtype
+from ordtool.embedding.statistics import DataError
+from ordtool.embedding.whitening import Whitening, WhiteningWarning
+from ordtool.embedding.whitening_file import load_whitening, merge_whitenings, save_whitening
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.io.atomic import atomic_output, check_directory, check_output
+from ordtool.io.npy import NpyWriter, read_npy
+from ordtool.progress import SILENT, Progress
+
+PRECISIONS = ("auto", "float32", "float16", "float64")
+
+
+@dataclass(frozen=True, slots=True)
+class WhitenConfig:
+    """What one run of `ordtool whiten` does.
+
+    Attributes:
+        source: The NPY file to fit on and to transform; `-` is stdin.
+        output: Where the transformed vectors go; `-` is stdout. None is stdout too, unless `save` or `export`
+            says that the transform is what is wanted.
+        options: Options of `Whitening` by name, only those asked for.
+        transform: A fitted transform to apply instead of fitting; `options` are solved anew from its statistics.
+        save: Where to write the fitted transform.
+        export: A sentence-transformers folder to write.
+        model: The model that `export` extends, a local folder.
+        pooling: The pooling that `export` writes; None keeps the model's own.
+        precision: dtype of the output: `float32`, `float16`, `float64`, or `auto`: as wide as the input, at
+            least float32.
+        force: Replace existing outputs.
+    """
+
+    source: str = "-"
+    output: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    transform: Path | None = None
+    save: Path | None = None
+    export: Path | None = None
+    model: Path | None = None
+    pooling: str | None = None
+    precision: str = "auto"
+    force: bool = False
+
+    @property
+    def writes_vectors(self) -> bool:
+        """Whether transformed vectors are asked for."""
+        return self.output is not None or (self.save is None and self.export is None)
+
+
+def whiten(config: WhitenConfig, progress: Progress = SILENT) -> Whitening:
+    """Fit or load a whitening, save it, export it and transform the vectors, as asked.
+
+    The vectors are read twice, piece by piece, and memory doesn't grow with their number.
+
+    Raises:
+        OrdtoolError: The input can't be read or whitened, or an output can't be written; nothing half-written
+            is left under an output's name.
+        UsageError: Options without meaning.
+    """
+    check(config)
+    needs_rows = config.writes_vectors or config.transform is None
+    array = read_npy(config.source) if needs_rows else None
+    whitening = _fitted(config, array, progress)
+    for note in whitening.notes_:
+        progress.warn(note)
+    progress.note(describe(whitening))
+    if config.save is not None:
+        save_whitening(whitening, config.save, force=config.force)
+    if config.export is not None and config.model is not None:
+        from ordtool.embedding.export import export_sentence_transformers
+
+        export_sentence_transformers(
+            whitening, config.export, config.model, pooling=config.pooling, force=config.force
+        )
+    if config.writes_vectors and array is not None:
+        _write_vectors(whitening, array, config, progress)
+    progress.close()
+    return whitening
+
+
+def merge(
+    transforms: list[Path],
+    output: Path,
+    options: Mapping[str, Any],
+    *,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Whitening:
+    """Merge fitted transforms into the one of all their rows; what `ordtool whiten merge` runs.
+
+    Raises:
+        OrdtoolError: A file is no transform, or the transforms don't fit together.
+    """
+    check_output(output, force=force)
+    if len(transforms) < 2:
+        raise UsageError(
+            "merge needs two transforms or more",
+            "ordtool whiten merge a.safetensors b.safetensors -o c.safetensors",
+        )
+    merged = merge_whitenings([load_whitening(path) for path in transforms], **options)
+    for note in merged.notes_:
+        progress.warn(note)
+    progress.note(describe(merged))
+    save_whitening(merged, output, force=force)
+    return merged
+
+
+def describe(whitening: Whitening) -> str:
+    """One line on a fit: what it was fitted on, its widths and what they keep."""
+    values = whitening.eigenvalues_
+    width = whitening.kernel_.shape[1]
+    kept = values[:width].sum() / values.sum() if whitening.method == "pca" else 1.0
+    share = f" ({100 * kept:.1f}% of the variance)" if width < whitening.n_features_in_ else ""
+    rank = f"rank {whitening.rank_}" if whitening.rank_ < values.size else "full rank"
+    shrunk = f", shrinkage {whitening.shrinkage_:.3g}" if whitening.shrinkage_ else ""
+    return f"fitted on {whitening.fitted_on_}: {values.size} -> {width} columns{share}, {rank}{shrunk}"
+
+
+def check(config: WhitenConfig) -> None:
+    """Refuse before any work what can't work.
+
+    Raises:
+        UsageError: Options that contradict each other.
+        OrdtoolError: An output that can't be written.
+    """
+    if config.precision not in PRECISIONS:
+        raise UsageError(
+            f"unknown precision {config.precision!r}", close_match_hint(config.precision, PRECISIONS)
+        )
+    if (config.export is None) != (config.model is None):
+        raise UsageError(
+            "--export and --model go together",
+            "--export FOLDER --model minilm writes minilm with the whitening behind it",
+        )
+    if config.pooling is not None and config.export is None:
+        raise UsageError(
+            "--pooling is for --export", "the pooling of the vectors was chosen by ordtool embed"
+        )
+    Whitening(**config.options).options().check()
+    for path in (config.output, config.save):
+        check_output(path, force=config.force)
+    if config.export is not None:
+        check_directory(config.export, force=config.force)
+
+
+def _fitted(config: WhitenConfig, array: np.ndarray | None, progress: Progress) -> Whitening:
+    if config.transform is not None:
+        whitening = load_whitening(config.transform)
+        return whitening.with_options(**config.options) if config.options else whitening
+    assert array is not None
+    name = "<stdin>" if config.source == "-" else Path(config.source).name
+    progress.start("fitting", array.shape[0], "rows")
+    with warnings.catch_warnings(), _naming(name):
+        warnings.simplefilter("ignore", WhiteningWarning)  # the caller hears of them through `progress`
+        whitening = Whitening(**config.options).fit(array, progress=progress)
+    whitening.fitted_on_ = f"{name} ({array.shape[0]:,} rows)"
+    return whitening
+
+
+class _naming:
+    """Puts a file's name before what is wrong with its rows."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, DataError):
+            raise DataError(f"{self._name}: {error.message}", error.hint) from None
+
+
+def _write_vectors(whitening: Whitening, array: np.ndarray, config: WhitenConfig, progress: Progress) -> None:
+    dtype = output_dtype(array) if config.precision == "auto" else np.dtype(config.precision)
+    name = "<stdin>" if config.source == "-" else Path(config.source).name
+    progress.start("transforming", array.shape[0], "rows")
+    with _naming(name), atomic_output(config.output, force=config.force, binary=True) as file:
+        writer = NpyWriter(file, whitening.kernel_.shape[1], dtype, rows=array.shape[0])
+        for rows in whitening.iter_transform(array):
+            writer.write(_narrowed(rows, dtype))
+            progress.advance(rows.shape[0])
+        writer.close()
+
+
+def _narrowed(rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    if dtype != np.float16:
+        return rows
+    with np.errstate(over="ignore"):
+        narrow = rows.astype(dtype)
+    if not np.isfinite(narrow).all():
+        raise OrdtoolError(
+            f"a result of {np.abs(rows).max():.3g} is beyond float16, which ends at 65504",
+            "use --precision float32",
+        )
+    return narrow
