@@ -1,0 +1,147 @@
+import gzip
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ordtool.errors import OrdtoolError
+from ordtool.parsing.treebank import (
+    Constituent,
+    escape_token,
+    is_unlabelled,
+    read_brackets,
+    read_trees,
+    strip_function,
+    to_tree,
+    to_unlabelled_tree,
+    unescape_token,
+)
+
+WSJ = b"""( (S
+    (NP-SBJ-1 (DT The) (NN firm))
+    (VP (VBD was)
+      (VP (VBN sold)
+        (NP (-NONE- *-1))
+        (PP (-LRB- -LRB-) (IN for) (NP ($ $) (CD 3\\/4)) (-RRB- -RRB-))))
+    (. .)))
+(ROOT (NP=2 (NN Trade) (NN ban)))  (TOP (-NONE- *))
+( (INTJ (UH Yes)) )
+"""
+
+
+def trees_of(tmp_path, data, name="a.mrg", **options):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return list(read_trees([path], **options))
+
+
+def test_penn_trees(tmp_path):
+    firm, ban, trace, yes = trees_of(tmp_path, WSJ)
+    assert firm.tokens == ("The", "firm", "was", "sold", "(", "for", "$", "3/4", ")", ".")
+    assert firm.tags == ("DT", "NN", "VBD", "VBN", "-LRB-", "IN", "$", "CD", "-RRB-", ".")
+    assert firm.punctuation == [False] * 4 + [True] + [False] * 3 + [True, True]
+    assert firm.constituents == (
+        ("S", 0, 10),
+        ("NP", 0, 2),
+        ("VP", 2, 9),
+        ("VP", 3, 9),
+        ("PP", 4, 9),
+        ("NP", 6, 8),
+    )
+    assert firm.where == f"{tmp_path}/a.mrg:1"
+    assert ban.tokens == ("Trade", "ban") and ban.constituents == (Constituent("NP", 0, 2),)
+    assert ban.where.endswith(":8")
+    assert trace.tokens == () and trace.constituents == ()
+    assert yes.tokens == ("Yes",) and yes.where.endswith(":9")
+
+
+def test_folders_are_read_in_order_with_subfolders_and_gz(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1.tree").write_bytes(b"(S (NN one))")
+    (tmp_path / "c.ptb.gz").write_bytes(gzip.compress(b"(S (NN two))"))
+    (tmp_path / "a.txt").write_bytes(b"(S (NN zero))\n")
+    (tmp_path / "notes.md").write_bytes(b"no tree")
+    (tmp_path / ".hidden.txt").write_bytes(b"no tree")
+    assert [tree.tokens[0] for tree in read_trees([tmp_path])] == ["zero", "one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"(S (NN a))\n\n(S (NP (NN b))\n", "a.mrg:3: the bracket that opens here never closes (1 open"),
+        (b"(S (NN a)))\n", "a.mrg:1: a bracket closes that was never opened"),
+        (b"(S (NN a))\nplain text\n", "a.mrg:2: expected a tree in brackets, found 'plain'"),
+        (b"(S (NN a))\n(S (NN \xff))\n", "a.mrg:2: invalid UTF-8 (byte 0xff at column 8)"),
+    ],
+)
+def test_bad_trees_name_their_line(tmp_path, data, message):
+    with pytest.raises(OrdtoolError) as caught:
+        trees_of(tmp_path, data)
+    assert message in caught.value.message and caught.value.hint
+
+
+def test_an_empty_folder_and_a_missing_file(tmp_path):
+    with pytest.raises(OrdtoolError, match="a folder without treebank files") as caught:
+        list(read_trees([tmp_path]))
+    assert "*.mrg" in caught.value.hint
+    with pytest.raises(OrdtoolError, match="no such file"):
+        list(read_trees([tmp_path / "x.mrg"]))
+    assert trees_of(tmp_path, b"\n \n") == []
+
+
+def test_good_trees_after_a_bad_one_are_kept(tmp_path):
+    problems = []
+    data = b"(S (NN a))\n(S (NN b)\n  (NN c)\n(S (NN d))\nstray (S (NN e))\n(S (NN \xff))\n(S (NN f))\n(S (NN g)\n"
+    trees = trees_of(tmp_path, data, on_error=problems.append)
+    assert [tree.tokens[0] for tree in trees] == ["a", "d", "f"]
+    assert [problem.message.split(":")[1] for problem in problems] == [
+        "6",
+        "5",
+        "8",
+    ]  # 6 is met inside the tree of line 2
+
+
+def test_deep_trees_do_not_recurse():
+    depth = 50_000
+    atoms = ["(", "X"] * depth + ["(", "NN", "a", ")", "(", "NN", "b", ")"] + [")"] * depth
+    assert to_tree(atoms).tokens == ("a", "b")
+
+
+def test_bare_leaves_and_unlabelled_trees():
+    tree = to_tree("( NP the ( NN cat ) , )".split())
+    assert tree.tokens == ("the", "cat", ",") and tree.tags == ("", "NN", "") and tree.punctuation[2]
+    plain = "( ( the cat ) sat -LRB- )".split()
+    assert is_unlabelled(plain) and not is_unlabelled("( a ( b c ) )".split())
+    tree = to_unlabelled_tree(plain)
+    assert tree.tokens == ("the", "cat", "sat", "(") and tree.constituents == (("", 0, 4), ("", 0, 2))
+
+
+@pytest.mark.parametrize(
+    ("label", "stripped"),
+    [("NP-SBJ-1", "NP"), ("NP=2", "NP"), ("-LRB-", "-LRB-"), ("ADVP|PRT", "ADVP"), ("PRP$", "PRP$"), ("", "")],
+)  # fmt: skip
+def test_function_tags(label, stripped):
+    assert strip_function(label) == stripped
+
+
+@given(st.text(alphabet="()ab-é", min_size=1, max_size=6))
+def test_escaped_tokens_come_back(token):
+    escaped = escape_token(token)
+    assert "(" not in escaped and ")" not in escaped
+    assert unescape_token(escaped) == token
+
+
+@given(
+    st.recursive(
+        st.sampled_from(["a", "b-c", "é"]),
+        lambda inner: st.lists(inner, min_size=1, max_size=3),
+        max_leaves=12,
+    )
+)
+def test_any_bracketing_round_trips_through_a_stream(nested):
+    def write(node):
+        return node if isinstance(node, str) else "(" + "\n ".join(write(child) for child in node) + ")"
+
+    text = write(nested if isinstance(nested, list) else [nested])
+    [(atoms, where)] = read_brackets(iter(text.encode().split(b"\n")), "x")
+    assert "".join(atoms) == "".join(text.split()) and where == "x:1"
