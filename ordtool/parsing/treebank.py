@@ -95,7 +95,7 @@ def strip_function(label: str) -> str:
 def read_trees(
     paths: Sequence[str | Path], *, on_error: Callable[[OrdtoolError], None] | None = None
 ) -> Iterator[Tree]:
-    """Reads Penn-style trees from files and folders.
+    """Reads trees from files and folders, Penn-style ones and ones without labels.
 
     Args:
         paths: Files, folders (their treebank files, sorted, subfolders too) or `-`; none is stdin.
@@ -113,7 +113,7 @@ def read_trees(
         with open_input(path) as stream:
             source = "<stdin>" if str(path) == STDIN else str(path)
             for atoms, where in read_brackets(read_lines(stream, source), source, on_error):
-                yield to_tree(atoms, where)
+                yield to_unlabelled_tree(atoms, where) if is_unlabelled(atoms) else to_tree(atoms, where)
 
 
 def tree_files(paths: Sequence[str | Path]) -> Iterator[str | Path]:
