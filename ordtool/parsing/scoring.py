@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -243,9 +243,8 @@ def trivial_spans(length: int, generator: np.random.Generator) -> Iterator[tuple
         yield "random", random_tree(length, generator)
 
 
-def score_trees(
-    predictions: Iterable[Sequence[Span]],
-    gold: Iterable[Tree],
+def score_pairs(
+    pairs: Iterable[tuple[Sequence[Span], Tree]],
     protocol: Protocol | None = None,
     *,
     system: str = "prediction",
@@ -258,9 +257,8 @@ def score_trees(
         F1 of a sentence = 2 P R / (P + R),  P = shared / predicted,  R = shared / gold
 
     Args:
-        predictions: For each gold tree the spans over its tokens, punctuation included; a span shrinks to the
-            scored words in it.
-        gold: Gold trees, one for each prediction.
+        pairs: Predicted spans and the gold tree whose tokens, punctuation included, they count; a span shrinks to
+            the scored words in it. `ordtool.parsing.predictions.align_predictions` makes them of files.
         protocol: What is counted.
         system: Name of the prediction's row.
         baselines: Score trivial trees too; the random trees are drawn five times.
@@ -269,15 +267,12 @@ def score_trees(
 
     Returns:
         The prediction's row, and `left`, `right`, `balanced` and `random`.
-
-    Raises:
-        ValueError: If there are more predictions than gold trees or fewer.
     """
     protocol = protocol or Protocol()
     names = [system, *(["left", "right", "balanced", "random"] if baselines else [])]
     rows = {name: Row(name, protocol.name, RANDOM_DRAWS if name == "random" else 1) for name in names}
     generator = np.random.default_rng(seed)
-    for predicted, tree in zip(predictions, gold, strict=True):
+    for predicted, tree in pairs:
         sentence = prepare_gold(tree, protocol)
         if _is_counted(sentence, protocol):
             mapped = [(sentence.position[start], sentence.position[end]) for start, end in predicted]
@@ -287,6 +282,20 @@ def score_trees(
         if on_sentence is not None:
             on_sentence()
     return list(rows.values())
+
+
+def score_trees(
+    predictions: Iterable[Sequence[Span]],
+    gold: Iterable[Tree],
+    protocol: Protocol | None = None,
+    **options: Any,
+) -> list[Row]:
+    """Scores predictions against as many gold trees: `score_pairs` of the two side by side.
+
+    Raises:
+        ValueError: If there are more predictions than gold trees or fewer.
+    """
+    return score_pairs(zip(predictions, gold, strict=True), protocol, **options)
 
 
 def _is_counted(gold: GoldSentence, protocol: Protocol) -> bool:

@@ -1,0 +1,175 @@
+"""`ordtool score trees`: F1 of trees, with its protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ordtool.cli.options import Force, Json, Output, Quiet
+
+if TYPE_CHECKING:
+    from ordtool.parsing.scoring import Protocol, Row
+
+PROTOCOL = "Protocol"
+LABELS_SHOWN = 5
+
+
+def trees(
+    predicted: Annotated[
+        str,
+        typer.Argument(metavar="PRED", help="JSONL of `ordtool parse`, or bracketed trees; `-` is stdin."),
+    ],
+    gold: Annotated[
+        list[str], typer.Argument(metavar="GOLD...", help="Files or folders of Penn-style trees.")
+    ],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            help="default, kim, wsj10 or wsj40; the options below change it.",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = "default",
+    punctuation: Annotated[
+        str | None,
+        typer.Option(
+            "--punctuation",
+            help="`remove` (by tag, and tokens without a letter or digit), `tags` (by tag alone) or `keep`.",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    whole_span: Annotated[
+        bool | None,
+        typer.Option(
+            "--whole-span/--no-whole-span",
+            help="Count the span of the whole sentence.",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    unary_roots: Annotated[
+        bool | None,
+        typer.Option(
+            "--unary-roots/--no-unary-roots",
+            help="Keep a second node over the whole sentence in the gold, as Kim et al. do.",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    min_length: Annotated[
+        int | None,
+        typer.Option("--min-length", min=1, help="Shortest sentence, in words.", rich_help_panel=PROTOCOL),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max-length", min=1, help="Longest sentence, in words.", rich_help_panel=PROTOCOL),
+    ] = None,
+    empty_gold: Annotated[
+        str | None,
+        typer.Option(
+            "--empty-gold",
+            help="A gold tree without spans: `one` (recall 1) or `skip`.",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    binarize_gold: Annotated[
+        str | None,
+        typer.Option(
+            "--binarize-gold", help="Binarise the gold: none, left or right.", rich_help_panel=PROTOCOL
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines/--no-baselines", help="Score left, right, balanced and random trees too."),
+    ] = True,
+    seed: Annotated[
+        int, typer.Option("--seed", envvar="ORDTOOL_SEED", min=0, max=2**32 - 1, help="Of the random trees.")
+    ] = 0,
+    output: Output = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Score predicted trees against a treebank: sentence and corpus F1, recall by label, F1 by length.
+
+    Left-, right-branching, balanced and random trees go through the same scorer, because a figure means little without
+    them. A pipe or `--json` gets one JSON object a row.
+
+    **Example:** `ordtool parse treebank/ --format jsonl -o pred.jsonl && ordtool score trees pred.jsonl treebank/`
+    """
+    from ordtool import console
+    from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.io.jsonl import dumps
+    from ordtool.parsing.predictions import align_predictions, read_predictions
+    from ordtool.parsing.scoring import score_pairs
+    from ordtool.parsing.treebank import read_trees
+
+    changes = {
+        "punctuation": punctuation,
+        "whole_span": whole_span,
+        "unary_roots": unary_roots,
+        "min_length": min_length,
+        "max_length": max_length,
+        "empty_gold": empty_gold,
+        "binarize_gold": binarize_gold,
+    }
+    chosen = _protocol(protocol, changes)
+    check_output(output, force=force)
+    progress = console.RichProgress(quiet)
+    progress.start("scoring", None, "trees")
+    pairs = align_predictions(read_predictions(predicted), read_trees(gold))
+    rows = score_pairs(
+        pairs, chosen, system=predicted, baselines=baselines, seed=seed, on_sentence=progress.advance
+    )
+    progress.close()
+    if rows[0].sentences == 0:
+        progress.warn(f"no sentence was counted (protocol: {chosen.name})")
+    if output is None and not json and console.stdout_is_terminal():
+        _print(rows)
+        return
+    with atomic_output(output, force=force) as file:
+        for row in rows:
+            file.write(dumps(row.to_dict()).encode() + b"\n")
+
+
+def _protocol(name: str, changes: dict[str, Any]) -> Protocol:
+    """A named protocol with the options given changed."""
+    from dataclasses import replace
+
+    from ordtool.errors import UsageError, close_match_hint
+    from ordtool.parsing.scoring import PROTOCOLS
+
+    choices = {
+        "protocol": tuple(PROTOCOLS),
+        "punctuation": ("remove", "tags", "keep"),
+        "empty-gold": ("one", "skip"),
+        "binarize-gold": ("none", "left", "right"),
+    }
+    given = {"protocol": name} | {key.replace("_", "-"): value for key, value in changes.items()}
+    for option, values in choices.items():
+        value = given[option]
+        if value is not None and value not in values:
+            raise UsageError(f"unknown --{option} {value!r}", close_match_hint(str(value), values))
+    return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
+
+
+def _print(rows: list[Row]) -> None:
+    from ordtool import console
+
+    labels = list(rows[0].label_recall)[:LABELS_SHOWN]
+    lengths = list(rows[0].length_f1)
+    columns = ["trees", "S-F1", "C-F1", *labels, *(f"{name} words" for name in lengths)]
+    cells = [
+        [
+            row.system,
+            f"{row.sentence_f1:.1f}",
+            f"{row.corpus_f1:.1f}",
+            *(f"{row.label_recall[label]:.0f}" for label in labels),
+            *(f"{row.length_f1[name]:.1f}" for name in lengths),
+        ]
+        for row in rows
+    ]
+    title = f"{rows[0].sentences:,} sentences; {rows[0].protocol}"
+    console.print_table(title, columns, cells, to_stderr=False)
+    console.note(
+        "S-F1, C-F1: sentence and corpus F1; then recall of the commonest labels, and S-F1 by length; all in percent"
+    )
