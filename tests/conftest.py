@@ -60,3 +60,91 @@ def refused(run: Run) -> Callable[..., str]:
         return done.stderr
 
     return call
+
+
+WORDS = (
+    "the a cat dog bird river tree sat ran saw sang on under near red small old and then it was not".split()
+)
+
+
+@pytest.fixture(scope="session")
+def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny random models that write: `writers("llama")`, `gpt2`, `t5`, `bart`, `chat`.
+
+    Their weights are large, so that texts vary; `flat` has small ones, so that near ties abound.
+    """
+    built: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in built:
+            built[kind] = tmp_path_factory.mktemp(kind)
+            _build_writer(kind, built[kind])
+        return built[kind]
+
+    return folder
+
+
+def _build_writer(kind: str, folder: Path) -> None:
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    lines = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))]
+    tokenizer.train_from_iterator(
+        lines,
+        trainers.BpeTrainer(
+            vocab_size=331,
+            special_tokens=["<pad>", "<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+    if kind == "chat":
+        fast.chat_template = (
+            "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+            "{% if add_generation_prompt %}<s>assistant:{% endif %}"
+        )
+    fast.save_pretrained(folder)
+    ids = {"vocab_size": len(fast), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    std = 0.02 if kind == "flat" else 0.4
+    llama = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
+    llama |= {
+        "max_position_embeddings": 64,
+        "initializer_range": std,
+        "head_dim": 8,
+        "num_key_value_heads": 3,
+    }
+    config = {
+        "llama": lambda: transformers.LlamaConfig(**llama, **ids),
+        "chat": lambda: transformers.LlamaConfig(**llama, **ids),
+        "flat": lambda: transformers.LlamaConfig(**llama, **ids),
+        "gpt2": lambda: transformers.GPT2Config(
+            n_embd=24, n_layer=2, n_head=3, n_positions=64, initializer_range=std, **ids
+        ),
+        "t5": lambda: transformers.T5Config(
+            d_model=24, d_kv=8, d_ff=40, num_layers=2, num_heads=3, decoder_start_token_id=0, **ids
+        ),
+        "bart": lambda: transformers.BartConfig(
+            d_model=24, encoder_layers=1, decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=3,
+            encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64, init_std=std,
+            decoder_start_token_id=2, forced_bos_token_id=None, forced_eos_token_id=None, **ids,
+        ),
+    }[kind]()  # fmt: skip
+    torch.manual_seed(7)
+    model = {
+        "t5": "T5ForConditionalGeneration",
+        "bart": "BartForConditionalGeneration",
+        "gpt2": "GPT2LMHeadModel",
+    }
+    made = getattr(transformers, model.get(kind, "LlamaForCausalLM"))(config)
+    if kind == "t5":
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    made.generation_config.eos_token_id = 2
+    made.save_pretrained(folder)

@@ -1,0 +1,253 @@
+"""`ordtool generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ordtool.cli.options import (
+    OUT,
+    BatchSize,
+    Device,
+    Dtype,
+    Force,
+    Inputs,
+    Json,
+    Model,
+    OnError,
+    Output,
+    Quiet,
+    Resume,
+    Seed,
+    Threads,
+)
+
+if TYPE_CHECKING:
+    from ordtool.cli._writing import Job
+    from ordtool.console import RichProgress
+    from ordtool.generation.engine import TextGenerator
+    from ordtool.generation.prompts import PromptStyle
+
+PROMPT = "The prompt"
+CHOICE = "How a token is chosen (greedy unless one is given)"
+END = "Where it ends"
+
+
+def generate(
+    inputs: Inputs = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="A prompt itself, instead of files.", rich_help_panel=PROMPT),
+    ] = None,
+    model: Model = "smollm2",
+    field: Annotated[
+        str | None,
+        typer.Option(
+            "--field",
+            help="The key of a JSONL object that holds the prompt.  [default: text, or the template's first]",
+            rich_help_panel=PROMPT,
+        ),
+    ] = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--no-chat",
+            help="Use the model's chat template.  [default: if it has one]",
+            rich_help_panel=PROMPT,
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="A system message of the chat.", rich_help_panel=PROMPT)
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            metavar="TEXT",
+            help="A prompt with {field} holes, filled from the record's keys.",
+            rich_help_panel=PROMPT,
+        ),
+    ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(
+            "--examples",
+            metavar="FILE",
+            help="JSONL of solved examples before each prompt; the model fills in the template's last field.",
+            rich_help_panel=PROMPT,
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", help="Tokens to write at most.", rich_help_panel=END)
+    ] = 128,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop", metavar="TEXT", help="End before this text; may be repeated.", rich_help_panel=END
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", help="Divides the logits; 0 is greedy.", rich_help_panel=CHOICE),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Draw among the k most probable.", rich_help_panel=CHOICE)
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            "--top-p", help="Draw among the fewest that hold this probability.", rich_help_panel=CHOICE
+        ),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            "--min-p", help="Draw among those this probable, relative to the best.", rich_help_panel=CHOICE
+        ),
+    ] = None,
+    typical: Annotated[
+        float | None,
+        typer.Option("--typical", help="Locally typical sampling of this mass.", rich_help_panel=CHOICE),
+    ] = None,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            "--repetition-penalty",
+            help="Above 1: tokens seen before are less likely.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = 1.0,
+    no_repeat_ngram: Annotated[
+        int,
+        typer.Option("--no-repeat-ngram", help="No n-gram of this length twice.", rich_help_panel=CHOICE),
+    ] = 0,
+    beams: Annotated[
+        int, typer.Option("--beams", help="Beam search of this width.", rich_help_panel=CHOICE)
+    ] = 1,
+    length_penalty: Annotated[
+        float,
+        typer.Option("--length-penalty", help="Beams: above 1 favours longer texts.", rich_help_panel=CHOICE),
+    ] = 1.0,
+    choices: Annotated[
+        str | None,
+        typer.Option(
+            "--choices",
+            metavar="A,B,...",
+            help="Compare these answers (or a JSON list) by log-probability, and give the best.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
+    n: Annotated[
+        int, typer.Option("-n", help="Continuations a prompt, with scores.", rich_help_panel=OUT)
+    ] = 1,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Each token's log-probability too.", rich_help_panel=OUT)
+    ] = False,
+    output: Output = None,
+    json: Json = False,
+    resume: Resume = False,
+    force: Force = False,
+    on_error: OnError = "stop",
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+) -> None:
+    r"""Write text: continue prompts, answer chats, fill in few-shot examples.
+
+    A terminal gets the text as it is written; a pipe or `-o` gets a JSON object a line: the input's keys and
+    `output`. `\n` and `\t` in --stop and --template are a line feed and a tab.
+
+    For example: `ordtool generate -p 'Name three rivers.'` or
+    `ordtool generate prompts.jsonl --temperature 0.7 -o out.jsonl`.
+    """
+    from ordtool.cli._writing import Job
+    from ordtool.console import RichProgress, stdout_is_terminal
+    from ordtool.errors import UsageError
+    from ordtool.generation.config import Decoding
+    from ordtool.generation.prompts import parse_choices, unescape
+
+    if on_error not in ("stop", "skip"):
+        raise UsageError(f"unknown --on-error {on_error!r}", "choices: stop, skip")
+    if prompt and inputs:
+        raise UsageError("--prompt and input files together", "give one of them")
+    decoding = Decoding(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical=typical,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        beams=beams,
+        length_penalty=length_penalty,
+        n=n,
+        stop=tuple(unescape(text) for text in stop or ()),
+        choices=parse_choices(choices) if choices is not None else (),
+        logprobs=logprobs,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    style = _style(template, examples, chat, system)
+    if field is None:
+        field = style.template.fields[0] if style.template else "text"
+    progress = RichProgress(quiet)
+    job = Job(decoding, style, inputs or [], prompt or [], field, on_error == "skip", progress)
+    job.check_inputs()
+    shown = stdout_is_terminal() and output is None and not json
+    settings = {"model": model, "dtype": dtype, "field": field, "decoding": decoding, "style": style}
+    with _lines(None if shown else output, job, settings, resume, force) as lines:
+        writer = _load(model, device, dtype, threads, progress)
+        if shown:
+            job.show(writer)
+        else:
+            job.write(writer, lines)
+
+
+def _style(template: str | None, examples: str | None, chat: bool | None, system: str | None) -> PromptStyle:
+    from ordtool.generation.prompts import PromptStyle, Template, read_examples, unescape
+
+    return PromptStyle(
+        template=Template(unescape(template)) if template is not None else None,
+        examples=read_examples(examples) if examples is not None else (),
+        chat=chat,
+        system=system,
+    )
+
+
+def _load(model: str, device: str, dtype: str, threads: int | None, progress: RichProgress) -> TextGenerator:
+    from ordtool.models.catalog import resolve_model
+    from ordtool.runtime import resolve_device, resolve_dtype, set_threads
+
+    folder = resolve_model(model, progress, kind="causal")
+    set_threads(threads)
+    from ordtool.generation.engine import TextGenerator
+
+    place = resolve_device(device)
+    # On a CPU batches in bfloat16 are slower than in float32, and near ties are common.
+    wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
+    return TextGenerator(folder, device=device, dtype=resolve_dtype(wanted, place))
+
+
+def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, force: bool) -> Any:
+    from dataclasses import asdict
+
+    from ordtool.io.resumable import resumable_lines
+
+    decoding, style = settings["decoding"], settings["style"]
+    plain = {
+        **{name: value for name, value in settings.items() if name not in ("decoding", "style")},
+        # Neither changes a text: draws and near ties don't depend on the batch.
+        **{name: value for name, value in asdict(decoding).items() if name != "batch_size"},
+        "template": style.template.text if style.template else None,
+        "examples": style.examples,
+        "chat": style.chat,
+        "system": style.system,
+    }
+    files = [] if job.prompts or not job.inputs or "-" in job.inputs else job.inputs
+    return resumable_lines(path, inputs=files, settings=plain, resume=resume, force=force)

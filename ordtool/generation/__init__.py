@@ -1,0 +1,1 @@
+"""Prompts to text: causal language models and encoder-decoders, batched."""

@@ -1,0 +1,89 @@
+"""Causal language models: the prompt is continued, padded on the left in a batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import log_softmax
+
+
+class CausalBackend:
+    """What is particular to a causal LM in batched generation.
+
+    Args:
+        model: A causal LM of transformers, in eval mode.
+        pad: The token that fills the left of shorter prompts; any, as it is masked.
+        context: The positions that the model has; None for no limit.
+    """
+
+    continues = True
+
+    def __init__(self, model: Any, pad: int, context: int | None) -> None:
+        self.model = model
+        self.pad = pad
+        self.context = context
+        keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._keep: dict[str, int] = {"logits_to_keep": 1} if keeps else {}
+
+    def room(self, prompt: Sequence[int]) -> int | None:
+        """Give how many tokens the context has left after `prompt`; None for no limit."""
+        return None if self.context is None else self.context - len(prompt)
+
+    def batch(self, prompts: Sequence[Sequence[int]]) -> tuple[dict[str, torch.Tensor], list[int], int]:
+        """Pad prompts on the left.
+
+        Returns:
+            The inputs of `generate` (each `(batch, longest)`), the number of padding
+            tokens of each prompt, and the number of columns that are prompt.
+        """
+        longest = max(map(len, prompts))
+        pads = [longest - len(prompt) for prompt in prompts]
+        ids = [[self.pad] * pad + list(prompt) for pad, prompt in zip(pads, prompts, strict=True)]
+        mask = [[0] * pad + [1] * len(prompt) for pad, prompt in zip(pads, prompts, strict=True)]
+        device = self.model.device
+        inputs = {
+            "input_ids": torch.tensor(ids, device=device),
+            "attention_mask": torch.tensor(mask, device=device),
+        }
+        return inputs, pads, longest
+
+    def alone(self, prompt: Sequence[int], generated: torch.Tensor) -> torch.Tensor:
+        """Give the next token's logits (vocabulary,), computed without batch, padding and cache."""
+        ids = torch.cat([torch.tensor(prompt, device=generated.device), generated])[None]
+        mask = torch.ones_like(ids)
+        logits: torch.Tensor = self.model(
+            input_ids=ids, attention_mask=mask, use_cache=False, **self._keep
+        ).logits
+        return logits[0, -1]
+
+    def logprobs(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Give ln p of every token of several continuations of one prompt.
+
+        The prompt is read once; its cache is shared by the continuations. The numbers
+        depend on nothing but the arguments, so they are the same whatever was batched.
+
+        Args:
+            prompt: Token ids.
+            continuations: Token ids, each list of any length.
+
+        Returns:
+            Log-probabilities in nats, shaped as `continuations`.
+        """
+        device = self.model.device
+        width = max(map(len, continuations), default=0)
+        if not width:
+            return [[] for _ in continuations]
+        ids = torch.tensor([list(c) + [self.pad] * (width - len(c)) for c in continuations], device=device)
+        read = self.model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True, **self._keep)
+        logits = read.logits[:, -1:].expand(len(ids), -1, -1)
+        if width > 1:
+            cache = read.past_key_values
+            cache.batch_repeat_interleave(len(ids))
+            # What follows a continuation is padding: causal, it changes nothing before it.
+            rest = self.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
+            logits = torch.cat([logits, rest], dim=1)
+        found = log_softmax(logits.float(), dim=-1).gather(2, ids[:, :, None])[:, :, 0].tolist()
+        return [row[: len(c)] for row, c in zip(found, continuations, strict=True)]

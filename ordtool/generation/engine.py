@@ -1,0 +1,370 @@
+"""Batches of prompts to texts, through transformers' own `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ordtool.errors import OrdtoolError
+from ordtool.generation.codec import Codec
+from ordtool.generation.config import Choice, Continuation, Decoding, Result
+from ordtool.generation.loading import Backend, load_backend
+from ordtool.generation.processors import ChooseToken
+from ordtool.generation.prompts import PromptStyle
+from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
+from ordtool.io.text import Record
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import resolve_device
+
+OnError = Callable[[OrdtoolError], None]
+_WINDOW = 8  # batches that are read ahead and sorted by length
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A record, ready to be written from.
+
+    Attributes:
+        index: The record's number in the stream, from 0.
+        record: The record.
+        ids: The prompt's tokens.
+    """
+
+    index: int
+    record: Record
+    ids: tuple[int, ...]
+
+
+class TextGenerator:
+    """A model that writes.
+
+    Args:
+        folder: A model folder, as `resolve_model` gives.
+        device: `auto`, `cpu`, `cuda`...
+        dtype: Of weights and arithmetic. float32 is the default: near ties between tokens
+            are then rare, so that the same text alone and in a batch costs nothing.
+
+    Raises:
+        OrdtoolError: If the folder's model can't write (see `load_backend`).
+    """
+
+    def __init__(
+        self, folder: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.folder = Path(folder)
+        self.dtype = dtype
+        self.backend: Backend
+        self.backend, tokenizer = load_backend(self.folder, resolve_device(device), dtype)
+        self._stops = frozenset(self.backend.model.generation_config.eos_token_id or [])
+        self.codec = Codec(tokenizer, list(self._stops), continues=self.backend.continues)
+
+    @property
+    def context(self) -> int | None:
+        """The positions that the model has; None for no limit."""
+        return self.backend.context
+
+    def encode(self, record: Record, style: PromptStyle) -> tuple[int, ...]:
+        """Turn a record into the tokens of its prompt.
+
+        Raises:
+            OrdtoolError: If it is empty, lacks a field, or leaves no room in the context.
+        """
+        ids = self.codec.encode(record, style)
+        room = self.backend.room(ids)
+        if room is not None and room < 1:
+            raise OrdtoolError(
+                f"{record.where}: the prompt has {len(ids)} tokens, and the model's context is {self.context}",
+                "shorten it, or name a model with a longer context",
+            )
+        return ids
+
+    @torch.inference_mode()
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        *,
+        style: PromptStyle | None = None,
+        write: Callable[[str], None] | None = None,
+        progress: Progress = SILENT,
+    ) -> list[Result]:
+        """Write for several prompts, longest first, a batch at a time.
+
+        Args:
+            prompts: Encoded prompts.
+            decoding: The options.
+            style: Adds the stop strings of few-shot prompts, whose answers are stripped.
+            write: For one prompt with one continuation: called with pieces as they come.
+            progress: Advanced by prompts.
+
+        Returns:
+            A result a prompt, in the order given.
+        """
+        style = style or PromptStyle()
+        results: dict[int, Result] = {}
+        for batch in self._plan(prompts, decoding):
+            if decoding.choices:
+                found = [self._choose(prompts[place], decoding) for place in batch]
+            else:
+                found = self._write([prompts[place] for place in batch], decoding, style, write)
+            results.update(zip(batch, found, strict=True))
+            progress.advance(len(batch))
+        return [results[place] for place in range(len(prompts))]
+
+    def _plan(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
+        """Group prompts of similar length that may write equally many tokens in the context."""
+        size = max(1, decoding.batch_size // decoding.rows_per_prompt)
+        groups: dict[int, list[int]] = {}
+        for place in sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids)):
+            groups.setdefault(self._steps(prompts[place], decoding), []).append(place)
+        return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+
+    def _steps(self, prompt: Prompt, decoding: Decoding) -> int:
+        room = self.backend.room(prompt.ids)
+        return decoding.max_new_tokens if room is None else min(decoding.max_new_tokens, room)
+
+    def _write(
+        self,
+        batch: Sequence[Prompt],
+        decoding: Decoding,
+        style: PromptStyle,
+        write: Callable[[str], None] | None,
+    ) -> list[Result]:
+        inputs, pads, columns = self.backend.batch([prompt.ids for prompt in batch])
+        stops = decoding.stop + style.stop
+        befores = [self.codec.before(prompt.ids) for prompt in batch]
+        stream = None
+        if write is not None and len(batch) == decoding.rows_per_prompt == 1:
+            stream = TextStream(befores[0], stops, self.codec.decode, write)
+        criterion = StopStrings(stops, befores, columns, self.codec.decode) if stops else None
+        choose = self._processor(batch, decoding, pads, columns, criterion)
+        sequences = self._generate(
+            inputs, decoding, self._steps(batch[0], decoding), choose, criterion, stream
+        )
+        rows = sequences[:, columns:].tolist()
+        results = []
+        for number, prompt in enumerate(batch):
+            own = rows[number * decoding.n : (number + 1) * decoding.n]
+            results.append(self._finish(prompt, own, decoding, stops, strip=style.few_shot))
+        if stream is not None:
+            stream.finish(results[0].text)
+        return results
+
+    def _processor(
+        self,
+        batch: Sequence[Prompt],
+        decoding: Decoding,
+        pads: list[int],
+        columns: int,
+        criterion: StopStrings | None,
+    ) -> ChooseToken:
+        def ended(generated: Sequence[int]) -> bool:
+            return bool(self._stops.intersection(generated))
+
+        def alone(number: int, generated: torch.Tensor) -> torch.Tensor:
+            return self.backend.alone(batch[number].ids, generated)
+
+        return ChooseToken(
+            decoding,
+            pads=pads,
+            columns=columns,
+            alone=alone,
+            indices=[prompt.index for prompt in batch],
+            ended=ended,
+            dtype=self.dtype,
+        )
+
+    def _generate(
+        self,
+        inputs: dict[str, torch.Tensor],
+        decoding: Decoding,
+        steps: int,
+        choose: ChooseToken,
+        criterion: StopStrings | None,
+        stream: TextStream | None,
+    ) -> torch.Tensor:
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        copies = 1 if decoding.beams > 1 else decoding.n
+        options: dict[str, Any] = {"max_new_tokens": steps}
+        if decoding.beams > 1:
+            options |= {
+                "num_beams": decoding.beams,
+                "num_return_sequences": decoding.n,
+                "length_penalty": decoding.length_penalty,
+            }
+        if stream is not None:
+            options["streamer"] = stream
+        try:
+            sequences: torch.Tensor = self.backend.model.generate(
+                **{name: value.repeat_interleave(copies, dim=0) for name, value in inputs.items()},
+                logits_processor=LogitsProcessorList([choose]),
+                stopping_criteria=StoppingCriteriaList([criterion] if criterion else []),
+                **options,
+            )
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            rows = len(inputs["input_ids"]) * decoding.rows_per_prompt
+            raise OrdtoolError(
+                f"out of memory with {rows} sequences at once", "try a smaller --batch-size"
+            ) from error
+        return sequences
+
+    def _finish(
+        self, prompt: Prompt, rows: list[list[int]], decoding: Decoding, stops: Sequence[str], *, strip: bool
+    ) -> Result:
+        before = self.codec.before(prompt.ids)
+        cut: list[tuple[list[int], str, bool]] = []
+        for row in rows:
+            end = next((place for place, token in enumerate(row) if token in self._stops), None)
+            ids = row if end is None else row[: end + 1]
+            text = self.codec.decode(before, ids)
+            stop = find_stop(text, stops)
+            if stop is not None:
+                text = text[:stop]
+                ids = ids[: tokens_until(ids, stop, lambda some: self.codec.decode(before, some))]
+            cut.append((ids, text.strip() if strip else text, end is not None or stop is not None))
+        logprobs = self.backend.logprobs(prompt.ids, [ids for ids, _, _ in cut]) if decoding.scored else None
+        outputs = []
+        for number, (ids, text, ended) in enumerate(cut):
+            values = logprobs[number] if logprobs is not None else None
+            outputs.append(
+                Continuation(
+                    text,
+                    "stop" if ended else "length",
+                    (sum(values) / len(values) if values else 0.0) if values is not None else None,
+                    self.codec.spelled(before, ids, values)
+                    if decoding.logprobs and values is not None
+                    else None,
+                )
+            )
+        return Result(tuple(outputs))
+
+    def _choose(self, prompt: Prompt, decoding: Decoding) -> Result:
+        """Compare the answers by ln p(answer | prompt), summed over its tokens."""
+        answers = [self.codec.answer(prompt.ids, choice) for choice in decoding.choices]
+        room = self.backend.room(prompt.ids)
+        if room is not None and max(map(len, answers)) > room:
+            raise OrdtoolError(
+                f"{prompt.record.where}: no room in the context ({self.context} tokens) for the longest choice",
+                "shorten the prompt",
+            )
+        logprobs = self.backend.logprobs(prompt.ids, answers)
+        scores = torch.tensor([sum(row) for row in logprobs], dtype=torch.float64)
+        shares = scores.softmax(0).tolist()
+        choices = tuple(
+            Choice(text, float(score), share)
+            for text, score, share in zip(decoding.choices, scores, shares, strict=True)
+        )
+        best = max(range(len(choices)), key=lambda place: choices[place].score)
+        values = logprobs[best]
+        tokens = (
+            self.codec.spelled(self.codec.before(prompt.ids), answers[best], values)
+            if decoding.logprobs
+            else None
+        )
+        score = sum(values) / len(values) if decoding.scored else None
+        return Result((Continuation(choices[best].text, "stop", score, tokens),), choices)
+
+    def stream(
+        self,
+        records: Iterable[Record],
+        decoding: Decoding,
+        style: PromptStyle | None = None,
+        *,
+        on_error: OnError | None = None,
+        start: int = 0,
+        write: Callable[[str], None] | None = None,
+        begin: Callable[[Record], None] | None = None,
+        progress: Progress = SILENT,
+    ) -> Iterator[tuple[int, Record, Result]]:
+        """Write for a stream of records; memory doesn't grow with it.
+
+        Args:
+            records: From `read_records` or anywhere.
+            decoding: The options.
+            style: How a record becomes a prompt.
+            on_error: Called with each bad record, which is then skipped; None raises it,
+                after the results of the records before it.
+            start: Records that were done before and are passed over.
+            write: Stream each text in pieces; records are then done one by one.
+            begin: Called with a record before its pieces.
+            progress: Advanced by records.
+
+        Yields:
+            (the number of records consumed, the record, its result), in the input's order.
+        """
+        style = style or PromptStyle()
+        size = 1 if write is not None else max(1, decoding.batch_size // decoding.rows_per_prompt) * _WINDOW
+        source = iter(records)
+        index, failure = -1, None
+        while failure is None:
+            window: list[Prompt] = []
+            exhausted = True
+            while len(window) < size:
+                try:
+                    record = next(source)
+                except StopIteration:
+                    break
+                except OrdtoolError as error:
+                    failure = error
+                    break
+                index += 1
+                if index < start:
+                    continue
+                try:
+                    window.append(Prompt(index, record, self.encode(record, style)))
+                except OrdtoolError as error:
+                    if on_error is None:
+                        failure = error
+                        break
+                    on_error(error)
+            else:
+                exhausted = False
+            if window and begin is not None:
+                begin(window[0].record)
+            results = self.run(window, decoding, style=style, write=write, progress=progress)
+            for prompt, result in zip(window, results, strict=True):
+                yield prompt.index + 1, prompt.record, result
+            if exhausted and failure is None:
+                return
+        raise failure
+
+
+def generate(
+    prompts: Sequence[str],
+    model: str = "smollm2",
+    *,
+    style: PromptStyle | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+    **options: Any,
+) -> list[Result]:
+    """Write a continuation, or an answer, for each prompt.
+
+    Args:
+        prompts: Texts; with a chat model they are a user's messages.
+        model: A folder, a catalogue name or a hub id.
+        style: Templates, examples and chat.
+        device: Where to compute.
+        progress: Told of fetching and of prompts done.
+        **options: The fields of `Decoding`.
+
+    Returns:
+        A result a prompt.
+
+    Raises:
+        OrdtoolError: For a bad prompt or model; UsageError for options that contradict.
+
+    Example:
+        >>> generate(["Name three rivers."], temperature=0.7, n=3)  # doctest: +SKIP
+    """
+    from ordtool.models.catalog import resolve_model
+
+    decoding = Decoding(**options)
+    writer = TextGenerator(resolve_model(model, progress, kind="causal"), device=device)
+    records = [Record("prompts", number, text) for number, text in enumerate(prompts, start=1)]
+    return [result for _, _, result in writer.stream(records, decoding, style, progress=progress)]

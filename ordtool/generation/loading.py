@@ -1,0 +1,188 @@
+"""A model folder to a model that writes, or a clear word why it can't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ordtool.errors import OrdtoolError
+from ordtool.generation.causal import CausalBackend
+from ordtool.generation.seq2seq import Seq2SeqBackend
+from ordtool.runtime import quiet_libraries
+
+Backend = CausalBackend | Seq2SeqBackend
+
+_WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_LABELS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
+_LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+_UNBOUNDED = 10**7
+
+
+def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Backend, Any]:
+    """Load a causal LM or an encoder-decoder with its tokenizer.
+
+    Args:
+        folder: A Hugging Face model folder.
+        device: Where it goes.
+        dtype: Of its weights and arithmetic.
+
+    Returns:
+        The backend and the tokenizer.
+
+    Raises:
+        OrdtoolError: If the checkpoint has no head that writes text, lacks a tokenizer,
+            needs code of its own or is damaged.
+    """
+    quiet_libraries()
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    # What there is to say about loading is said by us, in one line.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    config = _loaded(folder, AutoConfig)
+    _check_architecture(folder, config)
+    encoder_decoder = bool(config.is_encoder_decoder)
+    model = _load_model(folder, AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM, dtype)
+    tokenizer = load_tokenizer(folder)
+    model = model.to(device).eval()
+    pad = _first(tokenizer.pad_token_id, model.generation_config.pad_token_id, config, "pad_token_id")
+    stops = eos_ids(model, tokenizer)
+    pad = pad if pad is not None else (stops[0] if stops else 0)
+    model.generation_config = _clean(model, stops, pad)
+    context = context_of(model, tokenizer)
+    if not encoder_decoder:
+        return CausalBackend(model, pad, context), tokenizer
+    start = model.generation_config.decoder_start_token_id
+    if start is None:
+        raise OrdtoolError(
+            f"{folder}: the configuration has no decoder_start_token_id, so the decoder can't begin",
+            "set it in config.json to the token that the model was trained to begin with",
+        )
+    return Seq2SeqBackend(model, pad, context, int(start)), tokenizer
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a folder's tokenizer.
+
+    Raises:
+        OrdtoolError: If there is none.
+    """
+    from transformers import AutoTokenizer
+
+    return _loaded(folder, AutoTokenizer, what="tokenizer")
+
+
+def _loaded(folder: Path, auto: Any, what: str = "configuration", **options: Any) -> Any:
+    try:
+        return auto.from_pretrained(str(folder), local_files_only=True, **options)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise OrdtoolError(f"{folder}: the {what} can't be loaded: {_line(error)}", _hint(error)) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _hint(error: Exception) -> str | None:
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, and ordtool never runs code from a model"
+    if isinstance(error, ImportError):
+        return "install the package that it names"
+    return "a model folder has config.json, safetensors weights and a tokenizer"
+
+
+def _check_architecture(folder: Path, config: Any) -> None:
+    names = list(config.architectures or [])
+    labelling = [name for name in names if name.endswith(_LABELS)]
+    if labelling:
+        raise OrdtoolError(
+            f"{folder}: a classification checkpoint ({labelling[0]}); it gives labels and has no head to write with",
+            "name a causal language model or an encoder-decoder, such as --model smollm2",
+        )
+    if names and not any(name.endswith(_WRITES) for name in names):
+        raise OrdtoolError(
+            f"{folder}: {names[0]} does not write text (no causal language-model head)",
+            "name a causal language model or an encoder-decoder, such as --model smollm2",
+        )
+
+
+def _load_model(folder: Path, auto: Any, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        model, info = _loaded(
+            folder, auto, "model", dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (RuntimeError, SafetensorError) as error:
+        raise OrdtoolError(
+            f"{folder}: the weights can't be loaded: {_line(error)}", "was the copy cut short?"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise OrdtoolError(
+            f"{folder}: {len(missing)} weights of {type(model).__name__} are missing, {missing[0]} first",
+            "the checkpoint is of another kind of model, or incomplete",
+        )
+    return model
+
+
+def _first(*values: Any) -> int | None:
+    """Give the first id that is set; a configuration and a key count as one value."""
+    *ids, config, key = values
+    for value in (*ids, getattr(config.get_text_config(), key, None)):
+        if value is not None:
+            return int(value[0] if isinstance(value, list) else value)
+    return None
+
+
+def eos_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Give the tokens that end a text: the generation config's, else the model's, else the tokenizer's."""
+    text = model.config.get_text_config()
+    for value in (
+        model.generation_config.eos_token_id,
+        getattr(text, "eos_token_id", None),
+        tokenizer.eos_token_id,
+    ):
+        if value is not None:
+            return [int(v) for v in value] if isinstance(value, list) else [int(value)]
+    return []
+
+
+def _clean(model: Any, stops: list[int], pad: int) -> Any:
+    """Keep of a checkpoint's generation defaults what its decoder needs; drop tastes such as top_p."""
+    from transformers import GenerationConfig
+
+    old = model.generation_config
+    needed = (
+        "bos_token_id",
+        "decoder_start_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "bad_words_ids",
+    )
+    kept = {name: getattr(old, name, None) for name in needed}
+    if kept["decoder_start_token_id"] is None:
+        kept["decoder_start_token_id"] = kept["bos_token_id"] if model.config.is_encoder_decoder else None
+    return GenerationConfig(
+        **{name: value for name, value in kept.items() if value is not None},
+        eos_token_id=stops or None,
+        pad_token_id=pad,
+        do_sample=False,
+    )
+
+
+def context_of(model: Any, tokenizer: Any) -> int | None:
+    """Give the number of positions of a model; None where nothing limits it (relative positions)."""
+    config = model.config.get_text_config()
+    for name in _LIMITS:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and 0 < value < _UNBOUNDED:
+            # RoBERTa's family numbers positions from padding_idx + 1.
+            offset = 2 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
+            return value - offset
+    return None
