@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.utils import ModelOutput
 
 from ordtool.parsing.cross_entropy import linear_cross_entropy
+from ordtool.parsing.dropout import dropout_mask, locked_dropout, weight_dropout
 from ordtool.parsing.scan import ordered_scan
 
 __all__ = ["OnlstmConfig", "OnlstmForCausalLM", "OnlstmModel", "OnlstmOutput", "State"]
@@ -142,7 +143,13 @@ class OnlstmLayer(nn.Module):
             nn.init.uniform_(bias, -bound, bound)
 
     def forward(
-        self, inputs: Tensor, state: tuple[Tensor, Tensor], weight_dropout: float, matmul_dtype: torch.dtype | None
+        self,
+        inputs: Tensor,
+        state: tuple[Tensor, Tensor],
+        *,
+        dropout: float = 0.0,
+        matmul_dtype: torch.dtype | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         """Run over `inputs` `(seq, batch, input)`; returns outputs, the next state and distances `(seq, batch)`."""
         bias = self.bias_ih + self.bias_hh
@@ -150,7 +157,7 @@ class OnlstmLayer(nn.Module):
             projected = F.linear(inputs, self.weight_ih, bias)
         else:
             projected = F.linear(inputs.to(matmul_dtype), self.weight_ih.to(matmul_dtype)) + bias
-        weight = F.dropout(self.weight_hh, weight_dropout, self.training)
+        weight = weight_dropout(self.weight_hh, dropout, self.training, generator)
         output = ordered_scan(projected, weight, *state, self.chunk_size, matmul_dtype=matmul_dtype)
         last = output.hidden_states[-1] if len(output.hidden_states) else state[0]
         return output.hidden_states, (last, output.cell), output.distances
@@ -206,10 +213,12 @@ class OnlstmModel(OnlstmPreTrainedModel):
         input_ids: Tensor,
         state: State | None = None,
         attention_mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
         **_: Any,
     ) -> OnlstmOutput:
         """Run over `input_ids` `(batch, seq)` from `state` (zeros when None).
 
+        `generator` is where dropout masks are drawn from (None: torch's own).
         `attention_mask` is accepted for the sake of generic code and not needed: padding on the
         right comes after the words and can't reach them.
         """
@@ -217,36 +226,31 @@ class OnlstmModel(OnlstmPreTrainedModel):
             raise ValueError("an ON-LSTM reads from the left: pad on the right")
         config = self.config
         state = self.zero_state(input_ids.shape[0]) if state is None else state
-        hidden = locked_dropout(self._embed(input_ids.t()), config.input_dropout, self.training)
+        hidden = self._embed(input_ids.t(), generator)
         states: State = []
         distances = []
         raw = hidden
         for k, layer in enumerate(self.layers):
-            raw, last, distance = layer(hidden, state[k], config.weight_dropout, self.matmul_dtype)
+            raw, last, distance = layer(
+                hidden,
+                state[k],
+                dropout=config.weight_dropout,
+                matmul_dtype=self.matmul_dtype,
+                generator=generator,
+            )
             states.append(last)
             distances.append(distance.t())
             if k + 1 < len(self.layers):
-                hidden = locked_dropout(raw, config.layer_dropout, self.training)
+                hidden = locked_dropout(raw, config.layer_dropout, self.training, generator)
         return OnlstmOutput(last_hidden_state=raw.transpose(0, 1), state=states, distances=torch.stack(distances))
 
-    def _embed(self, ids: Tensor) -> Tensor:
+    def _embed(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
+        config = self.config
         embedded = self.embed_tokens(ids)
-        if self.training and self.config.word_dropout > 0:
-            keep = 1 - self.config.word_dropout
-            table = torch.empty(self.config.vocab_size, 1, device=ids.device, dtype=embedded.dtype)
-            embedded = embedded * (table.bernoulli_(keep) / keep)[ids]
-        return embedded
-
-
-def locked_dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
-    """Drop features of `hidden` `(seq, batch, features)` with one mask for all steps.
-
-    Source: Gal and Ghahramani 2016 (variational dropout), as in Merity et al. 2018.
-    """
-    if not training or probability == 0:
-        return hidden
-    mask = torch.empty_like(hidden[:1]).bernoulli_(1 - probability) / (1 - probability)
-    return hidden * mask
+        if self.training and config.word_dropout > 0:
+            rows = embedded.new_empty(config.vocab_size, 1)
+            embedded = embedded * dropout_mask(rows, config.word_dropout, generator)[ids]
+        return locked_dropout(embedded, config.input_dropout, self.training, generator)
 
 
 class OnlstmForCausalLM(OnlstmPreTrainedModel):
@@ -299,21 +303,28 @@ class OnlstmForCausalLM(OnlstmPreTrainedModel):
             output.loss = F.cross_entropy(scores, labels[:, 1:].flatten(), ignore_index=-100)
         return output
 
-    def window_loss(self, input_ids: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, OnlstmOutput, Tensor]:
+    def window_loss(
+        self,
+        input_ids: Tensor,
+        targets: Tensor,
+        state: State | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, OnlstmOutput, Tensor]:
         """Loss of one training window, without making all logits at once.
 
         Args:
             input_ids: `(batch, seq)`.
             targets: `(batch, seq)`: the token after each input token; -100 is skipped.
             state: Carried state.
+            generator: Where dropout masks are drawn from; None: torch's own.
 
         Returns:
             Mean cross-entropy in nats a token, the stack's output, and the output after dropout
             `(seq, batch, embedding)` (for the activation penalty).
         """
-        output = self.model(input_ids, state)
+        output = self.model(input_ids, state, generator=generator)
         raw = output.last_hidden_state.transpose(0, 1)
-        dropped = locked_dropout(raw, self.config.output_dropout, self.training)
+        dropped = locked_dropout(raw, self.config.output_dropout, self.training, generator)
         loss = linear_cross_entropy(
             dropped.reshape(-1, dropped.shape[-1]),
             self.lm_head.weight,

@@ -8,6 +8,7 @@ that `electroencephalographically` is still read as an adverb and `Okonkwo` as a
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -105,6 +106,14 @@ class OnlstmTokenizer(PreTrainedTokenizer):
             token_kind=token_kind,
             **(options | kwargs),
         )
+
+    @classmethod
+    def from_tokens(cls, tokens: Sequence[str], **options: Any) -> OnlstmTokenizer:
+        """Make a tokenizer from the tokens of its vocabulary, in the order of their ids."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / VOCABULARY_FILE
+            path.write_bytes("".join(f"{token}\n" for token in tokens).encode())
+            return cls(str(path), **options)
 
     @property
     def vocab_size(self) -> int:

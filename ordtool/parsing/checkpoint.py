@@ -1,0 +1,60 @@
+"""Training state in one file: tensors as safetensors, everything else as JSON in its header.
+
+One file, replaced in one step: a kill between two files can't leave halves that don't match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ordtool.errors import OrdtoolError
+
+__all__ = ["digest", "read_checkpoint", "write_checkpoint"]
+
+
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write tensors and a JSON state, replacing the file only when the new one is whole."""
+    partial = path.with_name(path.name + ".partial")
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, partial, metadata={"state": json.dumps(state)})
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OrdtoolError(f"{path}: can't write the checkpoint: {error}", hint="is the disk full?") from error
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_checkpoint` wrote.
+
+    Raises:
+        OrdtoolError: A file that isn't there or isn't a checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})["state"])
+            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise OrdtoolError(f"{path}: no checkpoint to resume from", hint="start without --resume") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise OrdtoolError(f"{path}: not a readable checkpoint: {error}", hint="start anew with --force") from error
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of bytes, arrays and JSON-able values, for comparing a run with the one it continues."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes | memoryview) else json.dumps(part, sort_keys=True).encode()
+        total.update(len(data).to_bytes(8, "little"))
+        total.update(data)
+    return total.hexdigest()

@@ -1,0 +1,136 @@
+"""Optimisers of the two recipes, behind one small interface with a state that saves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ordtool.parsing.recipes import TrainingConfig
+
+__all__ = ["AdamWCosine", "AveragedSgd", "make_optimiser"]
+
+
+class AdamWCosine:
+    """AdamW with linear warm-up and a cosine to zero over the whole run.
+
+    Biases aren't decayed.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], config: TrainingConfig, total_steps: int) -> None:
+        """Make the optimiser for a run of `total_steps`."""
+        self.config = config
+        self.total_steps = total_steps
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+        self.inner = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=fused)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step `step`, counted from 0."""
+        peak, warmup = self.config.learning_rate, min(self.config.warmup, self.total_steps // 10)
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        progress = (step - warmup) / max(self.total_steps - warmup, 1)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def step(self, step: int, window_scale: float = 1.0) -> None:
+        """Move the parameters by their gradients."""
+        for group in self.inner.param_groups:
+            group["lr"] = self.rate(step) * window_scale
+        self.inner.step()
+
+    def evaluated(self, perplexity: float) -> None:
+        """Told of each validation; the schedule doesn't depend on it."""
+
+    def swap_average(self) -> None:
+        """Exchange parameters and their average; there is none here."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values from which `load` continues."""
+        tensors = {}
+        for number, values in self.inner.state_dict()["state"].items():
+            tensors |= {f"{number}.{key}": value for key, value in values.items()}
+        return tensors, {}
+
+    def load(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = tensor
+        self.inner.load_state_dict({"state": state, "param_groups": self.inner.state_dict()["param_groups"]})
+
+
+class AveragedSgd:
+    """SGD at a constant rate; once validation stops improving, the average of the following iterates is the model.
+
+    The trigger is that of Merity et al. 2018 (NT-ASGD): an evaluation worse than the best of those
+    more than `patience` evaluations ago.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], config: TrainingConfig, total_steps: int) -> None:
+        """Make the optimiser; `total_steps` doesn't matter here."""
+        self.parameters = list(parameters)
+        self.config = config
+        self.history: list[float] = []
+        self.averaged = 0
+        self.average: list[Tensor] = []
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step `step`."""
+        return self.config.learning_rate
+
+    @torch.no_grad()
+    def step(self, step: int, window_scale: float = 1.0) -> None:
+        """Move the parameters by their gradients and add them to the average where it has begun."""
+        rate = self.config.learning_rate * window_scale
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.mul_(1 - rate * self.config.weight_decay).add_(parameter.grad, alpha=-rate)
+        if self.average:
+            self.averaged += 1
+            for mean, parameter in zip(self.average, self.parameters, strict=True):
+                mean.lerp_(parameter, 1 / self.averaged)
+
+    def evaluated(self, perplexity: float) -> None:
+        """Begin to average when validation has stopped improving."""
+        old = self.history[: -self.config.patience]
+        if not self.average and old and perplexity > min(old):
+            self.average = [parameter.detach().clone() for parameter in self.parameters]
+            self.averaged = 0
+        self.history.append(perplexity)
+
+    @torch.no_grad()
+    def swap_average(self) -> None:
+        """Exchange parameters and their average, if there is one; a second call changes back."""
+        if not self.averaged:
+            return
+        for mean, parameter in zip(self.average, self.parameters, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(mean)
+            mean.copy_(kept)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values from which `load` continues."""
+        tensors = {f"average.{k}": mean for k, mean in enumerate(self.average)}
+        return tensors, {"history": self.history, "averaged": self.averaged}
+
+    def load(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        device = self.parameters[0].device
+        self.average = [tensors[f"average.{k}"].to(device) for k in range(len(tensors))]
+        self.history, self.averaged = list(plain["history"]), int(plain["averaged"])
+
+
+Optimiser = AdamWCosine | AveragedSgd
+
+
+def make_optimiser(parameters: Sequence[nn.Parameter], config: TrainingConfig, total_steps: int) -> Optimiser:
+    """Make the optimiser that `config.optimizer` names."""
+    return (AdamWCosine if config.optimizer == "adamw" else AveragedSgd)(parameters, config, total_steps)

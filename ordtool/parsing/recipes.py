@@ -1,0 +1,163 @@
+"""Training configurations: what every option means, and the named recipes' defaults."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ordtool.errors import UsageError, close_match_hint
+
+__all__ = ["RECIPES", "TrainingConfig", "recipe"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what a trained model is, apart from the text.
+
+    Attributes:
+        optimizer: `adamw` (linear warm-up, cosine to zero) or `asgd` (the paper's: SGD at a constant rate, averaged
+            from the point where validation stops improving).
+        tokens: How text is split: `words`, `chars` or `jieba`.
+        layout: Lines of the text: `auto`, `sentences`, `paragraphs` or `wrapped`.
+        field: Key of the text in JSONL.
+        lowercase: Lower-case words.
+        digits: Write digit runs as `N`.
+        punctuation: Keep punctuation.
+        vocab_size: Tokens of the vocabulary, shape classes included.
+        embedding_size: Size of word vectors and of the last layer.
+        hidden_size: Size of the layers before the last.
+        num_hidden_layers: Number of layers.
+        chunk_size: Neurons a master gate unit.
+        input_dropout: See `OnlstmConfig`, as the next four.
+        layer_dropout: Between layers.
+        output_dropout: Before the softmax.
+        weight_dropout: On recurrent weights.
+        word_dropout: On whole words.
+        activation_penalty: Weight of the mean square of the last layer's dropped output (the paper's AR alpha).
+        temporal_penalty: Weight of the mean square of its change from step to step (TAR beta).
+        learning_rate: Peak rate for `adamw`, constant for `asgd`.
+        weight_decay: Decoupled for `adamw`, part of the gradient for `asgd`.
+        clip: Largest norm of the whole gradient.
+        warmup: Steps of linear warm-up (`adamw`).
+        patience: Evaluations without improvement before averaging starts (`asgd`).
+        epochs: Passes over the text.
+        batch_size: Parallel streams.
+        window: Steps of truncated back-propagation.
+        random_window: Vary the window: N(window, 5), halved one time in twenty, the rate scaled with it.
+        shards: Parts of a batch that are differentiated on their own, each with its own random generator
+            and, on a CPU, its own thread. Part of the result: the same for any number of cores.
+        shuffle: Shuffle sentences before each epoch.
+        valid_fraction: Sentences held out when no validation file is given.
+        seed: Of weights, shuffling and dropout.
+        dtype: Of matrix products: `auto`, `float32` or `bfloat16`; states and weights are float32.
+    """
+
+    optimizer: str = "adamw"
+    tokens: str = "words"
+    layout: str = "auto"
+    field: str = "text"
+    lowercase: bool = True
+    digits: bool = True
+    punctuation: bool = False
+    vocab_size: int = 10_000
+    embedding_size: int = 256
+    hidden_size: int = 512
+    num_hidden_layers: int = 3
+    chunk_size: int = 16
+    input_dropout: float = 0.3
+    layer_dropout: float = 0.2
+    output_dropout: float = 0.3
+    weight_dropout: float = 0.3
+    word_dropout: float = 0.0
+    activation_penalty: float = 0.0
+    temporal_penalty: float = 0.0
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: int = 200
+    patience: int = 5
+    epochs: int = 5
+    batch_size: int = 32
+    window: int = 35
+    random_window: bool = False
+    shards: int = 2
+    shuffle: bool = True
+    valid_fraction: float = 0.01
+    seed: int = 0
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the text.
+
+        Raises:
+            UsageError: A value out of range.
+        """
+        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "chunk_size"):
+            self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("epochs", "batch_size", "window", "shards", "patience"):
+            self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout"):
+            self._require(0 <= getattr(self, name) < 1, name, "must be at least 0 and less than 1")
+        for name in ("embedding_size", "hidden_size"):
+            size = getattr(self, name)
+            self._require(size % self.chunk_size == 0, "chunk_size", f"{self.chunk_size} doesn't divide {name} {size}")
+        self._require(self.shards <= self.batch_size, "shards", f"can't be more than batch_size {self.batch_size}")
+        self._require(self.learning_rate > 0 and self.clip > 0, "learning_rate, clip", "must be positive")
+        self._require(0 <= self.valid_fraction < 1, "valid_fraction", "must be at least 0 and less than 1")
+        for name, choices in (("optimizer", ("adamw", "asgd")), ("dtype", ("auto", "float32", "bfloat16"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))
+
+    def _require(self, holds: bool, name: str, message: str) -> None:
+        if not holds:
+            raise UsageError(f"{name.replace('_', '-')} {message}")
+
+    def fixed_part(self) -> dict[str, Any]:
+        """What a resumed run must share with the run it continues: all but the number of epochs.
+
+        Options at their defaults are left out, so that an option added later doesn't part old runs from new ones.
+        """
+        defaults = asdict(TrainingConfig())
+        return {k: v for k, v in asdict(self).items() if k != "epochs" and v != defaults[k]}
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Small and quick: minutes an epoch on a laptop.
+    "small": {},
+    # Shen et al. 2019, section 5.1 and the hyper-parameters of its language model.
+    "paper": {
+        "optimizer": "asgd",
+        "embedding_size": 400,
+        "hidden_size": 1150,
+        "chunk_size": 10,
+        "input_dropout": 0.5,
+        "layer_dropout": 0.3,
+        "output_dropout": 0.45,
+        "weight_dropout": 0.45,
+        "word_dropout": 0.1,
+        "activation_penalty": 2.0,
+        "temporal_penalty": 1.0,
+        "learning_rate": 30.0,
+        "weight_decay": 1.2e-6,
+        "clip": 0.25,
+        "epochs": 1000,
+        "batch_size": 20,
+        "window": 70,
+        "random_window": True,
+        "shards": 1,
+        "shuffle": False,
+    },
+}
+
+
+def recipe(name: str = "small", **changes: Any) -> TrainingConfig:
+    """Make a configuration from a recipe and what differs from it; None leaves the recipe's value.
+
+    Raises:
+        UsageError: An unknown recipe, or values out of range.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {name!r}", close_match_hint(name, RECIPES))
+    given = {key: value for key, value in changes.items() if value is not None}
+    return replace(TrainingConfig(**RECIPES[name]), **given)

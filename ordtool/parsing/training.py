@@ -1,0 +1,306 @@
+"""Training of ON-LSTM language models whose master gates become parsers.
+
+`train_parser` reads text, makes the vocabulary, trains with carried state and truncated back-propagation, and
+leaves a Hugging Face model folder. A run that was killed continues bit for bit from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.parsing.checkpoint import digest, read_checkpoint, write_checkpoint
+from ordtool.parsing.corpus import streams
+from ordtool.parsing.evaluation import perplexity
+from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.optimisation import make_optimiser
+from ordtool.parsing.recipes import TrainingConfig
+from ordtool.parsing.saving import save_model
+from ordtool.parsing.sharded import ShardedLoss
+from ordtool.parsing.training_data import TrainingData, load_data
+from ordtool.parsing.vocabulary import OnlstmTokenizer
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import resolve_device, resolve_dtype
+
+__all__ = ["TrainingRun", "train_parser"]
+
+CHECKPOINT = "checkpoint.safetensors"
+Evaluate = Callable[[OnlstmForCausalLM, OnlstmTokenizer], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where a run reads, writes and runs: nothing in it changes the result.
+
+    Attributes:
+        text: Training files or folders.
+        output: The model folder to make.
+        valid: Held-out files; empty: a part of the text.
+        force: Replace an existing model or an abandoned run.
+        resume: Continue from the last checkpoint.
+        checkpoint_minutes: Minutes between checkpoints.
+        device: `auto`, `cpu`, `cuda[:n]` or `mps`.
+        threads: CPU threads; None: all.
+        half: Save weights as float16.
+        keep_checkpoints: Leave the working folder in place at the end.
+    """
+
+    text: Sequence[str | Path]
+    output: Path
+    valid: Sequence[str | Path] = ()
+    force: bool = False
+    resume: bool = False
+    checkpoint_minutes: float = 10.0
+    device: str = "auto"
+    threads: int | None = None
+    half: bool = False
+    keep_checkpoints: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Working folder of the run, beside the output."""
+        return self.output.with_name(self.output.name + ".training")
+
+
+@dataclass
+class _Position:
+    """How far a run has come."""
+
+    step: int = 0
+    epoch: int = 0
+    offset: int = 0  # steps of the streams that this epoch has used
+    loss: float = 0.0  # sum over the epoch's tokens of a stream
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train_parser(
+    run: TrainingRun,
+    config: TrainingConfig = TrainingConfig(),
+    *,
+    evaluate: Evaluate | None = None,
+    progress: Progress = SILENT,
+) -> list[dict[str, Any]]:
+    """Train a language model on text and save it as a model folder.
+
+    Args:
+        run: Files and machine.
+        config: What is trained and how; see `TrainingConfig` and `recipe`.
+        evaluate: Called after each epoch with the model in evaluation mode; what it returns is reported
+            and kept in the history, and never steers the training.
+        progress: Told of everything.
+
+    Returns:
+        A record an epoch: `epoch`, `step`, `train_perplexity`, `valid_perplexity`, `seconds` and what `evaluate` gave.
+
+    Raises:
+        OrdtoolError: Unreadable or empty text, an output that exists, a checkpoint of another run, a loss that
+            is no number.
+    """
+    _check_folders(run)
+    device = resolve_device(run.device)
+    data = load_data(run.text, run.valid, config, run.folder, resume=run.resume, progress=progress)
+    torch.manual_seed(config.seed)
+    model = OnlstmForCausalLM(_model_config(config, data.tokenizer)).to(device)
+    dtype = resolve_dtype(config.dtype, device)
+    model.use_matmul_dtype(None if dtype == torch.float32 else dtype)
+    trainer = _Trainer(run, config, data, model, evaluate, progress)
+    if run.resume:
+        trainer.restore()
+    progress.note(
+        f"{model.num_parameters():,} parameters, {data.train.tokens:,} tokens an epoch, "
+        f"{trainer.total_steps:,} steps, matrix products in {str(dtype).removeprefix('torch.')}"
+    )
+    try:
+        trainer.run_epochs()
+    finally:
+        trainer.loss.close()
+        progress.close()
+    with atomic_directory(run.output, force=run.force or run.resume) as folder:
+        save_model(model, data.tokenizer, folder, half=run.half)
+        record = {"config": asdict(config), "history": trainer.at.history, "data": data.digest}
+        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not run.keep_checkpoints:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    return trainer.at.history
+
+
+def _check_folders(run: TrainingRun) -> None:
+    if not run.resume:
+        check_directory(run.output, force=run.force)
+    if run.resume or not (run.folder / CHECKPOINT).exists():
+        return
+    if not run.force:
+        raise OrdtoolError(
+            f"{run.folder}: an unfinished run is there", hint="--resume continues it, --force starts anew"
+        )
+    shutil.rmtree(run.folder)
+
+
+def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmConfig:
+    names = ("embedding_size", "hidden_size", "num_hidden_layers", "chunk_size")
+    names += ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
+    return OnlstmConfig(
+        vocab_size=tokenizer.vocab_size,
+        eos_token_id=int(tokenizer.eos_token_id),
+        **{name: getattr(config, name) for name in names},
+    )
+
+
+class _Trainer:
+    """The loop: epochs, windows, checkpoints."""
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        config: TrainingConfig,
+        data: TrainingData,
+        model: OnlstmForCausalLM,
+        evaluate: Evaluate | None,
+        progress: Progress,
+    ) -> None:
+        self.run, self.config, self.data, self.model = run, config, data, model
+        self.evaluate, self.progress = evaluate, progress
+        self.parameters = list(model.parameters())
+        self.epoch_steps = (data.train.tokens) // config.batch_size
+        if self.epoch_steps < 1:
+            streams(data.train, config.batch_size, 0)  # raises with the numbers
+        self.total_steps = config.epochs * math.ceil(self.epoch_steps / config.window)
+        self.optimiser = make_optimiser(self.parameters, config, self.total_steps)
+        self.loss = ShardedLoss(model.train(), config, run.threads)
+        self.at = _Position()
+        self.identity = digest(data.digest, config.fixed_part())
+
+    def run_epochs(self) -> None:
+        config = self.config
+        tokens = self.epoch_steps * config.batch_size
+        self.started = time.monotonic() - self.at.seconds
+        self.saved = time.monotonic()
+        self.progress.start("training", config.epochs * tokens, "tokens")
+        self.progress.advance((self.at.epoch * self.epoch_steps + self.at.offset) * config.batch_size)
+        while self.at.epoch < config.epochs:
+            self._epoch()
+            self._finish_epoch()
+        if self.config.optimizer == "asgd":
+            self.optimiser.swap_average()
+
+    def _epoch(self) -> None:
+        config, at = self.config, self.at
+        count = len(self.data.train)
+        order = np.random.default_rng([config.seed, 2, at.epoch]).permutation(count) if config.shuffle else None
+        eos = self.model.config.eos_token_id
+        tokens = torch.from_numpy(streams(self.data.train, config.batch_size, eos, order).tokens)
+        for start, length in self._windows():
+            if start < at.offset:
+                continue
+            loss = self.loss(tokens[:, start : start + length], tokens[:, start + 1 : start + length + 1])
+            if not math.isfinite(loss):
+                raise OrdtoolError(f"the loss is {loss} at step {at.step}", hint="try a lower --learning-rate")
+            torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
+            self.optimiser.step(at.step, length / config.window if config.random_window else 1.0)
+            at.step += 1
+            at.offset = start + length
+            at.loss += loss * length
+            shown = f"{math.exp(min(at.loss / at.offset, 99)):.1f}"
+            self.progress.advance(length * config.batch_size, epoch=at.epoch + 1, ppl=shown)
+            if time.monotonic() - self.saved > 60 * self.run.checkpoint_minutes:
+                self.save()
+                self._note_progress(shown)
+
+    def _note_progress(self, shown: str) -> None:
+        """One line for logs, where there is no bar."""
+        at, seconds = self.at, max(self.at.seconds, 1e-9)
+        share = at.step / self.total_steps
+        done = (at.epoch * self.epoch_steps + at.offset) * self.config.batch_size
+        self.progress.note(
+            f"step {at.step:,} of {self.total_steps:,}, train perplexity {shown}, {done / seconds:,.0f} tokens/s, "
+            f"{seconds * (1 - share) / share / 60:.0f} minutes left"
+        )
+
+    def _windows(self) -> list[tuple[int, int]]:
+        """Start and length of the epoch's windows."""
+        config, total = self.config, self.epoch_steps
+        if not config.random_window:
+            return [(s, min(config.window, total - s)) for s in range(0, total, config.window)]
+        random = np.random.default_rng([config.seed, 3, self.at.epoch])
+        windows, start = [], 0
+        while start < total:
+            centre = config.window if random.random() < 0.95 else config.window / 2
+            length = min(max(5, int(random.normal(centre, 5))), total - start)
+            windows.append((start, length))
+            start += length
+        return windows
+
+    def _finish_epoch(self) -> None:
+        at = self.at
+        self.optimiser.swap_average()
+        self.model.eval()
+        record: dict[str, Any] = {
+            "epoch": at.epoch + 1,
+            "step": at.step,
+            "train_perplexity": round(math.exp(min(at.loss / self.epoch_steps, 99)), 2),
+        }
+        if len(self.data.valid):
+            record["valid_perplexity"] = round(perplexity(self.model, self.data.valid), 3)
+        if self.evaluate is not None:
+            record |= self.evaluate(self.model, self.data.tokenizer)
+        self.model.train()
+        self.optimiser.swap_average()
+        self.optimiser.evaluated(record.get("valid_perplexity", record["train_perplexity"]))
+        record["seconds"] = round(time.monotonic() - self.started)
+        at.history.append(record)
+        at.epoch, at.offset, at.loss = at.epoch + 1, 0, 0.0
+        # A shuffled stream doesn't continue the one before, and nor does the start of the text its end.
+        self.loss.reset()
+        self.progress.note(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in record.items()))
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint from which the run continues bit for bit."""
+        self.at.seconds = time.monotonic() - self.started
+        tensors = {f"model.{name}": p for name, p in self.model.named_parameters()}
+        optimiser, plain = self.optimiser.state()
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser.items()}
+        tensors |= {f"loss.{name}": tensor for name, tensor in self.loss.tensors().items()}
+        state = {"position": asdict(self.at), "optimiser": plain, "identity": self.identity}
+        state["config"] = asdict(self.config)
+        write_checkpoint(self.run.folder / CHECKPOINT, tensors, state)
+        self.saved = time.monotonic()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Continue from the checkpoint.
+
+        Raises:
+            OrdtoolError: There is none, or it belongs to another configuration or other text.
+        """
+        path = self.run.folder / CHECKPOINT
+        tensors, state = read_checkpoint(path)
+        if state["identity"] != self.identity:
+            raise OrdtoolError(f"{path}: {self._difference(state)}", hint="give the same options and files, or --force")
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+        self.optimiser.load(_part(tensors, "optimiser."), state["optimiser"])
+        self.loss.load(_part(tensors, "loss."))
+        self.at = _Position(**state["position"])
+
+    def _difference(self, state: dict[str, Any]) -> str:
+        """Say what differs between this run and a checkpoint's."""
+        ours, theirs = self.config.fixed_part(), state.get("config", {})
+        changed = [f"{key} was {theirs.get(key)}, is {value}" for key, value in ours.items() if theirs.get(key) != value]
+        return "another run: " + ("; ".join(changed) if changed else "the text is not the same")
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,114 @@
+"""Text to the numbers that training reads: held-out part, vocabulary, encoded sentences, and their cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import file_fingerprint
+from ordtool.parsing.checkpoint import digest, read_checkpoint, write_checkpoint
+from ordtool.parsing.corpus import Encoded, TextOptions, count_words, encode_sentences, load_sentences, text_files
+from ordtool.parsing.recipes import TrainingConfig
+from ordtool.parsing.vocabulary import OnlstmTokenizer, build_vocabulary
+from ordtool.progress import SILENT, Progress
+
+__all__ = ["TrainingData", "load_data"]
+
+CACHE = "data.safetensors"
+
+
+@dataclass
+class TrainingData:
+    """What training reads.
+
+    Attributes:
+        tokenizer: With the vocabulary of the training part.
+        train: Training sentences.
+        valid: Held-out sentences; may be none.
+        digest: SHA-256 of the text files.
+    """
+
+    tokenizer: OnlstmTokenizer
+    train: Encoded
+    valid: Encoded
+    digest: str
+
+
+def load_data(
+    text: Sequence[str | Path],
+    valid: Sequence[str | Path],
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> TrainingData:
+    """Read text and make the vocabulary, or take both from an interrupted run.
+
+    Args:
+        text: Training files or folders of trees.
+        valid: Held-out files; empty: a part of the text.
+        config: Tokens, layout, vocabulary, seed.
+        folder: Working folder, where the numbers are kept for a resumed run.
+        resume: Take them from there if the files are still the same.
+        progress: Told of the sources.
+
+    Raises:
+        OrdtoolError: Unreadable or empty text, or other text than that of the run to resume.
+    """
+    sources = [file for path in (*text, *valid) for file in text_files(path)]
+    fingerprint = digest(file_fingerprint(sources), len(sources), len(valid))
+    if resume:
+        tensors, state = read_checkpoint(folder / CACHE)
+        if state["source"] != fingerprint:
+            raise OrdtoolError(f"{folder}: another run: the text is not the same", hint="give the same files, or --force")
+        train, held_out = (Encoded(*(tensors[f"{part}.{x}"].numpy() for x in ("ids", "starts"))) for part in PARTS)
+        return TrainingData(_tokenizer(state["words"], config), train, held_out, fingerprint)
+    train_text, valid_text = _sentences(text, valid, config, progress)
+    words = build_vocabulary(
+        count_words(train_text), config.vocab_size, lowercase=config.lowercase, digits=config.digits
+    )
+    tokenizer = _tokenizer(words, config)
+    train, held_out = encode_sentences(train_text, tokenizer), encode_sentences(valid_text, tokenizer)
+    unknown = np.array([tokenizer.is_unknown(k) for k in range(len(words))])
+    progress.note(
+        f"vocabulary: {len(words):,} tokens, {int(unknown.sum())} of them shape classes, which "
+        f"{100 * unknown[train.ids].mean():.1f}% of the training words need"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{part}.{name}": torch.from_numpy(array)
+        for part, encoded in zip(PARTS, (train, held_out), strict=True)
+        for name, array in (("ids", encoded.ids), ("starts", encoded.starts))
+    }
+    write_checkpoint(folder / CACHE, tensors, {"source": fingerprint, "words": words})
+    return TrainingData(tokenizer, train, held_out, fingerprint)
+
+
+PARTS = ("train", "valid")
+
+
+def _tokenizer(words: list[str], config: TrainingConfig) -> OnlstmTokenizer:
+    options: dict[str, Any] = {"lowercase": config.lowercase, "digits": config.digits, "token_kind": config.tokens}
+    return OnlstmTokenizer.from_tokens(words, drop_punctuation=not config.punctuation, **options)
+
+
+def _sentences(
+    text: Sequence[str | Path], valid: Sequence[str | Path], config: TrainingConfig, progress: Progress
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Training and held-out sentences."""
+    options = TextOptions(config.tokens, config.layout, config.punctuation, config.field)  # type: ignore[arg-type]
+    sentences = load_sentences(text, options, progress)
+    if valid:
+        return sentences, load_sentences(valid, options, progress)
+    chosen = np.zeros(len(sentences), bool)
+    count = round(len(sentences) * config.valid_fraction)
+    chosen[np.random.default_rng([config.seed, 1]).permutation(len(sentences))[:count]] = True
+    train = [words for words, held in zip(sentences, chosen, strict=True) if not held]
+    return train, [words for words, held in zip(sentences, chosen, strict=True) if held]
