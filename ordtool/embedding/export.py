@@ -73,6 +73,7 @@ def export_sentence_transformers(
         if whitening.normalize:
             _append(target, modules, "Normalize", {}, None)
         _write_json(target / "modules.json", modules)
+        _add_to_card(target / "README.md", whitening)
 
 
 def _dense_config(whitening: Whitening) -> dict[str, Any]:
@@ -170,6 +171,16 @@ def _output_width(folder: Path, modules: list[dict[str, Any]], hidden_size: int)
         elif kind == "Dense":
             width = int(config["out_features"])
     return width
+
+
+def _add_to_card(path: Path, whitening: Whitening) -> None:
+    """The model's own card stays true of its own modules; a section says what was added."""
+    with path.open("a", encoding="utf-8") as card:
+        card.write(
+            "\n\n## Whitening\n\nThe model above is followed by a linear map, fitted by `ordtool whiten` on "
+            f"{whitening.fitted_on_}: `{whitening!r}`, {whitening.n_features_in_} to "
+            f"{whitening.kernel_.shape[1]} columns.\n"
+        )
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -166,28 +166,29 @@ def default_removal(dim: int) -> int:
 
 def _notes(moments: Moments, options: WhiteningOptions, rank: int, usable: int) -> Iterator[str]:
     dim = moments.dim
-    deviations = np.sqrt(np.diagonal(moments.scatter).clip(0) / moments.count)
-    constant = int((deviations <= EQUAL * np.abs(moments.mean)).sum())
-    if moments.count <= dim and rank < dim:
-        if (
-            options.shrinkage in (None, 0)
-            and options.method != "abtt"
-            and options.gamma > 0
-            and _keeps_all(options, rank)
-        ):
-            yield (
-                f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, and whitening it spreads "
-                "noise; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
-            )
-    elif usable < dim and options.method in ("pca", "zca"):
-        reason = f" ({constant} columns are constant)" if constant else ""
-        yield f"rank {rank} of {dim}{reason}: directions without variance are left out"
-    if options.method == "pca" and options.dims is not None and options.dims > usable:
+    if _spreads_noise(moments, options, rank):
+        yield (
+            f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, and whitening it spreads "
+            "noise; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
+        )
+    elif usable < dim and options.dims is None and options.method in ("pca", "zca"):
+        constant = _constant_columns(moments)
+        reason = f" ({constant} of the columns are constant)" if constant else ""
+        yield f"the rank is {rank} of {dim}{reason}: directions that don't vary are left out"
+    if options.method == "pca" and (options.dims or 0) > usable:
         yield f"{options.dims} columns were asked for and {usable} directions vary: the output has {usable} columns"
 
 
-def _keeps_all(options: WhiteningOptions, rank: int) -> bool:
-    return options.dims is None or 2 * options.dims > rank
+def _spreads_noise(moments: Moments, options: WhiteningOptions, rank: int) -> bool:
+    """Whether directions that too few rows can't tell from noise are scaled up."""
+    whitens = options.method != "abtt" and options.gamma > 0 and not options.shrinkage and not options.ridge
+    keeps_most = options.dims is None or 2 * options.dims > rank
+    return whitens and keeps_most and moments.count <= moments.dim
+
+
+def _constant_columns(moments: Moments) -> int:
+    deviations = np.sqrt(np.diagonal(moments.scatter).clip(0) / moments.count)
+    return int((deviations <= EQUAL * np.abs(moments.mean)).sum())
 
 
 def _check_numbers(options: WhiteningOptions) -> None:
