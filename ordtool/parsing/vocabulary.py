@@ -7,7 +7,6 @@ that `electroencephalographically` is still read as an adverb and `Okonkwo` as a
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,49 +16,10 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizer
 
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.lookup import EOS, UNKNOWN, VOCABULARY_FILE, WordLookup, read_vocabulary, shape_classes
 from ordtool.parsing.onlstm import OnlstmConfig
 
 __all__ = ["EOS", "UNKNOWN", "OnlstmTokenizer", "build_vocabulary", "shape_classes"]
-
-EOS = "<eos>"
-UNKNOWN = "<unk>"
-VOCABULARY_FILE = "vocab.txt"
-
-# Longest first: `-tion` before `-ion`, `-ies` before `-es` before `-s`.
-SUFFIXES = (
-    "ation", "ically", "ments", "tions", "ness", "ment", "tion", "sion", "able", "ible", "less", "ings", "ists",
-    "ally", "ious", "ance", "ence", "ing", "ies", "ity", "ive", "ous", "ful", "ism", "ist", "ish", "ers", "ors",
-    "ate", "ize", "ise", "est", "ian", "ary", "ory", "ant", "ent", "ed", "ly", "er", "or", "al", "ic", "es", "en",
-    "s", "y",
-)  # fmt: skip
-
-_DIGITS = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
-_CJK = re.compile(r"[㐀-鿿豈-﫿]")
-
-
-def shape_classes(word: str) -> list[str]:
-    """Name the shape of a word, from the finest class to the coarsest.
-
-    The parts, as far as they are there: `N` digits, `Aa` capital, `AA` capitals throughout,
-    `-` a hyphen, and a suffix (of a word of at least two letters more than it). The list ends with `<unk>`.
-
-    Examples: `running` -> `<unk:ing>`, `<unk>`; `Nations` -> `<unk:Aa:tions>`, `<unk:Aa>`, `<unk>`;
-    `B-52s` -> `<unk:N:->`, `<unk:N>`, `<unk>`.
-    """
-    parts = []
-    if any(character.isdigit() for character in word):
-        parts.append("N")
-    elif word[:1].isupper():
-        parts.append("AA" if len(word) > 1 and word.isupper() else "Aa")
-    if "-" in word[1:-1]:
-        parts.append("-")
-    lower = word.lower()
-    if "N" not in parts and "AA" not in parts and lower[-1:].isalpha():
-        suffix = next((s for s in SUFFIXES if lower.endswith(s) and len(lower) >= len(s) + 2), None)
-        if suffix:
-            parts.append(suffix)
-    return [f"<unk:{':'.join(parts[:n])}>" for n in range(len(parts), 0, -1)] + [UNKNOWN]
-
 
 class OnlstmTokenizer(PreTrainedTokenizer):
     """Tokenizer of words that are already apart, saved as `vocab.txt` and `tokenizer_config.json`.
@@ -90,14 +50,19 @@ class OnlstmTokenizer(PreTrainedTokenizer):
         token_kind: str = "words",
         **kwargs: Any,
     ) -> None:
+        self.lookup = WordLookup(
+            [EOS, UNKNOWN] if vocab_file is None else read_vocabulary(vocab_file),
+            lowercase=lowercase,
+            digits=digits,
+            drop_punctuation=drop_punctuation,
+            token_kind=token_kind,
+            source=str(vocab_file),
+        )
         self.lowercase = lowercase
         self.digits = digits
         self.drop_punctuation = drop_punctuation
         self.token_kind = token_kind
-        self._tokens = _read_vocabulary(vocab_file)
-        self._ids = {token: k for k, token in enumerate(self._tokens)}
-        # Words of running text repeat; each distinct surface is normalised and looked up once.
-        self._cache: dict[str, int] = {}
+        self._tokens, self._ids = self.lookup.tokens, self.lookup.ids
         options = {"eos_token": EOS, "unk_token": UNKNOWN, "pad_token": EOS, "special_tokens_pattern": "none"}
         super().__init__(
             lowercase=lowercase,
@@ -126,34 +91,19 @@ class OnlstmTokenizer(PreTrainedTokenizer):
 
     def normalize(self, word: str) -> str:
         """The form under which a word is looked up."""
-        word = word.replace("’", "'")  # books print n’t and ’s
-        if self.lowercase:
-            word = word.lower()
-        return _DIGITS.sub("N", word) if self.digits else word
+        return self.lookup.normalize(word)
 
     def keeps(self, word: str) -> bool:
         """Whether the model reads this token (False: punctuation that it was trained without)."""
-        if not self.drop_punctuation:
-            return True
-        from ordtool.parsing.words import is_punctuation
-
-        return not is_punctuation(word)
+        return self.lookup.keeps(word)
 
     def word_id(self, word: str) -> int:
         """Id of one word, or of its finest known shape class."""
-        found = self._cache.get(word)
-        if found is None:
-            found = self._ids.get(self.normalize(word), -1)
-            if found < 0:
-                found = next(self._ids[shape] for shape in shape_classes(word) if shape in self._ids)
-            if len(self._cache) < 1_000_000:
-                self._cache[word] = found
-        return found
+        return self.lookup.word_id(word)
 
     def encode_words(self, sentences: Iterable[Sequence[str]]) -> list[list[int]]:
         """Ids of sentences given as lists of words; nothing is added or dropped."""
-        cache, look_up = self._cache, self.word_id
-        return [[cache[word] if word in cache else look_up(word) for word in words] for words in sentences]
+        return self.lookup.encode_words(sentences)
 
     def is_unknown(self, token_id: int) -> bool:
         """Whether an id stands for a shape class rather than a word."""
@@ -185,24 +135,6 @@ class OnlstmTokenizer(PreTrainedTokenizer):
         path = Path(save_directory) / name
         path.write_bytes("".join(f"{token}\n" for token in self._tokens).encode())
         return (str(path),)
-
-
-def _read_vocabulary(vocab_file: str | None) -> list[str]:
-    if vocab_file is None:
-        return [EOS, UNKNOWN]
-    try:
-        tokens = Path(vocab_file).read_bytes().decode().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OrdtoolError(f"{vocab_file}: can't read the vocabulary: {error}") from error
-    if tokens and tokens[-1] == "":
-        tokens.pop()
-    missing = {EOS, UNKNOWN} - set(tokens)
-    if missing:
-        raise OrdtoolError(f"{vocab_file}: no {' and no '.join(sorted(missing))} in the vocabulary")
-    if len(set(tokens)) != len(tokens):
-        twice = next(token for token, count in Counter(tokens).items() if count > 1)
-        raise OrdtoolError(f"{vocab_file}: {twice!r} is there twice")
-    return tokens
 
 
 def build_vocabulary(

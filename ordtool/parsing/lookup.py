@@ -1,0 +1,170 @@
+"""Words to numbers without a framework: what the word tokenizer and the parser both look words up in.
+
+A vocabulary holds normalised words (lowercased, digit runs as `N`) and shape classes. A word
+that the vocabulary lacks becomes the class of its shape - capital, digits, hyphen, suffix - so
+that `electroencephalographically` is still read as an adverb and `Okonkwo` as a name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError
+from ordtool.parsing.words import is_punctuation
+
+EOS = "<eos>"
+UNKNOWN = "<unk>"
+VOCABULARY_FILE = "vocab.txt"
+OPTIONS_FILE = "tokenizer_config.json"
+
+# Longest first: `-tion` before `-ion`, `-ies` before `-es` before `-s`.
+SUFFIXES = (
+    "ation", "ically", "ments", "tions", "ness", "ment", "tion", "sion", "able", "ible", "less", "ings", "ists",
+    "ally", "ious", "ance", "ence", "ing", "ies", "ity", "ive", "ous", "ful", "ism", "ist", "ish", "ers", "ors",
+    "ate", "ize", "ise", "est", "ian", "ary", "ory", "ant", "ent", "ed", "ly", "er", "or", "al", "ic", "es", "en",
+    "s", "y",
+)  # fmt: skip
+
+_DIGITS = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
+
+
+def shape_classes(word: str) -> list[str]:
+    """Name the shape of a word, from the finest class to the coarsest.
+
+    The parts, as far as they are there: `N` digits, `Aa` capital, `AA` capitals throughout,
+    `-` a hyphen, and a suffix (of a word of at least two letters more than it). The list ends with `<unk>`.
+
+    Examples: `running` -> `<unk:ing>`, `<unk>`; `Nations` -> `<unk:Aa:tions>`, `<unk:Aa>`, `<unk>`;
+    `B-52s` -> `<unk:N:->`, `<unk:N>`, `<unk>`.
+    """
+    parts = []
+    if any(character.isdigit() for character in word):
+        parts.append("N")
+    elif word[:1].isupper():
+        parts.append("AA" if len(word) > 1 and word.isupper() else "Aa")
+    if "-" in word[1:-1]:
+        parts.append("-")
+    lower = word.lower()
+    if "N" not in parts and "AA" not in parts and lower[-1:].isalpha():
+        suffix = next((s for s in SUFFIXES if lower.endswith(s) and len(lower) >= len(s) + 2), None)
+        if suffix:
+            parts.append(suffix)
+    return [f"<unk:{':'.join(parts[:n])}>" for n in range(len(parts), 0, -1)] + [UNKNOWN]
+
+
+class WordLookup:
+    """A vocabulary and the rules by which words are found in it.
+
+    Args:
+        tokens: The vocabulary in the order of its ids, `<eos>` and `<unk>` among them.
+        lowercase: Look words up in lower case.
+        digits: Write every run of digits (with its decimal points and thousands commas) as `N`.
+        drop_punctuation: Punctuation isn't part of the model's language; `keeps` tells.
+        token_kind: How raw text is split: `words`, `chars` or `jieba`.
+
+    Raises:
+        OrdtoolError: A vocabulary that holds a token twice or lacks `<eos>` or `<unk>`.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        *,
+        lowercase: bool = True,
+        digits: bool = True,
+        drop_punctuation: bool = True,
+        token_kind: str = "words",
+        source: str = "vocabulary",
+    ) -> None:
+        self.tokens = list(tokens)
+        self.ids = {token: k for k, token in enumerate(self.tokens)}
+        missing = {EOS, UNKNOWN} - self.ids.keys()
+        if missing:
+            raise OrdtoolError(f"{source}: no {' and no '.join(sorted(missing))} in the vocabulary")
+        if len(self.ids) != len(self.tokens):
+            twice = next(token for token, count in Counter(self.tokens).items() if count > 1)
+            raise OrdtoolError(f"{source}: {twice!r} is there twice")
+        self.lowercase = lowercase
+        self.digits = digits
+        self.drop_punctuation = drop_punctuation
+        self.token_kind = token_kind
+        # Words of running text repeat; each distinct surface is normalised and looked up once.
+        self._cache: dict[str, int] = {}
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> WordLookup:
+        """Read the tokenizer of a model folder, without transformers.
+
+        Raises:
+            OrdtoolError: For a missing or malformed file.
+        """
+        options = read_json(Path(folder) / OPTIONS_FILE)
+        names = ("lowercase", "digits", "drop_punctuation", "token_kind")
+        path = Path(folder) / VOCABULARY_FILE
+        return cls(read_vocabulary(path), source=str(path), **{name: options[name] for name in names if name in options})
+
+    def normalize(self, word: str) -> str:
+        """The form under which a word is looked up."""
+        word = word.replace("’", "'")  # books print n’t and ’s
+        if self.lowercase:
+            word = word.lower()
+        return _DIGITS.sub("N", word) if self.digits else word
+
+    def keeps(self, word: str) -> bool:
+        """Whether the model reads this token (False: punctuation that it was trained without)."""
+        return not (self.drop_punctuation and is_punctuation(word))
+
+    def word_id(self, word: str) -> int:
+        """Id of one word, or of its finest known shape class."""
+        found = self._cache.get(word)
+        if found is None:
+            found = self.ids.get(self.normalize(word), -1)
+            if found < 0:
+                found = next(self.ids[shape] for shape in shape_classes(word) if shape in self.ids)
+            if len(self._cache) < 1_000_000:
+                self._cache[word] = found
+        return found
+
+    def encode_words(self, sentences: Iterable[Sequence[str]]) -> list[list[int]]:
+        """Ids of sentences given as lists of words; nothing is added or dropped."""
+        cache, look_up = self._cache, self.word_id
+        return [[cache[word] if word in cache else look_up(word) for word in words] for words in sentences]
+
+
+def read_vocabulary(path: str | Path) -> list[str]:
+    """Read `vocab.txt`, a token a line.
+
+    Raises:
+        OrdtoolError: If it can't be read.
+    """
+    try:
+        tokens = Path(path).read_bytes().decode().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OrdtoolError(f"{path}: can't read the vocabulary: {error}") from error
+    if tokens and tokens[-1] == "":
+        tokens.pop()
+    return tokens
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a model folder.
+
+    Raises:
+        OrdtoolError: If it is missing or malformed.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise OrdtoolError(
+            f"{path}: can't be read: {error.strerror or error}", "a parser's folder is what ordtool train parser writes"
+        ) from None
+    except ValueError as error:
+        raise OrdtoolError(f"{path}: malformed JSON ({error})", "was the copy or download cut short?") from None
+    if not isinstance(data, dict):
+        raise OrdtoolError(f"{path}: expected a JSON object, found {type(data).__name__}")
+    return data
