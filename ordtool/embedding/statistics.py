@@ -35,6 +35,11 @@ SAFE_SCATTER = (1e-18, 1e30)
 FLOAT32_CONDITION = 1e-6
 NAMED_ROWS = 5
 
+_TOO_LARGE = (
+    "the squares of these numbers are too large to add up",
+    "divide the vectors by a constant first",
+)
+
 T = TypeVar("T")
 
 
@@ -223,10 +228,14 @@ class _Centred:
     rows: FloatArray
 
     def moments(self) -> Moments:
-        product = self.rows.T @ self.rows  # numpy sees A^T A and calls the symmetric product, half the work
-        if self.rows.dtype == np.float32 and not _in_safe_range(product):
-            product = self.rows.astype(np.float64).T @ self.rows.astype(np.float64)
+        # numpy sees that this is A^T A and calls the symmetric product, half the work.
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = self.rows.T @ self.rows
+            if self.rows.dtype == np.float32 and not _in_safe_range(product):
+                product = self.rows.astype(np.float64).T @ self.rows.astype(np.float64)
         scatter = product.astype(np.float64)
+        if not np.isfinite(np.diagonal(scatter)).all():
+            raise DataError(*_TOO_LARGE)
         scatter -= np.outer(self.offset, self.offset * self.count)
         return Moments(self.count, self.centre + self.offset, scatter)
 
@@ -235,11 +244,13 @@ def _centre(chunk: NDArray[Any], first: int, dtype: type[np.floating[Any]]) -> _
     rows = np.ascontiguousarray(chunk, dtype=dtype)
     count = rows.shape[0]
     ones = np.full(count, 1.0 / count, dtype=dtype)
-    centre = ones @ rows
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = ones @ rows
     if not np.isfinite(centre).all():
         check_finite_rows(rows, first)
-        raise DataError("the numbers are too large to average", hint="divide the vectors by a constant first")
-    rows = rows - centre
+        raise DataError(*_TOO_LARGE)
+    with np.errstate(over="ignore"):
+        rows = rows - centre
     offset = (ones @ rows).astype(np.float64)
     return _Centred(count, centre.astype(np.float64), offset, rows)
 
