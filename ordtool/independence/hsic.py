@@ -1,0 +1,418 @@
+r"""HSIC: how much do two sets of vectors depend on each other, and could it be chance?
+
+$$\mathrm{HSIC} = \lVert E[\phi(x) \otimes \psi(y)] - E[\phi(x)] \otimes E[\psi(y)] \rVert^2$$
+
+for the feature maps of two kernels (Gretton et al. 2005). It is 0 for independent variables and, with kernels
+such as the gaussian, for no others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ordtool.errors import UsageError, close_match_hint
+from ordtool.independence.aggregation import GRID, aggregated_test
+from ordtool.independence.features import random_features
+from ordtool.independence.gamma import Shape, null_moments
+from ordtool.independence.kernels import WITH_BANDWIDTH, Kernel, PrecomputedKernel, fit_kernel
+from ordtool.independence.moments import PairSums, pair_sums
+from ordtool.independence.normalized import normalized_matrix
+from ordtool.independence.permutation import null_sample
+from ordtool.independence.rows import check_aligned, check_rows
+from ordtool.independence.subsampling import subsampled_hsic
+from ordtool.progress import SILENT, Progress
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+
+ESTIMATORS = ("unbiased", "biased", "normalized")
+TESTS = ("permutation", "gamma", "block", "aggregated", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class HsicConfig:
+    """How variables are compared.
+
+    Attributes:
+        kernel: One for both sides, or a pair; see `fit_kernel`. bandwidth: One for both sides, or a pair;
+        None is the median heuristic of each variable on its own. estimator: `unbiased` (U-statistic),
+        `biased` (V-statistic, over $n^2$), or `normalized` (nHSIC, at most 5,000 rows). test:
+        `permutation`, `gamma` (moments of the permutations, none drawn), `block` (random groups of rows: an
+            estimate with a confidence interval), `aggregated` (over a grid of bandwidths), or `none`.
+        permutations: How many, where they are drawn.
+        scheme: How: `cyclic`, `independent`, or `auto`; see `permutation`.
+        grid: Multiples of the median heuristic for the aggregated test.
+        random_features: Approximate the kernels by so many random Fourier features.
+        group_rows: Rows a group of the block test; None is the root of their number.
+        confidence: Of the block test's interval.
+        epsilon: Of nHSIC.
+        seed: Of every draw.
+        dtype: `float32`, `float64`, or `auto`: float64 data in float64, all else in float32.
+        threads: Threads to use; None is one a core.
+    """
+
+    kernel: str | tuple[str, str] = "gaussian"
+    bandwidth: float | tuple[float | None, float | None] | None = None
+    estimator: str = "unbiased"
+    test: str = "permutation"
+    permutations: int = 1000
+    scheme: str = "auto"
+    grid: tuple[float, ...] = GRID
+    random_features: int | None = None
+    group_rows: int | None = None
+    confidence: float = 0.95
+    epsilon: float = 1e-5
+    seed: int = 0
+    dtype: str = "auto"
+    threads: int | None = None
+
+    def kernels(self) -> tuple[str, str]:
+        """Give the kernels of the left and the right variable."""
+        return (self.kernel, self.kernel) if isinstance(self.kernel, str) else self.kernel
+
+    def bandwidths(self) -> tuple[float | None, float | None]:
+        """Give the bandwidths of the left and the right variable."""
+        return self.bandwidth if isinstance(self.bandwidth, tuple) else (self.bandwidth, self.bandwidth)
+
+    def check(self) -> None:
+        """Check what can be checked before data is there.
+
+        Raises:
+            UsageError: For unknown names and options that contradict each other.
+        """
+        for value, choices, what in (
+            (self.estimator, ESTIMATORS, "estimator"),
+            (self.test, TESTS, "test"),
+            (self.dtype, ("auto", "float32", "float64"), "dtype"),
+        ):
+            if value not in choices:
+                raise UsageError(f"unknown {what} {value!r}", close_match_hint(value, choices))
+        if self.test == "block" and self.estimator != "unbiased":
+            raise UsageError(
+                f"the block test takes the unbiased estimator, not the {self.estimator} one",
+                "a mean of biased statistics over small groups would be far off",
+            )
+        if self.test == "aggregated":
+            self._check_aggregated()
+        if self.estimator == "normalized" and self.random_features is not None:
+            raise UsageError("nHSIC inverts whole matrices, so random features don't help it")
+
+    def _check_aggregated(self) -> None:
+        if self.estimator == "normalized" or self.random_features is not None:
+            raise UsageError("the aggregated test takes the biased or unbiased estimator and exact kernels")
+        if self.bandwidths() != (None, None):
+            raise UsageError(
+                "the aggregated test looks at a grid of bandwidths, so --bandwidth has no meaning",
+                "its grid is in multiples of the median heuristic (--grid)",
+            )
+        if not any(name in WITH_BANDWIDTH for name in self.kernels()):
+            raise UsageError("the aggregated test needs a kernel with a bandwidth", "gaussian or laplacian")
+        if not self.grid or not all(0 < multiple < 1e6 for multiple in self.grid):
+            raise UsageError("the grid of the aggregated test must be positive numbers", "0.25,0.5,1,2,4")
+
+
+@dataclass(frozen=True, slots=True)
+class HsicResult:
+    r"""HSIC of two variables, and how likely so much of it is under independence.
+
+    Attributes:
+        x: Name of the one variable.
+        y: Name of the other.
+        n: Rows.
+        kernel: Its name, `left,right` if they differ.
+        bandwidth_x: In the units of `x`; None where the kernel has none, or `x` is constant.
+        bandwidth_y: In the units of `y`.
+        estimator: `unbiased`, `biased` or `normalized`.
+        statistic: HSIC.
+        cka: $HSIC_{xy} / \sqrt{HSIC_{xx} HSIC_{yy}}$ by the same estimator; None if undefined.
+        test: The test's name.
+        p_value: None without a test.
+        permutations: How many were drawn; None if none were.
+        seed: Of every draw.
+        seconds: Time of the whole computation that this pair was part of.
+        interval: Confidence interval of the population's HSIC; block test only.
+        random_features: Features a kernel was approximated with, if it was.
+    """
+
+    x: str
+    y: str
+    n: int
+    kernel: str
+    bandwidth_x: float | None
+    bandwidth_y: float | None
+    estimator: str
+    statistic: float
+    cka: float | None
+    test: str
+    p_value: float | None
+    permutations: int | None
+    seed: int
+    seconds: float
+    interval: tuple[float, float] | None = None
+    random_features: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Give the fields as a JSON object: the last two only where they were asked for."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        optional = ("interval", "random_features")
+        return {key: value for key, value in values.items() if key not in optional or value is not None}
+
+
+def hsic(
+    x: Array,
+    y: Array,
+    config: HsicConfig | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> HsicResult:
+    """Measure and test the dependence between two sets of vectors.
+
+    Args:
+        x: `(rows, dim)`, or `(rows,)` for numbers; row i belongs to row i of `y`.
+        y: `(rows, other dim)`.
+        config: How; None is the default.
+        progress: Told of the work.
+        **options: Fields of `HsicConfig`, instead of or on top of `config`.
+
+    Returns:
+        The statistic, CKA, and the p-value of the test.
+
+    Raises:
+        UsageError: For options that make no sense.
+        OrdtoolError: For rows that don't match, fewer than four of them, NaN or infinities.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((200, 2))
+        >>> hsic(x, x**2).p_value < 0.01
+        True
+    """
+    config = replace(config or HsicConfig(), **options)
+    return compare([("x", x), ("y", y)], [(0, 1)], config, progress=progress)[0]
+
+
+def compare(
+    variables: Sequence[tuple[str, Array]],
+    pairs: Sequence[Pair],
+    config: HsicConfig,
+    *,
+    progress: Progress = SILENT,
+) -> list[HsicResult]:
+    """Measure and test the dependence of several pairs in one pass over the rows.
+
+    Args:
+        variables: Names and vectors, all of the same number of rows.
+        pairs: Which to compare, as indices, left and right.
+        config: How.
+        progress: Told of the work, and warned of constant variables.
+
+    Returns:
+        One result a pair, in their order. A variable whose rows are all the same depends on nothing: its
+        statistic is 0, its CKA None and its p-value 1.
+
+    Raises:
+        UsageError: For options that make no sense.
+        OrdtoolError: As `hsic`.
+    """
+    config.check()
+    started = time.perf_counter()
+    names = [name for name, _ in variables]
+    check_aligned([rows for _, rows in variables], names)
+    checked = [check_rows(rows, name, config.dtype) for name, rows in variables]
+    if config.test == "aggregated":
+        answers = [_aggregated(checked, pair, config, progress) for pair in pairs]
+    else:
+        answers = _single(checked, pairs, config, progress)
+    seconds = time.perf_counter() - started
+    for index in sorted({index for pair in pairs for index in pair}):
+        if any(
+            answer.constant[side]
+            for pair, answer in zip(pairs, answers, strict=True)
+            for side in (0, 1)
+            if pair[side] == index
+        ):
+            progress.warn(
+                f"{names[index]}: all rows are the same, and a constant depends on nothing (statistic 0, p 1)"
+            )
+    return [
+        _result(config, names[a], names[b], len(checked[0]), answer, seconds)
+        for (a, b), answer in zip(pairs, answers, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    statistic: float
+    cka: float | None
+    p_value: float | None
+    bandwidths: tuple[float | None, float | None]
+    constant: tuple[bool, bool]
+    interval: tuple[float, float] | None = None
+
+
+def _result(config: HsicConfig, x: str, y: str, rows: int, answer: _Answer, seconds: float) -> HsicResult:
+    kernels = config.kernels()
+    draws = config.test in ("permutation", "aggregated")
+    return HsicResult(
+        x=x,
+        y=y,
+        n=rows,
+        kernel=kernels[0] if kernels[0] == kernels[1] else ",".join(kernels),
+        bandwidth_x=answer.bandwidths[0],
+        bandwidth_y=answer.bandwidths[1],
+        estimator=config.estimator,
+        statistic=answer.statistic,
+        cka=answer.cka,
+        test=config.test,
+        p_value=answer.p_value,
+        permutations=config.permutations if draws else None,
+        seed=config.seed,
+        seconds=round(seconds, 6),
+        interval=answer.interval,
+        random_features=config.random_features,
+    )
+
+
+def _single(
+    checked: Sequence[Array], pairs: Sequence[Pair], config: HsicConfig, progress: Progress
+) -> list[_Answer]:
+    kernels, placed = _fit_sides(checked, pairs, config)
+    if config.test == "block":
+        return [_block(kernels[a], kernels[b], config, progress) for a, b in placed]
+    estimator, factor = config.estimator, 1.0
+    plain = kernels
+    if estimator == "normalized":
+        kernels = [PrecomputedKernel(normalized_matrix(kernel, config.epsilon)) for kernel in kernels]
+        # tr(K' L') of centred matrices is n^2 times their biased statistic.
+        estimator, factor = "biased", float(kernels[0].rows ** 2)
+    sums = pair_sums(kernels, placed, threads=config.threads, progress=progress)
+    p_values = _p_values(kernels, sums, placed, estimator, config, progress)
+    return [
+        _Answer(
+            statistic=sums.estimate(a, b, estimator) * factor,
+            cka=sums.cka(a, b, estimator),
+            p_value=p_value,
+            bandwidths=(plain[a].bandwidth, plain[b].bandwidth),
+            constant=(plain[a].constant, plain[b].constant),
+        )
+        for (a, b), p_value in zip(placed, p_values, strict=True)
+    ]
+
+
+def _fit_sides(
+    checked: Sequence[Array], pairs: Sequence[Pair], config: HsicConfig
+) -> tuple[list[Kernel], list[Pair]]:
+    """Fit each variable once a side, or once in all where both sides take the same kernel."""
+    names, bandwidths = config.kernels(), config.bandwidths()
+    same = names[0] == names[1] and bandwidths[0] == bandwidths[1]
+    places: dict[Pair, int] = {}
+    kernels: list[Kernel] = []
+    placed = []
+    for pair in pairs:
+        where = []
+        for side, variable in enumerate(pair):
+            key = (variable, 0 if same else side)
+            if key not in places:
+                places[key] = len(kernels)
+                kernels.append(_fit(checked[variable], names[side], bandwidths[side], variable, config))
+            where.append(places[key])
+        placed.append((where[0], where[1]))
+    return kernels, placed
+
+
+def _fit(rows: Array, name: str, bandwidth: float | None, variable: int, config: HsicConfig) -> Kernel:
+    if config.random_features is not None and name in WITH_BANDWIDTH:
+        return random_features(rows, name, bandwidth, config.random_features, config.seed, variable)
+    return fit_kernel(rows, name, bandwidth)
+
+
+def _p_values(
+    kernels: Sequence[Kernel],
+    sums: PairSums,
+    pairs: Sequence[Pair],
+    estimator: str,
+    config: HsicConfig,
+    progress: Progress,
+) -> Sequence[float | None]:
+    if config.test == "none":
+        return [None] * len(pairs)
+    if config.test == "gamma":
+        shapes = [Shape.of_kernel(kernel) for kernel in kernels]
+        return [
+            null_moments(sums, a, b, (shapes[a], shapes[b]), estimator).p_value(
+                sums.raw_estimate(a, b, estimator)
+            )
+            for a, b in pairs
+        ]
+    sample = null_sample(
+        kernels,
+        sums,
+        pairs,
+        permutations=config.permutations,
+        seed=config.seed,
+        estimator=estimator,
+        scheme=config.scheme,
+        threads=config.threads,
+        progress=progress,
+    )
+    return [float(p_value) for p_value in sample.p_values()]
+
+
+def _block(left: Kernel, right: Kernel, config: HsicConfig, progress: Progress) -> _Answer:
+    found = subsampled_hsic(
+        left,
+        right,
+        group_rows=config.group_rows,
+        confidence=config.confidence,
+        seed=config.seed,
+        threads=config.threads,
+        progress=progress,
+    )
+    return _Answer(
+        found.statistic,
+        found.cka,
+        found.p_value,
+        (left.bandwidth, right.bandwidth),
+        (left.constant, right.constant),
+        (found.low, found.high),
+    )
+
+
+def _aggregated(checked: Sequence[Array], pair: Pair, config: HsicConfig, progress: Progress) -> _Answer:
+    sides = [
+        _grid(checked[variable], name, config.grid)
+        for variable, name in zip(pair, config.kernels(), strict=True)
+    ]
+    test = aggregated_test(
+        sides[0],
+        sides[1],
+        permutations=config.permutations,
+        seed=config.seed,
+        estimator=config.estimator,
+        scheme=config.scheme,
+        threads=config.threads,
+        progress=progress,
+    )
+    best = [side[index] for side, index in zip(sides, test.best, strict=True)]
+    sums = pair_sums(best, [(0, 1)], threads=config.threads)
+    return _Answer(
+        sums.estimate(0, 1, config.estimator),
+        sums.cka(0, 1, config.estimator),
+        test.p_value,
+        (best[0].bandwidth, best[1].bandwidth),
+        (best[0].constant, best[1].constant),
+    )
+
+
+def _grid(rows: Array, name: str, grid: Sequence[float]) -> list[Kernel]:
+    """Fit a kernel at each multiple of its median bandwidth; once if it has no bandwidth."""
+    first = fit_kernel(rows, name)
+    if first.bandwidth is None:
+        return [first]
+    return [fit_kernel(rows, name, first.bandwidth * multiple) for multiple in grid]

@@ -1,0 +1,147 @@
+"""Rows that a kernel can be taken of: checked, centred, brought to one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordtool.errors import OrdtoolError
+
+Array = NDArray[Any]
+
+MIN_ROWS = 4
+"""Below this the unbiased estimator divides by zero."""
+MAX_CLASSES = 1000
+CHUNK = 4096
+
+
+def check_rows(array: Array, name: str = "x", dtype: str = "auto") -> Array:
+    """Check that `array` holds finite real vectors, and give it as rows.
+
+    Args:
+        array: Vectors of shape `(rows, dim)`, or numbers of shape `(rows,)`.
+        name: What to call it in messages.
+        dtype: `float32`, `float64`, or `auto`: float64 stays, everything else is float32.
+
+    Returns:
+        An array of shape `(rows, dim)`. It is a view of the input where nothing had to change.
+
+    Raises:
+        OrdtoolError: For fewer than four rows, no columns, NaN, infinities, or numbers that aren't real.
+    """
+    rows = np.asanyarray(array)
+    if rows.dtype.kind not in "fiub":
+        raise OrdtoolError(f"{name}: holds {rows.dtype}, and real numbers are expected")
+    if rows.ndim == 1:
+        rows = rows[:, None]
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise OrdtoolError(f"{name}: has shape {array.shape}, and (rows, dim) is expected")
+    if len(rows) < MIN_ROWS:
+        raise OrdtoolError(
+            f"{name}: has {len(rows)} rows, and HSIC needs {MIN_ROWS}",
+            "the unbiased estimator divides by n (n - 3); dozens of rows are needed to see anything",
+        )
+    _check_finite(rows, name)
+    if dtype == "auto":
+        dtype = "float64" if rows.dtype == np.float64 else "float32"
+    return rows if rows.dtype == np.dtype(dtype) else _converted(rows, np.dtype(dtype), name)
+
+
+def _check_finite(rows: Array, name: str) -> None:
+    if rows.dtype.kind != "f":
+        return
+    for start in range(0, len(rows), CHUNK):
+        fine = np.isfinite(rows[start : start + CHUNK]).all(axis=1)
+        if not fine.all():
+            row = start + int(np.argmin(fine))
+            column = int(np.argmin(np.isfinite(rows[row])))
+            raise OrdtoolError(
+                f"{name}: row {row} holds {float(rows[row, column])} in column {column}",
+                "remove such rows from every file, so that they stay aligned",
+            )
+
+
+def _converted(rows: Array, dtype: np.dtype[Any], name: str) -> Array:
+    with np.errstate(over="ignore"):
+        converted = rows.astype(dtype)
+    if not np.isfinite(converted).all():
+        raise OrdtoolError(f"{name}: has numbers too large for {dtype}", "use --dtype float64")
+    return converted
+
+
+def check_aligned(arrays: Sequence[Array], names: Sequence[str]) -> int:
+    """Check that all arrays have the same number of rows, and give that number.
+
+    Raises:
+        OrdtoolError: Naming the first two that differ.
+    """
+    for array, name in zip(arrays, names, strict=True):
+        if len(array) != len(arrays[0]):
+            raise OrdtoolError(
+                f"{names[0]} has {len(arrays[0])} rows and {name} has {len(array)}",
+                "row i of every file must belong to the same item",
+            )
+    return len(arrays[0])
+
+
+def one_hot(labels: Sequence[Any] | Array, name: str = "labels") -> NDArray[np.float32]:
+    """Write class labels as unit vectors.
+
+    Args:
+        labels: One label a row: integers, strings, anything with an order or at least a text form.
+        name: What to call them in messages.
+
+    Returns:
+        An array of shape `(rows, classes)`, the classes in sorted order.
+
+    Raises:
+        OrdtoolError: If there are too many classes for labels to be what they are.
+    """
+    values = [str(label) for label in labels] if not isinstance(labels, np.ndarray) else labels
+    classes, index = np.unique(values, return_inverse=True)
+    if len(classes) > MAX_CLASSES or len(classes) == len(index) > 1:
+        raise OrdtoolError(
+            f"{name}: {len(classes)} different labels in {len(index)} rows",
+            "if they are numbers rather than classes, save them as floats of shape (rows, 1)",
+        )
+    encoded = np.zeros((len(index), len(classes)), dtype=np.float32)
+    encoded[np.arange(len(index)), index.ravel()] = 1
+    return encoded
+
+
+def standardised(rows: Array) -> tuple[Array, float]:
+    """Centre rows on their mean and divide them by their root mean square distance from it.
+
+    Kernels see distances, so a common shift is free, and it keeps float32 exact where the mean is
+    large beside the spread; the common scale keeps squares far from overflow.
+
+    Args:
+        rows: Finite numbers of shape `(rows, dim)`.
+
+    Returns:
+        The new rows in the dtype of the old, and the unit they are in: `old distance = unit * new
+        distance`. The unit is 0, and the rows all zero, if all rows are the same.
+    """
+    if is_constant(rows):
+        return np.zeros_like(rows), 0.0
+    largest = float(max(np.abs(rows[i : i + CHUNK]).max() for i in range(0, len(rows), CHUNK)))
+    chunks = [slice(i, i + CHUNK) for i in range(0, len(rows), CHUNK)]
+    mean = sum((_scaled(rows[c], largest).sum(axis=0) for c in chunks), np.zeros(rows.shape[1])) / len(rows)
+    square = sum(float(np.square(_scaled(rows[c], largest) - mean).sum()) for c in chunks)
+    spread = np.sqrt(square / len(rows))
+    result = np.empty_like(rows)
+    for chunk in chunks:
+        result[chunk] = (_scaled(rows[chunk], largest) - mean) / spread
+    return result, float(largest * spread)
+
+
+def _scaled(rows: Array, largest: float) -> NDArray[np.float64]:
+    return np.divide(rows, largest, dtype=np.float64)
+
+
+def is_constant(rows: Array) -> bool:
+    """Say whether all rows are the same."""
+    return all(bool((rows[i : i + CHUNK] == rows[0]).all()) for i in range(0, len(rows), CHUNK))
