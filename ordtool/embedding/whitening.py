@@ -344,9 +344,11 @@ class _Affine:
         return cls(kernel.astype(dtype), shift, correction.astype(dtype), whitening.normalize)
 
     def apply(self, chunk: NDArray[Any], first: int, dtype: np.dtype[Any]) -> FloatArray:
-        rows = (chunk.astype(self.kernel.dtype, copy=False) - self.shift) @ self.kernel
-        rows += self.correction
-        if not math.isfinite(float(rows.sum())):
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows = (chunk.astype(self.kernel.dtype, copy=False) - self.shift) @ self.kernel
+            rows += self.correction
+            total = float(rows.sum())
+        if not math.isfinite(total):
             check_finite_rows(chunk, first)
         if self.normalize:
             normalize_rows(rows)

@@ -117,12 +117,13 @@ def eigen(covariance: Float64Array) -> tuple[Float64Array, Float64Array]:
 def oas_shrinkage(eigenvalues: Float64Array, count: int) -> float:
     """Oracle-approximating shrinkage of a covariance (Chen et al. 2010, eq. 23), from its eigenvalues.
 
-    Deviation: the covariance is the unbiased one, `n - 1` in the denominator, which changes the weight by O(1/n).
+    The weight doesn't depend on the covariance's scale, so `n` or `n - 1` in its denominator is the same.
     """
+    square_trace, trace_square = float((eigenvalues**2).sum()), float(eigenvalues.sum()) ** 2
     dim = eigenvalues.size
-    mean_square, square_mean = float((eigenvalues**2).mean()), float(eigenvalues.mean()) ** 2
-    denominator = (count + 1) * (mean_square - square_mean / dim)
-    return 1.0 if denominator <= 0 else min(1.0, (mean_square + square_mean) / denominator)
+    numerator = (1 - 2 / dim) * square_trace + trace_square
+    denominator = (count + 1 - 2 / dim) * (square_trace - trace_square / dim)
+    return 1.0 if denominator <= 0 else min(1.0, numerator / denominator)
 
 
 def _pca(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions) -> Float64Array:

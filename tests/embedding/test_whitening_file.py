@@ -1,0 +1,114 @@
+"""The file of a transform: round trip, merging, and what is not one."""
+
+import pickle
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from ordtool.embedding.statistics import DataError
+from ordtool.embedding.whitening import Whitening
+from ordtool.embedding.whitening_file import load_whitening, merge_whitenings
+from ordtool.errors import OrdtoolError
+
+
+def vectors(rows: int = 2000, dim: int = 9, seed: int = 0, dtype: str = "float32") -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((rows, dim)) @ rng.standard_normal((dim, dim)) + 3).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dims": 4, "normalize": True},
+        {"method": "zca", "shrinkage": "oas"},
+        {"method": "abtt", "remove": 2},
+    ],
+    ids=str,
+)
+def test_what_is_loaded_is_what_was_saved(tmp_path, options):
+    whitening = Whitening(**options).fit(vectors())
+    whitening.save(tmp_path / "t.safetensors")
+    loaded = Whitening.load(tmp_path / "t.safetensors")
+    assert loaded.get_params() == whitening.get_params()
+    assert (loaded.fitted_on_, loaded.n_samples_seen_, loaded.rank_) == ("2,000 rows", 2000, 9)
+    assert loaded.shrinkage_ == whitening.shrinkage_
+    np.testing.assert_array_equal(loaded.transform(vectors()), whitening.transform(vectors()))
+    np.testing.assert_array_equal(loaded.moments_.scatter, whitening.moments_.scatter)
+
+
+def test_the_same_data_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        Whitening(dims=3).fit(vectors()).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_tensors_are_plain(tmp_path):
+    """Anybody can apply the file with four lines and no ordtool."""
+    array = vectors(dtype="float64")
+    whitening = Whitening(beta=0.5, dims=3).fit(array)
+    whitening.save(tmp_path / "t")
+    with safe_open(tmp_path / "t", framework="numpy") as file:
+        mean, kernel, values = (file.get_tensor(name) for name in ("mean", "kernel", "eigenvalues"))
+    np.testing.assert_allclose((array - 0.5 * mean) @ kernel, whitening.transform(array), atol=1e-12)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(np.cov(array.T))[::-1], rtol=1e-9)
+
+
+def test_shards_merged_are_one_pass():
+    array = vectors(10_000)
+    whole = Whitening(dims=5).fit(array)
+    shards = [Whitening(dims=5).fit(part) for part in np.array_split(array, [100, 7000])]
+    merged = merge_whitenings(shards)
+    assert merged.n_samples_seen_ == 10_000
+    assert merged.fitted_on_ == "100 rows + 6,900 rows + 3,000 rows"
+    np.testing.assert_allclose(merged.eigenvalues_, whole.eigenvalues_, rtol=1e-6)
+    np.testing.assert_allclose(merged.transform(array), whole.transform(array), atol=1e-5)
+
+
+def test_merging_keeps_the_options_or_takes_new_ones():
+    one, two = Whitening(dims=5).fit(vectors()), Whitening(dims=4).fit(vectors(seed=1))
+    with pytest.raises(OrdtoolError, match="transform 2 has other options than the first"):
+        merge_whitenings([one, two])
+    assert merge_whitenings([one, two], dims=2).kernel_.shape == (9, 2)
+    assert merge_whitenings([one, one]).dims == 5
+    assert one.n_samples_seen_ == 2000, "merging must not change its inputs"
+
+
+def test_merging_other_widths():
+    with pytest.raises(DataError, match="width 9 and 7"):
+        merge_whitenings([Whitening().fit(vectors()), Whitening().fit(vectors(dim=7))])
+
+
+def test_what_is_no_transform(tmp_path):
+    (tmp_path / "p").write_bytes(pickle.dumps({"mean": 1}))
+    np.save(tmp_path / "n.npy", np.ones(3))
+    (tmp_path / "short").write_bytes(b"\x10")
+    (tmp_path / "empty").write_bytes(b"")
+    save_file({"weight": np.ones(3)}, tmp_path / "other")
+    Whitening().fit(vectors()).save(tmp_path / "t")
+    (tmp_path / "cut").write_bytes((tmp_path / "t").read_bytes()[:-100])
+    for name, message in {
+        "p": "looks like a pickle, which ordtool never loads",
+        "n.npy": "it is an NPY file",
+        "short": "not a safetensors file, or damaged",
+        "empty": "not a safetensors file, or damaged",
+        "cut": "not a safetensors file, or damaged",
+        "other": "a safetensors file, but not a whitening transform",
+        "missing": "no such file",
+        ".": "it is a folder",
+    }.items():
+        with pytest.raises(OrdtoolError, match=message) as caught:
+            load_whitening(tmp_path / name)
+        assert "--save" in caught.value.hint
+
+
+def test_saving_needs_a_fit_and_respects_files(tmp_path):
+    with pytest.raises(Exception, match="not fitted yet"):
+        Whitening().save(tmp_path / "t")
+    whitening = Whitening().fit(vectors())
+    whitening.save(tmp_path / "t")
+    with pytest.raises(OrdtoolError, match="exists already"):
+        whitening.save(tmp_path / "t", force=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t"]
