@@ -19,6 +19,7 @@ COMMANDS = {
     "embed": "ordtool.cli.embed:embed",
     "whiten": "ordtool.cli.whiten:app",
     "hsic": "ordtool.cli.hsic:hsic",
+    "generate": "ordtool.cli.generate:generate",
     "train": "ordtool.cli.train:app",
     "predict": "ordtool.cli.predict:predict",
     "score": "ordtool.cli.score:app",

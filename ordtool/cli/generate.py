@@ -145,6 +145,23 @@ def generate(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="Each token's log-probability too.", rich_help_panel=OUT)
     ] = False,
+    show_mask: Annotated[
+        str | None,
+        typer.Option(
+            "--show-mask",
+            metavar="KIND",
+            help="Draw an attention mask and end: bidirectional, causal, prefix, permutation, window, lambda.",
+            rich_help_panel=OUT,
+            autocompletion=lambda: [
+                "bidirectional",
+                "causal",
+                "prefix",
+                "permutation",
+                "window",
+                "lambda",
+            ],
+        ),
+    ] = None,
     output: Output = None,
     json: Json = False,
     resume: Resume = False,
@@ -165,6 +182,9 @@ def generate(
     For example: `ordtool generate -p 'Name three rivers.'` or
     `ordtool generate prompts.jsonl --temperature 0.7 -o out.jsonl`.
     """
+    if show_mask is not None:
+        _show_mask(show_mask)
+        return
     from ordtool.cli._writing import Job
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.errors import UsageError
@@ -207,6 +227,13 @@ def generate(
             job.show(writer)
         else:
             job.write(writer, lines)
+
+
+def _show_mask(kind: str) -> None:
+    from ordtool.console import write_line
+    from ordtool.transformer.masks import draw, example
+
+    write_line(draw(example(kind)))
 
 
 def _style(template: str | None, examples: str | None, chat: bool | None, system: str | None) -> PromptStyle:

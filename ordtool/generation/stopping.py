@@ -79,10 +79,9 @@ class StopStrings:
         rows = input_ids[:, self.columns :].tolist()
         # Beam search offers several candidates for each prompt, in the prompts' order.
         per_prompt = len(rows) // len(self.befores)
-        ended = [
-            find_stop(self.decode(self.befores[index // per_prompt], row), self.stops) is not None
-            for index, row in enumerate(rows)
-        ]
+        texts = [self.decode(self.befores[index // per_prompt], row) for index, row in enumerate(rows)]
+        # A character not yet complete shows as U+FFFD, for the moment.
+        ended = [find_stop(text.rstrip(REPLACEMENT), self.stops) is not None for text in texts]
         return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
 

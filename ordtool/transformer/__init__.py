@@ -1,0 +1,1 @@
+"""The small Transformer that this library owns, and the masks that make it many models."""

@@ -1,0 +1,261 @@
+"""`ordtool generate` as a process: pipes, files, interruptions, wrong input."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+
+def lines(done):
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def model(writers):
+    return ["-m", writers("llama"), "--device", "cpu"]
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch, capsysbinary):
+    """The command in this process, which has torch already: as `run`, for what needs no process."""
+    from ordtool.cli.app import main
+
+    def call(*args, stdin=b""):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        out, err = capsysbinary.readouterr()
+        return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err.decode())
+
+    return call
+
+
+@pytest.fixture
+def turned_down(inside):
+    """Run a command that must fail, in this process; gives stderr."""
+
+    def call(*args, status=1, stdin=b""):
+        done = inside(*args, stdin=stdin)
+        assert done.returncode == status, done.stderr
+        assert done.stderr.count("error: ") == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    return call
+
+
+def test_text_from_a_pipe(run, model):
+    found = lines(run("generate", *model, "--max-new-tokens", 4, stdin=b"the cat\na dog\n"))
+    assert [list(line) for line in found] == [["text", "output", "finish_reason"]] * 2
+    assert [line["text"] for line in found] == ["the cat", "a dog"]
+    assert all(line["finish_reason"] in ("stop", "length") for line in found)
+
+
+def test_jsonl_keeps_its_keys_and_the_same_command_gives_the_same_bytes(inside, model, tmp_path):
+    rows = [
+        {"id": i, "prompt": text, "x": [i]}
+        for i, text in enumerate(["the cat", "bird", "a dog ran under the tree"])
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = [
+        "p.jsonl",
+        "--field",
+        "prompt",
+        "--temperature",
+        0.8,
+        "-n",
+        2,
+        "--max-new-tokens",
+        4,
+        "--seed",
+        5,
+    ]
+    first = inside("generate", *model, *options)
+    for row, line in zip(rows, lines(first), strict=True):
+        assert list(line) == ["id", "prompt", "x", "outputs", "finish_reason"]
+        assert {name: line[name] for name in row} == row
+        assert [set(output) for output in line["outputs"]] == [{"text", "score", "finish_reason"}] * 2
+    assert inside("generate", *model, *options, "--batch-size", 2).stdout == first.stdout
+    assert inside("generate", *model, *options, "--seed", 6).stdout != first.stdout
+
+
+def test_choices_logprobs_and_template(inside, model, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"a": "cat", "output": "old"}\n{"a": "dog", "output": "old"}\n')
+    done = inside(
+        "generate", *model, "p.jsonl", "--template", "{a} sat", "--choices", "on,under", "--logprobs"
+    )
+    for line in lines(done):
+        assert list(line) == ["a", "output", "finish_reason", "choices", "tokens"]
+        assert line["output"] in ("on", "under")
+        assert sum(choice["probability"] for choice in line["choices"]) == pytest.approx(1)
+    assert done.stderr.count("key 'output' is replaced") == 1
+
+
+def test_few_shot(inside, model, tmp_path):
+    (tmp_path / "shots.jsonl").write_text('{"q": "cat", "a": "red"}\n')
+    done = inside(
+        "generate", *model, "--template", r"{q}\t{a}", "--examples", "shots.jsonl", stdin=b'{"q": "dog"}\n'
+    )
+    assert "\n" not in lines(done)[0]["output"]
+
+
+def test_prompt_option(inside, model):
+    (line,) = lines(inside("generate", *model, "-p", "the cat", "--max-new-tokens", 3))
+    assert line["text"] == "the cat"
+
+
+def test_bad_records_are_skipped_and_counted(inside, model, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"text": "cat"}\n{"text": 3}\n{"text": ""}\n{oops\n{"text": "dog"}\n')
+    done = inside("generate", *model, "p.jsonl", "--on-error", "skip", "--max-new-tokens", 2)
+    assert [line["text"] for line in lines(done)] == ["cat", "dog"]
+    assert "3 bad record(s) skipped" in done.stderr
+    assert "p.jsonl:2: field 'text' must be a string, found int" in done.stderr
+
+
+def test_stop_at_a_bad_record_gives_the_good_ones_before(inside, model):
+    done = inside("generate", *model, "--max-new-tokens", 2, stdin=b"cat\n\ndog\n")
+    assert done.returncode == 1
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["cat"]
+    assert "<stdin>:2: empty prompt" in done.stderr
+
+
+def test_an_interrupted_run_goes_on(inside, turned_down, model, tmp_path):
+    (tmp_path / "p.txt").write_text("cat\ndog\n\nbird\ntree\n")
+    command = ["generate", *model, "p.txt", "--temperature", 1, "--max-new-tokens", 4, "-o", "out.jsonl"]
+    turned_down(*command)
+    assert not (tmp_path / "out.jsonl").exists()
+    assert (tmp_path / "out.jsonl.partial").read_bytes().count(b"\n") == 2
+    assert "--resume" in turned_down(*command)
+    with open(tmp_path / "out.jsonl.partial", "ab") as torn:
+        torn.write(b'{"text": "to')
+    assert "other settings (temperature)" in turned_down(*command, "--temperature", 2, "--resume")
+    done = inside(*command, "--resume", "--on-error", "skip")
+    assert done.returncode == 0, done.stderr
+    resumed = (tmp_path / "out.jsonl").read_bytes()
+    assert not list(tmp_path.glob("out.jsonl.*"))
+    assert "exists already" in turned_down(*command)
+    assert inside(*command, "--force", "--on-error", "skip").returncode == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == resumed
+    assert resumed.count(b"\n") == 4
+
+
+def test_a_changed_input_is_not_resumed(turned_down, model, tmp_path):
+    (tmp_path / "p.txt").write_text("cat\n\n")
+    command = ["generate", *model, "p.txt", "--max-new-tokens", 2, "-o", "out.jsonl"]
+    turned_down(*command)
+    (tmp_path / "p.txt").write_text("bird\n\n")
+    assert "the input has changed" in turned_down(*command, "--resume")
+
+
+def test_head_ends_it_quietly(model, tmp_path):
+    (tmp_path / "p.txt").write_text("cat\n" * 400)
+    words = " ".join(map(str, model))
+    command = (
+        f"{sys.executable} -m ordtool generate {words} {tmp_path}/p.txt --max-new-tokens 2 --batch-size 4"
+        " | head -n 1; echo status ${PIPESTATUS[0]}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("status 141\n")
+    assert done.stdout.count("\n") == 2
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["-m", "smolm"], 2, "did you mean 'smollm2'"),
+        (["-m", "no/such/folder"], 1, "no such model folder"),
+        (["-m", "minilm"], 2, "encoder"),
+        (["--temperature", "0", "--top-p", "0.9"], 2, "--temperature 0 is greedy"),
+        (["--beams", "2", "--top-k", "5"], 2, "--beams searches"),
+        (["-n", "3"], 2, "the same text 3 times"),
+        (["--choices", "yes"], 2, "two different answers"),
+        (["--template", "{a.b}"], 2, "is not a field"),
+        (["--examples", "x.jsonl"], 1, "x.jsonl: no such file"),
+        (["--on-error", "ignore"], 2, "choices: stop, skip"),
+        (["--resume"], 2, "--resume needs an output file"),
+        (["--resume", "-o", "x"], 2, "a pipe can't be read again"),
+        (["-p", "x", "y.txt"], 2, "--prompt and input files"),
+        (["missing.txt"], 1, "missing.txt: no such file"),
+    ],
+)
+def test_refused_before_anything_is_loaded(turned_down, options, status, words):
+    assert words in turned_down("generate", *options, status=status, stdin=b"x\n")
+
+
+def test_long_prompts_are_refused(turned_down, model):
+    stderr = turned_down("generate", *model, stdin=b"cat " * 300)
+    assert "the model's context is 64" in stderr
+
+
+def test_chat_without_a_template(turned_down, model):
+    assert "no chat template" in turned_down("generate", *model, "--chat", stdin=b"x\n", status=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("BertForSequenceClassification", "a classification checkpoint"), ("BertModel", "does not write text")],
+)
+def test_other_checkpoints_are_refused(turned_down, writers, tmp_path, kind, words):
+    import shutil
+
+    import transformers
+
+    folder = tmp_path / "other"
+    shutil.copytree(writers("llama"), folder, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    config = transformers.BertConfig(
+        vocab_size=400, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    stderr = turned_down("generate", "-m", "other", stdin=b"x\n")
+    assert words in stderr
+    assert kind in stderr
+
+
+def test_damaged_weights(turned_down, writers, tmp_path):
+    import shutil
+
+    shutil.copytree(writers("llama"), tmp_path / "cut")
+    file = tmp_path / "cut" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert "can't be loaded" in turned_down("generate", "-m", "cut", stdin=b"x\n")
+
+
+def test_a_terminal_gets_the_text_itself(model, tmp_path):
+    import pty
+
+    main, side = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "ordtool",
+        "generate",
+        *map(str, model),
+        "-p",
+        "the cat",
+        "--max-new-tokens",
+        "6",
+    ]
+    process = subprocess.Popen(command, stdout=side, stderr=subprocess.PIPE, cwd=tmp_path)
+    stderr = process.communicate()[1]
+    os.close(side)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(main, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(main)
+    assert process.returncode == 0, stderr
+    piped = subprocess.run(command, capture_output=True, check=True).stdout
+    assert shown.replace(b"\r\n", b"\n").decode() == json.loads(piped)["output"] + "\n"
