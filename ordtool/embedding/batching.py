@@ -1,0 +1,157 @@
+"""Batches by tokens: texts of a window are sorted by length, and those of one length stand together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """Texts of one length inside a batch.
+
+    Attributes:
+        start: Where its tokens begin among the batch's.
+        count: Texts.
+        length: Tokens a text.
+    """
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        """Where its tokens end."""
+        return self.start + self.count * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts that go through the model together.
+
+    Attributes:
+        rows: Which texts of the window, `(texts,)`.
+        ids: Their tokens one after the other, `(tokens,)`.
+        slabs: The runs of equal length.
+    """
+
+    rows: NDArray[np.int64]
+    ids: Ids
+    slabs: tuple[Slab, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each text."""
+        return [slab.length for slab in self.slabs for _ in range(slab.count)]
+
+
+def make_batches(tokens: Sequence[Sequence[int]], budget: int) -> list[Batch]:
+    """Sort texts by length and fill batches up to a number of tokens, padding to the longest included.
+
+    Args:
+        tokens: Token ids of each text; empty texts get no batch.
+        budget: Tokens a batch; a longer text is a batch of its own.
+
+    Returns:
+        Batches, longest texts first, so that workers end at about the same time.
+    """
+    lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    batches, start = [], 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        count = max(1, budget // longest)
+        rows = order[start : start + count]
+        batches.append(_batch(rows, tokens, lengths))
+        start += count
+    return batches
+
+
+def _batch(rows: NDArray[np.int64], tokens: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> Batch:
+    slabs, start = [], 0
+    values, counts = np.unique(-lengths[rows], return_counts=True)
+    for length, count in zip((-values).tolist(), counts.tolist(), strict=True):
+        slabs.append(Slab(start, count, length))
+        start += count * length
+    ids = np.fromiter((token for row in rows for token in tokens[row]), dtype=np.int64, count=start)
+    return Batch(rows, ids, tuple(slabs))
+
+
+class SeenTexts:
+    """Vectors of texts that came before, so that a text which comes again isn't computed again.
+
+    The least recently used are forgotten when `budget` bytes are full. What is
+    remembered depends on the texts alone, so a resumed run repeats it.
+
+    Args:
+        budget: Bytes of vectors to keep.
+    """
+
+    def __init__(self, budget: int = 32 << 20) -> None:
+        self._rows: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._budget = budget
+        self._bytes = 0
+
+    def split(self, texts: Sequence[str]) -> tuple[list[int], list[int], dict[int, NDArray[np.float32]]]:
+        """Find what must be computed.
+
+        Args:
+            texts: The texts of a window.
+
+        Returns:
+            `first`: indices of texts to compute, each different text once; `source`: for
+            every text, its position in `first`, or -1 where its vector is known; and the
+            known vectors by text index.
+        """
+        first: list[int] = []
+        source: list[int] = []
+        known: dict[int, NDArray[np.float32]] = {}
+        place: dict[bytes, int] = {}
+        for index, text in enumerate(texts):
+            key = digest(text)
+            if (row := self._rows.get(key)) is not None:
+                self._rows.move_to_end(key)
+                known[index] = row
+                source.append(-1)
+                continue
+            if key not in place:
+                place[key] = len(first)
+                first.append(index)
+            source.append(place[key])
+        return first, source, known
+
+    def add(self, texts: Iterable[str], rows: NDArray[np.float32]) -> None:
+        """Remember vectors, `(texts, ...)`."""
+        for text, row in zip(texts, rows, strict=True):
+            self._rows[digest(text)] = row.copy()
+            self._bytes += row.nbytes
+        while self._bytes > self._budget and self._rows:
+            self._bytes -= self._rows.popitem(last=False)[1].nbytes
+
+
+def digest(text: str) -> bytes:
+    """Give 16 bytes that stand for a text."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def windows(items: Iterable[str], texts: int, characters: int) -> Iterator[list[str]]:
+    """Cut a stream into lists of at most `texts` items, ended early when they hold `characters` characters."""
+    window: list[str] = []
+    size = 0
+    for item in items:
+        window.append(item)
+        size += len(item)
+        if len(window) >= texts or size >= characters:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window

@@ -1,0 +1,180 @@
+"""Hidden states of any Hugging Face encoder or causal LM, in batches padded on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ordtool.errors import OrdtoolError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ordtool.embedding.batching import Batch
+
+_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+
+
+class PaddedEncoder:
+    """Runs transformers' own forward pass.
+
+    Args:
+        model: A model without head, in evaluation mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def hidden_states(self, batch: Batch, layers: Sequence[int]) -> list[torch.Tensor]:
+        """Run a batch.
+
+        Args:
+            batch: The texts.
+            layers: Which hidden states to give; 0 is the embeddings.
+
+        Returns:
+            `(tokens, hidden)` for each of `layers`, the texts one after the other.
+        """
+        import torch
+
+        device = self._model.device
+        lengths = torch.tensor(batch.lengths)
+        longest = int(lengths.max())
+        real = torch.arange(longest) < lengths[:, None]
+        ids = torch.zeros(len(lengths), longest, dtype=torch.long)
+        ids[real] = torch.from_numpy(batch.ids)
+        inputs = {"input_ids": ids.to(device)}
+        if not bool(real.all()):
+            inputs["attention_mask"] = real.long().to(device)
+        last_alone = tuple(layers) == (layer_count(self._model) - 1,)
+        out = self._model(**inputs, output_hidden_states=not last_alone, **self._options())
+        states = [out.last_hidden_state] if last_alone else [out.hidden_states[layer] for layer in layers]
+        real = real.to(device)
+        return [state[real] for state in states]
+
+    def _options(self) -> dict[str, Any]:
+        return {"use_cache": False} if hasattr(self._model.config, "use_cache") else {}
+
+
+def layer_count(model: Any) -> int:
+    """Count a model's hidden states: its layers and the embeddings."""
+    config = model.config
+    for name in ("num_hidden_layers", "num_layers", "n_layer", "n_layers"):
+        if isinstance(count := getattr(config, name, None), int):
+            return count + 1
+    raise OrdtoolError(f"a {config.model_type} model does not say how many layers it has")
+
+
+def load_model(folder: Path) -> tuple[Any, list[str]]:
+    """Load a model without its head, in float32.
+
+    Args:
+        folder: A Hugging Face folder with safetensors weights.
+
+    Returns:
+        The model (the encoder half of an encoder-decoder), and what to tell the user.
+
+    Raises:
+        OrdtoolError: If transformers doesn't know the model type, it needs remote code, or
+            weights are missing.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise OrdtoolError(f"{folder}: can't be loaded: {_one_line(error)}", _code_hint(folder)) from None
+    try:
+        model, info = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise OrdtoolError(f"{folder}: can't be loaded: {_one_line(error)}", _code_hint(folder)) from None
+    missing = [name for name in info["missing_keys"] if not _may_miss(name)]
+    if missing:
+        raise OrdtoolError(
+            f"{folder}: {len(missing)} weights are missing, {sorted(missing)[0]} among them",
+            "this checkpoint is not one of a text encoder or language model, or it is incomplete",
+        )
+    notes = _head_notes(folder, config)
+    if any("pooler" in name for name in info["missing_keys"]):
+        model.pooler = None
+    if getattr(config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+        notes.append("an encoder-decoder: the vectors are its encoder's hidden states")
+    return model.eval(), notes
+
+
+def _may_miss(name: str) -> bool:
+    """A pooler that isn't there is only missed by `--pooling pooler`; tied and computed tensors are filled in."""
+    return "pooler" in name or name.endswith(("position_ids", "rotary_emb.inv_freq"))
+
+
+def _head_notes(folder: Path, config: Any) -> list[str]:
+    heads = [name for name in config.architectures or [] if name.endswith(_HEADS)]
+    if not heads:
+        return []
+    return [f"{folder} is a classifier ({heads[0]}): its head is left out, the vectors are its hidden states"]
+
+
+def _code_hint(folder: Path) -> str | None:
+    if any(folder.glob("*.py")):
+        return "the model brings code of its own, which ordtool never runs"
+    return "is it a text model that this transformers version knows?"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def usable_length(model: Any) -> int | None:
+    """Give how many positions a model has; None where there is no limit (rotary or relative positions)."""
+    config = model.config
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions is None:
+        return None
+    # RoBERTa's positions begin after the padding id, so two of 514 can't be used.
+    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+        positions -= int(config.pad_token_id) + 1
+    return int(positions)
+
+
+def is_causal(model: Any) -> bool:
+    """Say whether a token sees only those before it."""
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        return False
+    names = " ".join(config.architectures or [])
+    return (
+        "CausalLM" in names or "LMHeadModel" in names or type(model).__name__ in {"LlamaModel", "GPT2Model"}
+    )
+
+
+def pooler_of(model: Any) -> Any:
+    """Give the function from first tokens `(count, hidden)` to pooled ones.
+
+    Raises:
+        UsageError: If the model has no trained pooler.
+    """
+    pooler = getattr(model, "pooler", None)
+    if pooler is None or not hasattr(pooler, "dense"):
+        raise UsageError("the model has no trained pooler", "choose another: --pooling mean or --pooling cls")
+    return lambda first: pooler(first[:, None])
+
+
+def probe_batch(vocabulary: int, limit: int) -> Batch:
+    """Make a small batch of two lengths, to compare two ways of running a model."""
+    from ordtool.embedding.batching import make_batches
+
+    generator = np.random.default_rng(0)
+    lengths = [min(limit, n) for n in (7, 7, 5)]
+    return make_batches([generator.integers(0, vocabulary, n).tolist() for n in lengths], 1 << 20)[0]

@@ -1,0 +1,168 @@
+"""What a model folder says about itself: sentence-transformers' own settings, read without that library."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError
+
+# sentence-transformers' names for a pooling, and ours.
+_POOLINGS = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean-sqrt",
+    "weightedmean": "weighted-mean",
+    "lasttoken": "last",
+}
+_LEGACY_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean-sqrt",
+    "pooling_mode_weightedmean_tokens": "weighted-mean",
+    "pooling_mode_lasttoken": "last",
+}
+_AFTER_POOLING = {"Dense": "dense", "Normalize": "normalize", "LayerNorm": "layer-norm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows the pooling: `dense`, `normalize` or `layer-norm`, and the folder that holds it."""
+
+    kind: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSettings:
+    """How a model folder wants to be used.
+
+    Attributes:
+        transformer: The folder of the Hugging Face model, or of static embeddings.
+        static: Whether it is a table of token vectors rather than a Transformer.
+        max_length: Tokens it should read at most; None: as many as it can.
+        lower_case: Whether texts are put in lower case first.
+        poolings: Whose results are concatenated; empty where the folder says nothing.
+        include_prompt: Whether the prompt's tokens are pooled too.
+        steps: What follows the pooling, in order.
+        prompts: Prompts by name.
+        default_prompt: The name of the one that is used unasked.
+    """
+
+    transformer: Path
+    static: bool = False
+    max_length: int | None = None
+    lower_case: bool = False
+    poolings: tuple[str, ...] = ()
+    include_prompt: bool = True
+    steps: tuple[Step, ...] = ()
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+
+def read_settings(folder: Path) -> FolderSettings:
+    """Read a model folder's settings.
+
+    Args:
+        folder: A Hugging Face folder, a sentence-transformers folder (`modules.json`), or
+            static embeddings in model2vec's layout.
+
+    Returns:
+        The settings; those of a plain Hugging Face folder say nothing but where it is.
+
+    Raises:
+        OrdtoolError: If a settings file is damaged, or the folder has a module that
+            isn't known.
+    """
+    if not (folder / "modules.json").is_file():
+        static = read_json(folder / "config.json").get("model_type") == "model2vec"
+        own = (Step("normalize", folder),) if static and _normalizes(folder) else ()
+        return FolderSettings(folder, static=static, steps=own)
+    modules = [(_kind(module), folder / str(module.get("path", ""))) for module in _modules(folder)]
+    (first, transformer), rest = modules[0], modules[1:]
+    if first not in ("Transformer", "StaticEmbedding"):
+        raise _unknown_module(folder, first)
+    sentence = read_json(transformer / "sentence_bert_config.json", missing_ok=True)
+    general = read_json(folder / "config_sentence_transformers.json", missing_ok=True)
+    pooling: dict[str, Any] = {}
+    steps: list[Step] = []
+    for kind, path in rest:
+        if kind == "Pooling" and first == "Transformer":
+            pooling = read_json(path / "config.json")
+        elif kind in _AFTER_POOLING:
+            steps.append(Step(_AFTER_POOLING[kind], path))
+        else:
+            raise _unknown_module(folder, kind)
+    return FolderSettings(
+        transformer,
+        static=first == "StaticEmbedding",
+        max_length=sentence.get("max_seq_length"),
+        lower_case=bool(sentence.get("do_lower_case")),
+        poolings=_poolings(pooling, folder),
+        include_prompt=bool(pooling.get("include_prompt", True)),
+        steps=tuple(steps),
+        prompts={str(k): str(v) for k, v in (general.get("prompts") or {}).items() if v},
+        default_prompt=general.get("default_prompt_name"),
+    )
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    modules = _load(folder / "modules.json")
+    if not isinstance(modules, list) or not modules or not all(isinstance(m, dict) for m in modules):
+        raise OrdtoolError(f"{folder / 'modules.json'}: a list of modules is expected")
+    return modules
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module.get("type", "")).rpartition(".")[2]
+
+
+def _unknown_module(folder: Path, kind: str) -> OrdtoolError:
+    return OrdtoolError(
+        f"{folder}: its module {kind!r} is unknown here",
+        "--pooling mean uses the Transformer alone, if its folder is named with --model",
+    )
+
+
+def _normalizes(folder: Path) -> bool:
+    return bool(read_json(folder / "config.json").get("normalize"))
+
+
+def _poolings(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    modes = config.get("pooling_mode")
+    if modes is None:
+        return tuple(ours for key, ours in _LEGACY_POOLINGS.items() if config.get(key))
+    names = [modes] if isinstance(modes, str) else list(modes)
+    unknown = [name for name in names if name not in _POOLINGS]
+    if unknown:
+        raise OrdtoolError(f"{folder}: its pooling {unknown[0]!r} is unknown here", "name one with --pooling")
+    return tuple(_POOLINGS[name] for name in names)
+
+
+def read_json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        OrdtoolError: If the file is missing (unless `missing_ok`) or is no JSON object.
+    """
+    if missing_ok and not path.is_file():
+        return {}
+    value = _load(path)
+    if not isinstance(value, dict):
+        raise OrdtoolError(f"{path}: a JSON object is expected")
+    return value
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OrdtoolError(
+            f"{path}: can't be read: {error.strerror}", "is the model folder complete?"
+        ) from None
+    except ValueError as error:
+        raise OrdtoolError(f"{path}: malformed JSON ({error})", "is the model folder complete?") from None

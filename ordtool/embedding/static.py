@@ -1,0 +1,133 @@
+r"""Static token vectors: a text is the weighted mean of its tokens' vectors, no network is run.
+
+The recipe is model2vec's (Tulkens & van Dongen 2024, github.com/MinishLab/model2vec), and so is the layout of the
+folder: `embeddings` `(rows, dim)`, optionally `weights` a token and `mapping` from tokens to rows. torch isn't needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordtool.embedding.rows import normalize_rows
+from ordtool.embedding.settings import FolderSettings
+from ordtool.errors import OrdtoolError, UsageError
+
+if TYPE_CHECKING:
+    from ordtool.embedding.encoder import Encoded, EncoderConfig
+
+_TABLES = ("embeddings", "embedding.weight")
+_WINDOW_TEXTS = 8192
+
+
+class StaticEncoder:
+    """Means of token vectors; see `encoder.Encoder` for the attributes.
+
+    Args:
+        settings: The folder's own.
+        config: The user's; what belongs to a network (pooling, layers) is refused.
+    """
+
+    layers = 0
+    max_length: int | None = None
+    model_limit: int | None = None
+    window_texts = _WINDOW_TEXTS
+
+    def __init__(self, settings: FolderSettings, config: EncoderConfig) -> None:
+        from tokenizers import Tokenizer
+
+        _refuse_network_options(config)
+        folder = settings.transformer
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise OrdtoolError(f"{file}: no such file", "is the model folder complete?")
+        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._table = _read_table(folder)
+        self._unknown = _unknown_id(self._tokenizer)
+        self._prompt = settings.prompts.get(config.prompt or "", config.prompt or "")
+        own = any(step.kind == "normalize" for step in settings.steps)
+        self._normalize = own if config.normalize is None else config.normalize
+        self._lower_case = settings.lower_case
+        self.dim = int(self._table.shape[1])
+        self.notes: list[str] = []
+        self.description = f"mean of static token vectors, {self.dim} dimensions"
+
+    def tokenize(self, texts: Sequence[str]) -> Any:
+        """Tokenize a window: ids of all texts one after the other, and each text's count."""
+        batch = [self._prompt + text for text in texts] if self._prompt else list(texts)
+        if self._lower_case:
+            batch = [text.lower() for text in batch]
+        encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        lists = [encoding.ids for encoding in encodings]
+        lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+        ids = np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(lengths.sum()))
+        return ids, lengths
+
+    def run(self, tokens: Any, advance: Callable[[int], None] = lambda count: None) -> Encoded:
+        """Average the vectors of each text's tokens; a text without known tokens is zeros."""
+        from scipy.sparse import csr_array
+
+        from ordtool.embedding.encoder import Encoded
+
+        ids, lengths = tokens
+        total = len(ids)
+        if self._unknown is not None:
+            ids, lengths = _without(ids, lengths, self._unknown)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        shares = np.repeat(1 / np.maximum(lengths, 1), lengths).astype(np.float32)
+        counts = csr_array((shares, ids, starts), shape=(len(lengths), len(self._table)))
+        rows = np.asarray(counts @ self._table)
+        if self._normalize:
+            normalize_rows(rows)
+        advance(len(lengths))
+        return Encoded(rows, 0, int((lengths == 0).sum()), total)
+
+
+def _refuse_network_options(config: EncoderConfig) -> None:
+    for name in ("pooling", "layers", "skip_first", "max_length"):
+        if getattr(config, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} has no meaning for static vectors: there are no layers, and every token counts",
+                "leave it out, or use -m minilm",
+            )
+
+
+def _read_table(folder: Any) -> NDArray[np.float32]:
+    """Give one float32 row a token id."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise OrdtoolError(f"{folder / 'model.safetensors'}: damaged ({error})") from None
+    name = next((name for name in _TABLES if name in tensors), None)
+    if name is None:
+        raise OrdtoolError(f"{folder}: no table of token vectors ({' or '.join(_TABLES)}) in it")
+    table = tensors[name]
+    if "mapping" in tensors:
+        table = table[tensors["mapping"]]
+    table = table.astype(np.float32)
+    if "weights" in tensors:
+        table *= tensors["weights"].astype(np.float32)[:, None]
+    return table
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    name = getattr(tokenizer.model, "unk_token", None)
+    return tokenizer.token_to_id(name) if name else None
+
+
+def _without(ids: NDArray[np.int32], lengths: NDArray[np.int64], token: int) -> tuple[Any, Any]:
+    """Leave a token out."""
+    drop = ids == token
+    if not drop.any():
+        return ids, lengths
+    owner = np.repeat(np.arange(len(lengths)), lengths)[drop]
+    return ids[~drop], lengths - np.bincount(owner, minlength=len(lengths))

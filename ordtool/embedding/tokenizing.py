@@ -1,0 +1,93 @@
+"""Texts to token ids, with the number of texts that were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError
+
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids of a window.
+
+    Attributes:
+        ids: A list of ids a text.
+        truncated: How many texts were longer than the limit and were cut.
+    """
+
+    ids: list[list[int]]
+    truncated: int
+
+
+class TextTokenizer:
+    """The model's own tokenizer, special tokens and truncation included.
+
+    Args:
+        folder: The Hugging Face folder.
+        max_length: Tokens a text at most, special tokens counted; None: no limit.
+        lower_case: Put texts in lower case first.
+    """
+
+    def __init__(self, folder: Path, max_length: int | None, *, lower_case: bool = False) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise OrdtoolError(
+                f"{folder}: its tokenizer can't be loaded: {reason}", "is the folder complete?"
+            ) from None
+        self._lower_case = lower_case
+        self.max_length = max_length
+        self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        if self._fast is not None:
+            self._fast.no_padding()
+            self._set_truncation()
+
+    @property
+    def model_max_length(self) -> int | None:
+        """Tokens that the tokenizer says the model takes; None where it doesn't."""
+        limit = int(min(self._tokenizer.model_max_length, _NO_LIMIT))
+        return None if limit >= _NO_LIMIT else limit
+
+    def limit(self, max_length: int | None) -> None:
+        """Set how many tokens of a text are read."""
+        self.max_length = max_length
+        if self._fast is not None:
+            self._set_truncation()
+
+    def _set_truncation(self) -> None:
+        if self.max_length is None:
+            self._fast.no_truncation()
+        else:
+            self._fast.enable_truncation(self.max_length)
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Tokenize a window of texts."""
+        batch = [text.lower() for text in texts] if self._lower_case else list(texts)
+        if self._fast is None:
+            return self._slow(batch)
+        encodings = self._fast.encode_batch_fast(batch)
+        return Tokens([encoding.ids for encoding in encodings], sum(bool(e.overflowing) for e in encodings))
+
+    def _slow(self, texts: list[str]) -> Tokens:
+        ids: list[list[int]] = self._tokenizer(texts, truncation=False).input_ids
+        if self.max_length is None:
+            return Tokens(ids, 0)
+        long = [index for index, text in enumerate(ids) if len(text) > self.max_length]
+        for index in long:
+            ids[index] = self._tokenizer(texts[index], truncation=True, max_length=self.max_length).input_ids
+        return Tokens(ids, len(long))
+
+    def prompt_length(self, prompt: str) -> int:
+        """Count the tokens that a prompt puts before a text, a start token included."""
+        ids = self([prompt]).ids[0]
+        end = {self._tokenizer.sep_token_id, self._tokenizer.eos_token_id}
+        return len(ids) - (1 if ids and ids[-1] in end else 0)
