@@ -126,7 +126,7 @@ class WordLookup:
             found = self.ids.get(self.normalize(word), -1)
             if found < 0:
                 found = next(self.ids[shape] for shape in shape_classes(word) if shape in self.ids)
-            if len(self._cache) < 1_000_000:
+            if len(self._cache) < 200_000:
                 self._cache[word] = found
         return found
 

@@ -1,0 +1,186 @@
+"""Distances from a trained model, without transformers: what parsing runs.
+
+`OnlstmForCausalLM.syntactic_distances` gives the same numbers. Importing transformers takes longer than parsing a thousand
+sentences, and parsing needs a small part of the model: the embedding and the layers up to the one that makes trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from ordtool.errors import OrdtoolError
+from ordtool.parsing.lookup import WordLookup, read_json
+from ordtool.parsing.scan import ordered_scan
+
+WEIGHTS_FILE = "model.safetensors"
+# Steps that are projected at once; a sentence may be much longer, its state is carried.
+_WINDOW = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias: Tensor
+
+
+class DistanceModel:
+    """The part of an ON-LSTM that measures distances.
+
+    Attributes:
+        words: How words are looked up.
+        layers: Number of layers of the whole model.
+        weights: Weight of each layer's standardised distances in the mixture that makes trees.
+        builder: The tree builder that the model's configuration names.
+        matmul_dtype: Element type of matrix products; None: float32.
+        kernel: Of the scan; `auto` takes numba's where it is installed, which is faster and takes seconds to load.
+    """
+
+    def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor], words: WordLookup) -> None:
+        self.words = words
+        self.layers = int(config["num_hidden_layers"])
+        self.weights = parse_weights(config)
+        self.builder = str(config.get("parse_builder", "paper"))
+        self._chunk = int(config["chunk_size"])
+        self._eos = int(config.get("eos_token_id") or 0)
+        self._embedding = tensors["model.embed_tokens.weight"]
+        self._stack = [
+            _Layer(
+                tensors[f"model.layers.{k}.weight_ih"],
+                tensors[f"model.layers.{k}.weight_hh"],
+                tensors[f"model.layers.{k}.bias_ih"] + tensors[f"model.layers.{k}.bias_hh"],
+            )
+            for k in range(self.layers)
+        ]
+        self.matmul_dtype: torch.dtype | None = None
+        self.kernel = "torch"
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, device: torch.device | str = "cpu") -> DistanceModel:
+        """Load a model folder; weights are computed with as float32, whatever they are stored as.
+
+        Raises:
+            OrdtoolError: If the folder holds no ON-LSTM, or its files don't belong together.
+        """
+        folder = Path(folder)
+        config = read_json(folder / "config.json")
+        if config.get("model_type") != "onlstm":
+            raise OrdtoolError(
+                f"{folder}: a model of type {config.get('model_type')!r}, and a parser is an 'onlstm'",
+                "ordtool models list names parsers; ordtool train parser makes one",
+            )
+        words = WordLookup.from_folder(folder)
+        tensors = {name: tensor.to(device, torch.float32) for name, tensor in _read_tensors(folder).items()}
+        try:
+            model = cls(config, tensors, words)
+            model._check()
+        except (KeyError, ValueError) as error:
+            what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            raise OrdtoolError(
+                f"{folder}: the weights don't fit the configuration ({what})",
+                "was the copy or download cut short?",
+            ) from None
+        return model
+
+    def _check(self) -> None:
+        rows = len(self._embedding)
+        if rows != len(self.words.tokens):
+            raise ValueError(f"{rows} embeddings, {len(self.words.tokens)} words")
+        size = self._embedding.shape[1]
+        for k, layer in enumerate(self._stack):
+            gates, hidden = layer.weight_hh.shape
+            if hidden % self._chunk or gates != 4 * hidden + 2 * (hidden // self._chunk):
+                raise ValueError(
+                    f"layer {k + 1} has recurrent weights of shape {tuple(layer.weight_hh.shape)}"
+                )
+            if tuple(layer.weight_ih.shape) != (gates, size):
+                raise ValueError(f"layer {k + 1} has input weights of shape {tuple(layer.weight_ih.shape)}")
+            size = hidden
+
+    @torch.inference_mode()
+    def distances(self, sentences: Sequence[Sequence[int]], depth: int | None = None) -> list[np.ndarray]:
+        """Measure the height of the boundary before each word.
+
+        Every sentence is read as `<eos> words` from a zero state; a longer one than a window goes through it in pieces with
+        carried state, which changes nothing but the memory it takes.
+
+        Args:
+            sentences: Ids of the words of each sentence; of similar lengths, because short ones are padded.
+            depth: Layers to run; None: all. Layers above the ones that make trees need not be.
+
+        Returns:
+            For each sentence 1 - mean(master forget gate), `(depth, words)`, float32.
+
+        Source: Shen et al. 2019, section 5.2.
+        """
+        stack = self._stack[:depth]
+        longest = max(map(len, sentences), default=0)
+        ids = torch.full((longest + 1, len(sentences)), self._eos, dtype=torch.long)
+        for column, sentence in enumerate(sentences):
+            ids[1 : len(sentence) + 1, column] = torch.tensor(sentence, dtype=torch.long)
+        ids = ids.to(self._embedding.device)
+        out = torch.empty(len(stack), *ids.shape)
+        zeros = [self._embedding.new_zeros(len(sentences), layer.weight_hh.shape[1]) for layer in stack]
+        states = [(zero, zero) for zero in zeros]
+        for start in range(0, longest + 1, _WINDOW):
+            hidden = F.embedding(ids[start : start + _WINDOW], self._embedding)
+            for k, layer in enumerate(stack):
+                inputs, (state, cell) = self._project(hidden, layer), states[k]
+                scan = ordered_scan(
+                    inputs,
+                    layer.weight_hh,
+                    state,
+                    cell,
+                    self._chunk,
+                    matmul_dtype=self.matmul_dtype,
+                    kernel=self.kernel,
+                )
+                hidden = scan.hidden_states
+                states[k] = (hidden[-1], scan.cell)
+                out[k, start : start + _WINDOW] = scan.distances
+        table = out[:, 1:].numpy()
+        return [table[:, : len(sentence), column] for column, sentence in enumerate(sentences)]
+
+    def _project(self, hidden: Tensor, layer: _Layer) -> Tensor:
+        if self.matmul_dtype is None:
+            return F.linear(hidden, layer.weight_ih, layer.bias)
+        product = F.linear(hidden.to(self.matmul_dtype), layer.weight_ih.to(self.matmul_dtype))
+        return product.float() + layer.bias
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise OrdtoolError(
+            f"{folder}: no weights in it ({WEIGHTS_FILE})", "was the copy or download cut short?"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise OrdtoolError(
+            f"{path}: damaged weights ({reason})", "was the copy or download cut short?"
+        ) from None
+
+
+def parse_weights(config: dict[str, Any]) -> list[float]:
+    """Give the weight of each layer's distances: `parse_layer_weights`, or 1 for `parse_layer` and 0 for the others."""
+    layers = int(config["num_hidden_layers"])
+    if config.get("parse_layer_weights") is not None:
+        weights = [float(weight) for weight in config["parse_layer_weights"]]
+        if len(weights) != layers:
+            raise ValueError(f"parse_layer_weights has {len(weights)} numbers for {layers} layers")
+        return weights
+    chosen = min(int(config.get("parse_layer", 2)), layers)
+    return [float(k + 1 == chosen) for k in range(layers)]

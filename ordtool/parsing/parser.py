@@ -1,0 +1,355 @@
+"""Text to trees: the engine of `ordtool parse`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ordtool.errors import UsageError, close_match_hint
+from ordtool.parsing.chart import CHART_LIMIT, chart_spans, margin_scores, vote_scores
+from ordtool.parsing.constituents import attach_punctuation, write_brackets
+from ordtool.parsing.tree import BUILDERS, Span, build_spans, mix_distances
+from ordtool.parsing.words import TOKEN_KINDS, Token, is_punctuation, tokenize, whitespace_tokens
+from ordtool.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from ordtool.parsing.inference import DistanceModel
+
+# Sentences read ahead to be sorted by length: few at first, so that the first tree comes soon.
+_FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
+# Words of a window, at most: what bounds memory when sentences are long.
+_WINDOW_WORDS = 1 << 18
+# Padded words of a batch, at most.
+_BATCH_WORDS = 1 << 13
+_NUMBA_FROM = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ParseConfig:
+    """How to parse.
+
+    Attributes:
+        models: Model folders or names; several vote.
+        layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own.
+        builder: `paper`, `unbiased` or `chart`; None: each model's own. With several models, `chart` adds up their span
+            scores, and the others build a tree a model and let the trees vote.
+        tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
+        batch_size: Sentences a batch, at most.
+        device: As in `ordtool.runtime.resolve_device`.
+        dtype: Of matrix products, as in `ordtool.runtime.resolve_dtype`.
+    """
+
+    models: tuple[str, ...] = ("english",)
+    layer: str | None = None
+    builder: str | None = None
+    tokens: str | None = None
+    batch_size: int = 128
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence to parse.
+
+    Attributes:
+        text: The text.
+        tokens: Its tokens where they are known already; None: they are found.
+        punctuation: Whether each known token is punctuation; None: judged by their surface.
+        tags: Part-of-speech tags of known tokens.
+        data: Keys to pass through to the output.
+        where: `file:line`, for messages.
+    """
+
+    text: str
+    tokens: tuple[Token, ...] | None = None
+    punctuation: tuple[bool, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    data: dict[str, Any] | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Parse:
+    """A sentence with its tree.
+
+    Attributes:
+        text: The text as it was given.
+        tokens: Its tokens, surfaces unchanged.
+        offsets: Where each token stands in the text, in characters, half-open.
+        distances: Height of the boundary before each token, from 0 to about 1; 0 for punctuation, which the model
+            doesn't read.
+        spans: Constituents wider than one token, half-open, in pre-order.
+        tags: Part-of-speech tags, where the input had them.
+        data: Keys that are passed through.
+        where: `file:line`.
+    """
+
+    text: str
+    tokens: list[str]
+    offsets: list[Span]
+    distances: list[float]
+    spans: list[Span]
+    tags: tuple[str, ...] | None = None
+    data: dict[str, Any] | None = None
+    where: str = ""
+
+    @cached_property
+    def tree(self) -> str:
+        """The tree as brackets without labels: `((The cat) (sat down) .)`."""
+        return write_brackets(self.tokens, self.spans)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the fields of the JSON output after the keys that are passed through."""
+        fields = {
+            "text": self.text,
+            "tokens": self.tokens,
+            "offsets": self.offsets,
+            "distances": self.distances,
+            "spans": self.spans,
+            "tree": self.tree,
+        }
+        return {**(self.data or {}), **fields}
+
+
+def parse(
+    sentences: Iterable[str | Sentence],
+    config: ParseConfig | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Iterator[Parse]:
+    """Parses sentences.
+
+    >>> [result.tree for result in parse(["The cat sat on the mat."])]  # doctest: +SKIP
+    ['((The cat) (sat (on (the mat))) .)']
+
+    Args:
+        sentences: Texts or sentences, of any number: they are read in windows and held no longer than needed.
+        config: How to parse.
+        progress: Told how many sentences are done, and warned of sentences too long for the chart.
+        options: Fields of `ParseConfig`, instead of one.
+
+    Yields:
+        A result for each sentence, in order; one without words has an empty tree.
+
+    Raises:
+        OrdtoolError: If a model can't be loaded.
+        UsageError: For an unknown builder, layer or kind of tokens, or models that don't go together.
+    """
+    parser = Parser(config or ParseConfig(**options), progress)
+    return parser.parse(sentences)
+
+
+class Parser:
+    """Models that are loaded once and parse many streams.
+
+    Args:
+        config: How to parse.
+        progress: Told where a model comes from, if it must be fetched, and of the sentences that are done.
+    """
+
+    def __init__(self, config: ParseConfig | None = None, progress: Progress = SILENT) -> None:
+        self.config = config or ParseConfig()
+        self._progress = progress
+        self._check()
+        self._models = _load_models(self.config, progress)
+        self._weights = [_layer_weights(self.config.layer, model) for model in self._models]
+        first = self._models[0].words
+        for name, model in zip(self.config.models, self._models, strict=True):
+            if (model.words.token_kind, model.words.drop_punctuation) != (
+                first.token_kind,
+                first.drop_punctuation,
+            ):
+                raise UsageError(
+                    f"{name} reads other tokens than {self.config.models[0]}, so they can't vote",
+                    "take models that were trained with the same --tokens and --punctuation",
+                )
+        self._kind = self.config.tokens or first.token_kind
+        self._warned = False
+
+    def _check(self) -> None:
+        config = self.config
+        if not config.models:
+            raise UsageError("no model was named")
+        if config.builder is not None and config.builder not in BUILDERS:
+            raise UsageError(
+                f"unknown builder {config.builder!r}", close_match_hint(config.builder, BUILDERS)
+            )
+        kinds = (*TOKEN_KINDS, "whitespace")
+        if config.tokens is not None and config.tokens not in kinds:
+            raise UsageError(f"unknown tokens {config.tokens!r}", close_match_hint(config.tokens, kinds))
+
+    def parse(self, sentences: Iterable[str | Sentence]) -> Iterator[Parse]:
+        """Parses a stream; see `parse`."""
+        stream = (self._prepare(sentence) for sentence in sentences)
+        done = 0
+        for window in _windows(stream):
+            if done >= _NUMBA_FROM:
+                for model in self._models:
+                    model.kernel = "auto"
+            yield from self._parse_window(window)
+            done += len(window)
+            self._progress.advance(len(window))
+
+    def _prepare(self, sentence: str | Sentence) -> _Job:
+        if isinstance(sentence, str):
+            sentence = Sentence(sentence)
+        tokens = sentence.tokens
+        if tokens is None:
+            found = whitespace_tokens(sentence.text) if self._kind == "whitespace" else None
+            tokens = tuple(found if found is not None else tokenize(sentence.text, self._kind))  # type: ignore[arg-type]
+        if not self._models[0].words.drop_punctuation:
+            marks = [False] * len(tokens)
+        elif sentence.punctuation is not None:
+            marks = list(sentence.punctuation)
+        else:
+            marks = [is_punctuation(token) for token in tokens]
+        words = [token.text for token, mark in zip(tokens, marks, strict=True) if not mark]
+        return _Job(sentence, tokens, marks, words)
+
+    def _parse_window(self, window: list[_Job]) -> Iterator[Parse]:
+        """Measures a window in batches of like lengths, and yields its results in order."""
+        heights: list[list[np.ndarray]] = [[] for _ in window]
+        ids = [model.words.encode_words(job.words for job in window) for model in self._models]
+        order = sorted(range(len(window)), key=lambda place: len(window[place].words))
+        for batch in _batches(order, [len(job.words) for job in window], self.config.batch_size):
+            for model, weights, table in zip(self._models, self._weights, ids, strict=True):
+                depth = max(k + 1 for k, weight in enumerate(weights) if weight)
+                measured = model.distances([table[place] for place in batch], depth)
+                for place, layers in zip(batch, measured, strict=True):
+                    heights[place].append(mix_distances(layers, weights[:depth]))
+        for job, mixtures in zip(window, heights, strict=True):
+            yield self._result(job, mixtures)
+
+    def _result(self, job: _Job, mixtures: list[np.ndarray]) -> Parse:
+        sentence, tokens = job.sentence, [token.text for token in job.tokens]
+        distances = [0.0] * len(tokens)
+        spans: list[Span] = []
+        if job.words:
+            mixed = (
+                mixtures[0]
+                if len(mixtures) == 1
+                else mix_distances(np.stack(mixtures), [1.0] * len(mixtures))
+            )
+            rounded = iter(np.round(mixed.astype(np.float64), 6).tolist())
+            distances = [0.0 if mark else next(rounded) for mark in job.marks]
+            spans = self._build(mixtures, mixed, job)
+        return Parse(
+            text=sentence.text,
+            tokens=tokens,
+            offsets=[(token.start, token.end) for token in job.tokens],
+            distances=distances,
+            spans=attach_punctuation(spans, tokens, job.marks),
+            tags=sentence.tags,
+            data=sentence.data,
+            where=sentence.where,
+        )
+
+    def _build(self, mixtures: list[np.ndarray], mixed: np.ndarray, job: _Job) -> list[Span]:
+        builders = [self.config.builder or model.builder for model in self._models]
+        if len(mixtures) == 1 and (builders[0] != "chart" or len(mixed) <= CHART_LIMIT):
+            return build_spans(mixed, builders[0])
+        if len(mixed) > CHART_LIMIT:
+            self._warn_of_length(job)
+            return build_spans(mixed, builders[0] if builders[0] != "chart" else "unbiased")
+        if set(builders) == {"chart"}:
+            return chart_spans(sum((margin_scores(heights) for heights in mixtures), np.zeros(())))
+        trees = [build_spans(heights, builder) for heights, builder in zip(mixtures, builders, strict=True)]
+        return chart_spans(vote_scores(trees, len(mixed)))
+
+    def _warn_of_length(self, job: _Job) -> None:
+        if not self._warned:
+            place = f"{job.sentence.where}: " if job.sentence.where else ""
+            self._progress.warn(
+                f"{place}a sentence of {len(job.words):,} words is too long for the chart ({CHART_LIMIT:,} at most);"
+                " such sentences get the tree of the mean distances"
+            )
+        self._warned = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A sentence on its way: its tokens, which of them are punctuation, and the words that the model reads."""
+
+    sentence: Sentence
+    tokens: tuple[Token, ...]
+    marks: list[bool]
+    words: list[str]
+
+
+def _windows(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
+    """Groups jobs into windows of growing size, closed early when they hold many words."""
+    size = _FIRST_WINDOW
+    window: list[_Job] = []
+    words = 0
+    for job in jobs:
+        window.append(job)
+        words += len(job.tokens)
+        if len(window) >= size or words >= _WINDOW_WORDS:
+            yield window
+            window, words, size = [], 0, min(size * 2, _LARGEST_WINDOW)
+    if window:
+        yield window
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Cuts sentences sorted by length into batches; those without words are left out."""
+    rest = iter([place for place in order if lengths[place]])
+    batch = list(islice(rest, 1))
+    for place in rest:
+        if len(batch) >= size or (len(batch) + 1) * lengths[place] > _BATCH_WORDS:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _load_models(config: ParseConfig, progress: Progress) -> list[DistanceModel]:
+    from ordtool.models.catalog import resolve_model
+
+    folders = [resolve_model(name, progress, kind="parser") for name in config.models]
+    import torch
+
+    from ordtool.parsing.inference import DistanceModel
+    from ordtool.runtime import resolve_device, resolve_dtype
+
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    models = []
+    for folder in folders:
+        model = DistanceModel.from_folder(folder, device)
+        model.matmul_dtype = None if dtype == torch.float32 else dtype
+        models.append(model)
+    return models
+
+
+_LAYER = re.compile(r"(\d+)(?::(-?\d*\.?\d+))?")
+
+
+def _layer_weights(layer: str | None, model: DistanceModel) -> list[float]:
+    """Reads `2`, `2,3` or `2:0.25,3:0.75` into a weight a layer."""
+    if layer is None:
+        return model.weights
+    weights = [0.0] * model.layers
+    for part in layer.split(","):
+        found = _LAYER.fullmatch(part.strip())
+        if found is None:
+            raise UsageError(f"--layer {layer!r} is no layer", "for example 2, or 2,3, or 2:0.25,3:0.75")
+        number = int(found[1])
+        if not 1 <= number <= model.layers:
+            raise UsageError(f"there is no layer {number}: the model has layers 1 to {model.layers}")
+        weights[number - 1] = float(found[2] or 1.0)
+    if not any(weights):
+        raise UsageError(f"--layer {layer!r} gives no layer any weight")
+    return weights
+
+
+__all__ = ["Parse", "ParseConfig", "Parser", "Sentence", "parse"]
