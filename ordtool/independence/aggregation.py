@@ -101,6 +101,9 @@ def aggregated_test(
     extremes = tails.min(axis=0)
     # Statistics that differ by rounding have tails that differ by as little.
     p_value = float((extremes <= extremes[0] * (1 + 10 * sample.tie)).mean())
-    best = int(np.argmin(tails[:, 0]))
+    # Of tails too small for a float, the highest statistic in units of its spread.
+    spread = sample.values.std(axis=1)
+    heights = np.divide(sample.values[:, 0], spread, out=np.zeros(len(pairs)), where=spread > 0)
+    best = int(np.lexsort((-heights, tails[:, 0]))[0])
     singles = sample.p_values().reshape(len(left), len(right))
     return AggregatedTest(p_value, divmod(best, len(right)), singles)

@@ -30,7 +30,7 @@ def median_distance(rows: NDArray[Any], metric: Metric = "euclidean") -> float:
     Returns:
         The distance; 0 if all rows are the same.
     """
-    distances = pair_distances(_representatives(rows), metric)
+    distances = pair_distances(_representatives(rows).astype(np.float64), metric)
     median = _median(distances)
     if median == 0 and distances.any():
         median = _median(distances[distances > 0])
@@ -42,18 +42,18 @@ def _median(distances: NDArray[Any]) -> float:
     return float(np.partition(distances, middle)[middle].mean(dtype=np.float64))
 
 
-def pair_distances(rows: NDArray[Any], metric: Metric = "euclidean") -> NDArray[Any]:
+def pair_distances(rows: NDArray[np.float64], metric: Metric = "euclidean") -> NDArray[np.float64]:
     """Give the distances of all pairs of rows, shape `(rows * (rows - 1) / 2,)`."""
     if metric == "cityblock":
         from scipy.spatial.distance import pdist
 
-        return np.asarray(pdist(rows.astype(np.float64), "cityblock"))
+        return np.asarray(pdist(rows, "cityblock"))
     squares = np.einsum("ij,ij->i", rows, rows)
     squared = squares[:, None] + squares
     squared -= 2 * (rows @ rows.T)
     upper = np.concatenate([squared[i, i + 1 :] for i in range(len(rows))])
     # Repeated rows leave a rounding error where the distance is 0, which labels and bags of words rely on.
-    upper[upper < 16 * np.finfo(rows.dtype).eps * squares.max()] = 0
+    upper[upper < 16 * np.finfo(np.float64).eps * squares.max()] = 0
     return np.asarray(np.sqrt(upper, out=upper))
 
 

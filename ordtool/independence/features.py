@@ -44,13 +44,9 @@ def random_features(
     """
     if name not in WITH_BANDWIDTH:
         raise UsageError(
-            f"the {name} kernel has no random features",
-            "it is an inner product already, and exact in O(n d^2)" if name != "precomputed" else None,
+            f"the {name} kernel has no random features", "it is an inner product already, exact in O(n d^2)"
         )
-    if not 2 <= count <= MAX_FEATURES:
-        raise OrdtoolError(
-            f"{count} random features are not possible", f"give a number from 2 to {MAX_FEATURES}"
-        )
+    check_feature_count(count)
     centred, unit = standardised(rows)
     half = -(-count // 2)
     if unit == 0:
@@ -75,3 +71,11 @@ def _features(rows: Array, frequencies: NDArray[np.float64]) -> Array:
     features *= 1 / np.sqrt(half)
     features -= features.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     return features
+
+
+def check_feature_count(count: int) -> None:
+    """Raise an OrdtoolError for a number of features that can't be."""
+    if not 2 <= count <= MAX_FEATURES:
+        raise OrdtoolError(
+            f"{count} random features are not possible", f"give a number from 2 to {MAX_FEATURES}"
+        )

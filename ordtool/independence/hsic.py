@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.independence.aggregation import GRID, aggregated_test
-from ordtool.independence.features import random_features
+from ordtool.independence.features import check_feature_count, random_features
 from ordtool.independence.gamma import Shape, null_moments
-from ordtool.independence.kernels import WITH_BANDWIDTH, Kernel, PrecomputedKernel, fit_kernel
+from ordtool.independence.kernels import KERNELS, WITH_BANDWIDTH, Kernel, PrecomputedKernel, fit_kernel
 from ordtool.independence.moments import PairSums, pair_sums
 from ordtool.independence.normalized import normalized_matrix
-from ordtool.independence.permutation import null_sample
+from ordtool.independence.permutation import check_permutations, check_scheme, null_sample
 from ordtool.independence.rows import check_aligned, check_rows
 from ordtool.independence.subsampling import subsampled_hsic
 from ordtool.progress import SILENT, Progress
@@ -32,6 +32,7 @@ Pair = tuple[int, int]
 
 ESTIMATORS = ("unbiased", "biased", "normalized")
 TESTS = ("permutation", "gamma", "block", "aggregated", "none")
+DRAWN = ("permutation", "aggregated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,22 @@ class HsicConfig:
 
         Raises:
             UsageError: For unknown names and options that contradict each other.
+            OrdtoolError: For numbers that are not possible.
         """
         for value, choices, what in (
+            (self.kernels()[0], KERNELS, "kernel"),
+            (self.kernels()[1], KERNELS, "kernel"),
             (self.estimator, ESTIMATORS, "estimator"),
             (self.test, TESTS, "test"),
             (self.dtype, ("auto", "float32", "float64"), "dtype"),
         ):
             if value not in choices:
                 raise UsageError(f"unknown {what} {value!r}", close_match_hint(value, choices))
+        check_scheme(self.scheme)
+        if self.test in DRAWN:
+            check_permutations(self.permutations)
+        if self.random_features is not None:
+            check_feature_count(self.random_features)
         if self.test == "block" and self.estimator != "unbiased":
             raise UsageError(
                 f"the block test takes the unbiased estimator, not the {self.estimator} one",
@@ -258,7 +267,6 @@ class _Answer:
 
 def _result(config: HsicConfig, x: str, y: str, rows: int, answer: _Answer, seconds: float) -> HsicResult:
     kernels = config.kernels()
-    draws = config.test in ("permutation", "aggregated")
     return HsicResult(
         x=x,
         y=y,
@@ -271,7 +279,7 @@ def _result(config: HsicConfig, x: str, y: str, rows: int, answer: _Answer, seco
         cka=answer.cka,
         test=config.test,
         p_value=answer.p_value,
-        permutations=config.permutations if draws else None,
+        permutations=config.permutations if config.test in DRAWN else None,
         seed=config.seed,
         seconds=round(seconds, 6),
         interval=answer.interval,

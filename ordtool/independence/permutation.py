@@ -99,12 +99,8 @@ def null_sample(
         UsageError: For an unknown scheme.
         OrdtoolError: If the number of permutations is not possible.
     """
-    if scheme not in SCHEMES:
-        raise UsageError(f"unknown scheme {scheme!r}", close_match_hint(scheme, SCHEMES))
-    if not 1 <= permutations <= MAX_PERMUTATIONS:
-        raise OrdtoolError(
-            f"{permutations} permutations are not possible", f"give a number from 1 to {MAX_PERMUTATIONS}"
-        )
+    check_scheme(scheme)
+    check_permutations(permutations)
     if scheme == "auto":
         scheme = "cyclic" if sums.rows >= FEW_ROWS else "independent"
     rng = np.random.default_rng([seed, 0x48534943])
@@ -115,3 +111,17 @@ def null_sample(
             values[row] = 0
     dtype = np.result_type(*(kernel.dtype for kernel in kernels))
     return NullSample(values, _TIE.get(np.dtype(dtype), 1e-5), scheme)
+
+
+def check_scheme(scheme: str) -> None:
+    """Raise a UsageError for an unknown scheme."""
+    if scheme not in SCHEMES:
+        raise UsageError(f"unknown scheme {scheme!r}", close_match_hint(scheme, SCHEMES))
+
+
+def check_permutations(permutations: int) -> None:
+    """Raise an OrdtoolError for a number of permutations that can't be drawn."""
+    if not 1 <= permutations <= MAX_PERMUTATIONS:
+        raise OrdtoolError(
+            f"{permutations} permutations are not possible", f"give a number from 1 to {MAX_PERMUTATIONS}"
+        )

@@ -1,0 +1,110 @@
+"""Vectors, labels and texts for commands that take any of them; texts are embedded here, where two subjects meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ordtool.independence.reading import Variable
+    from ordtool.progress import Progress
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How inputs are read.
+
+    Attributes:
+        label_field: The key of a JSONL file's labels.
+        text_field: The key of its texts.
+        id_field: The key of its ids.
+        embed: The model that turns texts into vectors.
+        device: Where it runs.
+        threads: CPU threads it may use.
+    """
+
+    label_field: str | None = None
+    text_field: str = "text"
+    id_field: str = "id"
+    embed: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+
+def expand(inputs: list[str]) -> list[list[str]]:
+    """Turn each input into a list of files: its layers if it is a folder, else itself."""
+    from ordtool.independence.reading import layer_files
+
+    return [layer_files(path) if Path(path).is_dir() else [path] for path in inputs]
+
+
+def read_variables(paths: list[str], reading: Reading, progress: Progress) -> list[Variable]:
+    """Read the files, each once, and embed those that hold texts.
+
+    With a label field the last JSONL file is read as labels; a single input is both sides.
+
+    Raises:
+        OrdtoolError: For anything that isn't as it should be, naming the file and line.
+    """
+    from ordtool.errors import OrdtoolError, UsageError
+    from ordtool.independence.reading import check_ids, read_variable
+    from ordtool.io.text import has_jsonl_suffix
+
+    jsonl = [index for index, path in enumerate(paths) if has_jsonl_suffix(path)]
+    if reading.label_field is not None and not jsonl:
+        raise UsageError("--label-field needs a .jsonl file", "integers in an .npy are labels without it")
+    labelled = jsonl[-1] if reading.label_field is not None else None
+    if labelled == 0 and len(paths) == 1:
+        paths, labelled = [paths[0], paths[0]], 1
+    cache: dict[tuple[str, bool], Variable] = {}
+    variables = []
+    for index, path in enumerate(paths):
+        key = (path, index == labelled)
+        if key not in cache:
+            found = read_variable(
+                path,
+                label_field=reading.label_field if index == labelled else None,
+                text_field=reading.text_field,
+                id_field=reading.id_field,
+            )
+            cache[key] = replace(found, name=f"{found.name}:{reading.label_field}") if key[1] else found
+        variables.append(cache[key])
+    check_ids(variables)
+    if len({len(variable) for variable in variables}) == 1:
+        return [_embedded(variable, reading, progress) for variable in variables]
+    first = variables[0]
+    other = next(variable for variable in variables if len(variable) != len(first))
+    raise OrdtoolError(
+        f"{first.name} has {len(first)} rows and {other.name} has {len(other)}",
+        "row i of every file must belong to the same item",
+    )
+
+
+def _embedded(variable: Variable, reading: Reading, progress: Progress) -> Variable:
+    from ordtool.errors import OrdtoolError
+
+    if variable.texts is None:
+        return variable
+    if reading.embed is None:
+        raise OrdtoolError(
+            f"{variable.name}: holds texts, and vectors are needed",
+            "--embed MODEL embeds them: --embed minilm, for example",
+        )
+    rows = embed_texts(variable.texts, reading.embed, reading.device, reading.threads, progress)
+    return replace(variable, rows=rows)
+
+
+def embed_texts(
+    texts: list[str], model: str, device: str, threads: int | None, progress: Progress
+) -> np.ndarray:
+    """Embed texts with a model as its own folder wants it, `(texts, dim)`."""
+    from ordtool.embedding.encoder import EncoderConfig, encode, load_encoder
+
+    encoder = load_encoder(EncoderConfig(model=model, device=device, threads=threads), progress)
+    for note in encoder.notes:
+        progress.note(f"{model}: {note}")
+    progress.note(f"embedding {len(texts)} texts with {model} ({encoder.description})")
+    return encode(encoder, texts)

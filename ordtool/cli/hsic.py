@@ -1,0 +1,328 @@
+"""`ordtool hsic`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ordtool.cli.options import OUT, RUN, Device, Force, Json, Output, Quiet, Seed, Threads
+
+if TYPE_CHECKING:
+    from ordtool.independence.hsic import HsicConfig, HsicResult
+    from ordtool.independence.reading import Variable
+    from ordtool.progress import Progress
+
+MEASURE = "What is measured"
+TEST = "How chance is ruled out"
+READ = "What is read"
+MANY_ROWS = 20_000
+
+
+def hsic(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="X Y...", help="NPY, JSONL or text files, or folders of layers (NPY)."),
+    ],
+    kernel: Annotated[
+        str,
+        typer.Option(
+            "--kernel",
+            help="gaussian, linear, laplacian or cosine; `gaussian,linear` for left and right.",
+            rich_help_panel=MEASURE,
+            autocompletion=lambda: ["gaussian", "linear", "laplacian", "cosine"],
+        ),
+    ] = "gaussian",
+    bandwidth: Annotated[
+        str | None,
+        typer.Option(
+            "--bandwidth",
+            metavar="SIGMA",
+            help="In the units of the vectors; `1.5,median` for left and right.  [default: median heuristic]",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            "--estimator",
+            help="unbiased, biased, or normalized (nHSIC).",
+            rich_help_panel=MEASURE,
+            autocompletion=lambda: ["unbiased", "biased", "normalized"],
+        ),
+    ] = "unbiased",
+    cka: Annotated[
+        bool, typer.Option("--cka", help="Show CKA in the table and the plot.", rich_help_panel=MEASURE)
+    ] = False,
+    random_features: Annotated[
+        int | None,
+        typer.Option(
+            "--random-features",
+            metavar="D",
+            help="Approximate the kernels by D random Fourier features.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    test: Annotated[
+        str,
+        typer.Option(
+            "--test",
+            help="permutation, gamma, aggregated (many bandwidths), block (an interval too), or none.",
+            rich_help_panel=TEST,
+            autocompletion=lambda: ["permutation", "gamma", "aggregated", "block", "none"],
+        ),
+    ] = "permutation",
+    permutations: Annotated[
+        int, typer.Option("--permutations", help="How many are drawn.", rich_help_panel=TEST)
+    ] = 1000,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            "--scheme",
+            help="How: cyclic (thousands at once), independent, or auto.",
+            rich_help_panel=TEST,
+            autocompletion=lambda: ["auto", "cyclic", "independent"],
+        ),
+    ] = "auto",
+    grid: Annotated[
+        str,
+        typer.Option(
+            "--grid",
+            help="Multiples of the median that the aggregated test looks at.",
+            rich_help_panel=TEST,
+        ),
+    ] = "0.25,0.5,1,2,4",
+    group_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--group-rows",
+            help="Rows a group of the block test.  [default: the root of their number]",
+            rich_help_panel=TEST,
+        ),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="Of the block test's interval.", rich_help_panel=TEST)
+    ] = 0.95,
+    label_field: Annotated[
+        str | None,
+        typer.Option(
+            "--label-field",
+            metavar="KEY",
+            help="Take this key of the last JSONL file as class labels.",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    embed: Annotated[
+        str | None,
+        typer.Option("--embed", metavar="MODEL", help="Embed texts with this model.", rich_help_panel=READ),
+    ] = None,
+    field: Annotated[
+        str, typer.Option("--field", help="The key of a JSONL file's texts.", rich_help_panel=READ)
+    ] = "text",
+    id_field: Annotated[
+        str,
+        typer.Option(
+            "--id-field",
+            help="The key of its ids, which must agree where files have them.",
+            rich_help_panel=READ,
+        ),
+    ] = "id",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw a heat-map: .png, .svg or .pdf.", rich_help_panel=OUT
+        ),
+    ] = None,
+    output: Output = None,
+    json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="float32, float64, or auto: as the vectors are.",
+            rich_help_panel=RUN,
+            autocompletion=lambda: ["auto", "float32", "float64"],
+        ),
+    ] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Measure and test whether two sets of vectors depend on each other: HSIC, CKA, a p-value.
+
+    Row i of each file belongs to the same item. Several files are compared pairwise; a folder stands for its layers,
+    and two folders give a matrix. A terminal gets a table, a pipe or `-o` a JSON object a pair.
+
+    Examples:
+    `ordtool hsic x.npy y.npy` ·
+    `ordtool hsic v.npy labels.jsonl --label-field label` ·
+    `ordtool hsic bert/ gpt/ --cka --kernel linear --test none --plot cka.png`
+    """
+    from ordtool.console import RichProgress, stdout_is_terminal
+    from ordtool.independence.alignment import check_plot
+    from ordtool.independence.hsic import HsicConfig, compare
+    from ordtool.io.atomic import atomic_output, check_output
+
+    config = HsicConfig(
+        kernel=_one_or_two(kernel),
+        bandwidth=_bandwidths(bandwidth),
+        estimator=estimator,
+        test=test,
+        permutations=permutations,
+        scheme=scheme,
+        grid=_numbers(grid, "--grid"),
+        random_features=random_features,
+        group_rows=group_rows,
+        confidence=confidence,
+        seed=seed,
+        dtype=precision,
+        threads=threads,
+    )
+    config.check()
+    plot_format = check_plot(plot) if plot is not None else None
+    for path in (output, plot):
+        check_output(path, force=force)
+    progress = RichProgress(quiet)
+    variables, pairs = _inputs(inputs, label_field, field, id_field, embed, device, threads, progress)
+    _advise(config, variables, progress)
+    arrays = [(variable.name, variable.rows) for variable in variables if variable.rows is not None]
+    results = compare(arrays, pairs, config, progress=progress)
+    if stdout_is_terminal() and output is None and not json:
+        _show(results, cka)
+    else:
+        from ordtool.io.jsonl import dumps
+
+        with atomic_output(output, force=force) as file:
+            file.writelines(dumps(result.record()).encode("utf-8") + b"\n" for result in results)
+    if plot is not None and plot_format is not None:
+        from ordtool.independence.alignment import plot_matrix, to_matrix
+
+        matrix = to_matrix(results, "cka" if cka else "statistic")
+        with atomic_output(plot, force=force) as file:
+            plot_matrix(matrix, file, plot_format, title=_title(config, results[0].n))
+
+
+def _inputs(
+    inputs: list[str],
+    label_field: str | None,
+    text_field: str,
+    id_field: str,
+    embed: str | None,
+    device: str,
+    threads: int | None,
+    progress: Progress,
+) -> tuple[list[Variable], list[tuple[int, int]]]:
+    """Read the variables and say which to compare: all pairs, or left against right where two inputs have layers."""
+    from ordtool.cli._variables import Reading, expand, read_variables
+    from ordtool.errors import UsageError
+
+    if inputs.count("-") > 1:
+        raise UsageError("stdin can be one input only")
+    groups = expand(inputs)
+    reading = Reading(label_field, text_field, id_field, embed, device, threads)
+    variables = read_variables([path for group in groups for path in group], reading, progress)
+    if len(variables) < 2:
+        raise UsageError(
+            f"{inputs[0]} is one variable, and two are compared",
+            "give two files, a folder of layers, or a JSONL file with --label-field",
+        )
+    if len(groups) == 2 and len(variables) > 2:
+        left = len(groups[0])
+        return variables, [(i, j) for i in range(left) for j in range(left, len(variables))]
+    return variables, [(i, j) for i in range(len(variables)) for j in range(i + 1, len(variables))]
+
+
+def _one_or_two(kernel: str) -> str | tuple[str, str]:
+    from ordtool.errors import UsageError
+
+    names = [name.strip() for name in kernel.split(",")]
+    if len(names) > 2:
+        raise UsageError(f"--kernel {kernel}: one kernel, or two for left and right")
+    return (names[0], names[1]) if len(names) == 2 else names[0]
+
+
+def _bandwidths(text: str | None) -> float | tuple[float | None, float | None] | None:
+    from ordtool.errors import OrdtoolError, UsageError
+
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 2:
+        raise UsageError(f"--bandwidth {text}: one number, or two for left and right")
+    try:
+        values = [None if part == "median" else float(part) for part in parts]
+    except ValueError:
+        raise UsageError(f"--bandwidth {text}: not a number", "a number, or `median`") from None
+    for value in values:
+        if value is not None and not 0 < value < float("inf"):
+            raise OrdtoolError(f"bandwidth {value:g} is not possible", "a bandwidth is a positive number")
+    return (values[0], values[1]) if len(values) == 2 else values[0]
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    from ordtool.errors import UsageError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text}: numbers with commas are expected", "0.25,0.5,1,2,4") from None
+
+
+def _advise(config: HsicConfig, variables: list[Variable], progress: Progress) -> None:
+    """Offer what is faster where the exact answer takes a while; never take it."""
+    rows = len(variables[0])
+    if rows > MANY_ROWS and config.random_features is None and config.test in ("permutation", "aggregated"):
+        progress.note(
+            f"{rows} rows: an exact test over all pairs takes a while; "
+            "--test gamma is exact in the statistic and faster, --random-features 200 approximates"
+        )
+
+
+def _title(config: HsicConfig, rows: int) -> str:
+    kernels = config.kernels()
+    name = kernels[0] if kernels[0] == kernels[1] else ", ".join(kernels)
+    return f"{name} kernel, {config.estimator}, n = {rows:,}"
+
+
+def _show(results: list[HsicResult], cka: bool) -> None:
+    """Show results to a person: one pair in full, several as a table."""
+    from ordtool.console import print_table
+
+    if len(results) == 1:
+        rows = [(key.replace("_", " "), _cell(value)) for key, value in results[0].record().items()]
+        print_table(None, ["", "HSIC"], rows, to_stderr=False)
+        return
+    from ordtool.independence.alignment import short_names, to_matrix
+
+    matrix = to_matrix(results, "cka" if cka else "statistic")
+    left, names = short_names(matrix.rows)
+    right, columns = short_names(matrix.columns)
+    cells = [
+        [name, *(_matrix_cell(value, p) for value, p in zip(values, ps, strict=True))]
+        for name, values, ps in zip(names, matrix.cells.tolist(), matrix.p_values.tolist(), strict=True)
+    ]
+    what = "CKA" if cka else "HSIC"
+    between = f"{left or 'left'} (down) and {right or 'right'} (across)" if left != right else left
+    p = "" if results[0].p_value is None else ", p below 0.05 *, 0.01 **, 0.001 ***"
+    print_table(
+        f"{what} {between}, n = {results[0].n:,}{p}".replace("  ", " "),
+        ["", *columns],
+        cells,
+        to_stderr=False,
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _matrix_cell(value: float, p_value: float) -> str:
+    if value != value:
+        return "-"
+    stars = sum(p_value <= limit for limit in (0.05, 0.01, 0.001)) if p_value == p_value else 0
+    return (f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.1e}") + "*" * stars

@@ -1,0 +1,190 @@
+r"""Alignment of representations: CKA of two sets of vectors, and of every layer with every other.
+
+$$\mathrm{CKA} = \frac{\mathrm{HSIC}(K, L)}{\sqrt{\mathrm{HSIC}(K, K) \, \mathrm{HSIC}(L, L)}}$$
+
+(Kornblith et al. 2019), with the biased estimator as they have it, or with the unbiased one ("debiased" CKA),
+which is 0 on average for independent data, while the biased form tends to 1 as the dimension outgrows the
+number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.independence.hsic import HsicResult, hsic
+from ordtool.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+_MAX_ANNOTATED = 16
+
+
+def cka(
+    x: Array,
+    y: Array,
+    *,
+    kernel: str | tuple[str, str] = "linear",
+    debiased: bool = True,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> float | None:
+    """Give the centred kernel alignment of two sets of vectors over the same items.
+
+    Args:
+        x: `(rows, dim)`.
+        y: `(rows, other dim)`.
+        kernel: `linear` ignores rotations and a common scale; a gaussian one sees neighbourhoods.
+        debiased: Use the unbiased estimator of HSIC.
+        progress: Told of the work.
+        **options: Other fields of `HsicConfig`.
+
+    Returns:
+        1 for vectors that differ by a rotation and a scale; None where one of them is constant.
+
+    Raises:
+        OrdtoolError: As `hsic`.
+    """
+    options |= {"estimator": "unbiased" if debiased else "biased", "test": "none", "kernel": kernel}
+    return hsic(x, y, progress=progress, **options).cka
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Results of several variables against several, as a table.
+
+    Attributes:
+        rows: Names of the left variables.
+        columns: Names of the right ones.
+        value: What is shown: `cka` or `statistic`.
+        cells: `(rows, columns)`; NaN where nothing was compared or the value is undefined.
+        p_values: The same shape; NaN where there is none.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    value: str
+    cells: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+
+
+def to_matrix(results: Sequence[HsicResult], value: str = "cka") -> Matrix:
+    """Arrange results in a matrix: square and symmetric if they are pairs within one list of variables.
+
+    Args:
+        results: As `compare` gives them.
+        value: `cka` or `statistic`.
+    """
+    rows = list(dict.fromkeys(result.x for result in results))
+    columns = list(dict.fromkeys(result.y for result in results))
+    square = len(results) < len(rows) * len(columns)
+    if square:
+        rows = columns = list(dict.fromkeys([*rows, *columns]))
+    cells = np.full((len(rows), len(columns)), np.nan)
+    p_values = np.full(cells.shape, np.nan)
+    for result in results:
+        found = getattr(result, value)
+        places = [(rows.index(result.x), columns.index(result.y))]
+        if square:
+            places.append((rows.index(result.y), columns.index(result.x)))
+        for place in places:
+            cells[place] = np.nan if found is None else found
+            p_values[place] = np.nan if result.p_value is None else result.p_value
+    if square and value == "cka":
+        np.fill_diagonal(cells, 1.0)
+    return Matrix(rows, columns, value, cells, p_values)
+
+
+def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
+    """Give what the names of files have in common, and what tells them apart.
+
+    Returns:
+        The common folder (empty if there is none) and the names without it and without `.npy`.
+    """
+    parents = {str(Path(name).parent) for name in names}
+    common = parents.pop() if len(parents) == 1 else ""
+    shortened = [Path(name).name if common else name for name in names]
+    return ("" if common == "." else common), [name.removesuffix(".npy") for name in shortened]
+
+
+def check_plot(path: str | Path) -> str:
+    """Give the format of a plot by its name.
+
+    Raises:
+        UsageError: If it has none of `PLOT_FORMATS`.
+        OrdtoolError: If matplotlib isn't there.
+    """
+    from ordtool.runtime import require
+
+    suffix = Path(path).suffix.lower()
+    if suffix not in PLOT_FORMATS:
+        raise UsageError(
+            f"{path}: a plot is one of {', '.join(PLOT_FORMATS)}", "name it cka.png, for example"
+        )
+    require("matplotlib", "plot")
+    return suffix[1:]
+
+
+def plot_matrix(matrix: Matrix, file: BinaryIO, format: str = "png", title: str | None = None) -> None:
+    """Draw a heat-map, the first row at the bottom, so that two networks are read from their inputs up.
+
+    Args:
+        matrix: What to draw.
+        file: Where to write.
+        format: `png`, `svg` or `pdf`.
+        title: Above it.
+
+    Raises:
+        OrdtoolError: If nothing in the matrix is defined.
+    """
+    if not np.isfinite(matrix.cells).any():
+        raise OrdtoolError("there is nothing to plot: no value is defined", "are the vectors constant?")
+    figure = draw_matrix(matrix, title)
+    import matplotlib
+
+    # The same file for the same data: no date, and ids that don't depend on memory addresses.
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[format]
+    with matplotlib.rc_context({"svg.hashsalt": "ordtool"}):
+        figure.savefig(file, format=format, metadata=metadata, dpi=150)
+
+
+def draw_matrix(matrix: Matrix, title: str | None = None) -> Figure:
+    """Draw the heat-map as a matplotlib figure, for a notebook."""
+    from matplotlib.figure import Figure
+
+    left, rows = short_names(matrix.rows)
+    below, columns = short_names(matrix.columns)
+    size = (2.6 + 0.45 * len(columns), 1.9 + 0.4 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    shown = np.ma.masked_invalid(matrix.cells)
+    top = 1.0 if matrix.value == "cka" else float(shown.max())
+    image = axes.imshow(shown, origin="lower", cmap="magma", vmin=min(0.0, float(shown.min())), vmax=top)
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 3 else 0)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xlabel(below)
+    axes.set_ylabel(left)
+    if title:
+        axes.set_title(title)
+    if max(matrix.cells.shape) <= _MAX_ANNOTATED:
+        _annotate(axes, matrix.cells, top)
+    figure.colorbar(image, ax=axes, label="CKA" if matrix.value == "cka" else "HSIC", shrink=0.9)
+    return figure
+
+
+def _annotate(axes: Any, cells: NDArray[np.float64], top: float) -> None:
+    for (row, column), cell in np.ndenumerate(cells):
+        if np.isfinite(cell):
+            colour = "black" if cell > 0.6 * top else "white"
+            text = f"{cell:.2f}" if top <= 1 and top > 0.05 else f"{cell:.1e}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
