@@ -212,9 +212,9 @@ def check_finite_rows(rows: NDArray[Any], first: int) -> None:
     named = ", ".join(str(first + index) for index in bad[:NAMED_ROWS])
     more = f" and {bad.size - NAMED_ROWS} more nearby" if bad.size > NAMED_ROWS else ""
     what = "NaN" if np.isnan(rows[bad[0]]).any() else "infinity"
-    noun = "row" if bad.size == 1 else "rows"
+    noun, verb = ("row", "contains") if bad.size == 1 else ("rows", "contain")
     raise DataError(
-        f"{noun} {named}{more} (counted from 0) contains NaN or inf ({what} in row {first + bad[0]})",
+        f"{noun} {named}{more} (counted from 0) {verb} NaN or inf ({what} in row {first + bad[0]})",
         hint="remove these rows, or embed their texts again in float32",
     )
 

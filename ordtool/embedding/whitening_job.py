@@ -157,15 +157,30 @@ def check(config: WhitenConfig) -> None:
 def _fitted(config: WhitenConfig, array: np.ndarray | None, progress: Progress) -> Whitening:
     if config.transform is not None:
         whitening = load_whitening(config.transform)
+        if array is not None:
+            _check_width(whitening, array, config)
         return whitening.with_options(**config.options) if config.options else whitening
     assert array is not None
-    name = "<stdin>" if config.source == "-" else Path(config.source).name
+    name = _name(config)
     progress.start("fitting", array.shape[0], "rows")
     with warnings.catch_warnings(), _naming(name):
         warnings.simplefilter("ignore", WhiteningWarning)  # the caller hears of them through `progress`
         whitening = Whitening(**config.options).fit(array, progress=progress)
     whitening.fitted_on_ = f"{name} ({array.shape[0]:,} rows)"
     return whitening
+
+
+def _check_width(whitening: Whitening, array: np.ndarray, config: WhitenConfig) -> None:
+    if array.shape[1] != whitening.n_features_in_:
+        raise DataError(
+            f"{_name(config)}: {array.shape[1]} columns, and the transform {config.transform} takes "
+            f"{whitening.n_features_in_}",
+            hint=f"it was fitted on {whitening.fitted_on_}; vectors must come from the same model and settings",
+        )
+
+
+def _name(config: WhitenConfig) -> str:
+    return "<stdin>" if config.source == "-" else Path(config.source).name
 
 
 class _naming:
@@ -184,7 +199,7 @@ class _naming:
 
 def _write_vectors(whitening: Whitening, array: np.ndarray, config: WhitenConfig, progress: Progress) -> None:
     dtype = output_dtype(array) if config.precision == "auto" else np.dtype(config.precision)
-    name = "<stdin>" if config.source == "-" else Path(config.source).name
+    name = _name(config)
     progress.start("transforming", array.shape[0], "rows")
     with _naming(name), atomic_output(config.output, force=config.force, binary=True) as file:
         writer = NpyWriter(file, whitening.kernel_.shape[1], dtype, rows=array.shape[0])

@@ -54,8 +54,14 @@ def _read_stdin(mmap: bool) -> np.ndarray:
             "for example: ordtool embed a.txt | ordtool whiten --dims 128 > w.npy",
         )
     with tempfile.NamedTemporaryFile(prefix="ordtool-", suffix=".npy") as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
-        spool.flush()
+        try:
+            shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+            spool.flush()
+        except OSError as error:
+            raise OrdtoolError(
+                f"<stdin>: can't be kept in {tempfile.gettempdir()}: {(error.strerror or str(error)).lower()}",
+                "a piped array waits in a temporary file: free space there, or name another folder with TMPDIR",
+            ) from None
         spool.seek(0)
         # The name goes when the block ends; a mapping keeps the file itself alive.
         return _load(spool.name, "<stdin>", spool.read(len(MAGIC)), mmap)
