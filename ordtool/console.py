@@ -6,6 +6,7 @@ Data never passes through rich, which wraps at the terminal's width and reads
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,13 @@ def stdout_is_terminal() -> bool:
 def stdin_is_terminal() -> bool:
     """Say whether stdin is a keyboard rather than a pipe or a file."""
     return sys.stdin is None or sys.stdin.isatty()
+
+
+def stdout_has_colour() -> bool:
+    """Say whether stdout may be coloured: a terminal that can, unless NO_COLOR is set; FORCE_COLOR colours a pipe."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stdout_is_terminal() and os.environ.get("TERM") != "dumb")
 
 
 def write_bytes(data: bytes) -> None:
