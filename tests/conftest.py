@@ -10,6 +10,8 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny tensors: threads that wait for each other at every operation would only make the tests slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,6 +62,54 @@ def refused(run: Run) -> Callable[..., str]:
         return done.stderr
 
     return call
+
+
+PARSER_WORDS = "the a cat dog mat sat ran on in it she he said old red and not n't 's 我 们 喜 欢".split()
+
+
+@pytest.fixture(scope="session")
+def parsers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders of tiny random parsers: `parsers()`, `parsers(seed=1)`, `parsers(token_kind="chars")`, `parsers(half=True)`.
+
+    They are written without torch, as an independent account of what a parser's folder is.
+    """
+    built: dict[str, Path] = {}
+
+    def folder(seed: int = 0, half: bool = False, layers: int = 3, **tokenizer: object) -> Path:
+        key = repr((seed, half, layers, sorted(tokenizer.items())))
+        if key not in built:
+            built[key] = tmp_path_factory.mktemp("parser")
+            _build_parser(built[key], seed, half, layers, tokenizer)
+        return built[key]
+
+    return folder
+
+
+def _build_parser(folder: Path, seed: int, half: bool, layers: int, tokenizer: dict[str, object]) -> None:
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    words = ["<eos>", "<unk>", "<unk:Aa>", "<unk:ing>", *PARSER_WORDS]
+    chunk, sizes = 4, [12, *[20] * (layers - 1), 12]
+    generator = np.random.default_rng(seed)
+    tensors = {"model.embed_tokens.weight": generator.normal(0, 1, (len(words), sizes[0]))}
+    for k, (inputs, size) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        gates = 4 * size + 2 * size // chunk
+        shapes = {"weight_ih": (gates, inputs), "weight_hh": (gates, size), "bias_ih": (gates,), "bias_hh": (gates,)}
+        tensors |= {f"model.layers.{k}.{name}": generator.normal(0, 0.6, shape) for name, shape in shapes.items()}
+    dtype = np.float16 if half else np.float32
+    save_file({name: tensor.astype(dtype) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    config = {
+        "model_type": "onlstm", "architectures": ["OnlstmForCausalLM"], "vocab_size": len(words), "embedding_size": 12,
+        "hidden_size": 20, "num_hidden_layers": layers, "chunk_size": chunk, "parse_layer": 2, "parse_builder": "paper",
+        "parse_layer_weights": None, "eos_token_id": 0,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    options = {"lowercase": True, "digits": True, "drop_punctuation": True, "token_kind": "words"} | tokenizer
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OnlstmTokenizer", **options}))
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
 
 
 WORDS = (

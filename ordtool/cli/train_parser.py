@@ -16,40 +16,69 @@ TEXT = "Text"
 
 def parser(
     text: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="Text, JSONL or bracketed trees; a folder stands for its trees.")
+        list[str],
+        typer.Argument(
+            metavar="TEXT...", help="Text, JSONL or bracketed trees; a folder stands for its trees."
+        ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
+    ],
     valid: Annotated[
-        list[str] | None, typer.Option("--valid", help="Held-out text for the perplexity.  [default: 1% of the text]")
+        list[str] | None,
+        typer.Option("--valid", help="Held-out text for the perplexity.  [default: 1% of the text]"),
     ] = None,
     treebank: Annotated[
-        list[str] | None, typer.Option("--treebank", help="Trees to score each epoch against; reported, never used to choose.")
+        list[str] | None,
+        typer.Option("--treebank", help="Trees to score each epoch against; reported, never used to choose."),
     ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="`small`, or `paper`: the paper's sizes, SGD and averaging.")] = "small",
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tune", help="Development trees: the model's layers and builder are chosen on them at the end."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="`small`, or `paper`: the paper's sizes, SGD and averaging.")
+    ] = "small",
     tokens: Annotated[
-        str | None, typer.Option("--tokens", help="`words` (Penn-style), `chars` or `jieba` for Chinese.", rich_help_panel=TEXT)
+        str | None,
+        typer.Option(
+            "--tokens", help="`words` (Penn-style), `chars` or `jieba` for Chinese.", rich_help_panel=TEXT
+        ),
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option("--layout", help="Lines are `sentences`, `paragraphs` or `wrapped`; `auto` looks.", rich_help_panel=TEXT),
+        typer.Option(
+            "--layout",
+            help="Lines are `sentences`, `paragraphs` or `wrapped`; `auto` looks.",
+            rich_help_panel=TEXT,
+        ),
     ] = None,
     field: Field = "text",
     lowercase: Annotated[
-        bool | None, typer.Option("--lowercase/--cased", help="Look words up in lower case.", rich_help_panel=TEXT)
+        bool | None,
+        typer.Option("--lowercase/--cased", help="Look words up in lower case.", rich_help_panel=TEXT),
     ] = None,
     punctuation: Annotated[
-        bool | None, typer.Option("--punctuation/--no-punctuation", help="Keep punctuation.", rich_help_panel=TEXT)
+        bool | None,
+        typer.Option("--punctuation/--no-punctuation", help="Keep punctuation.", rich_help_panel=TEXT),
     ] = None,
     vocab_size: Annotated[
         int | None, typer.Option("--vocab-size", min=3, help="Words and shape classes.", rich_help_panel=TEXT)
     ] = None,
     embedding_size: Annotated[
-        int | None, typer.Option("--embedding", min=1, help="Size of word vectors and the last layer.", rich_help_panel=MODEL)
+        int | None,
+        typer.Option(
+            "--embedding", min=1, help="Size of word vectors and the last layer.", rich_help_panel=MODEL
+        ),
     ] = None,
     hidden_size: Annotated[
         int | None, typer.Option("--hidden", min=1, help="Size of the other layers.", rich_help_panel=MODEL)
     ] = None,
-    layers: Annotated[int | None, typer.Option("--layers", min=1, help="Number of layers.", rich_help_panel=MODEL)] = None,
+    layers: Annotated[
+        int | None, typer.Option("--layers", min=1, help="Number of layers.", rich_help_panel=MODEL)
+    ] = None,
     chunk_size: Annotated[
         int | None, typer.Option("--chunk", min=1, help="Neurons a master gate unit.", rich_help_panel=MODEL)
     ] = None,
@@ -59,25 +88,41 @@ def parser(
     weight_dropout: Annotated[float | None, typer.Option("--weight-dropout", rich_help_panel=MODEL)] = None,
     word_dropout: Annotated[float | None, typer.Option("--word-dropout", rich_help_panel=MODEL)] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, rich_help_panel=TRAINING)] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Parallel streams.", rich_help_panel=TRAINING)] = None,
-    window: Annotated[
-        int | None, typer.Option("--window", min=1, help="Steps of back-propagation.", rich_help_panel=TRAINING)
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Parallel streams.", rich_help_panel=TRAINING)
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", rich_help_panel=TRAINING)] = None,
+    window: Annotated[
+        int | None,
+        typer.Option("--window", min=1, help="Steps of back-propagation.", rich_help_panel=TRAINING),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", rich_help_panel=TRAINING)
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", rich_help_panel=TRAINING)] = None,
-    clip: Annotated[float | None, typer.Option("--clip", help="Largest gradient norm.", rich_help_panel=TRAINING)] = None,
-    warmup: Annotated[int | None, typer.Option("--warmup", min=0, help="Steps.", rich_help_panel=TRAINING)] = None,
+    clip: Annotated[
+        float | None, typer.Option("--clip", help="Largest gradient norm.", rich_help_panel=TRAINING)
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option("--warmup", min=0, help="Steps.", rich_help_panel=TRAINING)
+    ] = None,
     shards: Annotated[
-        int | None, typer.Option("--shards", min=1, help="Parts of a batch, a thread each.", rich_help_panel=TRAINING)
+        int | None,
+        typer.Option("--shards", min=1, help="Parts of a batch, a thread each.", rich_help_panel=TRAINING),
     ] = None,
     checkpoint_minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", min=0, help="Minutes between checkpoints.", rich_help_panel=TRAINING)
+        float,
+        typer.Option(
+            "--checkpoint-minutes", min=0, help="Minutes between checkpoints.", rich_help_panel=TRAINING
+        ),
     ] = 10.0,
     half: Annotated[bool, typer.Option("--half", help="Save the weights as float16.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", envvar="ORDTOOL_DTYPE", help="Of matrix products: auto, float32 or bfloat16.")
+        str,
+        typer.Option(
+            "--dtype", envvar="ORDTOOL_DTYPE", help="Of matrix products: auto, float32 or bfloat16."
+        ),
     ] = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -129,6 +174,8 @@ def parser(
         text=text,
         output=output,
         valid=valid or (),
+        treebank=treebank or (),
+        tune=tune or (),
         force=force,
         resume=resume,
         checkpoint_minutes=checkpoint_minutes,

@@ -31,7 +31,9 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, An
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise OrdtoolError(f"{path}: can't write the checkpoint: {error}", hint="is the disk full?") from error
+        raise OrdtoolError(
+            f"{path}: can't write the checkpoint: {error}", hint="is the disk full?"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -47,7 +49,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError as error:
         raise OrdtoolError(f"{path}: no checkpoint to resume from", hint="start without --resume") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise OrdtoolError(f"{path}: not a readable checkpoint: {error}", hint="start anew with --force") from error
+        raise OrdtoolError(
+            f"{path}: not a readable checkpoint: {error}", hint="start anew with --force"
+        ) from error
 
 
 def digest(*parts: Any) -> str:

@@ -102,7 +102,11 @@ def _read_trees(path: str) -> Iterator[list[str]]:
     for tree in read_trees([path]):
         # Tags know better than surfaces what is punctuation (a hyphen between words, a quote).
         marks = tree.punctuation
-        yield [token for token, mark in zip(tree.tokens, marks, strict=True) if not mark or not is_punctuation(token)]
+        yield [
+            token
+            for token, mark in zip(tree.tokens, marks, strict=True)
+            if not mark or not is_punctuation(token)
+        ]
 
 
 def _read_text(path: str, options: TextOptions) -> Iterator[list[str]]:
@@ -248,7 +252,8 @@ def streams(encoded: Encoded, batch: int, eos: int, order: np.ndarray | None = N
     steps = (len(flat) - 1) // batch
     if steps < 1:
         raise OrdtoolError(
-            f"{len(flat) - 1} tokens are too few for {batch} streams", hint="use more text or a smaller --batch-size"
+            f"{len(flat) - 1} tokens are too few for {batch} streams",
+            hint="use more text or a smaller --batch-size",
         )
     # Neighbouring streams share a token: the last target of one is the first input of the next.
     starts = np.arange(batch) * steps
@@ -279,5 +284,7 @@ def load_sentences(
             progress.note(f"{path}: {len(sentences) - before:,} sentences, {words:,} words")
     progress.close()
     if not sentences:
-        raise OrdtoolError("no words in the text", hint="give files with text, a sentence or paragraph a line")
+        raise OrdtoolError(
+            "no words in the text", hint="give files with text, a sentence or paragraph a line"
+        )
     return sentences

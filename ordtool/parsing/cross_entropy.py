@@ -7,10 +7,13 @@ of rows is scored, reduced to its loss, turned into its gradient and forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ordtool.parsing.elementwise import numba_available
 
 __all__ = ["linear_cross_entropy"]
 
@@ -49,39 +52,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype, ignore_index: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        ignore_index: int,
     ) -> Tensor:
         needs_grad = any(ctx.needs_input_grad[:3])
-        counted = targets != ignore_index
-        count = int(counted.sum())
+        count = int((targets != ignore_index).sum())
         narrow = weight.to(dtype)
-        total = hidden.new_zeros(())
-        if needs_grad:
-            d_hidden = torch.zeros_like(hidden)
-            d_weight = torch.zeros_like(weight)
-            d_bias = torch.zeros_like(bias)
+        block_loss = _choose(hidden, bias, dtype)
+        total = 0.0
+        d_hidden, d_weight, d_bias = (
+            (torch.zeros_like(t) for t in (hidden, weight, bias)) if needs_grad else [None] * 3
+        )
         for start in range(0, hidden.shape[0] if count else 0, BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             block = hidden[rows].to(dtype)
-            keep = counted[rows]
-            picked = targets[rows].where(keep, 0).unsqueeze(1)
-            logits = torch.mm(block, narrow.t()).to(bias.dtype).add_(bias)
-            top = logits.amax(dim=1, keepdim=True)
-            target_logit = logits.gather(1, picked) - top
-            logits.sub_(top).exp_()
-            normaliser = logits.sum(dim=1, keepdim=True)
-            total += ((normaliser.log() - target_logit).squeeze(1) * keep).sum()
+            scores = torch.mm(block, narrow.t())
+            loss, gradient = block_loss(scores, bias, targets[rows], ignore_index, 1 / count, d_bias)
+            total += loss
             if needs_grad:
-                probabilities = logits.div_(normaliser)
-                probabilities.scatter_add_(1, picked, -torch.ones_like(normaliser))
-                probabilities.mul_(keep.unsqueeze(1) / count)
-                d_bias += probabilities.sum(dim=0)
-                probabilities = probabilities.to(dtype)
-                d_hidden[rows] = torch.mm(probabilities, narrow)
-                d_weight += torch.mm(probabilities.t(), block)
+                d_hidden[rows] = torch.mm(gradient, narrow)
+                d_weight += torch.mm(gradient.t(), block)
         if needs_grad:
             ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        return total / max(count, 1)
+        return hidden.new_tensor(total / max(count, 1))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -89,3 +87,42 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         # New tensors, so that a second backward pass (retain_graph) starts from the same values.
         return d_hidden * d_loss, d_weight * d_loss, d_bias * d_loss, None, None, None
+
+
+def _choose(hidden: Tensor, bias: Tensor, dtype: torch.dtype) -> Callable[..., tuple[float, Tensor]]:
+    """The fused loops where they can run: bfloat16 products beside float32 values on the CPU."""
+    fits = (
+        hidden.device.type == "cpu"
+        and dtype == torch.bfloat16
+        and hidden.dtype == bias.dtype == torch.float32
+    )
+    return _fused_block if fits and numba_available() else _torch_block
+
+
+def _fused_block(
+    scores: Tensor, bias: Tensor, targets: Tensor, ignore_index: int, scale: float, d_bias: Tensor | None
+) -> tuple[float, Tensor]:
+    from ordtool.parsing.numba_softmax import softmax_gradient_
+
+    return softmax_gradient_(scores, bias, targets.contiguous(), ignore_index, scale, d_bias), scores
+
+
+def _torch_block(
+    scores: Tensor, bias: Tensor, targets: Tensor, ignore_index: int, scale: float, d_bias: Tensor | None
+) -> tuple[float, Tensor]:
+    """Summed loss of a block and, if `d_bias` is there to take its share, the gradient of the scores."""
+    keep = targets != ignore_index
+    picked = targets.where(keep, 0).unsqueeze(1)
+    logits = scores.to(bias.dtype).add_(bias)
+    top = logits.amax(dim=1, keepdim=True)
+    target_logit = logits.gather(1, picked) - top
+    logits.sub_(top).exp_()
+    normaliser = logits.sum(dim=1, keepdim=True)
+    loss = float(((normaliser.log() - target_logit).squeeze(1) * keep).sum())
+    if d_bias is None:
+        return loss, scores
+    probabilities = logits.div_(normaliser)
+    probabilities.scatter_add_(1, picked, -torch.ones_like(normaliser))
+    probabilities.mul_(keep.unsqueeze(1) * scale)
+    d_bias += probabilities.sum(dim=0)
+    return loss, probabilities.to(scores.dtype)

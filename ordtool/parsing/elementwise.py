@@ -41,7 +41,9 @@ def choose(kernel: str, sample: Tensor) -> Any:
     if not numba_available():
         raise ValueError("the numba kernel needs numba: pip install 'ordtool[fast]'")
     if not fits:
-        raise ValueError(f"the numba kernel works on float32 on the CPU, found {sample.dtype} on {sample.device}")
+        raise ValueError(
+            f"the numba kernel works on float32 on the CPU, found {sample.dtype} on {sample.device}"
+        )
     from ordtool.parsing.numba_kernels import NumbaKernels
 
     return NumbaKernels
@@ -52,7 +54,12 @@ class TorchKernels:
 
     @staticmethod
     def forward_step(
-        gates: Tensor, hidden_states: Tensor, cells: Tensor, tanh_cells: Tensor, distances: Tensor, chunk_size: int
+        gates: Tensor,
+        hidden_states: Tensor,
+        cells: Tensor,
+        tanh_cells: Tensor,
+        distances: Tensor,
+        chunk_size: int,
     ) -> Callable[[int, int, int], None]:
         """Return `step(t, slot, cell_slot)`.
 

@@ -13,7 +13,9 @@ __all__ = ["perplexity"]
 
 
 @torch.no_grad()
-def perplexity(model: OnlstmForCausalLM, encoded: Encoded, *, batch_size: int = 16, window: int = 128) -> float:
+def perplexity(
+    model: OnlstmForCausalLM, encoded: Encoded, *, batch_size: int = 16, window: int = 128
+) -> float:
     """Perplexity a token, `<eos>` and shape classes counted as tokens.
 
     Args:

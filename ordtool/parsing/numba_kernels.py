@@ -201,7 +201,12 @@ class NumbaKernels:
 
     @staticmethod
     def forward_step(
-        gates: Tensor, hidden_states: Tensor, cells: Tensor, tanh_cells: Tensor, distances: Tensor, chunk_size: int
+        gates: Tensor,
+        hidden_states: Tensor,
+        cells: Tensor,
+        tanh_cells: Tensor,
+        distances: Tensor,
+        chunk_size: int,
     ) -> Callable[[int, int, int], None]:
         """Return `step(t, slot, cell_slot)`; see `TorchKernels.forward_step`."""
         g, h, c, tc, d = (x.detach().numpy() for x in (gates, hidden_states, cells, tanh_cells, distances))

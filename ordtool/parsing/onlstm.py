@@ -45,6 +45,7 @@ class OnlstmConfig(PreTrainedConfig):
         parse_layer: Layer whose distances make trees, counted from 1 as in the paper.
         parse_layer_weights: Weights of the layers' standardised distances, one a layer; None: `parse_layer` alone.
         parse_builder: Tree builder: `paper`, `unbiased` or `chart`.
+        parse_tuned_on: Treebank on which the three settings above were chosen, with its score; None: by default.
         eos_token_id: Id of `<eos>`, which stands between sentences and pads.
 
     Raises:
@@ -69,6 +70,7 @@ class OnlstmConfig(PreTrainedConfig):
         parse_layer: int = 2,
         parse_layer_weights: list[float] | None = None,
         parse_builder: str = "paper",
+        parse_tuned_on: str | None = None,
         eos_token_id: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -78,7 +80,9 @@ class OnlstmConfig(PreTrainedConfig):
         if num_hidden_layers < 1:
             raise ValueError("num_hidden_layers must be at least 1")
         if parse_layer_weights is not None and len(parse_layer_weights) != num_hidden_layers:
-            raise ValueError(f"parse_layer_weights needs {num_hidden_layers} numbers, found {len(parse_layer_weights)}")
+            raise ValueError(
+                f"parse_layer_weights needs {num_hidden_layers} numbers, found {len(parse_layer_weights)}"
+            )
         self.vocab_size = vocab_size
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size
@@ -93,13 +97,16 @@ class OnlstmConfig(PreTrainedConfig):
         self.parse_layer = min(parse_layer, num_hidden_layers)
         self.parse_layer_weights = parse_layer_weights
         self.parse_builder = parse_builder
+        self.parse_tuned_on = parse_tuned_on
         kwargs |= {"eos_token_id": eos_token_id, "pad_token_id": eos_token_id, "tie_word_embeddings": True}
         super().__init__(**kwargs)
 
     @property
     def layer_sizes(self) -> list[int]:
         """Sizes from the embedding to the last layer: `num_hidden_layers + 1` numbers."""
-        return [self.embedding_size] + [self.hidden_size] * (self.num_hidden_layers - 1) + [self.embedding_size]
+        return (
+            [self.embedding_size] + [self.hidden_size] * (self.num_hidden_layers - 1) + [self.embedding_size]
+        )
 
 
 @dataclass
@@ -206,7 +213,10 @@ class OnlstmModel(OnlstmPreTrainedModel):
     def zero_state(self, batch: int) -> State:
         """A state of zeros for `batch` streams."""
         weight = self.layers[0].weight_hh
-        return [(weight.new_zeros(batch, size), weight.new_zeros(batch, size)) for size in self.config.layer_sizes[1:]]
+        return [
+            (weight.new_zeros(batch, size), weight.new_zeros(batch, size))
+            for size in self.config.layer_sizes[1:]
+        ]
 
     def forward(
         self,
@@ -242,7 +252,9 @@ class OnlstmModel(OnlstmPreTrainedModel):
             distances.append(distance.t())
             if k + 1 < len(self.layers):
                 hidden = locked_dropout(raw, config.layer_dropout, self.training, generator)
-        return OnlstmOutput(last_hidden_state=raw.transpose(0, 1), state=states, distances=torch.stack(distances))
+        return OnlstmOutput(
+            last_hidden_state=raw.transpose(0, 1), state=states, distances=torch.stack(distances)
+        )
 
     def _embed(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
         config = self.config
@@ -299,7 +311,8 @@ class OnlstmForCausalLM(OnlstmPreTrainedModel):
         output = self.model(input_ids, state, attention_mask)
         output.logits = self.lm_head(output.last_hidden_state)
         if labels is not None:
-            scores = output.logits[:, :-1].flatten(0, 1).float()
+            scores = output.logits[:, :-1].flatten(0, 1)
+            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
             output.loss = F.cross_entropy(scores, labels[:, 1:].flatten(), ignore_index=-100)
         return output
 
@@ -353,7 +366,10 @@ class OnlstmForCausalLM(OnlstmPreTrainedModel):
         training = self.training
         self.eval()
         try:
-            beyond = torch.arange(input_ids.shape[1], device=input_ids.device) >= lengths.to(input_ids.device)[:, None]
+            beyond = (
+                torch.arange(input_ids.shape[1], device=input_ids.device)
+                >= lengths.to(input_ids.device)[:, None]
+            )
             eos = input_ids.new_full((input_ids.shape[0], 1), self.config.eos_token_id)
             words = input_ids.masked_fill(beyond, self.config.eos_token_id)
             distances = self.model(torch.cat((eos, words), dim=1)).distances

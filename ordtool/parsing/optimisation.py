@@ -29,7 +29,9 @@ class AdamWCosine:
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
         fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-        self.inner = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=fused)
+        self.inner = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.learning_rate, fused=fused
+        )
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""

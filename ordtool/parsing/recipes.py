@@ -100,8 +100,12 @@ class TrainingConfig:
             self._require(0 <= getattr(self, name) < 1, name, "must be at least 0 and less than 1")
         for name in ("embedding_size", "hidden_size"):
             size = getattr(self, name)
-            self._require(size % self.chunk_size == 0, "chunk_size", f"{self.chunk_size} doesn't divide {name} {size}")
-        self._require(self.shards <= self.batch_size, "shards", f"can't be more than batch_size {self.batch_size}")
+            self._require(
+                size % self.chunk_size == 0, "chunk_size", f"{self.chunk_size} doesn't divide {name} {size}"
+            )
+        self._require(
+            self.shards <= self.batch_size, "shards", f"can't be more than batch_size {self.batch_size}"
+        )
         self._require(self.learning_rate > 0 and self.clip > 0, "learning_rate, clip", "must be positive")
         self._require(0 <= self.valid_fraction < 1, "valid_fraction", "must be at least 0 and less than 1")
         for name, choices in (("optimizer", ("adamw", "asgd")), ("dtype", ("auto", "float32", "bfloat16"))):

@@ -13,7 +13,9 @@ from ordtool.parsing.vocabulary import OnlstmTokenizer
 __all__ = ["save_model"]
 
 
-def save_model(model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, folder: Path, *, half: bool = False) -> None:
+def save_model(
+    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, folder: Path, *, half: bool = False
+) -> None:
     """Write a model and its tokenizer into an existing folder.
 
     Args:
@@ -32,5 +34,9 @@ def save_model(model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, folder: Pat
         for name, parameter in model.state_dict().items()
         if parameter.data_ptr() != tied.data_ptr() or name == "model.embed_tokens.weight"
     }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod(
+        (folder / "config.json").stat().st_mode
+    )  # safetensors makes files that only their owner can read
     tokenizer.save_pretrained(folder)

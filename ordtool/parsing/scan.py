@@ -180,7 +180,9 @@ class _OrderedScan(torch.autograd.Function):
         d_hidden = torch.zeros_like(hidden_states[0])
         d_cell = d_cell.contiguous().clone()
         product = recurrent.new_empty(batch, weight.shape[1])
-        backward = ctx.kernels.backward_step(gates, cells, tanh_cells, d_gates, d_hidden, d_cell, ctx.chunk_size)
+        backward = ctx.kernels.backward_step(
+            gates, cells, tanh_cells, d_gates, d_hidden, d_cell, ctx.chunk_size
+        )
         for t in range(seq - 1, -1, -1):
             torch.add(d_states[t], d_hidden, out=d_hidden)
             backward(t)

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
 from ordtool.parsing.optimisation import make_optimiser
 from ordtool.parsing.recipes import TrainingConfig
 from ordtool.parsing.saving import save_model
+from ordtool.parsing.selection import candidate_settings, choose_settings, sample_trees, score_settings
 from ordtool.parsing.sharded import ShardedLoss
 from ordtool.parsing.training_data import TrainingData, load_data
+from ordtool.parsing.treebank import Tree, read_trees
 from ordtool.parsing.vocabulary import OnlstmTokenizer
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
@@ -36,7 +38,6 @@ from ordtool.runtime import resolve_device, resolve_dtype
 __all__ = ["TrainingRun", "train_parser"]
 
 CHECKPOINT = "checkpoint.safetensors"
-Evaluate = Callable[[OnlstmForCausalLM, OnlstmTokenizer], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class TrainingRun:
         text: Training files or folders.
         output: The model folder to make.
         valid: Held-out files; empty: a part of the text.
+        treebank: Trees to score after each epoch: reported, never used to choose.
+        tune: Development trees on which the layers and the builder of the finished model are chosen.
+        tree_sample: Most trees that `treebank` and `tune` use.
         force: Replace an existing model or an abandoned run.
         resume: Continue from the last checkpoint.
         checkpoint_minutes: Minutes between checkpoints.
@@ -59,6 +63,9 @@ class TrainingRun:
     text: Sequence[str | Path]
     output: Path
     valid: Sequence[str | Path] = ()
+    treebank: Sequence[str | Path] = ()
+    tune: Sequence[str | Path] = ()
+    tree_sample: int = 2000
     force: bool = False
     resume: bool = False
     checkpoint_minutes: float = 10.0
@@ -87,35 +94,35 @@ class _Position:
 
 def train_parser(
     run: TrainingRun,
-    config: TrainingConfig = TrainingConfig(),
+    config: TrainingConfig | None = None,
     *,
-    evaluate: Evaluate | None = None,
     progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
     """Train a language model on text and save it as a model folder.
 
     Args:
         run: Files and machine.
-        config: What is trained and how; see `TrainingConfig` and `recipe`.
-        evaluate: Called after each epoch with the model in evaluation mode; what it returns is reported
-            and kept in the history, and never steers the training.
+        config: What is trained and how; see `TrainingConfig` and `recipe`. None: the recipe `small`.
         progress: Told of everything.
 
     Returns:
-        A record an epoch: `epoch`, `step`, `train_perplexity`, `valid_perplexity`, `seconds` and what `evaluate` gave.
+        A record an epoch: `epoch`, `step`, `train_perplexity`, `valid_perplexity`, `seconds`, and with a treebank
+        `f1`: sentence F1 of each layer with the paper's builder.
 
     Raises:
-        OrdtoolError: Unreadable or empty text, an output that exists, a checkpoint of another run, a loss that
-            is no number.
+        OrdtoolError: Unreadable or empty text or treebank, an output that exists, a checkpoint of another run, a
+            loss that is no number.
     """
+    config = config or TrainingConfig()
     _check_folders(run)
+    treebank, development = (_read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
     device = resolve_device(run.device)
     data = load_data(run.text, run.valid, config, run.folder, resume=run.resume, progress=progress)
     torch.manual_seed(config.seed)
     model = OnlstmForCausalLM(_model_config(config, data.tokenizer)).to(device)
     dtype = resolve_dtype(config.dtype, device)
     model.use_matmul_dtype(None if dtype == torch.float32 else dtype)
-    trainer = _Trainer(run, config, data, model, evaluate, progress)
+    trainer = _Trainer(run, config, data, model, treebank, progress)
     if run.resume:
         trainer.restore()
     progress.note(
@@ -127,6 +134,8 @@ def train_parser(
     finally:
         trainer.loss.close()
         progress.close()
+    if development:
+        _tune(model.eval(), data.tokenizer, development, run.tune, progress)
     with atomic_directory(run.output, force=run.force or run.resume) as folder:
         save_model(model, data.tokenizer, folder, half=run.half)
         record = {"config": asdict(config), "history": trainer.at.history, "data": data.digest}
@@ -148,6 +157,31 @@ def _check_folders(run: TrainingRun) -> None:
     shutil.rmtree(run.folder)
 
 
+def _read_treebank(paths: Sequence[str | Path], count: int) -> list[Tree]:
+    """A sample of trees of two words or more; read before the training, so that a wrong folder is told at once."""
+    if not paths:
+        return []
+    trees = sample_trees((tree for tree in read_trees(paths) if len(tree.tokens) > 1), count)
+    if not trees:
+        raise OrdtoolError(
+            f"{', '.join(map(str, paths))}: no tree of two words or more", "name Penn-style trees"
+        )
+    return trees
+
+
+def _tune(
+    model: OnlstmForCausalLM,
+    tokenizer: OnlstmTokenizer,
+    trees: list[Tree],
+    paths: Sequence[str | Path],
+    progress: Progress,
+) -> None:
+    name = ", ".join("/".join(Path(path).parts[-2:]) for path in paths)
+    for setting, score in choose_settings(model, tokenizer, trees, name).items():
+        progress.note(f"{name}: {score:5.1f}  {setting.name}")
+    progress.note(f"chosen on {model.config.parse_tuned_on}")
+
+
 def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmConfig:
     names = ("embedding_size", "hidden_size", "num_hidden_layers", "chunk_size")
     names += ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
@@ -167,11 +201,11 @@ class _Trainer:
         config: TrainingConfig,
         data: TrainingData,
         model: OnlstmForCausalLM,
-        evaluate: Evaluate | None,
+        treebank: list[Tree],
         progress: Progress,
     ) -> None:
         self.run, self.config, self.data, self.model = run, config, data, model
-        self.evaluate, self.progress = evaluate, progress
+        self.treebank, self.progress = treebank, progress
         self.parameters = list(model.parameters())
         self.epoch_steps = (data.train.tokens) // config.batch_size
         if self.epoch_steps < 1:
@@ -198,7 +232,9 @@ class _Trainer:
     def _epoch(self) -> None:
         config, at = self.config, self.at
         count = len(self.data.train)
-        order = np.random.default_rng([config.seed, 2, at.epoch]).permutation(count) if config.shuffle else None
+        order = (
+            np.random.default_rng([config.seed, 2, at.epoch]).permutation(count) if config.shuffle else None
+        )
         eos = self.model.config.eos_token_id
         tokens = torch.from_numpy(streams(self.data.train, config.batch_size, eos, order).tokens)
         for start, length in self._windows():
@@ -206,7 +242,9 @@ class _Trainer:
                 continue
             loss = self.loss(tokens[:, start : start + length], tokens[:, start + 1 : start + length + 1])
             if not math.isfinite(loss):
-                raise OrdtoolError(f"the loss is {loss} at step {at.step}", hint="try a lower --learning-rate")
+                raise OrdtoolError(
+                    f"the loss is {loss} at step {at.step}", hint="try a lower --learning-rate"
+                )
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
             self.optimiser.step(at.step, length / config.window if config.random_window else 1.0)
             at.step += 1
@@ -253,8 +291,8 @@ class _Trainer:
         }
         if len(self.data.valid):
             record["valid_perplexity"] = round(perplexity(self.model, self.data.valid), 3)
-        if self.evaluate is not None:
-            record |= self.evaluate(self.model, self.data.tokenizer)
+        if self.treebank:
+            record["f1"] = self._layer_scores()
         self.model.train()
         self.optimiser.swap_average()
         self.optimiser.evaluated(record.get("valid_perplexity", record["train_perplexity"]))
@@ -265,6 +303,13 @@ class _Trainer:
         self.loss.reset()
         self.progress.note(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in record.items()))
         self.save()
+
+    def _layer_scores(self) -> list[float]:
+        settings = [
+            s for s in candidate_settings(self.config.num_hidden_layers, ["paper"]) if 1.0 in s.weights
+        ]
+        scores = score_settings(self.model, self.data.tokenizer, self.treebank, settings)
+        return [round(scores[setting], 1) for setting in settings]
 
     def save(self) -> None:
         """Write a checkpoint from which the run continues bit for bit."""
@@ -288,7 +333,9 @@ class _Trainer:
         path = self.run.folder / CHECKPOINT
         tensors, state = read_checkpoint(path)
         if state["identity"] != self.identity:
-            raise OrdtoolError(f"{path}: {self._difference(state)}", hint="give the same options and files, or --force")
+            raise OrdtoolError(
+                f"{path}: {self._difference(state)}", hint="give the same options and files, or --force"
+            )
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
         self.optimiser.load(_part(tensors, "optimiser."), state["optimiser"])
@@ -298,7 +345,11 @@ class _Trainer:
     def _difference(self, state: dict[str, Any]) -> str:
         """Say what differs between this run and a checkpoint's."""
         ours, theirs = self.config.fixed_part(), state.get("config", {})
-        changed = [f"{key} was {theirs.get(key)}, is {value}" for key, value in ours.items() if theirs.get(key) != value]
+        changed = [
+            f"{key} was {theirs.get(key)}, is {value}"
+            for key, value in ours.items()
+            if theirs.get(key) != value
+        ]
         return "another run: " + ("; ".join(changed) if changed else "the text is not the same")
 
 

@@ -13,7 +13,14 @@ import torch
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import file_fingerprint
 from ordtool.parsing.checkpoint import digest, read_checkpoint, write_checkpoint
-from ordtool.parsing.corpus import Encoded, TextOptions, count_words, encode_sentences, load_sentences, text_files
+from ordtool.parsing.corpus import (
+    Encoded,
+    TextOptions,
+    count_words,
+    encode_sentences,
+    load_sentences,
+    text_files,
+)
 from ordtool.parsing.recipes import TrainingConfig
 from ordtool.parsing.vocabulary import OnlstmTokenizer, build_vocabulary
 from ordtool.progress import SILENT, Progress
@@ -67,8 +74,12 @@ def load_data(
     if resume:
         tensors, state = read_checkpoint(folder / CACHE)
         if state["source"] != fingerprint:
-            raise OrdtoolError(f"{folder}: another run: the text is not the same", hint="give the same files, or --force")
-        train, held_out = (Encoded(*(tensors[f"{part}.{x}"].numpy() for x in ("ids", "starts"))) for part in PARTS)
+            raise OrdtoolError(
+                f"{folder}: another run: the text is not the same", hint="give the same files, or --force"
+            )
+        train, held_out = (
+            Encoded(*(tensors[f"{part}.{x}"].numpy() for x in ("ids", "starts"))) for part in PARTS
+        )
         return TrainingData(_tokenizer(state["words"], config), train, held_out, fingerprint)
     train_text, valid_text = _sentences(text, valid, config, progress)
     words = build_vocabulary(
@@ -95,7 +106,11 @@ PARTS = ("train", "valid")
 
 
 def _tokenizer(words: list[str], config: TrainingConfig) -> OnlstmTokenizer:
-    options: dict[str, Any] = {"lowercase": config.lowercase, "digits": config.digits, "token_kind": config.tokens}
+    options: dict[str, Any] = {
+        "lowercase": config.lowercase,
+        "digits": config.digits,
+        "token_kind": config.tokens,
+    }
     return OnlstmTokenizer.from_tokens(words, drop_punctuation=not config.punctuation, **options)
 
 

@@ -21,6 +21,7 @@ from ordtool.parsing.onlstm import OnlstmConfig
 
 __all__ = ["EOS", "UNKNOWN", "OnlstmTokenizer", "build_vocabulary", "shape_classes"]
 
+
 class OnlstmTokenizer(PreTrainedTokenizer):
     """Tokenizer of words that are already apart, saved as `vocab.txt` and `tokenizer_config.json`.
 
@@ -124,7 +125,9 @@ class OnlstmTokenizer(PreTrainedTokenizer):
         """Join words with spaces."""
         return " ".join(tokens)
 
-    def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: list[int] | None = None) -> list[int]:
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
         """Put `<eos>` before and after the words, as in training."""
         eos = [self._ids[EOS]]
         return eos + token_ids_0 + eos + (token_ids_1 + eos if token_ids_1 else [])
@@ -138,7 +141,12 @@ class OnlstmTokenizer(PreTrainedTokenizer):
 
 
 def build_vocabulary(
-    counts: Counter[str], size: int, *, lowercase: bool = True, digits: bool = True, minimum_class_count: int = 20
+    counts: Counter[str],
+    size: int,
+    *,
+    lowercase: bool = True,
+    digits: bool = True,
+    minimum_class_count: int = 20,
 ) -> list[str]:
     """Choose the tokens of a vocabulary from counts of surface words.
 
@@ -164,7 +172,9 @@ def build_vocabulary(
     for word, count in counts.items():
         totals[normal[word]] += count
     reserved = {EOS, UNKNOWN}
-    ranked = sorted((w for w in totals if w not in reserved and w and "\n" not in w), key=lambda w: (-totals[w], w))
+    ranked = sorted(
+        (w for w in totals if w not in reserved and w and "\n" not in w), key=lambda w: (-totals[w], w)
+    )
     # A word seen once teaches its row nothing that its shape class doesn't.
     ranked = [word for word in ranked if totals[word] > 1] or ranked
     kept, classes = set(ranked[: size - 2]), []
@@ -174,7 +184,9 @@ def build_vocabulary(
     return [EOS, UNKNOWN, *classes, *ranked[: size - 2 - len(classes)]]
 
 
-def _frequent_classes(counts: Counter[str], normal: dict[str, str], kept: set[str], minimum: int) -> list[str]:
+def _frequent_classes(
+    counts: Counter[str], normal: dict[str, str], kept: set[str], minimum: int
+) -> list[str]:
     used: Counter[str] = Counter()
     for word, count in counts.items():
         if normal[word] not in kept:
