@@ -1,0 +1,155 @@
+"""Which layers and which builder make the best trees? Asked of a treebank that is named, never of a test set.
+
+Which layer carries syntax differs from run to run, so it has to be found each time: `score_settings` scores
+layers, mixtures of layers and builders on gold trees, and `choose_settings` writes the best into a model's
+configuration together with the name of the treebank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from ordtool.errors import OrdtoolError
+from ordtool.parsing.onlstm import OnlstmForCausalLM
+from ordtool.parsing.scoring import score_trees
+from ordtool.parsing.tree import build_spans, mix_distances
+from ordtool.parsing.treebank import Tree
+from ordtool.parsing.vocabulary import OnlstmTokenizer
+
+__all__ = ["Setting", "candidate_settings", "choose_settings", "sample_trees", "score_settings"]
+
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way from distances to trees.
+
+    Attributes:
+        weights: Weight of each layer's standardised distances.
+        builder: `paper` or `unbiased`.
+    """
+
+    weights: tuple[float, ...]
+    builder: str
+
+    @property
+    def name(self) -> str:
+        """For people, such as `layer 2, paper`."""
+        layers = [f"layer {k + 1}" + (f" x {w:g}" if w != 1 else "") for k, w in enumerate(self.weights) if w]
+        return f"{' + '.join(layers)}, {self.builder}"
+
+
+def candidate_settings(layers: int, builders: Sequence[str] = ("paper", "unbiased")) -> list[Setting]:
+    """Every layer alone, and every two neighbouring layers in three proportions, with every builder."""
+    mixtures = [tuple(float(k == layer) for k in range(layers)) for layer in range(layers)]
+    for lower in range(layers - 1):
+        for share in (0.25, 0.5, 0.75):
+            mixture = [0.0] * layers
+            mixture[lower], mixture[lower + 1] = share, 1 - share
+            mixtures.append(tuple(mixture))
+    return [Setting(mixture, builder) for mixture in mixtures for builder in builders]
+
+
+def sample_trees(trees: Iterable[Tree], count: int, seed: int = 0) -> list[Tree]:
+    """Draw at most `count` trees, in their order."""
+    pool = list(trees)
+    if len(pool) <= count:
+        return pool
+    chosen = np.random.default_rng(seed).permutation(len(pool))[:count]
+    return [pool[k] for k in sorted(chosen)]
+
+
+def score_settings(
+    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree], settings: Sequence[Setting]
+) -> dict[Setting, float]:
+    """Sentence F1 in percent of each setting, by the default protocol.
+
+    The model reads the words of the gold trees without their punctuation.
+
+    Raises:
+        OrdtoolError: No tree has two words.
+    """
+    kept = [_words(tree, tokenizer) for tree in trees]
+    usable = [k for k, words in enumerate(kept) if len(words) > 1]
+    if not usable:
+        raise OrdtoolError(
+            "no tree of two words or more in the treebank", "name a folder of Penn-style trees"
+        )
+    distances = layer_distances(model, tokenizer, [[trees[k].tokens[n] for n in kept[k]] for k in usable])
+    gold = [trees[k] for k in usable]
+    result = {}
+    for setting in settings:
+        predictions = []
+        for k, layers in zip(usable, distances, strict=True):
+            spans = build_spans(mix_distances(layers, setting.weights), setting.builder)
+            predictions.append([(kept[k][start], kept[k][end - 1] + 1) for start, end in spans])
+        result[setting] = score_trees(predictions, gold, baselines=False)[0].sentence_f1
+    return result
+
+
+def _words(tree: Tree, tokenizer: OnlstmTokenizer) -> list[int]:
+    """Positions of the tokens that the model reads."""
+    if not tokenizer.drop_punctuation:
+        return list(range(len(tree.tokens)))
+    marks = zip(tree.tokens, tree.punctuation, strict=True)
+    return [k for k, (token, mark) in enumerate(marks) if not mark and tokenizer.keeps(token)]
+
+
+def layer_distances(
+    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, sentences: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
+    """Distances of each sentence, `(layers, words)`, computed in batches of similar length."""
+    ids = tokenizer.encode_words(sentences)
+    order = sorted(range(len(ids)), key=lambda k: len(ids[k]))
+    result: list[np.ndarray] = [np.empty(0)] * len(ids)
+    remaining = iter(order)
+    device = next(model.parameters()).device
+    while batch := _next_batch(remaining, ids):
+        lengths = torch.tensor([len(ids[k]) for k in batch])
+        padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
+        for row, k in enumerate(batch):
+            padded[row, : len(ids[k])] = torch.tensor(ids[k])
+        found = model.syntactic_distances(padded.to(device), lengths.to(device)).cpu().numpy()
+        for row, k in enumerate(batch):
+            result[k] = found[:, row, : len(ids[k])].astype(np.float64)
+    return result
+
+
+def _next_batch(remaining: Iterable[int], ids: Sequence[Sequence[int]]) -> list[int]:
+    first = list(islice(remaining, 1))
+    if not first:
+        return []
+    # Sorted by length: what follows is little longer than the first.
+    return first + list(islice(remaining, BATCH_TOKENS // max(len(ids[first[0]]), 16)))
+
+
+def choose_settings(
+    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree], name: str
+) -> dict[Setting, float]:
+    """Put the best setting on `trees` into the model's configuration.
+
+    Args:
+        model: Its `config.parse_layer_weights`, `parse_layer`, `parse_builder` and `parse_tuned_on` are set.
+        tokenizer: The model's.
+        trees: A development treebank.
+        name: What it is called; kept in `config.parse_tuned_on` with its size and the score.
+
+    Returns:
+        The score of every setting, best first.
+    """
+    settings = candidate_settings(model.config.num_hidden_layers)
+    scores = score_settings(model, tokenizer, trees, settings)
+    ranked = dict(sorted(scores.items(), key=lambda item: -item[1]))
+    best = next(iter(ranked))
+    config = model.config
+    config.parse_layer = int(np.argmax(best.weights)) + 1
+    config.parse_layer_weights = list(best.weights)
+    config.parse_builder = best.builder
+    config.parse_tuned_on = f"{name} ({len(trees):,} sentences): sentence F1 {ranked[best]:.1f}"
+    return ranked
