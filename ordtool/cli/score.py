@@ -9,6 +9,7 @@ from ordtool.cli._lazy import CONTEXT, lazy_group
 COMMANDS = {
     "trees": "ordtool.cli.score_trees:trees",
     "similarity": "ordtool.cli.score_similarity:similarity",
+    "text": "ordtool.cli.score_text:text",
 }
 
 app = typer.Typer(
@@ -22,4 +23,4 @@ app = typer.Typer(
 
 @app.callback()
 def score() -> None:
-    """Score predictions against gold: trees, or sentence similarity."""
+    """Score predictions against gold: trees, sentence similarity, or written text."""

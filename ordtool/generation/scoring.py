@@ -1,0 +1,199 @@
+"""Written texts against references: BLEU, chrF and ROUGE-L, by the packages that define them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import require
+
+TOKENIZERS = ("13a", "intl", "zh", "char", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class TextScores:
+    """Scores of a set of texts, in percent.
+
+    Attributes:
+        bleu: Corpus BLEU of 4-grams (Papineni et al. 2002), by sacrebleu.
+        chrf: Corpus chrF2 of character 6-grams (Popović 2015), by sacrebleu.
+        rouge_l: Mean over segments of the F1 of the longest common subsequence (Lin 2004),
+            by rouge-score; the best reference counts.
+        segments: How many texts.
+        protocol: The signatures of the metrics.
+    """
+
+    bleu: float
+    chrf: float
+    rouge_l: float
+    segments: int
+    protocol: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the scores as a JSON object."""
+        return asdict(self)
+
+
+class _Characters:
+    """A tokenizer for rouge-score: every character but spaces."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return [character for character in text if not character.isspace()]
+
+
+class _Words:
+    """A tokenizer for rouge-score: what stands between spaces."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return text.split()
+
+
+def score_text(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    tokenizer: str = "13a",
+    progress: Progress = SILENT,
+) -> TextScores:
+    """Score texts against one or more references each.
+
+    Args:
+        predictions: The texts.
+        references: For each text its references, one or more; their number may vary.
+        tokenizer: Of BLEU: `13a` (the usual), `intl`, `zh`, `char` or `none`. ROUGE-L takes
+            characters for `zh` and `char`, words between spaces for `none`, and else
+            rouge-score's own: lower case, runs of a-z and 0-9.
+        progress: Warned if ROUGE-L's tokenizer sees nothing of the references.
+
+    Returns:
+        The scores.
+
+    Raises:
+        UsageError: For an unknown tokenizer.
+        OrdtoolError: If there is nothing to score, the numbers differ, a text has no
+            reference, or a package is missing.
+    """
+    if tokenizer not in TOKENIZERS:
+        raise UsageError(f"unknown --tokenize {tokenizer!r}", close_match_hint(tokenizer, TOKENIZERS))
+    _check_pairs(predictions, references)
+    require("sacrebleu", "score")
+    require("rouge_score", "score")
+    from sacrebleu.metrics import BLEU, CHRF
+
+    width = max(map(len, references))
+    streams: list[list[str | None]] = [
+        [some[place] if place < len(some) else None for some in references] for place in range(width)
+    ]
+    bleu, chrf = BLEU(tokenize=tokenizer), CHRF()
+    found_bleu = bleu.corpus_score(list(predictions), streams).score
+    found_chrf = chrf.corpus_score(list(predictions), streams).score
+    return TextScores(
+        min(float(found_bleu), 100.0),
+        min(float(found_chrf), 100.0),
+        _rouge(predictions, references, tokenizer, progress),
+        len(predictions),
+        f"BLEU {bleu.get_signature()}; chrF2 {chrf.get_signature()}; ROUGE-L F1 {_rouge_name(tokenizer)}",
+    )
+
+
+def _check_pairs(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not predictions:
+        raise OrdtoolError("no texts to score", "give a prediction a line")
+    if len(predictions) != len(references):
+        raise OrdtoolError(
+            f"{len(predictions)} predictions and {len(references)} references",
+            "they are matched line by line",
+        )
+    for number, some in enumerate(references, start=1):
+        if not some:
+            raise OrdtoolError(f"text {number} has no reference")
+
+
+def _rouge_name(tokenizer: str) -> str:
+    kinds = {"zh": "characters", "char": "characters", "none": "words between spaces"}
+    return f"best reference, {kinds.get(tokenizer, 'rouge-score tokens without stemming')}"
+
+
+def _rouge(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], tokenizer: str, progress: Progress
+) -> float:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    own = {"zh": _Characters(), "char": _Characters(), "none": _Words()}.get(tokenizer)
+    scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=own)
+    if own is None and not any(_known(text) for some in references for text in some):
+        progress.warn("ROUGE-L's tokenizer sees only a-z and 0-9; --tokenize zh or char counts characters")
+    total = 0.0
+    for prediction, some in zip(predictions, references, strict=True):
+        total += scorer.score_multi(list(some), prediction)["rougeL"].fmeasure
+    return 100 * total / len(predictions)
+
+
+def _known(text: str) -> bool:
+    return any(character.isascii() and character.isalnum() for character in text)
+
+
+def read_predictions(path: str | Path, field: str = "output") -> list[str]:
+    """Read predictions: a line each, or JSONL with the text under `field`.
+
+    Raises:
+        OrdtoolError: Naming `file:line`.
+    """
+    texts = []
+    for where, value in _values(path, field):
+        if not isinstance(value, str):
+            raise OrdtoolError(
+                f"{where}: field {field!r} must be a string, found {type(value).__name__}",
+                "predictions are what `ordtool generate` writes, under `output`",
+            )
+        texts.append(value)
+    return texts
+
+
+def read_references(paths: Sequence[str | Path], field: str = "references") -> list[list[str]]:
+    """Read references: files side by side, each a line a text or JSONL with a string or list of strings.
+
+    Raises:
+        OrdtoolError: If the files' lengths differ or a value is of another type.
+    """
+    columns = [[_strings(where, value, field) for where, value in _values(path, field)] for path in paths]
+    for path, column in zip(paths[1:], columns[1:], strict=True):
+        if len(column) != len(columns[0]):
+            raise OrdtoolError(
+                f"{paths[0]} has {len(columns[0])} references and {path} has {len(column)}",
+                "reference files are matched line by line",
+            )
+    return [[text for some in row for text in some] for row in zip(*columns, strict=True)]
+
+
+def _strings(where: str, value: Any, field: str) -> list[str]:
+    some = [value] if isinstance(value, str) else value
+    if not isinstance(some, list) or not some or not all(isinstance(text, str) for text in some):
+        raise OrdtoolError(f"{where}: field {field!r} must be a string or a list of strings")
+    return some
+
+
+def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
+    """Yield `(file:line, value)`: plain lines, or the field of JSON objects."""
+    source = "<stdin>" if str(path) == "-" else str(path)
+    with open_input(path) as stream:
+        jsonl = has_jsonl_suffix(path)
+        for number, raw in enumerate(read_lines(stream, source), start=1):
+            text = decode_line(raw, source, number)
+            if number == 1 and str(path) == "-":
+                jsonl = text.lstrip().startswith("{")
+            if not jsonl:
+                yield f"{source}:{number}", text
+            elif text.strip():
+                data = parse_json_object(text, source, number)
+                if field not in data:
+                    raise OrdtoolError(
+                        f"{source}:{number}: no field {field!r} (keys: {', '.join(data) or 'none'})",
+                        "--field names that of predictions, --reference-field that of references",
+                    )
+                yield f"{source}:{number}", data[field]
