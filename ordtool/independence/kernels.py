@@ -106,7 +106,7 @@ class GaussianKernel(Kernel):
         with np.errstate(over="ignore"):
             half_norms = np.square(centred, dtype=np.float64).sum(axis=1).max() / (2 * relative**2)
         if half_norms > _FLOAT32_EXPONENT:
-            centred = centred.astype(np.float64)
+            centred, _ = standardised(rows.astype(np.float64))
         centred /= relative
         return cls(_augment(centred), relative * unit if bandwidth is None else bandwidth)
 
