@@ -101,35 +101,17 @@ class SeenTexts:
         self._budget = budget
         self._bytes = 0
 
-    def split(self, texts: Sequence[str]) -> tuple[list[int], list[int], dict[int, NDArray[np.float32]]]:
-        """Find what must be computed.
-
-        Args:
-            texts: The texts of a window.
-
-        Returns:
-            `first`: indices of texts to compute, each different text once; `source`: for
-            every text, its position in `first`, or -1 where its vector is known; and the
-            known vectors by text index.
-        """
-        first: list[int] = []
-        source: list[int] = []
-        known: dict[int, NDArray[np.float32]] = {}
-        place: dict[bytes, int] = {}
-        for index, text in enumerate(texts):
-            key = digest(text)
-            if (row := self._rows.get(key)) is not None:
+    def get(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """Look texts up; None for those that must be computed."""
+        found = []
+        for text in texts:
+            row = self._rows.get(key := digest(text))
+            if row is not None:
                 self._rows.move_to_end(key)
-                known[index] = row
-                source.append(-1)
-                continue
-            if key not in place:
-                place[key] = len(first)
-                first.append(index)
-            source.append(place[key])
-        return first, source, known
+            found.append(row)
+        return found
 
-    def add(self, texts: Iterable[str], rows: NDArray[np.float32]) -> None:
+    def add(self, texts: Sequence[str], rows: NDArray[np.float32]) -> None:
         """Remember vectors, `(texts, ...)`."""
         for text, row in zip(texts, rows, strict=True):
             self._rows[digest(text)] = row.copy()

@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.embedding.batching import Batch, make_batches, windows
+from ordtool.embedding.modules import after_pooling
 from ordtool.embedding.pooling import parse_layers, parse_poolings, pool_slab
 from ordtool.embedding.settings import FolderSettings, Step, read_settings
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import torch
+
+    from ordtool.embedding.tokenizing import Tokens
 
 Rows = NDArray[np.float32]
 
@@ -88,6 +90,7 @@ class Encoder(Protocol):
         max_length: Tokens of a text that are read; None: all.
         model_limit: Tokens that the model could read; None: any number.
         window_texts: Texts that are best given at a time.
+        normalized: Whether vectors have length 1.
         notes: What the user should know about the choice.
         description: One line: pooling, layers, dtype, device.
     """
@@ -97,13 +100,14 @@ class Encoder(Protocol):
     max_length: int | None
     model_limit: int | None
     window_texts: int
+    normalized: bool
     notes: list[str]
     description: str
 
-    def tokenize(self, texts: Sequence[str]) -> Any:
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Do what can be done ahead, in another thread."""
 
-    def run(self, tokens: Any, advance: Callable[[int], None] = ...) -> Encoded:
+    def run(self, tokens: Tokens, advance: Callable[[int], None] = ...) -> Encoded:
         """Compute the vectors of what `tokenize` gave; `advance` is told the texts done."""
 
 
@@ -196,15 +200,7 @@ class TransformerEncoder:
         self._choose_pooling(settings, config, model)
         self._prompt = _prompt(settings, config)
         self._skip = self._choose_skip(settings, config, hidden.is_causal(model))
-        steps = () if own_choice else settings.steps
-        if own_choice and any(step.kind != "normalize" for step in settings.steps):
-            self.notes.append(
-                "pooling or layers were chosen: the modules after the model's own pooling are left out"
-            )
-        self._after = [_after_pooling(step, self._device) for step in steps]
-        self._normalize = bool(config.normalize) and not (steps and steps[-1].kind == "normalize")
-        if config.normalize is False:
-            self._after = [_after_pooling(step, self._device) for step in steps if step.kind != "normalize"]
+        self._choose_steps(settings, config, own_choice)
         self._threads = _thread_count(config.threads)
         self._budget = config.batch_tokens or (CPU_TOKENS if self._device.type == "cpu" else GPU_TOKENS)
         self._pool_head = hidden.pooler_of(model) if "pooler" in self._poolings else None
@@ -244,6 +240,19 @@ class TransformerEncoder:
             self.layers = count if config.layers == "all" else 0
         if "pooler" in self._poolings and self._layers != (count - 1,):
             raise UsageError("the pooler was trained on the last layer", "use --pooling cls with --layers")
+
+    def _choose_steps(self, settings: FolderSettings, config: EncoderConfig, own_choice: bool) -> None:
+        steps = [] if own_choice else list(settings.steps)
+        if own_choice and any(step.kind != "normalize" for step in settings.steps):
+            self.notes.append(
+                "pooling or layers were chosen: the modules after the model's own pooling are left out"
+            )
+        if config.normalize is False:
+            steps = [step for step in steps if step.kind != "normalize"]
+        elif config.normalize and not (steps and steps[-1].kind == "normalize"):
+            steps.append(Step("normalize", settings.transformer))
+        self.normalized = bool(steps) and steps[-1].kind == "normalize"
+        self._after = [after_pooling(step, self._device) for step in steps]
 
     def _choose_skip(self, settings: FolderSettings, config: EncoderConfig, causal: bool) -> int:
         skip = config.skip_first
@@ -305,11 +314,11 @@ class TransformerEncoder:
 
     # ------------------------------------------------------------------ running
 
-    def tokenize(self, texts: Sequence[str]) -> Any:
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenize a window."""
         return self._tokenizer([self._prompt + text for text in texts] if self._prompt else texts)
 
-    def run(self, tokens: Any, advance: Callable[[int], None] = lambda count: None) -> Encoded:
+    def run(self, tokens: Tokens, advance: Callable[[int], None] = lambda count: None) -> Encoded:
         """Compute the vectors of a window; see `Encoder`."""
         batches = make_batches(tokens.ids, self._budget)
         shape = (len(tokens.ids), max(1, self.layers), self.dim)
@@ -343,8 +352,6 @@ class TransformerEncoder:
                 pooled = pooled.mean(dim=1, keepdim=True)
             for step in self._after:
                 pooled = step(pooled)
-            if self._normalize:
-                pooled = torch.nn.functional.normalize(pooled, dim=-1)
             vectors: Rows = pooled.cpu().numpy()
             return vectors
 
@@ -384,58 +391,3 @@ def _intra_op_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
-
-
-def _after_pooling(step: Step, device: torch.device) -> Any:
-    """Make the function of a sentence-transformers module that follows the pooling."""
-    import torch
-
-    if step.kind == "normalize":
-        return lambda rows: torch.nn.functional.normalize(rows, dim=-1)
-    weights = {name: tensor.to(device, torch.float32) for name, tensor in _read_weights(step.folder).items()}
-    if step.kind == "layer-norm":
-        weight, bias = weights["norm.weight"], weights["norm.bias"]
-        return lambda rows: torch.nn.functional.layer_norm(rows, weight.shape, weight, bias)
-    return _dense(step.folder, weights)
-
-
-def _dense(folder: Path, weights: dict[str, torch.Tensor]) -> Any:
-    import torch
-
-    from ordtool.embedding.settings import read_json
-
-    config = read_json(folder / "config.json")
-    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
-    if name not in _ACTIVATIONS:
-        raise OrdtoolError(f"{folder}: unknown activation {name!r}", close_match_hint(name, _ACTIVATIONS))
-    activation = getattr(torch.nn, name)()
-    weight, bias = weights["linear.weight"], weights.get("linear.bias")
-    residual = weights.get("residual.weight")
-
-    def apply(rows: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = activation(torch.nn.functional.linear(rows, weight, bias))
-        if config.get("use_residual"):
-            out = out + (rows if residual is None else torch.nn.functional.linear(rows, residual))
-        return out
-
-    return apply
-
-
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        raise OrdtoolError(
-            f"{folder}: no model.safetensors in it",
-            "pickled weights are never loaded; --pooling mean leaves the module out",
-        )
-    try:
-        weights: dict[str, torch.Tensor] = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise OrdtoolError(f"{file}: damaged ({error})") from None
-    return weights

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ordtool.embedding.rows import normalize_rows
 from ordtool.embedding.settings import FolderSettings
+from ordtool.embedding.tokenizing import Tokens
 from ordtool.errors import OrdtoolError, UsageError
 
 if TYPE_CHECKING:
@@ -53,39 +54,39 @@ class StaticEncoder:
         self._prompt = settings.prompts.get(config.prompt or "", config.prompt or "")
         own = any(step.kind == "normalize" for step in settings.steps)
         self._normalize = own if config.normalize is None else config.normalize
+        self.normalized = self._normalize
         self._lower_case = settings.lower_case
         self.dim = int(self._table.shape[1])
         self.notes: list[str] = []
         self.description = f"mean of static token vectors, {self.dim} dimensions"
 
-    def tokenize(self, texts: Sequence[str]) -> Any:
-        """Tokenize a window: ids of all texts one after the other, and each text's count."""
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Tokenize a window."""
         batch = [self._prompt + text for text in texts] if self._prompt else list(texts)
         if self._lower_case:
             batch = [text.lower() for text in batch]
         encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        lists = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-        ids = np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(lengths.sum()))
-        return ids, lengths
+        return Tokens([encoding.ids for encoding in encodings])
 
-    def run(self, tokens: Any, advance: Callable[[int], None] = lambda count: None) -> Encoded:
+    def run(self, tokens: Tokens, advance: Callable[[int], None] = lambda count: None) -> Encoded:
         """Average the vectors of each text's tokens; a text without known tokens is zeros."""
         from scipy.sparse import csr_array
 
         from ordtool.embedding.encoder import Encoded
 
-        ids, lengths = tokens
-        total = len(ids)
+        count = len(tokens.ids)
+        lengths = np.fromiter(map(len, tokens.ids), dtype=np.int64, count=count)
+        total = int(lengths.sum())
+        ids = np.fromiter(chain.from_iterable(tokens.ids), dtype=np.int32, count=total)
         if self._unknown is not None:
             ids, lengths = _without(ids, lengths, self._unknown)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         shares = np.repeat(1 / np.maximum(lengths, 1), lengths).astype(np.float32)
-        counts = csr_array((shares, ids, starts), shape=(len(lengths), len(self._table)))
+        counts = csr_array((shares, ids, starts), shape=(count, len(self._table)))
         rows = np.asarray(counts @ self._table)
         if self._normalize:
             normalize_rows(rows)
-        advance(len(lengths))
+        advance(count)
         return Encoded(rows, 0, int((lengths == 0).sum()), total)
 
 

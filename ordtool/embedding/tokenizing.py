@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ordtool.errors import OrdtoolError
 
 _NO_LIMIT = 10**9
@@ -18,11 +20,23 @@ class Tokens:
 
     Attributes:
         ids: A list of ids a text.
-        truncated: How many texts were longer than the limit and were cut.
+        cut: Which texts were longer than the limit; None: none.
     """
 
     ids: list[list[int]]
-    truncated: int
+    cut: list[bool] | None = None
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut."""
+        return sum(self.cut or ())
+
+    def take(self, indices: Sequence[int]) -> Tokens:
+        """Give the tokens of some texts."""
+        if len(indices) == len(self.ids):
+            return self
+        cut = None if self.cut is None else [self.cut[index] for index in indices]
+        return Tokens([self.ids[index] for index in indices], cut)
 
 
 class TextTokenizer:
@@ -75,16 +89,16 @@ class TextTokenizer:
         if self._fast is None:
             return self._slow(batch)
         encodings = self._fast.encode_batch_fast(batch)
-        return Tokens([encoding.ids for encoding in encodings], sum(bool(e.overflowing) for e in encodings))
+        return Tokens([e.ids for e in encodings], [bool(e.overflowing) for e in encodings])
 
     def _slow(self, texts: list[str]) -> Tokens:
         ids: list[list[int]] = self._tokenizer(texts, truncation=False).input_ids
         if self.max_length is None:
-            return Tokens(ids, 0)
-        long = [index for index, text in enumerate(ids) if len(text) > self.max_length]
-        for index in long:
+            return Tokens(ids)
+        cut = [len(text) > self.max_length for text in ids]
+        for index in np.flatnonzero(cut).tolist():
             ids[index] = self._tokenizer(texts[index], truncation=True, max_length=self.max_length).input_ids
-        return Tokens(ids, len(long))
+        return Tokens(ids, cut)
 
     def prompt_length(self, prompt: str) -> int:
         """Count the tokens that a prompt puts before a text, a start token included."""

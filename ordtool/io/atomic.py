@@ -49,12 +49,12 @@ def atomic_output(
     target = Path(os.path.realpath(path))
     check_output(path, force=force)
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        with _as_output_errors(path), open(target, "wb") as device:
+        with as_output_errors(path), open(target, "wb") as device:
             yield device
         return
     temporary: str | None = None
     try:
-        with _as_output_errors(path):
+        with as_output_errors(path):
             descriptor, temporary = tempfile.mkstemp(
                 prefix=f".{target.name}.", suffix=suffix, dir=target.parent
             )
@@ -74,7 +74,7 @@ def _stdout(binary: bool) -> Iterator[BinaryIO]:
     if binary and sys.stdout.isatty():
         raise UsageError("binary data is not written to a terminal", "name a file with -o, or pipe it on")
     stream = cast(BinaryIO, sys.stdout.buffer)
-    with _as_output_errors("<stdout>"):
+    with as_output_errors("<stdout>"):
         yield stream
         stream.flush()
 
@@ -118,10 +118,10 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
     """
     target = Path(os.path.realpath(path))
     check_directory(path, force=force)
-    with _as_output_errors(path):
+    with as_output_errors(path):
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:
-        with _as_output_errors(path):
+        with as_output_errors(path):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             _replace_directory(temporary, target)
@@ -151,7 +151,8 @@ def _replace_directory(temporary: Path, target: Path) -> None:
 
 
 @contextmanager
-def _as_output_errors(path: str | Path) -> Iterator[None]:
+def as_output_errors(path: str | Path) -> Iterator[None]:
+    """Turn a full disk and missing rights into an `OrdtoolError` that names `path`."""
     try:
         yield
     except OSError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.atomic import STDOUT, atomic_output, check_output, file_fingerprint
+from ordtool.io.atomic import STDOUT, as_output_errors, atomic_output, check_output, file_fingerprint
 
 
 class Lines:
@@ -34,6 +34,11 @@ class Lines:
         self._position = position
         self._facts = facts
         self.save(done)
+
+    @property
+    def file(self) -> BinaryIO:
+        """The file itself, at the end of what was written: for outputs that are no lines."""
+        return self._file
 
     def write(self, line: str) -> None:
         """Write one line, its line feed added."""
@@ -92,7 +97,8 @@ def resumable_lines(
         with atomic_output(path) as device:
             yield Lines(device, None, {})
         return
-    yield from _journalled(path, target, inputs, settings, resume, force)
+    with as_output_errors(path):
+        yield from _journalled(path, target, inputs, settings, resume, force)
 
 
 def _journalled(

@@ -1,0 +1,201 @@
+"""`ordtool embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ordtool.cli.options import (
+    OUT,
+    RUN,
+    Device,
+    Dtype,
+    Field,
+    Force,
+    Inputs,
+    Json,
+    Model,
+    OnError,
+    Output,
+    Quiet,
+    Resume,
+    Threads,
+)
+
+VECTOR = "The vector of a text"
+AFTER = "After the model"
+POOLINGS = ["cls", "mean", "max", "last", "mean-sqrt", "weighted-mean", "pooler", "first-last"]
+
+
+def embed(
+    inputs: Inputs = None,
+    model: Model = "minilm",
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            help=f"{', '.join(POOLINGS)}; several with commas stand side by side.  [default: the model's own, or mean]",
+            rich_help_panel=VECTOR,
+            autocompletion=lambda: POOLINGS,
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="1,-1",
+            help="Average these layers (0: the embeddings, -1: the last); `all`: a folder with a file a layer.",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    skip_first: Annotated[
+        int | None,
+        typer.Option(
+            "--skip-first",
+            min=0,
+            help="Tokens at the start that aren't pooled.  [default: 1 for causal LMs, else 0]",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            help="One of the model's prompts by name, or a text to put first.",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            min=1,
+            help="Tokens of a text to read.  [default: the model's own]",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalize/--no-normalize",
+            help="Scale vectors to length 1.  [default: the model's own]",
+            rich_help_panel=AFTER,
+        ),
+    ] = None,
+    dims: Annotated[
+        int | None,
+        typer.Option(
+            "--dims", min=1, help="Numbers to keep; with --whiten, directions.", rich_help_panel=AFTER
+        ),
+    ] = None,
+    whiten: Annotated[
+        bool,
+        typer.Option(
+            "--whiten", help="Fit a whitening on these vectors and apply it.", rich_help_panel=AFTER
+        ),
+    ] = False,
+    transform: Annotated[
+        Path | None,
+        typer.Option(
+            "--transform",
+            metavar="FILE",
+            help="Apply what `ordtool whiten --save` fitted.",
+            rich_help_panel=AFTER,
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="float32, float16, or int8 (directions kept, lengths not).",
+            rich_help_panel=AFTER,
+            autocompletion=lambda: ["float32", "float16", "int8"],
+        ),
+    ] = "float32",
+    field: Field = "text",
+    on_error: OnError = "stop",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="i/N", help="Only the i-th of N equal parts of the input.", rich_help_panel=RUN
+        ),
+    ] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-tokens",
+            min=1,
+            help="Tokens a batch.  [default: 1024 on a CPU, 32768 on a GPU]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    output: Output = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="npy, jsonl or parquet.  [default: by the name of -o, else npy]",
+            rich_help_panel=OUT,
+            autocompletion=lambda: ["npy", "jsonl", "parquet"],
+        ),
+    ] = None,
+    json: Json = False,
+    resume: Resume = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn texts into vectors with any Hugging Face encoder or language model.
+
+    A row a text, in order: NPY with `-o x.npy` or to a pipe, JSON lines with a `vector` (`--json`, `-o x.jsonl`),
+    or Parquet (`-o x.parquet`). Inputs may be larger than memory; identical texts are computed once.
+
+    Examples: `ordtool embed a.txt -o a.npy`,
+    `ordtool embed a.txt | ordtool whiten --dims 128 > w.npy`,
+    `ordtool embed -m static a.jsonl --json`
+    """
+    from ordtool import console
+    from ordtool.errors import UsageError
+
+    form = "jsonl" if json else form
+    if output is None and form != "jsonl" and console.stdout_is_terminal():
+        raise UsageError(
+            "vectors are not written to a terminal", "name a file with -o x.npy, pipe them on, or use --json"
+        )
+    from ordtool.embedding.embed_config import EmbedConfig
+    from ordtool.embedding.embed_job import embed_files
+    from ordtool.embedding.encoder import EncoderConfig
+
+    encoder = EncoderConfig(
+        model=model,
+        pooling=pooling,
+        layers=layers,
+        skip_first=skip_first,
+        prompt=prompt,
+        max_length=max_length,
+        normalize=normalize,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        batch_tokens=batch_tokens,
+    )
+    config = EmbedConfig(
+        encoder=encoder,
+        inputs=tuple(inputs or ()),
+        field=field,
+        output=output,
+        form=form,
+        dims=dims,
+        precision=precision,
+        whiten=whiten,
+        transform=transform,
+        on_error=on_error,
+        shard=shard,
+        resume=resume,
+        force=force,
+    )
+    embed_files(config, console.RichProgress(quiet))

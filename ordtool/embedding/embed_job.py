@@ -1,0 +1,364 @@
+"""Texts to vectors from file to file: what `ordtool embed` runs."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordtool.embedding.batching import SeenTexts
+from ordtool.embedding.embed_config import EmbedConfig, check, parse_shard
+from ordtool.embedding.embed_report import EmbedReport, tell
+from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig, encode, load_encoder
+from ordtool.embedding.outputs import Output, open_output, to_precision
+from ordtool.embedding.rows import normalize_rows
+from ordtool.embedding.tokenizing import Tokens
+from ordtool.embedding.whitening import Whitening
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.npy import NpyWriter
+from ordtool.io.text import Record, read_records
+from ordtool.progress import SILENT, Progress
+
+Rows = NDArray[np.float32]
+
+
+def embed(texts: Iterable[str], model: str = "minilm", **options: Any) -> Rows:
+    """Embed texts.
+
+    Args:
+        texts: Any number that fits in memory; `embed_files` streams.
+        model: A folder, a catalogue name, or a hub id.
+        **options: The other fields of `EncoderConfig`: `pooling`, `layers`, `prompt`, `normalize`, ...
+
+    Returns:
+        `(texts, dim)`, float32.
+
+    Raises:
+        UsageError: For unknown names and contradicting options.
+        OrdtoolError: If the model can't be fetched or loaded.
+    """
+    return encode(load_encoder(EncoderConfig(model=model, **options)), list(texts))
+
+
+def embed_files(config: EmbedConfig, progress: Progress = SILENT) -> EmbedReport:
+    """Embed the texts of files into a file; memory doesn't grow with the input.
+
+    Args:
+        config: Inputs, output and everything between.
+        progress: A bar in texts; notes; warnings of truncated texts.
+
+    Returns:
+        Counts, and the bad records that were skipped.
+
+    Raises:
+        UsageError: For unknown names and contradicting options.
+        OrdtoolError: If something can't be read, loaded or written.
+    """
+    form = check(config)
+    transform = None if config.transform is None else Whitening.load(config.transform)
+    encoder = load_encoder(_encoder_config(config), progress)
+    for note in encoder.notes:
+        progress.note(note)
+    progress.note(f"{config.encoder.model}: {encoder.description}")
+    if transform is not None and transform.n_features_in_ != encoder.dim:
+        raise OrdtoolError(
+            f"{config.transform}: takes vectors of {transform.n_features_in_} numbers, "
+            f"and {config.encoder.model} gives {encoder.dim}",
+            f"it was fitted on {transform.fitted_on_}; name the model and settings of those vectors",
+        )
+    job = _Job(config, encoder, transform, progress)
+    report = job.run_whitened(form) if config.whiten else job.run(form)
+    tell(report, encoder, progress)
+    return report
+
+
+def _encoder_config(config: EmbedConfig) -> EncoderConfig:
+    """Leave `--normalize` to the end where a transform comes between."""
+    if config.encoder.normalize and (config.whiten or config.transform is not None):
+        return replace(config.encoder, normalize=None)
+    return config.encoder
+
+
+class _Job:
+    """One run: records in windows through the encoder into an output."""
+
+    def __init__(
+        self, config: EmbedConfig, encoder: Encoder, transform: Whitening | None, progress: Progress
+    ) -> None:
+        self._config = config
+        self._encoder = encoder
+        self._transform = transform
+        self._progress = progress
+        self._report = EmbedReport()
+        self._total = None if config.from_stdin else count_records(config.inputs, config.field)
+        width = encoder.dim if transform is None else transform.kernel_.shape[1]
+        if config.dims is not None and config.dims > width:
+            raise UsageError(
+                f"--dims {config.dims} is more than the {width} numbers of a vector", f"give {width} or less"
+            )
+        cut = config.dims is not None and config.dims < width and not config.whiten
+        self._dims = config.dims if cut and config.dims else width
+        after_transform = transform is not None and bool(config.encoder.normalize)
+        self._normalize = after_transform or (cut and encoder.normalized)
+        self._cut = cut
+
+    # ------------------------------------------------------------------ the two ways
+
+    def run(self, form: str) -> EmbedReport:
+        """Write the vectors as they come."""
+        config = self._config
+        with open_output(
+            config.output,
+            form,
+            dim=self._dims,
+            precision=config.precision,
+            layers=self._encoder.layers,
+            rows=None if config.on_error == "skip" else self._expected(),
+            inputs=() if config.from_stdin else config.inputs,
+            settings=self._settings(form),
+            resume=config.resume,
+            force=config.force,
+        ) as output:
+            self._stream(output, config.precision)
+        return self._report
+
+    def run_whitened(self, form: str) -> EmbedReport:
+        """Write raw vectors to a temporary file, fit on it, then write the transformed ones."""
+        config = self._config
+        beside = config.output.resolve().parent if config.output is not None else None
+        with tempfile.NamedTemporaryFile(prefix=".ordtool-", suffix=".npy.partial", dir=beside) as spool:
+            raw = _RawRows(NpyWriter(spool, self._encoder.dim, "float32"))  # type: ignore[arg-type]
+            self._stream(raw, "float32")
+            raw.writer.close()
+            spool.flush()
+            array = np.load(spool.name, mmap_mode="r")
+            whitening = self._fit(array)
+            width = whitening.kernel_.shape[1]
+            with open_output(
+                config.output,
+                form,
+                dim=width,
+                precision=config.precision,
+                rows=len(array),
+                force=config.force,
+            ) as output:
+                self._write_whitened(whitening, array, output)
+        return self._report
+
+    def _fit(self, array: Rows) -> Whitening:
+        from ordtool.embedding.statistics import accumulate
+        from ordtool.embedding.whitening_job import describe
+
+        if len(array) < 2:
+            raise OrdtoolError(f"--whiten needs two texts or more, and there are {len(array)}")
+        self._progress.start("fitting", len(array), "rows")
+        moments = accumulate(array, progress=self._progress)
+        names = ", ".join(self._config.inputs) or "<stdin>"
+        fitted_on = f"{names} ({len(array):,} texts, {self._config.encoder.model})"
+        whitening = Whitening.from_moments(moments, fitted_on, dims=self._config.dims)
+        for note in whitening.notes_:
+            self._progress.warn(note)
+        self._progress.note(describe(whitening))
+        return whitening
+
+    def _write_whitened(self, whitening: Whitening, array: Rows, output: Output) -> None:
+        records = self._records() if not self._config.from_stdin else None
+        done = 0
+        for rows in whitening.iter_transform(array):
+            chunk = [] if records is None else [next(records) for _ in range(len(rows))]
+            if self._config.encoder.normalize:
+                normalize_rows(rows)
+            done += len(rows)
+            output.write(chunk, to_precision(rows, self._config.precision), done)
+        self._report.dim = whitening.kernel_.shape[1]
+
+    # ------------------------------------------------------------------ the stream
+
+    def _stream(self, output: Output, precision: str) -> None:
+        self._progress.start("embedding", self._expected(), "texts")
+        if output.done:
+            self._progress.note(f"going on after {output.done:,} texts")
+        begin = time.perf_counter()
+        seen = SeenTexts()
+        done = 0
+        for window in _one_ahead(self._windows(), partial(self._prepare, output.done)):
+            count = len(window.records)
+            known = seen.get(window.texts)
+            if window.tokens is None:
+                unique = output.read_back(count)[window.first]
+                self._progress.advance(count)
+            else:
+                unique = self._compute(window, known)
+                output.write(window.records, to_precision(unique[window.source], precision), done + count)
+            seen.add([text for text, row in zip(window.texts, known, strict=True) if row is None],
+                     unique[[row is None for row in known]])  # fmt: skip
+            done += count
+        self._progress.close()
+        self._report.texts, self._report.dim = done, self._dims
+        self._report.seconds = time.perf_counter() - begin
+
+    def _prepare(self, passed: int, start: int, records: list[Record]) -> _Window:
+        """Find the different texts and tokenize them; runs a window ahead, in another thread."""
+        place: dict[str, int] = {}
+        first: list[int] = []
+        source = np.empty(len(records), dtype=np.int64)
+        for index, record in enumerate(records):
+            if record.text not in place:
+                place[record.text] = len(first)
+                first.append(index)
+            source[index] = place[record.text]
+        texts = list(place)
+        tokens = None if start + len(records) <= passed else self._encoder.tokenize(texts)
+        return _Window(records, first, source, texts, tokens)
+
+    def _compute(self, window: _Window, known: list[Rows | None]) -> Rows:
+        """Give the finished rows of the window's different texts."""
+        assert window.tokens is not None
+        new = [index for index, row in enumerate(known) if row is None]
+        encoded = self._encoder.run(window.tokens.take(new), self._progress.advance)
+        self._progress.advance(len(window.records) - len(new))
+        self._report.computed += len(new)
+        self._report.truncated += encoded.truncated
+        self._report.empty += encoded.empty
+        self._report.tokens += encoded.tokens
+        rows = self._finish(encoded.rows)
+        if len(new) == len(known):
+            return rows
+        out = np.empty((len(known), *rows.shape[1:]), dtype=np.float32)
+        out[new] = rows
+        for index, row in enumerate(known):
+            if row is not None:
+                out[index] = row
+        return out
+
+    def _finish(self, rows: Rows) -> Rows:
+        if self._transform is not None and len(rows):
+            rows = self._transform.transform(rows).astype(np.float32, copy=False)
+        if self._cut:
+            rows = np.ascontiguousarray(rows[..., : self._dims])
+        if self._normalize:
+            flat = rows.reshape(-1, rows.shape[-1])
+            normalize_rows(flat)
+        return rows
+
+    def _windows(self) -> Iterator[list[Record]]:
+        window: list[Record] = []
+        size = 0
+        for record in self._records():
+            window.append(record)
+            size += len(record.text)
+            if len(window) >= self._encoder.window_texts or size >= WINDOW_CHARACTERS:
+                yield window
+                window, size = [], 0
+        if window:
+            yield window
+
+    def _records(self) -> Iterator[Record]:
+        config = self._config
+        self._report.skipped.clear()
+        on_error = self._report.skipped.append if config.on_error == "skip" else None
+        records = read_records(config.inputs, config.field, on_error=on_error)
+        if config.shard is None:
+            return records
+        start, stop = self._shard()
+        return islice(records, start, stop)
+
+    def _shard(self) -> tuple[int, int]:
+        part, parts = parse_shard(self._config.shard)
+        total = self._total or 0
+        return total * (part - 1) // parts, total * part // parts
+
+    def _expected(self) -> int | None:
+        if self._total is None:
+            return None
+        start, stop = self._shard()
+        return stop - start
+
+    def _settings(self, form: str) -> dict[str, Any]:
+        """Give what a resumed run must have in common with the interrupted one."""
+        config = self._config
+        settings = {name: value for name, value in asdict(config.encoder).items() if name != "threads"}
+        transform = None
+        if config.transform is not None:
+            from ordtool.io.atomic import file_fingerprint
+
+            transform = file_fingerprint([config.transform])
+        return settings | {
+            "form": form,
+            "field": config.field,
+            "dims": config.dims,
+            "precision": config.precision,
+            "transform": transform,
+            "shard": config.shard,
+            "on_error": config.on_error,
+            "encoder": self._encoder.description,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Records, their different texts, and which of them each record has.
+
+    Attributes:
+        records: The records.
+        first: For each different text the first record that has it.
+        source: For each record the number of its text.
+        texts: The different texts.
+        tokens: Their tokens; None where an interrupted run has done the window.
+    """
+
+    records: list[Record]
+    first: list[int]
+    source: NDArray[np.int64]
+    texts: list[str]
+    tokens: Tokens | None
+
+
+class _RawRows:
+    """A temporary file of vectors."""
+
+    done = 0
+
+    def __init__(self, writer: NpyWriter) -> None:
+        self.writer = writer
+
+    def read_back(self, count: int) -> Rows:
+        raise NotImplementedError
+
+    def write(self, records: Sequence[Record], rows: NDArray[Any], done: int) -> None:
+        self.writer.write(rows)
+
+
+def _one_ahead(
+    windows: Iterator[list[Record]], prepare: Callable[[int, list[Record]], _Window]
+) -> Iterator[_Window]:
+    """Read and prepare the next window in a thread while the caller works on this one."""
+    start = 0
+
+    def step() -> _Window | None:
+        nonlocal start
+        records = next(windows, None)
+        if records is None:
+            return None
+        start += len(records)
+        return prepare(start - len(records), records)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead: Future[_Window | None] = pool.submit(step)
+        while (window := ahead.result()) is not None:
+            ahead = pool.submit(step)
+            yield window
+
+
+def count_records(paths: Iterable[str], field: str) -> int:
+    """Count the good records of files."""
+    bad: list[OrdtoolError] = []
+    return sum(1 for _ in read_records(list(paths), field, on_error=bad.append))
