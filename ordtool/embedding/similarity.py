@@ -40,8 +40,11 @@ class SimilarityRow:
     fitted_on: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
+        """The fields by name, correlations to four digits after the point."""
+        fields = asdict(self)
+        for name in ("spearman", "pearson"):
+            fields[name] = None if fields[name] is None else round(fields[name], 4)
+        return fields
 
 
 def cosine_similarities(left: NDArray[Any], right: NDArray[Any]) -> Float64Array:

@@ -1,0 +1,206 @@
+"""`ordtool score similarity`: correlation of cosines with people's scores, raw and whitened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ordtool.cli.embed import POOLINGS, VECTOR
+from ordtool.cli.options import Device, Force, Json, OnError, Output, Quiet, Threads
+
+if TYPE_CHECKING:
+    from ordtool.embedding.similarity import SimilarityRow
+    from ordtool.errors import OrdtoolError
+
+WHITENED = "Whitening"
+
+
+def similarity(
+    pairs: Annotated[
+        str,
+        typer.Argument(
+            metavar="PAIRS",
+            help="CSV, TSV or JSONL with two sentences and a score; none or `-` is stdin.",
+            show_default=False,
+        ),
+    ] = "-",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A folder, a name from `ordtool models list`, or a hub id.  [default: minilm]",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vectors",
+            metavar="NPY",
+            help="Vectors instead of a model: a file with both sentences of each pair in turn, or (given twice) the "
+            "first sentences and the second ones.",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            help=f"{', '.join(POOLINGS)}.  [default: the model's own, or mean]",
+            rich_help_panel=VECTOR,
+            autocompletion=lambda: POOLINGS,
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="1,-1",
+            help="Average these layers (0: the embeddings, -1: the last); `all` scores each.",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    skip_first: Annotated[
+        int | None,
+        typer.Option(
+            "--skip-first",
+            min=0,
+            help="Tokens at the start that aren't pooled.  [default: 1 for causal LMs, else 0]",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            help="One of the model's prompts by name, or a text to put first.",
+            rich_help_panel=VECTOR,
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            metavar="beta=0,gamma=0,dims=128",
+            help="One more row, whitened with these options; may be given several times.",
+            rich_help_panel=WHITENED,
+        ),
+    ] = None,
+    transform: Annotated[
+        Path | None,
+        typer.Option(
+            "--transform",
+            metavar="FILE",
+            help="Whiten with what `ordtool whiten --save` fitted.",
+            rich_help_panel=WHITENED,
+        ),
+    ] = None,
+    fit_on: Annotated[
+        str | None,
+        typer.Option(
+            "--fit-on",
+            metavar="FILE",
+            help="Fit on these: pairs (.csv, .tsv), texts, or with --vectors an NPY file.  [default: the sentences scored]",
+            rich_help_panel=WHITENED,
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="A,B,SCORE",
+            help="Columns by name or position from 1.  [default: sentence1,sentence2,score or the first three]",
+        ),
+    ] = None,
+    on_error: OnError = "stop",
+    device: Device = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            envvar="ORDTOOL_DTYPE",
+            help="float32, so that scores are the same on every machine; auto, bfloat16 or float16.",
+            rich_help_panel="Running",
+        ),
+    ] = "float32",
+    threads: Threads = None,
+    output: Output = None,
+    json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score sentence vectors on pairs with a similarity: Spearman's and Pearson's correlation in percent.
+
+    A row for the raw vectors, one for the whitened ones, one for each `--setting`; each says what the transform was
+    fitted on. A pipe or `--json` gets one JSON object a row.
+
+    Examples:
+    `ordtool score similarity stsb-dev.csv --setting beta=0,gamma=0,dims=128` ·
+    `ordtool score similarity stsb-dev.csv -m smollm2 --layers all` ·
+    `ordtool score similarity pairs.tsv --columns 6,7,5 --vectors left.npy --vectors right.npy`
+    """
+    from ordtool import console
+    from ordtool.embedding.encoder import EncoderConfig
+    from ordtool.embedding.similarity_job import SimilarityConfig, score_pairs
+    from ordtool.errors import UsageError, close_match_hint
+    from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.io.jsonl import dumps
+
+    if model is not None and vectors:
+        raise UsageError(
+            "--model and --vectors contradict each other", "vectors are there already: leave out --model"
+        )
+    if on_error not in ("stop", "skip"):
+        raise UsageError(f"unknown --on-error {on_error!r}", close_match_hint(on_error, ("stop", "skip")))
+    check_output(output, force=force)
+    skipped: list[OrdtoolError] = []
+    encoder = EncoderConfig(
+        model=model or "minilm",
+        pooling=pooling,
+        layers=layers,
+        skip_first=skip_first,
+        prompt=prompt,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+    config = SimilarityConfig(
+        pairs,
+        encoder,
+        vectors=tuple(vectors or ()),
+        columns=tuple(name.strip() for name in columns.split(",")) if columns else None,
+        settings=tuple(setting or ()),
+        transform=transform,
+        fit_on=fit_on,
+        on_error=skipped.append if on_error == "skip" else None,
+    )
+    progress = console.RichProgress(quiet)
+    rows = score_pairs(config, progress)
+    if skipped:
+        progress.warn(f"{len(skipped)} bad line(s) skipped, the first: {skipped[0].message}")
+    if output is None and not json and console.stdout_is_terminal():
+        _print(rows)
+        return
+    with atomic_output(output, force=force) as file:
+        for row in rows:
+            file.write(dumps(row.to_dict()).encode() + b"\n")
+
+
+def _print(rows: list[SimilarityRow]) -> None:
+    from ordtool import console
+
+    cells = [
+        [
+            row.vectors,
+            row.transform,
+            "-" if row.spearman is None else f"{row.spearman:.2f}",
+            "-" if row.pearson is None else f"{row.pearson:.2f}",
+            row.fitted_on or "",
+        ]
+        for row in rows
+    ]
+    columns = ["vectors", "transform", "Spearman", "Pearson", "fitted on"]
+    console.print_table(f"{rows[0].pairs:,} pairs, percent", columns, cells, to_stderr=False)

@@ -1,0 +1,182 @@
+"""From a file of pairs to its rows of correlations: what `ordtool score similarity` runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordtool.embedding.batching import windows
+from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig, load_encoder
+from ordtool.embedding.pairs import OnError, Pair, read_pairs
+from ordtool.embedding.similarity import SimilarityRow, parse_setting, score_similarity
+from ordtool.embedding.whitening import Whitening, WhiteningWarning
+from ordtool.embedding.whitening_file import load_whitening
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.npy import read_npy
+from ordtool.io.text import read_records
+from ordtool.progress import SILENT, Progress
+
+PAIR_SUFFIXES = {".csv", ".tsv"}
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityConfig:
+    """What one run of `ordtool score similarity` does.
+
+    Attributes:
+        pairs: The file of pairs; `-` is stdin.
+        encoder: The model that embeds the sentences; not used with `vectors`.
+        vectors: One NPY file with the vectors of both sentences of a pair in turn (`2n` rows), or two with the
+            first and the second sentences (`n` rows each); empty embeds with `encoder`.
+        columns: Names or positions of the two sentences and the score; None finds them.
+        settings: Options of `Whitening` for a row each, such as `beta=0,gamma=0,dims=128`.
+        transform: A fitted transform.
+        fit_on: What to fit on instead of the scored sentences: pairs (`.csv`, `.tsv`), texts, or with `vectors`
+            an NPY file.
+        on_error: Called with each bad line of `pairs`; None raises it.
+    """
+
+    pairs: str
+    encoder: EncoderConfig = EncoderConfig()
+    vectors: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    settings: tuple[str, ...] = ()
+    transform: Path | None = None
+    fit_on: str | None = None
+    on_error: OnError | None = None
+
+
+def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[SimilarityRow]:
+    """Score a file of pairs, with a row for raw vectors, whitened ones and each setting.
+
+    Returns:
+        The rows; with `layers` of `all`, those of every layer in turn.
+
+    Raises:
+        OrdtoolError: A file can't be read or doesn't fit the pairs.
+        UsageError: Options without meaning.
+    """
+    settings = {text: parse_setting(text) for text in config.settings}
+    _check(config)
+    fitted = load_whitening(config.transform) if config.transform else None
+    pairs = read_pairs(config.pairs, columns=config.columns, on_error=config.on_error)
+    gold = [pair.score for pair in pairs]
+    rows: list[SimilarityRow] = []
+    for name, left, right, reference in _vectors(config, pairs, progress):
+        transform, transform_name = fitted, Path(config.transform or "").name
+        if reference is not None:
+            transform, transform_name = _fit(reference, str(config.fit_on)), "whitened"
+        rows += score_similarity(
+            left,
+            right,
+            gold,
+            settings=settings,
+            transform=transform,
+            transform_name=transform_name if transform is not None else "whitened",
+            vectors=name,
+            progress=progress,
+        )
+    progress.close()
+    return rows
+
+
+def _check(config: SimilarityConfig) -> None:
+    if config.transform is not None and config.fit_on is not None:
+        raise UsageError("--transform and --fit-on contradict each other", "a transform is fitted already")
+    if len(config.vectors) > 2:
+        raise UsageError(
+            f"--vectors is given {len(config.vectors)} times",
+            "once with both sentences of each pair in turn, or twice: first sentences, second sentences",
+        )
+    if config.vectors and config.on_error is not None:
+        raise UsageError("--on-error skip would shift the rows of --vectors", "mend the file of pairs first")
+
+
+def _vectors(
+    config: SimilarityConfig, pairs: list[Pair], progress: Progress
+) -> Iterator[tuple[str, Rows, Rows, Rows | None]]:
+    """Name, first and second sentences, and what to fit on, for each kind of vectors."""
+    if config.vectors:
+        reference = read_npy(config.fit_on) if config.fit_on else None
+        yield (
+            " + ".join(Path(name).name for name in config.vectors),
+            *_read(config.vectors, len(pairs)),
+            reference,
+        )
+        return
+    texts = [text for pair in pairs for text in (pair.left, pair.right)]
+    others = _texts_to_fit_on(config.fit_on) if config.fit_on else []
+    encoder = load_encoder(config.encoder, progress)
+    progress.note(f"{config.encoder.model}: {encoder.description}")
+    for note in encoder.notes:
+        progress.note(note)
+    rows = _embed(encoder, texts + others, progress)
+    for layer in range(encoder.layers) if encoder.layers else [None]:
+        kind = rows if layer is None else rows[:, layer]
+        both, reference = kind[: len(texts)], kind[len(texts) :] if others else None
+        yield _label(config.encoder, layer), both[::2], both[1::2], reference
+
+
+def _label(encoder: EncoderConfig, layer: int | None) -> str:
+    """`minilm`, `minilm cls`, `smollm2 mean layer 1`."""
+    name = Path(encoder.model).name or encoder.model
+    layers = f"layer {layer}" if layer is not None else f"layers {encoder.layers}" if encoder.layers else None
+    return " ".join(part for part in (name, encoder.pooling, layers) if part)
+
+
+def _read(names: Sequence[str], pairs: int) -> tuple[Rows, Rows]:
+    arrays = [read_npy(name) for name in names]
+    wanted = 2 * pairs if len(arrays) == 1 else pairs
+    for name, array in zip(names, arrays, strict=True):
+        if array.shape[0] != wanted:
+            raise OrdtoolError(
+                f"{name}: {array.shape[0]:,} rows, and {pairs:,} pairs need {wanted:,}",
+                "one file has both sentences of each pair in turn; two files have the first and the second sentences",
+            )
+    if len(arrays) == 1:
+        return arrays[0][::2], arrays[0][1::2]
+    if arrays[0].shape != arrays[1].shape:
+        raise OrdtoolError(
+            f"{names[0]} has {arrays[0].shape[1]} columns, {names[1]} has {arrays[1].shape[1]}",
+            "both must come from the same model and settings",
+        )
+    return arrays[0], arrays[1]
+
+
+def _texts_to_fit_on(path: str) -> list[str]:
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
+    if suffixes and suffixes[-1] in PAIR_SUFFIXES:
+        return [text for pair in read_pairs(path) for text in (pair.left, pair.right)]
+    return [record.text for record in read_records([path])]
+
+
+def _embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> Rows:
+    """Vectors of texts, each different one computed once, with a bar."""
+    unique = list(dict.fromkeys(texts))
+    place = {text: index for index, text in enumerate(unique)}
+    progress.start("embedding", len(unique), "texts")
+    done = [
+        encoder.run(encoder.tokenize(window), progress.advance)
+        for window in windows(unique, encoder.window_texts, WINDOW_CHARACTERS)
+    ]
+    truncated = sum(part.truncated for part in done)
+    if truncated:
+        progress.warn(
+            f"{truncated:,} sentences are longer than the {encoder.max_length} tokens that are read"
+        )
+    rows = np.concatenate([part.rows for part in done])
+    return rows[[place[text] for text in texts]]
+
+
+def _fit(reference: Rows, name: str) -> Whitening:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WhiteningWarning)  # told with each row
+        whitening = Whitening().fit(reference)
+    whitening.fitted_on_ = f"{Path(name).name} ({reference.shape[0]:,} rows)"
+    return whitening
