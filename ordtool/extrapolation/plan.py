@@ -49,7 +49,12 @@ class Plan:
 
 
 def make_plan(
-    spec: str, *, train_length: int, length: int | None = None, lenient: bool = False, **parameters: float
+    spec: str,
+    *,
+    train_length: int,
+    length: int | None = None,
+    parameters: Mapping[str, float] | None = None,
+    lenient: bool = False,
 ) -> Plan:
     """Work out what `spec` means for a trained length and a length to come.
 
@@ -58,9 +63,9 @@ def make_plan(
             `rerope:window=128+logn`. Token counts may be written `0.25x`, a share of L.
         train_length: L, in tokens.
         length: The length to come, from which factors follow; None: not known.
-        lenient: Pass over `parameters` that no method takes.
-        **parameters: Parameters for every method named that takes them; what `spec`
+        parameters: Parameters for every method named that takes them; what `spec`
             says goes first.
+        lenient: Pass over `parameters` that no method takes.
 
     Returns:
         The plan.
@@ -70,7 +75,7 @@ def make_plan(
             methods that change the same thing, or a factor that can't be known
             without the length.
     """
-    setting = Setting(train_length, length)
+    setting, shared = Setting(train_length, length), dict(parameters or {})
     values: dict[str, dict[str, float]] = {}
     parts: dict[str, Part] = {}
     taken: dict[str, str] = {}
@@ -82,10 +87,10 @@ def make_plan(
                 "combine methods that change different things, such as rerope+logn or ntk-mixed+logn",
             )
         taken[_touched(method)] = name
-        values[name] = _resolve(method, setting, given, parameters)
+        values[name] = _resolve(method, setting, given, shared)
         parts[name] = method.build(setting, values[name])
     used = {parameter.name for name in values for parameter in METHODS[name].parameters}
-    if not lenient and (unused := sorted(set(parameters) - used)):
+    if not lenient and (unused := sorted(set(shared) - used)):
         raise UsageError(
             f"{spec} takes no {unused[0]!r}", close_match_hint(unused[0], used) if used else None
         )

@@ -120,11 +120,11 @@ def _only_rotary(model: nn.Module, decoder: nn.Module) -> nn.Module:
     return module
 
 
-def _apply_function(model: nn.Module, decoder: nn.Module) -> Callable[..., Any]:
+def _apply_function(model: nn.Module, decoder: nn.Module) -> Any:
     function = getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)
     if function is None:
         raise _refusal(model, "its modelling file has no apply_rotary_pos_emb")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def check_frequencies(model: nn.Module, rotary: Rotary) -> None:
@@ -165,7 +165,7 @@ def _refusal(model: nn.Module, reason: str, what: str = "can't be extrapolated")
     return OrdtoolError(f"{model_name(model)}: {what}: {reason}", _FITTING)
 
 
-def trained_length(model: nn.Module) -> int | None:
+def trained_length(model: Any) -> int | None:
     """Give the length that a model was trained at, as its configuration has it.
 
     Where the frequencies were scaled to reach further (yarn, llama3), that is the length
