@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ordtool.errors import UsageError, close_match_hint
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.parsing.chart import CHART_LIMIT, chart_spans, margin_scores, vote_scores
 from ordtool.parsing.constituents import attach_punctuation, write_brackets
 from ordtool.parsing.tree import BUILDERS, Span, build_spans, mix_distances
@@ -27,7 +27,8 @@ _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
 _WINDOW_WORDS = 1 << 18
 # Padded words of a batch, at most.
 _BATCH_WORDS = 1 << 13
-_NUMBA_FROM = 10_000
+# Words of a window from which numba's loops, which take a while to load, save more time than that.
+_NUMBA_WORDS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class ParseConfig:
         builder: `paper`, `unbiased` or `chart`; None: each model's own. With several models, `chart` adds up their span
             scores, and the others build a tree a model and let the trees vote.
         tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
-        batch_size: Sentences a batch, at most.
+        batch_size: Sentences a batch, at most. 64 batches are read ahead to be sorted by length; 1 reads nothing ahead.
         device: As in `ordtool.runtime.resolve_device`.
         dtype: Of matrix products, as in `ordtool.runtime.resolve_dtype`.
     """
@@ -189,13 +190,11 @@ class Parser:
     def parse(self, sentences: Iterable[str | Sentence]) -> Iterator[Parse]:
         """Parses a stream; see `parse`."""
         stream = (self._prepare(sentence) for sentence in sentences)
-        done = 0
-        for window in _windows(stream):
-            if done >= _NUMBA_FROM:
-                for model in self._models:
-                    model.kernel = "auto"
+        for window in _windows(stream, _read_ahead(self.config.batch_size)):
+            kernel = "auto" if sum(len(job.words) for job in window) >= _NUMBA_WORDS else "torch"
+            for model in self._models:
+                model.kernel = kernel
             yield from self._parse_window(window)
-            done += len(window)
             self._progress.advance(len(window))
 
     def _prepare(self, sentence: str | Sentence) -> _Job:
@@ -284,17 +283,29 @@ class _Job:
     words: list[str]
 
 
-def _windows(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
-    """Groups jobs into windows of growing size, closed early when they hold many words."""
-    size = _FIRST_WINDOW
+def _read_ahead(batch_size: int) -> int:
+    return 1 if batch_size == 1 else min(_LARGEST_WINDOW, 64 * batch_size)
+
+
+def _windows(jobs: Iterator[_Job], largest: int) -> Iterator[list[_Job]]:
+    """Groups jobs into windows of growing size, closed early when they hold many words.
+
+    A bad record ends a window too: what was read before it is parsed before the error is raised.
+    """
+    size = min(_FIRST_WINDOW, largest)
     window: list[_Job] = []
     words = 0
-    for job in jobs:
-        window.append(job)
-        words += len(job.tokens)
-        if len(window) >= size or words >= _WINDOW_WORDS:
+    try:
+        for job in jobs:
+            window.append(job)
+            words += len(job.tokens)
+            if len(window) >= size or words >= _WINDOW_WORDS:
+                yield window
+                window, words, size = [], 0, min(size * 2, largest)
+    except OrdtoolError:
+        if window:
             yield window
-            window, words, size = [], 0, min(size * 2, _LARGEST_WINDOW)
+        raise
     if window:
         yield window
 
