@@ -1,0 +1,237 @@
+"""`ordtool parse`: trees of sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from ordtool.cli.options import (
+    OUT,
+    Device,
+    Dtype,
+    Field,
+    Force,
+    Inputs,
+    Json,
+    OnError,
+    Output,
+    Quiet,
+    Threads,
+)
+
+if TYPE_CHECKING:
+    from ordtool.errors import OrdtoolError
+    from ordtool.parsing.parser import Parse
+    from ordtool.progress import Progress
+
+TREES = "The trees"
+INPUT = "Input"
+FORMATS = ("auto", "jsonl", "brackets", "penn", "tree", "svg")
+# What the name of an output promises.
+_SUFFIXES = {
+    ".svg": "svg",
+    ".brackets": "brackets",
+    ".mrg": "penn",
+    ".ptb": "penn",
+    ".penn": "penn",
+    ".tree": "penn",
+}
+
+
+def _model_names() -> list[str]:
+    from ordtool.models.catalog import names_of_kind
+
+    return names_of_kind("parser")
+
+
+def parse(
+    inputs: Inputs = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A folder, or a name from `ordtool models list`; given several times, the models vote.  [default: english]",
+            autocompletion=_model_names,
+            rich_help_panel=TREES,
+        ),
+    ] = None,
+    builder: Annotated[
+        str | None,
+        typer.Option(
+            "--builder",
+            "-b",
+            help="`paper`, `unbiased` or `chart`.  [default: the model's]",
+            autocompletion=lambda: ["paper", "unbiased", "chart"],
+            rich_help_panel=TREES,
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            help="`2`, or a mixture: `2,3` or `2:0.25,3:0.75`.  [default: the model's]",
+            rich_help_panel=TREES,
+        ),
+    ] = None,
+    tokenized: Annotated[
+        bool,
+        typer.Option(
+            "--tokenized", help="Take the tokens between spaces as they stand.", rich_help_panel=INPUT
+        ),
+    ] = False,
+    split: Annotated[
+        bool, typer.Option("--split", help="Split running text into sentences.", rich_help_panel=INPUT)
+    ] = False,
+    language: Annotated[
+        str, typer.Option("--language", help="Of running text, for its abbreviations.", rich_help_panel=INPUT)
+    ] = "en",
+    input_format: Annotated[
+        str, typer.Option("--input", help="auto, text, jsonl or trees (bracketed).", rich_help_panel=INPUT)
+    ] = "auto",
+    field: Field = "text",
+    on_error: OnError = "stop",
+    batch_size: Annotated[
+        int,
+        typer.Option("--batch-size", min=1, help="Sentences a batch, at most.", rich_help_panel="Running"),
+    ] = 128,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    output: Output = None,
+    output_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="jsonl, brackets, penn (labelled), tree (drawn) or svg.  [default: drawn on a terminal, else jsonl]",
+            show_default=False,
+            autocompletion=lambda: list(FORMATS[1:]),
+            rich_help_panel=OUT,
+        ),
+    ] = "auto",
+    width: Annotated[
+        int | None,
+        typer.Option(
+            "--width", min=20, help="Columns of a drawn tree.  [default: the terminal's]", rich_help_panel=OUT
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Draw the trees of sentences.
+
+    Reads a sentence a line, JSONL, or bracketed trees (files or folders), and finds a tree over each sentence's own tokens.
+    A terminal gets drawn trees, a pipe JSON lines: `text, tokens, offsets, distances, spans, tree`.
+
+    **Examples:** `echo "The cat sat on the mat." | ordtool parse` · `ordtool parse --split book.txt -o book.svg`
+    · `ordtool parse notes.jsonl | jq -r .tree`
+    """
+    from ordtool import console
+    from ordtool.errors import UsageError, close_match_hint
+    from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.parsing.inputs import InputConfig, check_inputs, read_inputs
+
+    chosen = _output_format(output_format, json, output)
+    if on_error not in ("stop", "skip"):
+        raise UsageError(f"unknown --on-error {on_error!r}", close_match_hint(on_error, ("stop", "skip")))
+    paths = list(inputs or [])
+    reading = InputConfig(input_format, field, split, language)
+    check_output(output, force=force)
+    check_inputs(paths, reading)
+    from ordtool.parsing.parser import ParseConfig, Parser
+    from ordtool.runtime import set_threads
+
+    set_threads(threads)
+    progress = console.RichProgress(quiet)
+    config = ParseConfig(
+        models=tuple(model or ["english"]),
+        layer=layer,
+        builder=builder,
+        tokens="whitespace" if tokenized else None,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+    skipped: list[OrdtoolError] = []
+    parser = Parser(config, progress)
+    sentences = read_inputs(paths, reading, on_error=skipped.append if on_error == "skip" else None)
+    try:
+        if output is not None or not console.stdout_is_terminal():  # a bar would run through what is shown
+            progress.start("parsing", None, "sentences")
+        with atomic_output(output, force=force) as file:
+            _write(parser.parse(sentences), chosen, file, width, terminal=output is None)
+    finally:
+        progress.close()
+        _tell_skipped(skipped, progress)
+
+
+def _output_format(name: str, json: bool, output: Path | None) -> str:
+    from ordtool import console
+    from ordtool.errors import UsageError, close_match_hint
+
+    if name not in FORMATS:
+        raise UsageError(f"unknown format {name!r}", close_match_hint(name, FORMATS[1:]))
+    if json and name not in ("auto", "jsonl"):
+        raise UsageError(f"--json and --format {name} contradict each other", "leave one of them out")
+    if name != "auto" or json:
+        return "jsonl" if json else name
+    if output is not None:
+        return _SUFFIXES.get(output.suffix.lower(), "jsonl")
+    return "tree" if console.stdout_is_terminal() else "jsonl"
+
+
+def _write(parses: Iterable[Parse], chosen: str, file: BinaryIO, width: int | None, terminal: bool) -> None:
+    """Write results as they come; SVG, whose size stands at its beginning, at the end."""
+    if chosen == "svg":
+        from ordtool.parsing.svg import draw_svg
+
+        file.write(draw_svg((parse.tokens, parse.spans) for parse in parses).encode())
+        return
+    for line in _lines(parses, chosen, width, terminal):
+        file.write(line.encode("utf-8", "replace") + b"\n")
+        if terminal:
+            file.flush()
+
+
+def _lines(parses: Iterable[Parse], chosen: str, width: int | None, terminal: bool) -> Iterator[str]:
+    from ordtool.io.jsonl import dumps
+    from ordtool.parsing.constituents import write_penn
+
+    if chosen == "tree":
+        yield from _drawn(parses, width, terminal)
+        return
+    for parse in parses:
+        if chosen == "jsonl":
+            yield dumps(parse.to_dict())
+        else:
+            yield parse.tree if chosen == "brackets" else write_penn(parse.tokens, parse.spans, parse.tags)
+
+
+def _drawn(parses: Iterable[Parse], width: int | None, terminal: bool) -> Iterator[str]:
+    import shutil
+
+    from ordtool import console
+    from ordtool.parsing.drawing import draw_tree, to_ansi
+
+    colour = terminal and console.stdout_has_colour()
+    for number, parse in enumerate(parses):
+        if number:
+            yield ""
+        yield to_ansi(
+            draw_tree(parse.tokens, parse.spans, width or shutil.get_terminal_size().columns), colour
+        )
+
+
+def _tell_skipped(skipped: list[OrdtoolError], progress: Progress, shown: int = 20) -> None:
+    if not skipped:
+        return
+    progress.warn(f"{len(skipped)} bad record(s) skipped")
+    for error in skipped[:shown]:
+        progress.warn(error.message)
+    if len(skipped) > shown:
+        progress.warn(f"and {len(skipped) - shown} more")
