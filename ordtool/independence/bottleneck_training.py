@@ -1,0 +1,403 @@
+"""Training by the HSIC bottleneck, and the baselines it has to be compared with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.independence.bottleneck import (
+    BottleneckConfig,
+    BottleneckForClassification,
+    bottleneck_objective,
+    gaussian_gram,
+    nhsic,
+    normalized_gram,
+)
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import resolve_device
+
+Array = NDArray[Any]
+
+METHODS = ("hsic", "backprop", "linear", "random")
+MAX_LAYER = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class BottleneckTraining:
+    r"""How a network is trained.
+
+    Attributes:
+        layers: Widths of the layers.
+        method: `hsic`; `backprop` (cross-entropy, end to end); `random` (layers as drawn); `linear` (no
+            layers). All but back-propagation end with the same linear read-out.
+        activation: `relu`, `tanh` or `gelu`.
+        sigma: Of the gaussian kernels $\exp(-d^2 / 2 \sigma^2 \mathrm{dim})$. It matters: see the docs.
+        beta: Weight of the labels against the inputs.
+        epsilon: Of nHSIC.
+        epochs: Passes over the data.
+        batch_size: Rows a batch; nHSIC is taken over a batch.
+        learning_rate: Of Adam.
+        ridge: Weight of the read-out's squared weights against its mean cross-entropy.
+        seed: Of the weights and the batches.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+    """
+
+    layers: tuple[int, ...] = (128, 128, 128)
+    method: str = "hsic"
+    activation: str = "relu"
+    sigma: float = 5.0
+    beta: float = 500.0
+    epsilon: float = 1e-5
+    epochs: int = 30
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    ridge: float = 1e-3
+    seed: int = 0
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Check what can be checked before data is there.
+
+        Raises:
+            UsageError: For numbers that make no sense.
+        """
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method {self.method!r}", close_match_hint(self.method, METHODS))
+        if self.method != "linear" and not self.layers:
+            raise UsageError("there are no layers", "--layers 128,128,128")
+        if any(not 1 <= width <= MAX_LAYER for width in self.layers):
+            raise UsageError(f"layers of {self.layers} are not possible", f"widths from 1 to {MAX_LAYER}")
+        for name in ("sigma", "beta", "epsilon", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} {getattr(self, name):g} is not possible", "a positive number")
+        if self.epochs < 1 or self.batch_size < 4 or self.ridge < 0:
+            raise UsageError("at least 1 epoch, 4 rows a batch and a ridge of 0 or more are needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Vectors with their classes.
+
+    Attributes:
+        vectors: `(rows, dim)`.
+        labels: Class indices, `(rows,)`.
+        names: Of the classes.
+    """
+
+    vectors: Array
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+        return len(self.vectors)
+
+    def take(self, index: NDArray[np.intp]) -> Labelled:
+        """Give some of the rows."""
+        return Labelled(self.vectors[index], self.labels[index], self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained network.
+
+    Attributes:
+        model: The network, with its read-out.
+        seconds: How long it took.
+        losses: The mean objective of each epoch; nats for back-propagation.
+    """
+
+    model: BottleneckForClassification
+    seconds: float
+    losses: list[float] = field(default_factory=list)
+
+
+def train_bottleneck(
+    data: Labelled,
+    config: BottleneckTraining,
+    *,
+    embedding_model: str | None = None,
+    progress: Progress = SILENT,
+) -> Trained:
+    """Train a network on vectors and their classes.
+
+    Args:
+        data: What to train on.
+        config: How.
+        embedding_model: Recorded in the model, so that it can be given texts.
+        progress: Told of the epochs.
+
+    Returns:
+        The network.
+
+    Raises:
+        UsageError: For settings that make no sense.
+        OrdtoolError: For fewer rows than classes, a single class, or a loss that is no number.
+    """
+    config.check()
+    if len(data.names) < 2:
+        raise OrdtoolError(f"all labels are {data.names[0]!r}: there is nothing to tell apart")
+    started = time.perf_counter()
+    device = resolve_device(config.device)
+    torch.manual_seed(config.seed)
+    model = _new_model(data, config, embedding_model).to(device)
+    vectors = torch.tensor(np.asarray(data.vectors, dtype=np.float32), device=device)
+    labels = torch.tensor(data.labels, device=device)
+    losses: list[float] = []
+    if config.method == "hsic":
+        losses = _train_layers(model, vectors, labels, config, progress)
+    elif config.method == "backprop":
+        losses = _train_end_to_end(model, vectors, labels, config, progress)
+    if config.method != "backprop":
+        _fit_read_out(model, vectors, labels, config.ridge)
+    return Trained(model.eval(), time.perf_counter() - started, losses)
+
+
+def _new_model(
+    data: Labelled, config: BottleneckTraining, embedding_model: str | None
+) -> BottleneckForClassification:
+    model = BottleneckForClassification(
+        BottleneckConfig(
+            input_size=data.vectors.shape[1],
+            layer_sizes=() if config.method == "linear" else config.layers,
+            activation=config.activation,
+            method=config.method,
+            sigma=config.sigma,
+            beta=config.beta,
+            epsilon=config.epsilon,
+            embedding_model=embedding_model,
+            id2label=dict(enumerate(data.names)),
+            label2id={name: index for index, name in enumerate(data.names)},
+        )
+    )
+    spread = np.asarray(data.vectors, dtype=np.float64).std(axis=0)
+    model.get_buffer("mean").copy_(torch.tensor(np.mean(data.vectors, axis=0, dtype=np.float64)))
+    # A dimension that never changes says nothing, and is left as it is.
+    model.get_buffer("scale").copy_(torch.tensor(np.where(spread > 1e-12, spread, 1.0)))
+    return model
+
+
+def _batches(rows: int, config: BottleneckTraining, epoch: int) -> Iterator[Tensor]:
+    """Shuffle the rows into batches of about the same size."""
+    order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(rows))
+    yield from order.chunk(max(1, -(-rows // config.batch_size)))
+
+
+def _train_layers(
+    model: BottleneckForClassification,
+    vectors: Tensor,
+    labels: Tensor,
+    config: BottleneckTraining,
+    progress: Progress,
+) -> list[float]:
+    """Train every layer on its own objective, all in the same pass over the batches."""
+
+    def loss(index: Tensor) -> Tensor:
+        with torch.no_grad():
+            inputs = model.standardise(vectors[index])
+            classes = nn.functional.one_hot(labels[index], model.config.num_labels)
+            grams = [
+                normalized_gram(gaussian_gram(rows, config.sigma), config.epsilon)
+                for rows in (inputs, classes)
+            ]
+            target = grams[0] - config.beta * grams[1]
+            target = (target + target.T) / 2
+        states = model.hidden(vectors[index], detach=True)
+        # A sum of losses, none of which reaches another's layer.
+        return torch.stack(
+            [bottleneck_objective(z, target, config.sigma, config.epsilon) for z in states]
+        ).sum()
+
+    parameters = list(model.layers.parameters())
+    return _descend(loss, parameters, len(vectors), config, progress, "bottleneck")
+
+
+def _train_end_to_end(
+    model: BottleneckForClassification,
+    vectors: Tensor,
+    labels: Tensor,
+    config: BottleneckTraining,
+    progress: Progress,
+) -> list[float]:
+    def loss(index: Tensor) -> Tensor:
+        found: Tensor = model(vectors[index], labels[index]).loss
+        return found
+
+    return _descend(loss, list(model.parameters()), len(vectors), config, progress, "back-propagation")
+
+
+def _descend(
+    loss: Callable[[Tensor], Tensor],
+    parameters: Sequence[nn.Parameter],
+    rows: int,
+    config: BottleneckTraining,
+    progress: Progress,
+    name: str,
+) -> list[float]:
+    """Descend with Adam; give the mean loss of each epoch."""
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    means = []
+    progress.start(name, config.epochs, "epochs")
+    for epoch in range(config.epochs):
+        values = []
+        for index in _batches(rows, config, epoch):
+            value = loss(index)
+            if not torch.isfinite(value):
+                raise OrdtoolError(
+                    f"the {name} loss is {value.item()} in epoch {epoch + 1}",
+                    "try a smaller --learning-rate, or another --sigma",
+                )
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            values.append(value.item())
+        means.append(float(np.mean(values)))
+        progress.advance(loss=f"{means[-1]:.4g}")
+    progress.close()
+    return means
+
+
+def _fit_read_out(model: BottleneckForClassification, vectors: Tensor, labels: Tensor, ridge: float) -> None:
+    """Fit the linear read-out: multinomial logistic regression by L-BFGS, on the whole data.
+
+    It is fitted to features of mean 0 and spread 1, so that the ridge means the same for layers of any scale,
+    and then rewritten for the features as they are.
+    """
+    with torch.no_grad():
+        states = model.hidden(vectors)
+        features = (states[-1] if states else model.standardise(vectors)).double()
+        mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
+        spread = torch.where(spread > 1e-8, spread, torch.ones_like(spread))
+        features = (features - mean) / spread
+    weight = torch.zeros(
+        model.config.num_labels, features.shape[1], dtype=torch.float64, device=vectors.device
+    )
+    bias = torch.zeros(model.config.num_labels, dtype=torch.float64, device=vectors.device)
+    weight.requires_grad_()
+    bias.requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+    )
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(features @ weight.T + bias, labels) + ridge * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(step)
+    with torch.no_grad():
+        model.classifier.weight.copy_(weight / spread)
+        model.classifier.bias.copy_(bias - (weight / spread) @ mean)
+
+
+def accuracy(model: BottleneckForClassification, data: Labelled) -> float:
+    """Give the share of rows whose most probable class is the right one."""
+    return float((model.probabilities(data.vectors).argmax(axis=1) == data.labels).mean())
+
+
+@torch.no_grad()
+def layer_dependence(
+    model: BottleneckForClassification, data: Labelled, config: BottleneckTraining
+) -> list[tuple[float, float]]:
+    """Give nHSIC of every layer with the inputs and with the labels, in the mean over batches of held-out rows."""
+    device = model.device
+    vectors = torch.tensor(np.asarray(data.vectors, dtype=np.float32), device=device)
+    labels = torch.tensor(data.labels, device=device)
+    found = []
+    for index in _batches(len(data), config, epoch=0):
+        inputs = model.standardise(vectors[index])
+        classes = nn.functional.one_hot(labels[index], len(data.names))
+        found.append(
+            [
+                [nhsic(z, other, config.sigma, config.epsilon).item() for other in (inputs, classes)]
+                for z in model.hidden(vectors[index])
+            ]
+        )
+    means = np.mean(found, axis=0)
+    return [(float(x), float(y)) for x, y in means]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One method over several seeds.
+
+    Attributes:
+        method: Its name.
+        accuracies: On the held-out data, one a seed.
+        seconds: Mean time of a training.
+        dependence: nHSIC of each layer with inputs and labels, means over seeds.
+        first: The network of the first seed.
+    """
+
+    method: str
+    accuracies: tuple[float, ...]
+    seconds: float
+    dependence: tuple[tuple[float, float], ...]
+    first: BottleneckForClassification
+
+    def record(self) -> dict[str, Any]:
+        """Give the fields as a JSON object: accuracies in percent."""
+        percent = 100 * np.array(self.accuracies)
+        return {
+            "method": self.method,
+            "accuracy": round(float(percent.mean()), 2),
+            "deviation": round(float(percent.std(ddof=1)), 2) if len(percent) > 1 else None,
+            "accuracies": [round(value, 2) for value in percent.tolist()],
+            "seconds": round(self.seconds, 3),
+            "nhsic_inputs": [round(x, 4) for x, _ in self.dependence],
+            "nhsic_labels": [round(y, 4) for _, y in self.dependence],
+        }
+
+
+def compare_methods(
+    train: Labelled,
+    held_out: Labelled,
+    config: BottleneckTraining,
+    methods: Sequence[str] = METHODS,
+    runs: int = 3,
+    *,
+    embedding_model: str | None = None,
+    progress: Progress = SILENT,
+) -> list[Comparison]:
+    """Train by several methods with several seeds, and measure on data that none of them saw.
+
+    Args:
+        train: What they are trained on.
+        held_out: What they are measured on.
+        config: The settings all share; `method` is replaced, `seed` is the first of the seeds.
+        methods: Of `METHODS`.
+        runs: Seeds.
+        embedding_model: Recorded in the models.
+        progress: Told of every training.
+
+    Returns:
+        One comparison a method.
+    """
+    found = []
+    for method in methods:
+        trained = []
+        for run in range(1 if method == "linear" else runs):  # the linear read-out has one answer
+            settings = replace(config, method=method, seed=config.seed + run)
+            trained.append(
+                train_bottleneck(train, settings, embedding_model=embedding_model, progress=progress)
+            )
+        dependence = [layer_dependence(t.model, held_out, config) for t in trained if t.model.layers]
+        found.append(
+            Comparison(
+                method,
+                tuple(accuracy(t.model, held_out) for t in trained),
+                float(np.mean([t.seconds for t in trained])),
+                tuple(map(tuple, np.mean(dependence, axis=0).tolist())) if dependence else (),
+                trained[0].model,
+            )
+        )
+    return found
