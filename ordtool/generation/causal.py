@@ -27,6 +27,8 @@ class CausalBackend:
         self.context = context
         keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._keep: dict[str, int] = {"logits_to_keep": 1} if keeps else {}
+        # A prefix LM reads the prompt in both directions; without a cache it must be told which part that is.
+        self._prefix = getattr(model.config, "objective", None) == "prefix"
 
     def room(self, prompt: Sequence[int]) -> int | None:
         """Give how many tokens the context has left after `prompt`; None for no limit."""
@@ -54,8 +56,13 @@ class CausalBackend:
         """Give the next token's logits (vocabulary,), computed without batch, padding and cache."""
         ids = torch.cat([torch.tensor(prompt, device=generated.device), generated])[None]
         mask = torch.ones_like(ids)
+        options: dict[str, Any] = dict(self._keep)
+        if self._prefix:
+            options["token_type_ids"] = (torch.arange(ids.shape[1], device=ids.device) >= len(prompt)).long()[
+                None
+            ]
         logits: torch.Tensor = self.model(
-            input_ids=ids, attention_mask=mask, use_cache=False, **self._keep
+            input_ids=ids, attention_mask=mask, use_cache=False, **options
         ).logits
         return logits[0, -1]
 

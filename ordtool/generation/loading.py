@@ -39,6 +39,8 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
+    import ordtool.transformer.model  # noqa: F401 (registers the small Transformer with the Auto classes)
+
     # What there is to say about loading is said by us, in one line.
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -1,0 +1,346 @@
+"""The small Transformer: pre-norm blocks, gated feed-forward, and one of three objectives by its mask.
+
+The Auto classes load it, transformers' `generate` writes with it, its cache is transformers' own.
+
+A permutation language model with one stream doesn't know which position it is to predict next:
+the last token is the same whichever comes next. So each input is told, by a learned embedding of
+its *target's* position (XLNet's second stream does the same at twice the cost).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, silu
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from ordtool.transformer import masks
+from ordtool.transformer.attention import alibi_slopes, attend, logn_scale, talk
+from ordtool.transformer.config import OrdtoolLMConfig
+from ordtool.transformer.rotary import inverse_frequencies, rotate, rotation
+
+
+class TalkingHeads(nn.Module):
+    """Lambda and M of talking heads, the identity at first."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.before = nn.Parameter(torch.eye(heads))
+        self.after = nn.Parameter(torch.eye(heads))
+
+
+class Attention(nn.Module):
+    """Self-attention of one block; see `ordtool.transformer.attention`."""
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
+        self.key_size, self.value_size = config.key_size, config.value_size
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.key_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, self.groups * self.key_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, self.groups * self.value_size, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.value_size, config.hidden_size, bias=False)
+        self.talking = TalkingHeads(self.heads) if config.talking_heads else None
+
+    def forward(self, hidden_states: Tensor, view: View, cache: Any) -> Tensor:
+        """Map `(batch, seq, hidden)` to the same shape."""
+        batch, length, _ = hidden_states.shape
+
+        def split(x: Tensor, heads: int) -> Tensor:
+            return x.view(batch, length, heads, -1).transpose(1, 2)
+
+        query = split(self.q_proj(hidden_states), self.heads)
+        key = split(self.k_proj(hidden_states), self.groups)
+        value = split(self.v_proj(hidden_states), self.groups)
+        if view.cosine is not None and view.sine is not None:
+            query, key = rotate(query, view.cosine, view.sine), rotate(key, view.cosine, view.sine)
+        if view.sharpness is not None:
+            query = query * view.sharpness
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer)
+        scale = self.key_size**-0.5
+        if self.talking is None:
+            out = attend(query, key, value, view.mask, scale)
+        else:
+            out = talk(query, key, value, view.mask, scale, self.talking.before, self.talking.after)
+        result: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+        return result
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + GLU(norm(x)) with GLU(x) = down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attention = Attention(config, layer)
+        self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: Tensor, view: View, cache: Any) -> Tensor:
+        """Map `(batch, seq, hidden)` to the same shape."""
+        hidden_states = hidden_states + self.attention(self.attention_norm(hidden_states), view, cache)
+        x = self.mlp_norm(hidden_states)
+        result: Tensor = hidden_states + self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return result
+
+
+class View:
+    """What every layer's attention needs to know: who sees whom, and where everyone stands.
+
+    Attributes:
+        mask: Booleans or additive floats `(batch, 1 or heads, queries, keys)`.
+        cosine: Rotary cosines `(batch, 1, queries, key_size)`, or None.
+        sine: Rotary sines.
+        sharpness: Log-length factors `(batch, 1, queries, 1)`, or None.
+    """
+
+    def __init__(
+        self, config: OrdtoolLMConfig, visible: Tensor, positions: Tensor, dtype: torch.dtype
+    ) -> None:
+        self.mask = visible[:, None]
+        self.cosine = self.sine = self.sharpness = None
+        if config.positions == "rope":
+            frequencies = inverse_frequencies(config.key_size, config.rope_theta)
+            cosine, sine = rotation(positions, frequencies, dtype)
+            self.cosine, self.sine = cosine[:, None], sine[:, None]
+        elif config.positions == "alibi":
+            self.mask = self._alibi(config.num_attention_heads, visible, dtype)
+        if config.logn:
+            factor = logn_scale(visible.sum(-1), config.max_position_embeddings)
+            self.sharpness = factor.to(dtype)[:, None, :, None]
+
+    @staticmethod
+    def _alibi(heads: int, visible: Tensor, dtype: torch.dtype) -> Tensor:
+        queries, keys = visible.shape[-2:]
+        place = torch.arange(keys, device=visible.device)
+        distance = (place[None, :] - place[keys - queries :, None]).abs()
+        bias = -alibi_slopes(heads).to(visible.device)[:, None, None] * distance
+        return bias.masked_fill(~visible[:, None], torch.finfo(dtype).min).to(dtype)
+
+
+class OrdtoolLMPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation."""
+
+    config_class = OrdtoolLMConfig
+    base_model_prefix = "model"
+    _supports_sdpa = True
+    _no_split_modules = ["Block"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise parameters that a checkpoint doesn't hold."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, TalkingHeads):
+            nn.init.eye_(module.before)
+            nn.init.eye_(module.after)
+
+
+class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
+    """Embeddings and blocks, without a softmax layer."""
+
+    def __init__(self, config: OrdtoolLMConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        permuted = config.objective == "permutation"
+        # One more: the position after the last.
+        size = (config.max_position_embeddings + 1, config.hidden_size)
+        self.embed_targets = nn.Embedding(*size) if permuted else None
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        ranks: Tensor | None = None,
+        target_positions: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the blocks.
+
+        Args:
+            input_ids: `(batch, seq)`.
+            attention_mask: `(batch, cached + seq)` with 0 for padding, or `(batch, 1, seq, keys)`
+                booleans that say it all.
+            position_ids: `(batch, seq)`; from the padding if None.
+            token_type_ids: For `prefix`, `(batch, seq)`: 0 for the source, 1 for the target. None:
+                what is read at once is source, what comes after it in the cache is target.
+            ranks: For `permutation`, `(batch, seq)`: the place of each position in the order. None:
+                from left to right.
+            target_positions: For `permutation`, `(batch, seq)`: the position that each input
+                is to predict. None: the next one.
+            past_key_values: A cache.
+            inputs_embeds: Instead of `input_ids`, `(batch, seq, hidden)`.
+            use_cache: Return the cache.
+            **kwargs: Ignored.
+
+        Returns:
+            Hidden states `(batch, seq, hidden)` and the cache.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("input_ids or inputs_embeds is needed")
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        hidden_states: Tensor = inputs_embeds
+        batch, length, _ = hidden_states.shape
+        if position_ids is None:
+            position_ids = _positions(attention_mask, batch, past, length, hidden_states.device)
+        if self.embed_targets is not None:
+            targets = position_ids + 1 if target_positions is None else target_positions
+            hidden_states = hidden_states + self.embed_targets(targets)
+        visible = self._visible(attention_mask, token_type_ids, ranks, past, length, hidden_states.device)
+        visible = visible.expand(batch, -1, -1)
+        view = View(self.config, visible, position_ids.expand(batch, -1), hidden_states.dtype)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, view, past_key_values)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values if use_cache else None
+        )
+
+    def _visible(
+        self,
+        attention_mask: Tensor | None,
+        segments: Tensor | None,
+        ranks: Tensor | None,
+        past: int,
+        length: int,
+        device: torch.device,
+    ) -> Tensor:
+        """Give who sees whom, `(batch or 1, queries, keys)`."""
+        if attention_mask is not None and attention_mask.dim() == 4:
+            mask = attention_mask[:, 0]
+            return mask if mask.dtype == torch.bool else mask >= 0
+        places = torch.arange(past + length, device=device)
+        query, key = places[past:, None], places[None, :]
+        if past:  # what is in the cache came before in any of the orders
+            visible = masks.causal(query, key)[None]
+        elif self.config.objective == "prefix":
+            own = torch.zeros(1, length, device=device) if segments is None else segments
+            visible = masks.prefix(query, key, own[:, :, None], own[:, None, :])
+        elif self.config.objective == "permutation" and ranks is not None:
+            visible = masks.permutation(ranks[:, :, None], ranks[:, None, :])
+        else:
+            visible = masks.causal(query, key)[None]
+        if attention_mask is not None:
+            # A padded query sees itself: a softmax over nothing would be no number.
+            visible = (visible & attention_mask[:, None, :].bool()) | (query == key)
+        return visible
+
+
+def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:
+    if mask is not None and mask.dim() == 2:
+        return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+    return torch.arange(past, past + length, device=device).expand(batch, -1)
+
+
+class OrdtoolLMForCausalLM(OrdtoolLMPreTrainedModel, GenerationMixin):
+    """The small Transformer with its softmax layer."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: OrdtoolLMConfig) -> None:
+        super().__init__(config)
+        self.model = OrdtoolLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        ranks: Tensor | None = None,
+        target_positions: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Give the logits of the next token, and the loss.
+
+        Args:
+            input_ids: `(batch, seq)`.
+            attention_mask: As `OrdtoolLMModel.forward`; so the next four, and the cache.
+            position_ids: `(batch, seq)`.
+            token_type_ids: `(batch, seq)`, for `prefix`.
+            ranks: `(batch, seq)`, for `permutation`.
+            target_positions: `(batch, seq)`, for `permutation`.
+            past_key_values: A cache.
+            inputs_embeds: `(batch, seq, hidden)`.
+            labels: `(batch, seq)`, -100 where there is no loss. Shifted here, as is usual: the
+                label of an input is the next one; with `target_positions` they are taken
+                from those positions instead.
+            use_cache: Return the cache.
+            logits_to_keep: Only the last so many, or those at these indices; 0: all.
+            num_items_in_batch: What the summed loss is divided by; None: the labels.
+            **kwargs: Ignored.
+
+        Returns:
+            Logits `(batch, seq, vocabulary)`, the loss in nats a token, the cache.
+        """
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            token_type_ids=token_type_ids,
+            ranks=ranks,
+            target_positions=target_positions,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+        )
+        hidden_states = output.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden_states[:, kept])
+        loss = None
+        if labels is not None:
+            loss = _loss(logits, labels, target_positions, num_items_in_batch)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+
+
+def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None, items: Tensor | int | None) -> Tensor:
+    if targets is None:
+        wanted = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
+    else:
+        length = labels.shape[1]
+        wanted = labels.gather(1, targets.clamp(max=length - 1)).masked_fill(targets >= length, -100)
+    total = cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum")
+    count = (wanted != -100).sum().clamp(min=1) if items is None else items
+    return total / count
+
+
+AutoConfig.register(OrdtoolLMConfig.model_type, OrdtoolLMConfig, exist_ok=True)
+AutoModel.register(OrdtoolLMConfig, OrdtoolLMModel, exist_ok=True)
+AutoModelForCausalLM.register(OrdtoolLMConfig, OrdtoolLMForCausalLM, exist_ok=True)
