@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from ordtool.independence.labelled import Labelled
     from ordtool.independence.reading import Variable
     from ordtool.progress import Progress
 
@@ -95,6 +96,49 @@ def _embedded(variable: Variable, reading: Reading, progress: Progress) -> Varia
         )
     rows = embed_texts(variable.texts, reading.embed, reading.device, reading.threads, progress)
     return replace(variable, rows=rows)
+
+
+def read_labelled(vectors: str, labels: str | None, reading: Reading, progress: Progress) -> Labelled:
+    """Read vectors (or texts, which are embedded) and a class label for each.
+
+    Args:
+        vectors: NPY, JSONL or text.
+        labels: JSONL or an NPY of integers; None: the JSONL of the vectors holds them too.
+        reading: The keys, and the embedding model.
+        progress: Told of the embedding.
+
+    Raises:
+        OrdtoolError: For files that don't fit each other, or labels that are none.
+    """
+    import numpy as np
+
+    from ordtool.errors import OrdtoolError, UsageError
+    from ordtool.independence.labelled import Labelled
+    from ordtool.independence.reading import check_ids, read_variable
+    from ordtool.independence.rows import check_aligned, check_rows
+    from ordtool.io.text import has_jsonl_suffix
+
+    if labels is None and not has_jsonl_suffix(vectors):
+        raise UsageError(
+            f"{vectors} has no labels in it", "name a second file: LABELS.jsonl, or integers in an .npy"
+        )
+    source = vectors if labels is None else labels
+    found = read_variable(vectors, text_field=reading.text_field, id_field=reading.id_field)
+    classes = read_variable(
+        source,
+        label_field=reading.label_field if has_jsonl_suffix(source) else None,
+        text_field=reading.text_field,
+        id_field=reading.id_field,
+    )
+    if classes.classes is None or classes.rows is None:
+        raise OrdtoolError(
+            f"{source}: holds no class labels", "integers of shape (rows,), or a .jsonl's --label-field"
+        )
+    check_aligned([found, classes], [found.name, f"{classes.name} (labels)"])
+    check_ids([found, classes])
+    rows = _embedded(found, reading, progress).rows
+    assert rows is not None
+    return Labelled(check_rows(rows, found.name, "float32"), np.argmax(classes.rows, axis=1), classes.classes)
 
 
 def embed_texts(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
@@ -215,6 +215,10 @@ class BottleneckForClassification(PreTrainedModel):
             rows = torch.tensor(np.asarray(vectors[start : start + batch_size], dtype=np.float32))
             found.append(self(rows.to(self.device)).logits.softmax(dim=-1).float().cpu().numpy())
         return np.concatenate(found)
+
+
+AutoConfig.register(MODEL_TYPE, BottleneckConfig, exist_ok=True)
+AutoModel.register(BottleneckConfig, BottleneckForClassification, exist_ok=True)
 
 
 def load_bottleneck(folder: str | Path) -> BottleneckForClassification:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
@@ -18,13 +16,11 @@ from ordtool.independence.bottleneck import (
     BottleneckForClassification,
     bottleneck_objective,
     gaussian_gram,
-    nhsic,
     normalized_gram,
 )
+from ordtool.independence.labelled import Labelled
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
-
-Array = NDArray[Any]
 
 METHODS = ("hsic", "backprop", "linear", "random")
 MAX_LAYER = 65_536
@@ -80,29 +76,6 @@ class BottleneckTraining:
                 raise UsageError(f"{name} {getattr(self, name):g} is not possible", "a positive number")
         if self.epochs < 1 or self.batch_size < 4 or self.ridge < 0:
             raise UsageError("at least 1 epoch, 4 rows a batch and a ridge of 0 or more are needed")
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Vectors with their classes.
-
-    Attributes:
-        vectors: `(rows, dim)`.
-        labels: Class indices, `(rows,)`.
-        names: Of the classes.
-    """
-
-    vectors: Array
-    labels: NDArray[np.int64]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Give the number of rows."""
-        return len(self.vectors)
-
-    def take(self, index: NDArray[np.intp]) -> Labelled:
-        """Give some of the rows."""
-        return Labelled(self.vectors[index], self.labels[index], self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +158,7 @@ def _new_model(
     return model
 
 
-def _batches(rows: int, config: BottleneckTraining, epoch: int) -> Iterator[Tensor]:
+def batches(rows: int, config: BottleneckTraining, epoch: int) -> Iterator[Tensor]:
     """Shuffle the rows into batches of about the same size."""
     order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(rows))
     yield from order.chunk(max(1, -(-rows // config.batch_size)))
@@ -248,7 +221,7 @@ def _descend(
     progress.start(name, config.epochs, "epochs")
     for epoch in range(config.epochs):
         values = []
-        for index in _batches(rows, config, epoch):
+        for index in batches(rows, config, epoch):
             value = loss(index)
             if not torch.isfinite(value):
                 raise OrdtoolError(
@@ -297,107 +270,3 @@ def _fit_read_out(model: BottleneckForClassification, vectors: Tensor, labels: T
     with torch.no_grad():
         model.classifier.weight.copy_(weight / spread)
         model.classifier.bias.copy_(bias - (weight / spread) @ mean)
-
-
-def accuracy(model: BottleneckForClassification, data: Labelled) -> float:
-    """Give the share of rows whose most probable class is the right one."""
-    return float((model.probabilities(data.vectors).argmax(axis=1) == data.labels).mean())
-
-
-@torch.no_grad()
-def layer_dependence(
-    model: BottleneckForClassification, data: Labelled, config: BottleneckTraining
-) -> list[tuple[float, float]]:
-    """Give nHSIC of every layer with the inputs and with the labels, in the mean over batches of held-out rows."""
-    device = model.device
-    vectors = torch.tensor(np.asarray(data.vectors, dtype=np.float32), device=device)
-    labels = torch.tensor(data.labels, device=device)
-    found = []
-    for index in _batches(len(data), config, epoch=0):
-        inputs = model.standardise(vectors[index])
-        classes = nn.functional.one_hot(labels[index], len(data.names))
-        found.append(
-            [
-                [nhsic(z, other, config.sigma, config.epsilon).item() for other in (inputs, classes)]
-                for z in model.hidden(vectors[index])
-            ]
-        )
-    means = np.mean(found, axis=0)
-    return [(float(x), float(y)) for x, y in means]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One method over several seeds.
-
-    Attributes:
-        method: Its name.
-        accuracies: On the held-out data, one a seed.
-        seconds: Mean time of a training.
-        dependence: nHSIC of each layer with inputs and labels, means over seeds.
-        first: The network of the first seed.
-    """
-
-    method: str
-    accuracies: tuple[float, ...]
-    seconds: float
-    dependence: tuple[tuple[float, float], ...]
-    first: BottleneckForClassification
-
-    def record(self) -> dict[str, Any]:
-        """Give the fields as a JSON object: accuracies in percent."""
-        percent = 100 * np.array(self.accuracies)
-        return {
-            "method": self.method,
-            "accuracy": round(float(percent.mean()), 2),
-            "deviation": round(float(percent.std(ddof=1)), 2) if len(percent) > 1 else None,
-            "accuracies": [round(value, 2) for value in percent.tolist()],
-            "seconds": round(self.seconds, 3),
-            "nhsic_inputs": [round(x, 4) for x, _ in self.dependence],
-            "nhsic_labels": [round(y, 4) for _, y in self.dependence],
-        }
-
-
-def compare_methods(
-    train: Labelled,
-    held_out: Labelled,
-    config: BottleneckTraining,
-    methods: Sequence[str] = METHODS,
-    runs: int = 3,
-    *,
-    embedding_model: str | None = None,
-    progress: Progress = SILENT,
-) -> list[Comparison]:
-    """Train by several methods with several seeds, and measure on data that none of them saw.
-
-    Args:
-        train: What they are trained on.
-        held_out: What they are measured on.
-        config: The settings all share; `method` is replaced, `seed` is the first of the seeds.
-        methods: Of `METHODS`.
-        runs: Seeds.
-        embedding_model: Recorded in the models.
-        progress: Told of every training.
-
-    Returns:
-        One comparison a method.
-    """
-    found = []
-    for method in methods:
-        trained = []
-        for run in range(1 if method == "linear" else runs):  # the linear read-out has one answer
-            settings = replace(config, method=method, seed=config.seed + run)
-            trained.append(
-                train_bottleneck(train, settings, embedding_model=embedding_model, progress=progress)
-            )
-        dependence = [layer_dependence(t.model, held_out, config) for t in trained if t.model.layers]
-        found.append(
-            Comparison(
-                method,
-                tuple(accuracy(t.model, held_out) for t in trained),
-                float(np.mean([t.seconds for t in trained])),
-                tuple(map(tuple, np.mean(dependence, axis=0).tolist())) if dependence else (),
-                trained[0].model,
-            )
-        )
-    return found

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.rows import one_hot
+from ordtool.independence.rows import encode_labels
 from ordtool.io.npy import read_npy
 from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
 
@@ -31,7 +31,7 @@ class Variable:
         texts: The texts of a file without vectors.
         ids: The records' ids, where every record has one.
         lines: Line numbers of the records in the file, for messages.
-        labels: Whether the vectors are class labels, as unit vectors.
+        classes: Names of the classes, where the vectors are class labels as unit vectors.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Variable:
     texts: list[str] | None = None
     ids: list[Any] | None = None
     lines: list[int] | None = None
-    labels: bool = False
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Give the number of rows or texts."""
@@ -88,7 +88,8 @@ def _read_vectors(path: str) -> Variable:
     array = read_npy(path, ndim=None)
     name = "<stdin>" if path == STDIN else path
     if array.ndim == 1 and array.dtype.kind in "iub":
-        return Variable(name, one_hot(np.asarray(array), name), labels=True)
+        rows, classes = encode_labels(np.asarray(array), name)
+        return Variable(name, rows, classes=classes)
     if array.ndim not in (1, 2):
         hint = "ordtool embed --layers all writes a folder of them" if array.ndim == 3 else None
         raise OrdtoolError(f"{name}: has shape {array.shape}, and (rows, dim) is expected", hint)
@@ -111,14 +112,15 @@ def _read_jsonl(path: str, label_field: str | None, text_field: str, id_field: s
         labels = [
             _label(record, label_field, path, line) for record, line in zip(records, lines, strict=True)
         ]
-        return Variable(path, one_hot(labels, path), ids=ids, lines=lines, labels=True)
+        rows, classes = encode_labels(labels, path)
+        return Variable(path, rows, ids=ids, lines=lines, classes=classes)
     if VECTOR in records[0]:
         return Variable(path, _vectors(records, lines, path), ids=ids, lines=lines)
     texts = [_text(record, text_field, path, line) for record, line in zip(records, lines, strict=True)]
     return Variable(path, texts=texts, ids=ids, lines=lines)
 
 
-def _label(record: dict[str, Any], field: str, path: str, line: int) -> str:
+def _label(record: dict[str, Any], field: str, path: str, line: int) -> str | int:
     value = record.get(field)
     if value is None or isinstance(value, dict | list | float):
         found = "missing or null" if value is None else type(value).__name__
@@ -126,7 +128,7 @@ def _label(record: dict[str, Any], field: str, path: str, line: int) -> str:
             f"{path}:{line}: label field {field!r} is {found} (keys: {', '.join(record)})",
             "a label is a string, an integer or a boolean; --label-field names its key",
         )
-    return str(value)
+    return value if isinstance(value, int) else str(value)
 
 
 def _text(record: dict[str, Any], field: str, path: str, line: int) -> str:

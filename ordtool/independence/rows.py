@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def _converted(rows: Array, dtype: np.dtype[Any], name: str) -> Array:
     return converted
 
 
-def check_aligned(arrays: Sequence[Array], names: Sequence[str]) -> int:
+def check_aligned(arrays: Sequence[Sized], names: Sequence[str]) -> int:
     """Check that all arrays have the same number of rows, and give that number.
 
     Raises:
@@ -88,19 +88,23 @@ def check_aligned(arrays: Sequence[Array], names: Sequence[str]) -> int:
 
 
 def one_hot(labels: Sequence[Any] | Array, name: str = "labels") -> NDArray[np.float32]:
-    """Write class labels as unit vectors.
+    """Write class labels as unit vectors, `(rows, classes)`, the classes in sorted order.
 
     Args:
-        labels: One label a row: integers, strings, anything with an order or at least a text form.
+        labels: One label a row: all integers, or anything that has a text form.
         name: What to call them in messages.
-
-    Returns:
-        An array of shape `(rows, classes)`, the classes in sorted order.
 
     Raises:
         OrdtoolError: If there are too many classes for labels to be what they are.
     """
-    values = [str(label) for label in labels] if not isinstance(labels, np.ndarray) else labels
+    return encode_labels(labels, name)[0]
+
+
+def encode_labels(
+    labels: Sequence[Any] | Array, name: str = "labels"
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Give what `one_hot` gives, and the names of the classes."""
+    values = labels if isinstance(labels, np.ndarray) else _comparable(labels)
     classes, index = np.unique(values, return_inverse=True)
     if len(classes) > MAX_CLASSES or len(classes) == len(index) > 1:
         raise OrdtoolError(
@@ -109,7 +113,14 @@ def one_hot(labels: Sequence[Any] | Array, name: str = "labels") -> NDArray[np.f
         )
     encoded = np.zeros((len(index), len(classes)), dtype=np.float32)
     encoded[np.arange(len(index)), index.ravel()] = 1
-    return encoded
+    return encoded, tuple(str(label) for label in classes.tolist())
+
+
+def _comparable(labels: Sequence[Any]) -> Array:
+    """Give integers as integers, so that 10 comes after 9, and everything else as texts."""
+    if all(type(label) is int and abs(label) < 1 << 62 for label in labels):
+        return np.array(labels, dtype=np.int64)
+    return np.array([str(label) for label in labels])
 
 
 def standardised(rows: Array) -> tuple[Array, float]:

@@ -20,7 +20,7 @@ def test_npy(tmp_path):
     assert read_variable(str(tmp_path / "v.npy")).rows.shape == (5, 2)
     assert read_variable(str(tmp_path / "numbers.npy")).rows.shape == (5, 1)
     labels = read_variable(str(tmp_path / "labels.npy"))
-    assert labels.labels
+    assert labels.classes == ("1", "3")
     assert labels.rows[:, 1].tolist() == [1, 0, 1, 0, 0]
     np.save(tmp_path / "three.npy", np.ones((5, 2, 3)))
     with pytest.raises(OrdtoolError, match=r"three\.npy: has shape \(5, 2, 3\)"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.rows import check_aligned, check_rows, is_constant, one_hot, standardised
+from ordtool.independence.rows import check_aligned, check_rows, encode_labels, is_constant, one_hot, standardised
 
 
 def test_numbers_become_rows():
@@ -50,6 +50,9 @@ def test_lengths_name_both():
 
 def test_one_hot():
     assert one_hot(["b", "a", "b"]).tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert encode_labels([10, 9, 10, 9])[1] == ("9", "10")
+    assert encode_labels([10, "9", "9"])[1] == ("10", "9")
+    assert encode_labels([1 << 80, 3, 3])[1] == ("1208925819614629174706176", "3")
     assert one_hot(np.array([7, 3, 7])).tolist() == [[0, 1], [1, 0], [0, 1]]
     with pytest.raises(OrdtoolError, match="5 different labels in 5 rows"):
         one_hot(np.arange(5))

@@ -1,0 +1,237 @@
+"""`ordtool train bottleneck`: a classifier without back-propagation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads
+
+if TYPE_CHECKING:
+    from ordtool.cli._variables import Reading
+    from ordtool.independence.bottleneck_comparison import Comparison
+    from ordtool.independence.labelled import Labelled
+    from ordtool.progress import Progress
+
+NETWORK = "The network"
+TRAINING = "Its training"
+MEASURE = "How it is measured"
+READ = "What is read"
+
+
+def bottleneck(
+    vectors: Annotated[str, typer.Argument(metavar="VECTORS", help="NPY or JSONL; texts too, with --embed.")],
+    labels: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LABELS", help="JSONL, or integers in an NPY.  [default: the JSONL of the vectors]"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="MODEL",
+            help="The model folder to make.  [default: none, only the comparison]",
+            rich_help_panel=OUT,
+        ),
+    ] = None,
+    layers: Annotated[
+        str, typer.Option("--layers", metavar="WIDTHS", help="Widths of the layers.", rich_help_panel=NETWORK)
+    ] = "128,128,128",
+    activation: Annotated[
+        str,
+        typer.Option(
+            "--activation",
+            help="relu, tanh or gelu.",
+            rich_help_panel=NETWORK,
+            autocompletion=lambda: ["relu", "tanh", "gelu"],
+        ),
+    ] = "relu",
+    sigma: Annotated[
+        float,
+        typer.Option(
+            "--sigma", help="Of the gaussian kernels, over the root of the width.", rich_help_panel=TRAINING
+        ),
+    ] = 5.0,
+    beta: Annotated[
+        float,
+        typer.Option("--beta", help="Weight of the labels against the inputs.", rich_help_panel=TRAINING),
+    ] = 500.0,
+    epsilon: Annotated[float, typer.Option("--epsilon", help="Of nHSIC.", rich_help_panel=TRAINING)] = 1e-5,
+    epochs: Annotated[
+        int, typer.Option("--epochs", help="Passes over the data.", rich_help_panel=TRAINING)
+    ] = 30,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Rows a batch.", rich_help_panel=TRAINING)
+    ] = 256,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", "--lr", help="Of Adam.", rich_help_panel=TRAINING)
+    ] = 1e-3,
+    ridge: Annotated[
+        float,
+        typer.Option("--ridge", help="Weight of the read-out's squared weights.", rich_help_panel=TRAINING),
+    ] = 1e-3,
+    test_vectors: Annotated[
+        str | None,
+        typer.Option("--test-vectors", metavar="FILE", help="Held-out data.", rich_help_panel=MEASURE),
+    ] = None,
+    test_labels: Annotated[
+        str | None,
+        typer.Option("--test-labels", metavar="FILE", help="Its labels.", rich_help_panel=MEASURE),
+    ] = None,
+    holdout: Annotated[
+        float,
+        typer.Option(
+            "--holdout",
+            help="Share of the rows held out where no test data is given.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = 0.1,
+    methods: Annotated[
+        str,
+        typer.Option("--methods", help="What is trained and compared.", rich_help_panel=MEASURE),
+    ] = "hsic,backprop,linear,random",
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Seeds a method.", rich_help_panel=MEASURE)] = 3,
+    label_field: Annotated[
+        str, typer.Option("--label-field", metavar="KEY", help="A JSONL's labels.", rich_help_panel=READ)
+    ] = "label",
+    embed: Annotated[
+        str | None,
+        typer.Option(
+            "--embed",
+            metavar="MODEL",
+            help="Embed texts with this model; `ordtool predict` will too. With vectors: what made them.",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    field: Annotated[str, typer.Option("--field", help="A JSONL's texts.", rich_help_panel=READ)] = "text",
+    id_field: Annotated[str, typer.Option("--id-field", help="A JSONL's ids.", rich_help_panel=READ)] = "id",
+    json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train layers one by one with the HSIC bottleneck, and compare with back-propagation.
+
+    Each layer maximises its dependence on the labels and minimises that on the inputs; no error is passed back. The
+    table shows the accuracy on held-out rows of the bottleneck, back-propagation, a linear read-out and random layers,
+    and each layer's nHSIC.
+
+    Examples:
+    `ordtool train bottleneck v.npy labels.jsonl -o model` ·
+    `ordtool train bottleneck questions.jsonl --embed minilm -o model`
+    """
+    from ordtool import console
+    from ordtool.cli._variables import Reading
+    from ordtool.independence.bottleneck_comparison import check_methods, compare_methods
+    from ordtool.independence.bottleneck_training import BottleneckTraining
+    from ordtool.io.atomic import atomic_directory, check_directory
+    from ordtool.io.jsonl import dumps
+    from ordtool.runtime import quiet_libraries, set_threads
+
+    quiet_libraries()
+    config = BottleneckTraining(
+        layers=_widths(layers),
+        activation=activation,
+        sigma=sigma,
+        beta=beta,
+        epsilon=epsilon,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        ridge=ridge,
+        seed=seed,
+        device=device,
+    )
+    config.check()
+    wanted = check_methods(methods.split(","))
+    if output is not None:
+        check_directory(output, force=force)
+    set_threads(threads)
+    progress = console.RichProgress(quiet)
+    reading = Reading(label_field, field, id_field, embed, device, threads)
+    train, held_out = _data(vectors, labels, test_vectors, test_labels, holdout, seed, reading, progress)
+    progress.note(f"{len(train)} rows to train on, {len(held_out)} held out, {len(train.names)} classes")
+    found = compare_methods(train, held_out, config, wanted, runs, embedding_model=embed, progress=progress)
+    records = [comparison.record() for comparison in found]
+    if output is not None:
+        with atomic_directory(output, force=force) as folder:
+            found[0].first.save_pretrained(folder)
+            (folder / "comparison.jsonl").write_text("".join(dumps(record) + "\n" for record in records))
+    if console.stdout_is_terminal() and not json:
+        _show(found)
+    else:
+        for record in records:
+            console.write_line(dumps(record))
+    if output is not None:
+        progress.note(
+            f"{output}: the {found[0].method} network of seed {seed}; ordtool predict -m {output} uses it"
+        )
+
+
+def _data(
+    vectors: str,
+    labels: str | None,
+    test_vectors: str | None,
+    test_labels: str | None,
+    holdout: float,
+    seed: int,
+    reading: Reading,
+    progress: Progress,
+) -> tuple[Labelled, Labelled]:
+    from ordtool.cli._variables import read_labelled
+    from ordtool.errors import UsageError
+    from ordtool.independence.labelled import split, with_names_of
+
+    if test_labels is not None and test_vectors is None:
+        raise UsageError("--test-labels without --test-vectors", "give both, or a .jsonl with both in it")
+    data = read_labelled(vectors, labels, reading, progress)
+    if test_vectors is None:
+        return split(data, holdout, seed)
+    return data, with_names_of(
+        read_labelled(test_vectors, test_labels, reading, progress), data, test_vectors
+    )
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    from ordtool.errors import UsageError
+
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--layers {text}: widths with commas are expected", "--layers 128,128,128"
+        ) from None
+
+
+def _show(found: list[Comparison]) -> None:
+    from ordtool.console import print_table
+
+    rows = []
+    for comparison in found:
+        record = comparison.record()
+        spread = f"{record['deviation']:.2f}" if record["deviation"] is not None else "-"
+        seeds = str(len(comparison.accuracies))
+        rows.append(
+            (comparison.method, f"{record['accuracy']:.2f}", spread, seeds, f"{record['seconds']:.1f}")
+        )
+    print_table(
+        "accuracy on held-out rows, percent",
+        ["method", "accuracy", "deviation", "seeds", "seconds"],
+        rows,
+        to_stderr=False,
+    )
+    layers = [
+        (comparison.method, str(number), f"{x:.2f}", f"{y:.3f}")
+        for comparison in found
+        for number, (x, y) in enumerate(comparison.dependence, start=1)
+    ]
+    if layers:
+        columns = ["method", "layer", "nHSIC with inputs", "with labels"]
+        print_table("dependence of each layer, held-out batches", columns, layers, to_stderr=False)

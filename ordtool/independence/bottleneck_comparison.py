@@ -1,0 +1,135 @@
+"""The HSIC bottleneck beside back-propagation, a linear read-out and random layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ordtool.errors import UsageError, close_match_hint
+from ordtool.independence.bottleneck import BottleneckForClassification, nhsic
+from ordtool.independence.bottleneck_training import METHODS, BottleneckTraining, batches, train_bottleneck
+from ordtool.independence.labelled import Labelled
+from ordtool.progress import SILENT, Progress
+
+
+def accuracy(model: BottleneckForClassification, data: Labelled) -> float:
+    """Give the share of rows whose most probable class is the right one."""
+    return float((model.probabilities(data.vectors).argmax(axis=1) == data.labels).mean())
+
+
+@torch.no_grad()
+def layer_dependence(
+    model: BottleneckForClassification, data: Labelled, config: BottleneckTraining
+) -> list[tuple[float, float]]:
+    """Give nHSIC of every layer with the inputs and with the labels, in the mean over batches of held-out rows."""
+    device = model.device
+    vectors = torch.tensor(np.asarray(data.vectors, dtype=np.float32), device=device)
+    labels = torch.tensor(data.labels, device=device)
+    found = []
+    for index in batches(len(data), config, epoch=0):
+        inputs = model.standardise(vectors[index])
+        classes = nn.functional.one_hot(labels[index], len(data.names))
+        found.append(
+            [
+                [nhsic(z, other, config.sigma, config.epsilon).item() for other in (inputs, classes)]
+                for z in model.hidden(vectors[index])
+            ]
+        )
+    means = np.mean(found, axis=0)
+    return [(float(x), float(y)) for x, y in means]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One method over several seeds.
+
+    Attributes:
+        method: Its name.
+        accuracies: On the held-out data, one a seed.
+        seconds: Mean time of a training.
+        dependence: nHSIC of each layer with inputs and labels, means over seeds.
+        first: The network of the first seed.
+    """
+
+    method: str
+    accuracies: tuple[float, ...]
+    seconds: float
+    dependence: tuple[tuple[float, float], ...]
+    first: BottleneckForClassification
+
+    def record(self) -> dict[str, Any]:
+        """Give the fields as a JSON object: accuracies in percent."""
+        percent = 100 * np.array(self.accuracies)
+        return {
+            "method": self.method,
+            "accuracy": round(float(percent.mean()), 2),
+            "deviation": round(float(percent.std(ddof=1)), 2) if len(percent) > 1 else None,
+            "accuracies": [round(value, 2) for value in percent.tolist()],
+            "seconds": round(self.seconds, 3),
+            "nhsic_inputs": [round(x, 4) for x, _ in self.dependence],
+            "nhsic_labels": [round(y, 4) for _, y in self.dependence],
+        }
+
+
+def compare_methods(
+    train: Labelled,
+    held_out: Labelled,
+    config: BottleneckTraining,
+    methods: Sequence[str] = METHODS,
+    runs: int = 3,
+    *,
+    embedding_model: str | None = None,
+    progress: Progress = SILENT,
+) -> list[Comparison]:
+    """Train by several methods with several seeds, and measure on data that none of them saw.
+
+    Args:
+        train: What they are trained on.
+        held_out: What they are measured on.
+        config: The settings all share; `method` is replaced, `seed` is the first of the seeds.
+        methods: Of `METHODS`.
+        runs: Seeds.
+        embedding_model: Recorded in the models.
+        progress: Told of every training.
+
+    Returns:
+        One comparison a method.
+    """
+    found = []
+    for method in methods:
+        trained = []
+        for run in range(1 if method == "linear" else runs):  # the linear read-out has one answer
+            settings = replace(config, method=method, seed=config.seed + run)
+            trained.append(
+                train_bottleneck(train, settings, embedding_model=embedding_model, progress=progress)
+            )
+        dependence = [layer_dependence(t.model, held_out, config) for t in trained if t.model.layers]
+        found.append(
+            Comparison(
+                method,
+                tuple(accuracy(t.model, held_out) for t in trained),
+                float(np.mean([t.seconds for t in trained])),
+                tuple(map(tuple, np.mean(dependence, axis=0).tolist())) if dependence else (),
+                trained[0].model,
+            )
+        )
+    return found
+
+
+def check_methods(names: Sequence[str]) -> tuple[str, ...]:
+    """Check names of methods, and give them without spaces.
+
+    Raises:
+        UsageError: For an unknown one, or one named twice.
+    """
+    methods = tuple(name.strip() for name in names)
+    for name in methods:
+        if name not in METHODS:
+            raise UsageError(f"unknown method {name!r}", close_match_hint(name, METHODS))
+    if len(set(methods)) < len(methods):
+        raise UsageError(f"a method is named twice: {', '.join(methods)}")
+    return methods
