@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.independence.bottleneck import BottleneckForClassification, nhsic
