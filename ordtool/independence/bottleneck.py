@@ -47,12 +47,13 @@ def centred(gram: Tensor) -> Tensor:
 
 
 def normalized_gram(gram: Tensor, epsilon: float) -> Tensor:
-    r"""Give $\bar K (\bar K + \epsilon m I)^{-1}$ with $\bar K = HKH$ over a batch of $m$ rows."""
-    matrix = centred(gram)
-    regular = matrix + epsilon * len(matrix) * torch.eye(
-        len(matrix), dtype=matrix.dtype, device=matrix.device
-    )
-    return torch.linalg.solve(regular, matrix)
+    r"""Give $\tilde K = \bar K (\bar K + \epsilon m I)^{-1} = I - \epsilon m (\bar K + \epsilon m I)^{-1}$.
+
+    $\bar K = HKH$ over a batch of $m$ rows.
+    """
+    ridge = epsilon * len(gram)
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return identity - ridge * torch.cholesky_inverse(torch.linalg.cholesky(centred(gram) + ridge * identity))
 
 
 def nhsic(x: Tensor, y: Tensor, sigma: float = 5.0, epsilon: float = 1e-5) -> Tensor:
@@ -74,14 +75,22 @@ def nhsic(x: Tensor, y: Tensor, sigma: float = 5.0, epsilon: float = 1e-5) -> Te
 def bottleneck_objective(z: Tensor, target: Tensor, sigma: float, epsilon: float) -> Tensor:
     r"""Give $\operatorname{tr}(\tilde K_Z T)$ for $T = \tilde K_X - \beta \tilde K_Y$: one layer's loss.
 
-    $T$ doesn't depend on the layer, so it is computed once a batch, and the layer costs one factorisation:
-    $\tilde K_Z = I - \epsilon m (\bar K_Z + \epsilon m I)^{-1}$.
+    $T$ is symmetric and doesn't depend on the layer, so it is computed once a batch. With
+    $M = \bar K_Z + \epsilon m I$ the loss is $\operatorname{tr} T - \epsilon m \operatorname{tr}(M^{-1} T)$, and its
+    derivative by $\bar K_Z$ is $\epsilon m M^{-1} T M^{-1}$: one factorisation serves both, and none is
+    differentiated.
     """
     ridge = epsilon * len(z)
     matrix = centred(gaussian_gram(z, sigma))
-    matrix = matrix + ridge * torch.eye(len(z), dtype=matrix.dtype, device=matrix.device)
-    solved = torch.cholesky_solve(target, torch.linalg.cholesky(matrix))
-    return target.trace() - ridge * solved.trace()
+    with torch.no_grad():
+        factor = torch.linalg.cholesky(
+            matrix + ridge * torch.eye(len(z), dtype=matrix.dtype, device=z.device)
+        )
+        solved = torch.cholesky_solve(target, factor)
+        value = target.trace() - ridge * solved.trace()
+        derivative = ridge * torch.cholesky_solve(solved.T, factor)
+    linear = (derivative * matrix).sum()
+    return value + (linear - linear.detach())
 
 
 class BottleneckConfig(PreTrainedConfig):
