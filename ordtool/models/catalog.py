@@ -82,21 +82,21 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "english",
         ("parser",),
-        "ON-LSTM that finds the trees of English sentences",
+        "trees of English sentences (ON-LSTM)",
         "CC-BY-SA-4.0",
         15_000_000,
     ),
     Entry(
         "static",
         ("encoder",),
-        "static English word vectors distilled from minilm: tens of thousands of texts/s",
+        "English word vectors, very fast",
         "Apache-2.0",
         8_000_000,
     ),
     Entry(
         "minilm",
         ("encoder",),
-        "all-MiniLM-L6-v2: English sentence vectors, 384 dimensions; embed's default",
+        "English sentence vectors (all-MiniLM-L6-v2)",
         "Apache-2.0",
         91_600_000,
         hub="sentence-transformers/all-MiniLM-L6-v2",
@@ -113,7 +113,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "smollm2",
         ("causal", "encoder"),
-        "SmolLM2-135M-Instruct: a small causal LM, context 8,192; generate's default",
+        "small language model (SmolLM2-135M-Instruct)",
         "Apache-2.0",
         541_600_000,
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -130,7 +130,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "e5-multilingual",
         ("encoder",),
-        "multilingual-e5-small: sentence vectors of 100 languages, 384 dimensions",
+        "sentence vectors, 100 languages (e5-small)",
         "MIT",
         471_000_000,
         hub="intfloat/multilingual-e5-small",
