@@ -87,7 +87,10 @@ def parser(
     output_dropout: Annotated[float | None, typer.Option("--output-dropout", rich_help_panel=MODEL)] = None,
     weight_dropout: Annotated[float | None, typer.Option("--weight-dropout", rich_help_panel=MODEL)] = None,
     word_dropout: Annotated[float | None, typer.Option("--word-dropout", rich_help_panel=MODEL)] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, rich_help_panel=TRAINING)] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option("--epochs", help="Passes over the text, 2.5 too.", rich_help_panel=TRAINING),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Parallel streams.", rich_help_panel=TRAINING)
     ] = None,
@@ -104,6 +107,15 @@ def parser(
     ] = None,
     warmup: Annotated[
         int | None, typer.Option("--warmup", min=0, help="Steps.", rich_help_panel=TRAINING)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Evaluations without improvement before averaging (`paper`).",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     shards: Annotated[
         int | None,
@@ -165,6 +177,7 @@ def parser(
         weight_decay=weight_decay,
         clip=clip,
         warmup=warmup,
+        patience=patience,
         shards=shards,
         seed=seed,
         dtype=dtype,

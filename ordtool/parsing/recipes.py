@@ -40,7 +40,7 @@ class TrainingConfig:
         clip: Largest norm of the whole gradient.
         warmup: Steps of linear warm-up (`adamw`).
         patience: Evaluations without improvement before averaging starts (`asgd`).
-        epochs: Passes over the text.
+        epochs: Passes over the text; the last may be a part of one, as in 2.5.
         batch_size: Parallel streams.
         window: Steps of truncated back-propagation.
         random_window: Vary the window: N(window, 5), halved one time in twenty, the rate scaled with it.
@@ -76,7 +76,7 @@ class TrainingConfig:
     clip: float = 1.0
     warmup: int = 200
     patience: int = 5
-    epochs: int = 5
+    epochs: float = 5
     batch_size: int = 32
     window: int = 35
     random_window: bool = False
@@ -94,7 +94,8 @@ class TrainingConfig:
         """
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "chunk_size"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("epochs", "batch_size", "window", "shards", "patience"):
+        self._require(self.epochs > 0, "epochs", "must be positive")
+        for name in ("batch_size", "window", "shards", "patience"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout"):
             self._require(0 <= getattr(self, name) < 1, name, "must be at least 0 and less than 1")

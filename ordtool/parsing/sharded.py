@@ -8,6 +8,7 @@ that the result doesn't depend on how the threads interleave.
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -63,10 +64,10 @@ class ShardedLoss:
         else:
             results = list(self.pool.map(lambda k: self._shard(k, inputs, targets), shards))
         for number, parameter in enumerate(self.parameters):
-            total = results[0][1][number]
-            for _, gradients in results[1:]:
-                total.add_(gradients[number])
-            parameter.grad = total
+            # A new tensor: parameters that enter as a sum (the biases) get one and the same from autograd, and
+            # whatever works in place, such as clipping, would work on it twice.
+            shares = [gradients[number] for _, gradients in results]
+            parameter.grad = functools.reduce(torch.add, shares) if len(shares) > 1 else shares[0].clone()
         return sum(loss for loss, _ in results)
 
     def _shard(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[float, list[Tensor]]:

@@ -210,7 +210,9 @@ class _Trainer:
         self.epoch_steps = (data.train.tokens) // config.batch_size
         if self.epoch_steps < 1:
             streams(data.train, config.batch_size, 0)  # raises with the numbers
-        self.total_steps = config.epochs * math.ceil(self.epoch_steps / config.window)
+        whole, part = divmod(config.epochs, 1)
+        per_epoch = math.ceil(self.epoch_steps / config.window)
+        self.total_steps = int(whole) * per_epoch + math.ceil(part * self.epoch_steps / config.window)
         self.optimiser = make_optimiser(self.parameters, config, self.total_steps)
         self.loss = ShardedLoss(model.train(), config, run.threads)
         self.at = _Position()
@@ -237,9 +239,12 @@ class _Trainer:
         )
         eos = self.model.config.eos_token_id
         tokens = torch.from_numpy(streams(self.data.train, config.batch_size, eos, order).tokens)
+        end = (config.epochs - at.epoch) * self.epoch_steps
         for start, length in self._windows():
             if start < at.offset:
                 continue
+            if start >= end:
+                break
             loss = self.loss(tokens[:, start : start + length], tokens[:, start + 1 : start + length + 1])
             if not math.isfinite(loss):
                 raise OrdtoolError(
@@ -285,9 +290,9 @@ class _Trainer:
         self.optimiser.swap_average()
         self.model.eval()
         record: dict[str, Any] = {
-            "epoch": at.epoch + 1,
+            "epoch": round(at.epoch + at.offset / self.epoch_steps, 2),
             "step": at.step,
-            "train_perplexity": round(math.exp(min(at.loss / self.epoch_steps, 99)), 2),
+            "train_perplexity": round(math.exp(min(at.loss / max(at.offset, 1), 99)), 2),
         }
         if len(self.data.valid):
             record["valid_perplexity"] = round(perplexity(self.model, self.data.valid), 3)

@@ -179,19 +179,20 @@ def build_vocabulary(
     ranked = [word for word in ranked if totals[word] > 1] or ranked
     kept, classes = set(ranked[: size - 2]), []
     for _ in range(3):  # fewer words mean more unknown ones and so perhaps more classes: settle
-        classes = _frequent_classes(counts, normal, kept, minimum_class_count)[: max(size - 3, 0)]
+        classes = _frequent_classes(counts, normal, kept, minimum_class_count, limit=size // 4)
         kept = set(ranked[: size - 2 - len(classes)])
     return [EOS, UNKNOWN, *classes, *ranked[: size - 2 - len(classes)]]
 
 
 def _frequent_classes(
-    counts: Counter[str], normal: dict[str, str], kept: set[str], minimum: int
+    counts: Counter[str], normal: dict[str, str], kept: set[str], minimum: int, limit: int
 ) -> list[str]:
     used: Counter[str] = Counter()
     for word, count in counts.items():
         if normal[word] not in kept:
             used.update(dict.fromkeys(shape_classes(word)[:-1], count))
-    return sorted(shape for shape, count in used.items() if count >= minimum)
+    ranked = sorted((shape for shape, count in used.items() if count >= minimum), key=lambda s: (-used[s], s))
+    return sorted(ranked[:limit])
 
 
 AutoTokenizer.register(OnlstmConfig, slow_tokenizer_class=OnlstmTokenizer, exist_ok=True)

@@ -1,0 +1,300 @@
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.parsing.corpus import Encoded, encode_sentences
+from ordtool.parsing.evaluation import perplexity
+from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.optimisation import AdamWCosine, AveragedSgd
+from ordtool.parsing.recipes import TrainingConfig, recipe
+from ordtool.parsing.sharded import ShardedLoss
+from ordtool.parsing.training import TrainingRun, train_parser
+from ordtool.parsing.vocabulary import OnlstmTokenizer
+
+WORDS = "the a dog cat man woman tree river sees likes finds walks runs sleeps old young big near under with".split()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Sentences of a small grammar, a sentence a line."""
+    random = np.random.default_rng(0)
+
+    def noun_phrase() -> str:
+        phrase = f"{random.choice(WORDS[:2])} {random.choice(WORDS[14:17])} {random.choice(WORDS[2:8])}"
+        return phrase + (f" {random.choice(WORDS[17:])} {noun_phrase()}" if random.random() < 0.3 else "")
+
+    lines = [f"{noun_phrase()} {random.choice(WORDS[8:11])} {noun_phrase()} ." for _ in range(400)]
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+SMALL = {
+    "vocab_size": 60, "embedding_size": 12, "hidden_size": 20, "num_hidden_layers": 2, "chunk_size": 4,
+    "batch_size": 6, "window": 9, "epochs": 2, "warmup": 5, "learning_rate": 0.01, "seed": 5,
+}  # fmt: skip
+OPTIONS = (
+    "--vocab-size 60 --embedding 12 --hidden 20 --layers 2 --chunk 4 --batch-size 6 --window 9 --epochs 2 "
+    "--warmup 5 --lr 0.01 --seed 5 --threads 2"
+).split()
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns(text, tmp_path):
+    config = recipe("small", **SMALL | {"epochs": 4, "dtype": "float32"})
+    history = train_parser(TrainingRun([text], tmp_path / "model"), config)
+    perplexities = [record["valid_perplexity"] for record in history]
+    assert len(history) == 4
+    assert perplexities[-1] < perplexities[0] < 60
+    # The grammar's own uncertainty, about 3.5 choices a word, is out of reach in four epochs; half the vocabulary isn't.
+    assert perplexities[-1] < 9
+    model = OnlstmForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = OnlstmTokenizer.from_pretrained(tmp_path / "model")
+    ids = tokenizer.encode_words([["the", "old", "dog"]])
+    assert model.syntactic_distances(torch.tensor(ids), torch.tensor([3])).shape == (2, 1, 3)
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert record["config"]["seed"] == 5 and record["history"] == history
+    assert not (tmp_path / "model.training").exists()
+
+
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads(text, tmp_path):
+    for name, threads, seed in (("a", 1, 5), ("b", 2, 5), ("c", 2, 6)):
+        config = recipe("small", **SMALL | {"seed": seed, "epochs": 1})
+        train_parser(TrainingRun([text], tmp_path / name, threads=threads), config)
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (
+        tmp_path / "b" / "model.safetensors"
+    ).read_bytes()
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def wait_for(path, process) -> None:
+    deadline = time.monotonic() + 100
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("name", ["small", "paper"])
+def test_killed_and_resumed_is_uninterrupted(text, tmp_path, name):
+    config = recipe(name, **SMALL | {"shards": 2, "epochs": 3, "patience": 1})
+    train_parser(TrainingRun([text], tmp_path / "whole", threads=1), config)
+    command = [sys.executable, "-m", "ordtool", "train", "parser", str(text), "-o", "model", *OPTIONS]
+    command += [
+        "--recipe",
+        name,
+        "--shards",
+        "2",
+        "--epochs",
+        "3",
+        "--checkpoint-minutes",
+        "0",
+        "--patience",
+        "1",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
+    wait_for(checkpoint, process)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists() and not (tmp_path / "model").exists(), (
+        "killed too late or too early to mean anything"
+    )
+    subprocess.run([*command, "--resume"], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+    assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
+
+
+def test_resume_refuses_another_run(text, tmp_path):
+    config = recipe("small", **SMALL | {"epochs": 1})
+    run = TrainingRun([text], tmp_path / "model", keep_checkpoints=True)
+    train_parser(run, config)
+    other = tmp_path / "other.txt"
+    other.write_text(text.read_text() + "the dog runs .\n")
+    resumed = {"output": tmp_path / "model", "resume": True}
+    with pytest.raises(OrdtoolError, match="window was 9, is 8"):
+        train_parser(TrainingRun([text], **resumed), recipe("small", **SMALL | {"window": 8}))
+    with pytest.raises(OrdtoolError, match="the text is not the same"):
+        train_parser(TrainingRun([other], **resumed), config)
+    longer = train_parser(TrainingRun([text], **resumed), recipe("small", **SMALL | {"epochs": 1.5}))
+    assert [record["epoch"] for record in longer][0] == 1.0 and 1.5 <= longer[-1]["epoch"] < 1.7
+
+
+def test_an_abandoned_run_is_not_overwritten_unasked(text, tmp_path):
+    config = recipe("small", **SMALL | {"epochs": 1})
+    train_parser(TrainingRun([text], tmp_path / "model", keep_checkpoints=True), config)
+    with pytest.raises(OrdtoolError, match="exists"):
+        train_parser(TrainingRun([text], tmp_path / "model"), config)
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    with pytest.raises(OrdtoolError, match="unfinished run"):
+        train_parser(TrainingRun([text], tmp_path / "model"), config)
+    train_parser(TrainingRun([text], tmp_path / "model", force=True), config)
+
+
+def test_a_damaged_checkpoint(text, tmp_path):
+    config = recipe("small", **SMALL | {"epochs": 1})
+    train_parser(TrainingRun([text], tmp_path / "model", keep_checkpoints=True), config)
+    path = tmp_path / "model.training" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(OrdtoolError, match="not a readable checkpoint"):
+        train_parser(TrainingRun([text], tmp_path / "model", resume=True), config)
+
+
+TREE = "(S (NP (DT the) (JJ old) (NN dog)) (VP (VBZ sees) (NP (DT a) (JJ big) (NN cat))) (. .))\n"
+
+
+def test_treebanks_report_and_tune(text, tmp_path):
+    (tmp_path / "gold.mrg").write_text(TREE * 5)
+    run = TrainingRun(
+        [text], tmp_path / "model", treebank=[tmp_path / "gold.mrg"], tune=[tmp_path / "gold.mrg"]
+    )
+    history = train_parser(run, recipe("small", **SMALL))
+    assert all(len(record["f1"]) == 2 for record in history)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert len(config["parse_layer_weights"]) == 2 and "gold.mrg (5 sentences)" in config["parse_tuned_on"]
+    plain = TrainingRun([text], tmp_path / "plain")
+    train_parser(plain, recipe("small", **SMALL))
+    assert same(
+        weights(tmp_path / "model"), weights(tmp_path / "plain")
+    )  # reported, never used to choose weights
+
+
+def test_a_wrong_treebank_is_told_before_the_training(text, tmp_path):
+    (tmp_path / "gold.mrg").write_text("(NP (NN dog))\n")
+    with pytest.raises(OrdtoolError, match="no tree of two words"):
+        train_parser(
+            TrainingRun([text], tmp_path / "model", tune=[tmp_path / "gold.mrg"]), recipe("small", **SMALL)
+        )
+    assert not (tmp_path / "model.training").exists()
+
+
+@pytest.mark.parametrize("lines", ["dog\n", "the dog runs\n"])
+def test_too_little_text(tmp_path, lines):
+    path = tmp_path / "a.txt"
+    path.write_text(lines)
+    with pytest.raises(OrdtoolError, match="too few for 6 streams"):
+        train_parser(TrainingRun([path], tmp_path / "model"), recipe("small", **SMALL))
+
+
+def test_a_loss_that_is_no_number(text, tmp_path):
+    config = recipe(
+        "small", **SMALL | {"learning_rate": 1e30, "clip": 1e30, "dtype": "float32", "optimizer": "asgd"}
+    )
+    with pytest.raises(OrdtoolError, match="the loss is nan|the loss is inf"):
+        train_parser(TrainingRun([text], tmp_path / "model"), config)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("papre", {}, "unknown recipe 'papre'"),
+        ("small", {"chunk_size": 7}, "doesn't divide"),
+        ("small", {"input_dropout": 1.0}, "input-dropout must be"),
+        ("small", {"shards": 40}, "can't be more than batch_size"),
+        ("small", {"optimizer": "sgd"}, "unknown optimizer"),
+        ("small", {"epochs": 0}, "must be positive"),
+        ("small", {"learning_rate": -1.0}, "must be positive"),
+    ],
+)
+def test_configurations_are_checked(name, changes, words):
+    with pytest.raises(UsageError, match=words):
+        recipe(name, **changes)
+
+
+def test_the_paper_recipe_has_the_papers_numbers():
+    config = recipe("paper")
+    assert (config.embedding_size, config.hidden_size, config.chunk_size, config.window) == (
+        400,
+        1150,
+        10,
+        70,
+    )
+    assert recipe("paper", window=35, seed=None).window == 35
+
+
+def model_and_text(batch=6) -> tuple[OnlstmForCausalLM, torch.Tensor]:
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 13,
+        "embedding_size": 8,
+        "hidden_size": 12,
+        "num_hidden_layers": 2,
+        "chunk_size": 4,
+    }
+    none = {f"{name}_dropout": 0.0 for name in ("input", "layer", "output", "weight", "word")}
+    return OnlstmForCausalLM(OnlstmConfig(**sizes, **none)).train(), torch.randint(0, 13, (batch, 8))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_sharded_gradients_are_those_of_the_batch(shards):
+    model, ids = model_and_text()
+    config = TrainingConfig(batch_size=6, shards=shards, activation_penalty=0.5, temporal_penalty=0.25)
+    loss = ShardedLoss(model.double(), config, threads=2)
+    value = loss(ids[:, :-1], ids[:, 1:])
+    found = [parameter.grad for parameter in loss.parameters]
+    assert len({gradient.data_ptr() for gradient in found}) == len(found)
+    loss.close()
+    whole, output, dropped = model.window_loss(ids[:, :-1], ids[:, 1:])
+    raw = output.last_hidden_state
+    total = whole + 0.5 * dropped.square().mean() + 0.25 * (raw[:, 1:] - raw[:, :-1]).square().mean()
+    assert value == pytest.approx(whole.item(), abs=1e-12)
+    for a, b in zip(found, torch.autograd.grad(total, loss.parameters), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_schedule():
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    optimiser = AdamWCosine([parameter], TrainingConfig(learning_rate=1.0, warmup=10), 110)
+    rates = [optimiser.rate(step) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[-1] < 1e-3 and rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+
+
+def test_averaging_begins_when_validation_stops_improving():
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimiser = AveragedSgd([parameter], TrainingConfig(learning_rate=1.0, weight_decay=0.0, patience=2), 0)
+    for value in (10.0, 9.0, 9.5, 9.2):
+        optimiser.evaluated(value)
+        assert not optimiser.average
+    optimiser.evaluated(9.3)  # the best of those more than two evaluations ago was 9.0
+    iterates = []
+    for step in range(4):
+        parameter.grad = torch.randn(3, generator=torch.Generator().manual_seed(step))
+        optimiser.step(step)
+        iterates.append(parameter.detach().clone())
+    optimiser.swap_average()
+    torch.testing.assert_close(parameter.detach(), torch.stack(iterates).mean(0))
+    optimiser.swap_average()
+    torch.testing.assert_close(parameter.detach(), iterates[-1])
+
+
+def test_perplexity_by_hand():
+    model, _ = model_and_text()
+    model = model.double().eval()
+    sentences = Encoded(np.array([3, 4, 5, 6], np.int32), np.array([0, 3, 4]))
+    stream = torch.tensor([[0, 3, 4, 5, 0, 6, 0]])
+    scores = model(stream[:, :-1]).logits.log_softmax(-1)
+    wanted = math.exp(-scores.gather(2, stream[:, 1:, None]).mean().item())
+    for window in (1, 4, 128):
+        assert perplexity(model, sentences, window=window) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_encoding_is_what_the_tokenizer_says():
+    tokenizer = OnlstmTokenizer.from_tokens(["<eos>", "<unk>", "a", "b"])
+    found = encode_sentences([["a", "b"], ["b"], ["zz", "a"]], tokenizer)
+    assert found.ids.tolist() == [2, 3, 3, 1, 2] and found.starts.tolist() == [0, 2, 3, 5]
