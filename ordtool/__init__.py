@@ -13,6 +13,21 @@ __version__ = "0.1.0"
 
 _EXPORTS: dict[str, str] = {
     "OrdtoolError": "ordtool.errors",
+    "UsageError": "ordtool.errors",
+    "Parser": "ordtool.parsing.parser",
+    "parse": "ordtool.parsing.parser",
+    "score_trees": "ordtool.parsing.scoring",
+    "train_parser": "ordtool.parsing.training",
+    "Whitening": "ordtool.embedding.whitening",
+    "embed": "ordtool.embedding.embed_job",
+    "load_encoder": "ordtool.embedding.encoder",
+    "score_similarity": "ordtool.embedding.similarity",
+    "cka": "ordtool.independence.alignment",
+    "hsic": "ordtool.independence.hsic",
+    "train_bottleneck": "ordtool.independence.bottleneck_training",
+    "generate": "ordtool.generation.engine",
+    "extrapolate": "ordtool.extrapolation.patch",
+    "resolve_model": "ordtool.models.catalog",
 }
 
 __all__ = ["__version__", *_EXPORTS]
