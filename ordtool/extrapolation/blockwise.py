@@ -19,7 +19,7 @@ from ordtool.extrapolation.kernel import Partial, attend, merge
 from ordtool.extrapolation.methods import ScaleRule
 from ordtool.extrapolation.regions import PLAIN, Region, Regions
 
-BLOCK = 512  # queries at a time
+SMALLEST_BLOCK, LARGEST_BLOCK = 128, 512  # queries at a time
 LEAST = 64  # fewer keys than this are not worth a call of their own
 
 
@@ -39,7 +39,7 @@ def region_attention(
     *,
     scaling: float,
     scale: ScaleRule | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> torch.Tensor:
     """Attend causally, at the distances that `regions` give.
 
@@ -55,7 +55,8 @@ def region_attention(
         rotate: The model's rotation.
         scaling: On the scores, as the model has it.
         scale: A factor on each query by the number of tokens it may see.
-        block: Queries at a time.
+        block: Queries at a time; None: by the number of keys, as borders cost more in larger blocks and calls
+            more in smaller ones.
 
     Returns:
         `(batch, heads, queries, value_dim)`, of the query's dtype.
@@ -68,6 +69,7 @@ def region_attention(
         return _one_query(query, key, value, regions, rotate, scaling)
     if regions == PLAIN and count == total:
         return _causal(rotate(query, index), rotate(key, index), value, scaling)
+    block = block or min(LARGEST_BLOCK, max(SMALLEST_BLOCK, total // 16))
     rotated = [_RotatedKeys(region, key, index, rotate) for region in regions]
     output = value.new_empty(*query.shape[:3], value.shape[3])
     for low in range(0, count, block):

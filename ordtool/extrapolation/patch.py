@@ -96,42 +96,46 @@ def apply_plan(model: Any, plan: Plan, progress: Progress | None = None) -> Iter
     if plan.does_nothing:
         yield
         return
-    rotary = check_model(model, plan)
+    _tell(check_plan(model, plan), progress)
+    rotary = find_rotary(model)
     if rotary.decoder in _busy:
         raise UsageError(f"{model_name(model)} is being extrapolated already", "leave the outer `with` first")
     _busy.add(rotary.decoder)
     try:
-        if not plan.needs_attention:
+        if plan.needs_attention:
+            with _replaced_attention(model, rotary, plan.part):
+                yield
+        else:
             with _replaced_rotary(rotary, _changed_module(rotary, plan.part)):
                 yield
-            return
-        if window := getattr(rotary.config, "sliding_window", None):
-            _tell(
-                [f"{model_name(model)} attends within {window:,} tokens; {plan.label} replaces that"],
-                progress,
-            )
-        with _replaced_attention(model, rotary, plan.part):
-            yield
     finally:
         _busy.discard(rotary.decoder)
 
 
-def check_model(model: Any, plan: Plan) -> Rotary:
-    """Check, without changing anything, that a plan can be applied to a model.
+def check_plan(model: Any, plan: Plan) -> list[str]:
+    """Check that a plan can be applied to a model; the model is left as it is.
 
     Returns:
-        The model's rotary embedding.
+        What of the model's own the plan replaces, for a person to know.
 
     Raises:
         OrdtoolError: As `extrapolate` does.
     """
+    if plan.does_nothing:
+        return []
     rotary = find_rotary(model)
     if plan.part.frequencies is not None or plan.part.grows is not None:
         check_frequencies(model, rotary)
-    if plan.needs_attention:
-        check_attention(model, rotary)
-        _check_by_running(model, rotary)
-    return rotary
+    if not plan.needs_attention:
+        return []
+    check_attention(model, rotary)
+    _check_by_running(model, rotary)
+    window = getattr(rotary.config, "sliding_window", None)
+    return (
+        [f"{model_name(model)} attends within {window:,} tokens; {plan.label} replaces that"]
+        if window
+        else []
+    )
 
 
 def _tell(messages: Any, progress: Progress | None) -> None:
