@@ -97,8 +97,15 @@ def _build_parser(folder: Path, seed: int, half: bool, layers: int, tokenizer: d
     tensors = {"model.embed_tokens.weight": generator.normal(0, 1, (len(words), sizes[0]))}
     for k, (inputs, size) in enumerate(zip(sizes, sizes[1:], strict=False)):
         gates = 4 * size + 2 * size // chunk
-        shapes = {"weight_ih": (gates, inputs), "weight_hh": (gates, size), "bias_ih": (gates,), "bias_hh": (gates,)}
-        tensors |= {f"model.layers.{k}.{name}": generator.normal(0, 0.6, shape) for name, shape in shapes.items()}
+        shapes = {
+            "weight_ih": (gates, inputs),
+            "weight_hh": (gates, size),
+            "bias_ih": (gates,),
+            "bias_hh": (gates,),
+        }
+        tensors |= {
+            f"model.layers.{k}.{name}": generator.normal(0, 0.6, shape) for name, shape in shapes.items()
+        }
     dtype = np.float16 if half else np.float32
     save_file({name: tensor.astype(dtype) for name, tensor in tensors.items()}, folder / "model.safetensors")
     config = {
@@ -108,7 +115,9 @@ def _build_parser(folder: Path, seed: int, half: bool, layers: int, tokenizer: d
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     options = {"lowercase": True, "digits": True, "drop_punctuation": True, "token_kind": "words"} | tokenizer
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OnlstmTokenizer", **options}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "OnlstmTokenizer", **options})
+    )
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
 
 
@@ -132,6 +141,13 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return built[kind]
 
     return folder
+
+
+def _small(std: float, **options: object):
+    from ordtool.transformer.model import OrdtoolLMConfig
+
+    shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
+    return OrdtoolLMConfig(**shape, max_position_embeddings=64, initializer_range=std, **options)
 
 
 def _build_writer(kind: str, folder: Path) -> None:
@@ -185,6 +201,8 @@ def _build_writer(kind: str, folder: Path) -> None:
             encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64, init_std=std,
             decoder_start_token_id=2, forced_bos_token_id=None, forced_eos_token_id=None, **ids,
         ),
+        "prefix": lambda: _small(std, objective="prefix", **ids),
+        "permutation": lambda: _small(std, objective="permutation", talking_heads=True, logn=True, **ids),
     }[kind]()  # fmt: skip
     torch.manual_seed(7)
     model = {
@@ -192,9 +210,68 @@ def _build_writer(kind: str, folder: Path) -> None:
         "bart": "BartForConditionalGeneration",
         "gpt2": "GPT2LMHeadModel",
     }
-    made = getattr(transformers, model.get(kind, "LlamaForCausalLM"))(config)
+    if config.model_type == "ordtool_lm":
+        made = transformers.AutoModelForCausalLM.from_config(config)
+    else:
+        made = getattr(transformers, model.get(kind, "LlamaForCausalLM"))(config)
     if kind == "t5":
         for parameter in made.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     made.generation_config.eos_token_id = 2
     made.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny random encoders that read `WORDS`: `encoders("bert")`, `roberta`, `distilbert`, `classifier`.
+
+    They take 40 tokens; `roberta` has the position offset of its kind.
+    """
+    built: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in built:
+            built[kind] = tmp_path_factory.mktemp(kind)
+            _build_encoder(kind, built[kind])
+        return built[kind]
+
+    return folder
+
+
+def _build_encoder(kind: str, folder: Path) -> None:
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [f"{mark}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" for mark in ("", "##")]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *WORDS, *letters]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {f"{name[1:-1].lower()}_token": name for name in special}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=40, **names
+    ).save_pretrained(folder)
+    shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 3}
+    common = {"vocab_size": len(vocabulary), "pad_token_id": 0, "max_position_embeddings": 40}
+    config = {
+        "bert": lambda: transformers.BertConfig(**common, **shape),
+        "classifier": lambda: transformers.BertConfig(**common, **shape, num_labels=2),
+        "roberta": lambda: transformers.RobertaConfig(**{**common, "max_position_embeddings": 41}, **shape),
+        "distilbert": lambda: transformers.DistilBertConfig(**common, dim=24, hidden_dim=40, n_layers=2, n_heads=3),
+    }[kind]()
+    torch.manual_seed(11)
+    classes = {
+        "bert": "BertModel",
+        "classifier": "BertForSequenceClassification",
+        "roberta": "RobertaModel",
+        "distilbert": "DistilBertModel",
+    }
+    model = getattr(transformers, classes[kind])(config)
+    for parameter in model.parameters():  # the usual start is so small that every text looks alike
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)

@@ -1,0 +1,55 @@
+"""Every token of every text is in one batch, once."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ordtool.embedding.batching import SeenTexts, make_batches, windows
+
+texts_of_tokens = st.lists(st.lists(st.integers(0, 99), max_size=30), max_size=40)
+
+
+@given(texts_of_tokens, st.integers(1, 100))
+def test_batches_hold_every_text_once_within_the_budget(tokens, budget):
+    seen = []
+    for batch in make_batches(tokens, budget):
+        longest = max(batch.lengths)
+        assert longest * len(batch.rows) <= budget or len(batch.rows) == 1
+        start = 0
+        for row, length in zip(batch.rows, batch.lengths, strict=True):
+            assert batch.ids[start : start + length].tolist() == tokens[row]
+            start += length
+        assert start == len(batch.ids) == batch.slabs[-1].stop
+        assert [slab.start for slab in batch.slabs] == [0, *(slab.stop for slab in batch.slabs[:-1])]
+        seen += batch.rows.tolist()
+    assert sorted(seen) == [index for index, ids in enumerate(tokens) if ids]
+
+
+def test_longest_texts_come_first_and_ties_keep_their_order():
+    batches = make_batches([[1], [2, 2], [3], [4, 4]], budget=4)
+    assert [batch.rows.tolist() for batch in batches] == [[1, 3], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "characters", "expected"),
+    [(2, 99, [2, 2, 1]), (99, 99, [5]), (99, 2, [1, 1, 1, 1, 1]), (99, 5, [2, 2, 1])],
+)
+def test_windows_end_at_texts_or_characters(texts, characters, expected):
+    assert [len(window) for window in windows(["abc"] * 5, texts, characters)] == expected
+
+
+def test_no_text_no_window():
+    assert list(windows([], 3, 3)) == []
+
+
+def test_what_was_seen_comes_back_until_it_is_pushed_out():
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    seen = SeenTexts(budget=2 * rows[0].nbytes)
+    seen.add(["a", "b"], rows[:2])
+    assert seen.get(["c"]) == [None]
+    np.testing.assert_array_equal(seen.get(["a"])[0], rows[0])  # used: so b is now the oldest
+    seen.add(["c"], rows[2:])
+    known = seen.get(["a", "b", "c"])
+    assert known[1] is None
+    np.testing.assert_array_equal([known[0], known[2]], rows[[0, 2]])
