@@ -78,7 +78,7 @@ def extrapolate(
         UsageError: For unknown methods or parameters.
         OrdtoolError: If the model can't be extrapolated; the message says why.
     """
-    known = train_length or trained_length(model)
+    known = train_length or trained_length(model.config)
     if known is None:
         raise UsageError(
             f"the configuration of {model_name(model)} doesn't say how long its training texts were",
@@ -96,10 +96,10 @@ def apply_plan(model: Any, plan: Plan, progress: Progress | None = None) -> Iter
     if plan.does_nothing:
         yield
         return
+    if getattr(model, "base_model", model) in _busy:
+        raise UsageError(f"{model_name(model)} is being extrapolated already", "leave the outer `with` first")
     _tell(check_plan(model, plan), progress)
     rotary = find_rotary(model)
-    if rotary.decoder in _busy:
-        raise UsageError(f"{model_name(model)} is being extrapolated already", "leave the outer `with` first")
     _busy.add(rotary.decoder)
     try:
         if plan.needs_attention:

@@ -62,7 +62,7 @@ def draw_plot(
     settings = {"svg.hashsalt": "ordtool", "svg.fonttype": "none", "font.size": 10}
     with rc_context(settings):
         figure, axes = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
-        colours = pyplot.get_cmap("tab10" if len(series) <= 10 else "tab20").colors  # type: ignore[attr-defined]
+        colours = pyplot.get_cmap("tab10" if len(series) <= 10 else "tab20").colors
         for number, (name, points) in enumerate(series.items()):
             axes.plot(
                 [x for x, _ in points],

@@ -165,13 +165,13 @@ def _refusal(model: nn.Module, reason: str, what: str = "can't be extrapolated")
     return OrdtoolError(f"{model_name(model)}: {what}: {reason}", _FITTING)
 
 
-def trained_length(model: Any) -> int | None:
+def trained_length(config: Any) -> int | None:
     """Give the length that a model was trained at, as its configuration has it.
 
     Where the frequencies were scaled to reach further (yarn, llama3), that is the length
     before; else `max_position_embeddings`.
     """
-    config = model.config.get_text_config()
+    config = config.get_text_config()
     before = (getattr(config, "rope_parameters", None) or {}).get("original_max_position_embeddings")
     for value in (before, getattr(config, "max_position_embeddings", None)):
         if isinstance(value, int) and value > 0:

@@ -1,0 +1,87 @@
+"""Rows of `ordtool extrapolate` as tables and curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+
+def curves(rows: Rows) -> dict[str, list[tuple[float, float]]]:
+    """Give `(length, loss)` of each method, or `(position, loss)` at its longest length."""
+    if "position" in rows[0]:
+        longest = max(row["length"] for row in rows)
+        rows = [row for row in rows if row["length"] == longest]
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        across = row["position"] if "position" in row else row["length"]
+        found.setdefault(row["method"], []).append((across, row["loss"]))
+    return found
+
+
+def show(rows: Rows, title: str, *, to_stderr: bool) -> None:
+    """Show a table and a chart."""
+    from ordtool import console
+    from ordtool.extrapolation.chart import LETTERS, draw_chart
+
+    series = curves(rows)
+    letters = dict(zip(series, LETTERS, strict=False))
+    by_position = "position" in rows[0]
+    if by_position:
+        _show_positions(rows, series, letters, title, to_stderr)
+    else:
+        _show_lengths(rows, letters, title, to_stderr)
+    if len({x for line in series.values() for x, _ in line}) > 1:
+        for line in draw_chart(series, logarithmic=not by_position):
+            console.write_line(line) if not to_stderr else console.note(line)
+
+
+def _show_lengths(rows: Rows, letters: dict[str, str], title: str, to_stderr: bool) -> None:
+    """Print a row a method: the loss at each length, then the longest length's other figures."""
+    from ordtool import console
+
+    lengths = sorted({row["length"] for row in rows})
+    heads = [f"{length:,}" for length in lengths]
+    table = []
+    for method, letter in letters.items():
+        cells = {row["length"]: row for row in rows if row["method"] == method}
+        far = cells[max(cells)]
+        losses = [f"{cells[length]['loss']:.3f}" if length in cells else "-" for length in lengths]
+        memory = far["peak_memory_mb"]
+        table.append(
+            [
+                f"{letter} {method}",
+                *losses,
+                f"{far['perplexity']:,.1f}",
+                f"{100 * far['accuracy']:.1f}",
+                f"{far['tokens_per_second']:,.0f}",
+                "-" if memory is None else f"{memory:,.0f}",
+            ]
+        )
+    columns = ["loss at", *heads, "perplexity", "accuracy %", "tokens/s", "MB"]
+    console.print_table(title, columns, table, to_stderr=to_stderr)
+    far_off = f"perplexity, accuracy, tokens/s and peak memory at {lengths[-1]:,} tokens"
+    console.note(far_off) if to_stderr else console.write_line(far_off)
+
+
+def _show_positions(
+    rows: Rows,
+    series: dict[str, list[tuple[float, float]]],
+    letters: dict[str, str],
+    title: str,
+    to_stderr: bool,
+) -> None:
+    """Print a row a part of the text: the loss of each method up to that position."""
+    from ordtool import console
+
+    positions = sorted({position for line in series.values() for position, _ in line})
+    losses = {method: dict(line) for method, line in series.items()}
+    table = [
+        [
+            f"{position:,.0f}",
+            *(f"{losses[method][position]:.3f}" if position in losses[method] else "-" for method in letters),
+        ]
+        for position in positions
+    ]
+    heads = [f"{letter} {method}" for method, letter in letters.items()]
+    console.print_table(title, ["loss up to", *heads], table, to_stderr=to_stderr)
