@@ -8,6 +8,7 @@ from ordtool.cli._lazy import CONTEXT, lazy_group
 
 COMMANDS = {
     "parser": "ordtool.cli.train_parser:parser",
+    "lm": "ordtool.cli.train_lm:lm",
     "bottleneck": "ordtool.cli.train_bottleneck:bottleneck",
 }
 
@@ -22,4 +23,4 @@ app = typer.Typer(
 
 @app.callback()
 def train() -> None:
-    """Train a model: a parser, or a network by the HSIC bottleneck."""
+    """Train a model: a parser, a language model, or a network by the HSIC bottleneck."""

@@ -67,13 +67,18 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a folder's tokenizer.
+    """Load a folder's tokenizer; CPM's is our own, as transformers' never cuts words and loses spaces.
 
     Raises:
         OrdtoolError: If there is none.
     """
     from transformers import AutoTokenizer
 
+    from ordtool.generation.cpm import CpmTokenizer, find_cpm
+
+    vocabulary = find_cpm(folder)
+    if vocabulary is not None:
+        return CpmTokenizer(vocabulary)
     return _loaded(folder, AutoTokenizer, what="tokenizer")
 
 

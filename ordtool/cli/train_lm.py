@@ -1,0 +1,190 @@
+"""`ordtool train lm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ordtool.cli.options import OUT, RUN, Device, Field, Force, Quiet, Seed, Threads
+
+TEXT = "The text"
+MODEL = "The model"
+TRAINING = "Training"
+
+
+def lm(
+    text: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="Text files (a document each) or JSONL.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
+    ],
+    valid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--valid", help="Held-out text.  [default: the last 2% of the tokens]", rich_help_panel=TEXT
+        ),
+    ] = None,
+    field: Field = "text",
+    vocab_size: Annotated[
+        int, typer.Option("--vocab-size", help="Pieces of the BPE vocabulary to train.", rich_help_panel=TEXT)
+    ] = 4096,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer", metavar="MODEL", help="A model whose tokenizer to take.", rich_help_panel=TEXT
+        ),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            help="causal, prefix (reads a source in both directions) or permutation (any order).",
+            rich_help_panel=MODEL,
+            autocompletion=lambda: ["causal", "prefix", "permutation"],
+        ),
+    ] = "causal",
+    context: Annotated[
+        int, typer.Option("--context", help="Tokens trained on at once.", rich_help_panel=MODEL)
+    ] = 256,
+    layers: Annotated[int, typer.Option("--layers", min=1, help="Blocks.", rich_help_panel=MODEL)] = 6,
+    hidden: Annotated[
+        int, typer.Option("--hidden", min=2, help="Size of hidden states.", rich_help_panel=MODEL)
+    ] = 256,
+    heads: Annotated[int, typer.Option("--heads", min=1, help="Attention heads.", rich_help_panel=MODEL)] = 8,
+    kv_heads: Annotated[
+        int | None,
+        typer.Option(
+            "--kv-heads",
+            min=1,
+            help="Heads of keys and values, shared in groups.  [default: as heads]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    key_size: Annotated[
+        int | None,
+        typer.Option(
+            "--key-size",
+            min=1,
+            help="Size of a head's queries and keys.  [default: hidden / heads]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    talking_heads: Annotated[
+        bool,
+        typer.Option("--talking-heads", help="Mix scores and weights across heads.", rich_help_panel=MODEL),
+    ] = False,
+    logn: Annotated[
+        bool,
+        typer.Option("--logn", help="Scale scores by the logarithm of the length.", rich_help_panel=MODEL),
+    ] = False,
+    positions: Annotated[
+        str,
+        typer.Option(
+            "--positions",
+            help="rope, alibi or nope (none).",
+            rich_help_panel=MODEL,
+            autocompletion=lambda: ["rope", "alibi", "nope"],
+        ),
+    ] = "rope",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Updates.", rich_help_panel=TRAINING)] = 2000,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Blocks a batch.", rich_help_panel=TRAINING)
+    ] = 16,
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", min=1, help="Batches an update.", rich_help_panel=TRAINING)
+    ] = 1,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", min=0, help="At its peak.", rich_help_panel=TRAINING)
+    ] = 1e-3,
+    eval_every: Annotated[
+        int,
+        typer.Option(
+            "--eval-every",
+            min=1,
+            help="Updates between dev losses and checkpoints.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 200,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Dev losses without a better one before it stops.  [default: never]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16.", rich_help_panel=RUN)] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the last checkpoint in MODEL.partial.", rich_help_panel=OUT
+        ),
+    ] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small Transformer language model on text, with a vocabulary of its own.
+
+    The folder is a Hugging Face model: `ordtool generate -m MODEL` and the Auto classes take it.
+
+    **Example:** `ordtool train lm book.txt -o mylm --steps 500 && ordtool generate -m mylm -p 'It was'`
+    """
+    from ordtool.console import RichProgress
+    from ordtool.runtime import set_threads
+    from ordtool.transformer.training import LmSettings, train_lm
+
+    settings = LmSettings(
+        objective=objective,
+        vocab_size=vocab_size,
+        tokenizer=_folder(tokenizer),
+        context=context,
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        key_size=key_size,
+        talking_heads=talking_heads,
+        logn=logn,
+        positions=positions,
+        steps=steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+        patience=patience,
+        seed=seed,
+        bf16=bf16,
+    )
+    set_threads(threads)
+    progress = RichProgress(quiet)
+    try:
+        report = train_lm(
+            text,
+            output,
+            settings,
+            valid=valid or [],
+            field=field,
+            device=device,
+            resume=resume,
+            force=force,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    bits = "" if report.bits_per_byte is None else f", {report.bits_per_byte:.3f} bits a byte"
+    progress.note(
+        f"{output}: dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f}{bits}"
+    )
+
+
+def _folder(tokenizer: str | None) -> str | None:
+    from ordtool.models.catalog import resolve_model
+
+    return None if tokenizer is None else str(resolve_model(tokenizer))

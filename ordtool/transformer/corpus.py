@@ -1,0 +1,139 @@
+"""Text to blocks of tokens: a BPE vocabulary, and what each objective is shown of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.text import has_jsonl_suffix, read_records
+from ordtool.progress import SILENT, Progress
+
+PAD, EOS = "<pad>", "<eos>"
+
+
+def read_documents(paths: Sequence[str | Path], field: str = "text") -> Iterator[str]:
+    """Read the documents of a corpus: a text file is one, with its lines; a JSONL record is one.
+
+    Raises:
+        OrdtoolError: Naming `file:line`.
+    """
+    for path in paths or ["-"]:
+        texts = (record.text for record in read_records([path], field))
+        if has_jsonl_suffix(path):
+            yield from texts
+        else:
+            yield "\n".join(texts) + "\n"
+
+
+def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Any:
+    """Train byte-level BPE (Sennrich et al. 2016) on text.
+
+    Args:
+        documents: The texts.
+        vocab_size: Pieces at most, the 256 bytes and two special tokens among them.
+
+    Returns:
+        A fast tokenizer of transformers, with `<pad>` and `<eos>`; every text round-trips.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_lines(documents), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, clean_up_tokenization_spaces=False
+    )
+
+
+def _lines(documents: Iterable[str]) -> Iterator[str]:
+    for document in documents:
+        yield from document.splitlines(keepends=True)
+
+
+def tokenize(documents: Iterable[str], tokenizer: Any, progress: Progress = SILENT) -> tuple[np.ndarray, int]:
+    """Turn documents into one row of tokens, each document ended by `eos`.
+
+    Args:
+        documents: The texts.
+        tokenizer: With an `eos_token_id`.
+        progress: Told of documents.
+
+    Returns:
+        Tokens `(n,)` int32, and the size of the text in bytes.
+
+    Raises:
+        OrdtoolError: If there is no text, or the tokenizer has no token that ends it.
+    """
+    if tokenizer.eos_token_id is None:
+        raise OrdtoolError("the tokenizer has no eos token, so documents can't be told apart")
+    rows, size = [], 0
+    progress.start("tokenizing", None, "documents")
+    for document in documents:
+        ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        rows.append(np.array([*ids, tokenizer.eos_token_id], dtype=np.int32))
+        size += len(document.encode("utf-8", "surrogatepass"))
+        progress.advance(1)
+    progress.close()
+    if not size:
+        raise OrdtoolError("no text to train on", "give files with text in them")
+    return np.concatenate(rows), size
+
+
+class Blocks(Dataset[dict[str, Tensor]]):
+    """Blocks of a row of tokens, as an objective sees them.
+
+    What is drawn for a block (where the source ends, in which order it is read) is a
+    function of the seed, the epoch and the block's number, so a resumed run draws the same.
+
+    Args:
+        tokens: `(n,)`; what is left over after the last whole block is not used.
+        length: Of a block.
+        objective: `causal`, `prefix` or `permutation`.
+        seed: Of what is drawn.
+    """
+
+    def __init__(self, tokens: np.ndarray, length: int, objective: str, seed: int = 0) -> None:
+        self.tokens = tokens
+        self.length = length
+        self.objective = objective
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew; accelerate's loader calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.tokens) // self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        start = index * self.length
+        ids = torch.from_numpy(self.tokens[start : start + self.length].astype(np.int64))
+        item = {"input_ids": ids, "labels": ids.clone()}
+        draw = np.random.default_rng([self.seed, self.epoch, index])
+        if self.objective == "prefix":
+            split = int(draw.integers(1, self.length))
+            item["token_type_ids"] = (torch.arange(self.length) >= split).long()
+            item["labels"][:split] = -100
+        elif self.objective == "permutation":
+            order = torch.from_numpy(draw.permutation(self.length))
+            item["ranks"] = order.argsort()
+            # Each position is told the position after it in the order; the last has none.
+            following = torch.cat([order[1:], torch.tensor([self.length])])
+            item["target_positions"] = following[item["ranks"]]
+        return item
