@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ordtool.runtime import require
-
 
 def convert_gguf(file: Path, folder: Path) -> None:
     """Unpack a GGUF causal LM to float32 safetensors with its tokenizer.
@@ -16,12 +14,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
     Args:
         file: The GGUF file.
         folder: The folder to fill; loads with the Auto classes.
-
-    Raises:
-        OrdtoolError: If the gguf package is missing.
     """
-    require("gguf", "gguf")
-    require("accelerate", "gguf")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
