@@ -174,6 +174,7 @@ def whiten(
         model=_model_folder(model, progress),
         pooling=pooling,
         precision=precision,
+        threads=threads,
         force=force,
     )
     whitening_job.whiten(config, progress)

@@ -13,15 +13,15 @@ directions, chunks are multiplied in float64, which takes not quite twice as lon
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.embedding.parallel import in_order
 from ordtool.errors import OrdtoolError
 from ordtool.progress import SILENT, Progress
 
@@ -40,8 +40,6 @@ _TOO_LARGE = (
     "the squares of these numbers are too large to add up",
     "divide the vectors by a constant first",
 )
-
-T = TypeVar("T")
 
 
 class DataError(OrdtoolError, ValueError):
@@ -65,8 +63,6 @@ class Moments:
     count: int
     mean: Float64Array
     scatter: Float64Array
-    _in_float64: bool = field(default=True, repr=False, compare=False)
-    _next_test: int = field(default=0, repr=False, compare=False)
 
     @classmethod
     def empty(cls, dim: int) -> Moments:
@@ -125,14 +121,11 @@ class Moments:
         return Moments(self.count, self.mean.copy(), self.scatter.copy())
 
     def needs_float64(self) -> bool:
-        """Whether a float32 product would blur the smallest directions of what was seen so far.
+        """Whether a float32 product would blur the weakest directions of what was seen so far.
 
-        True until there are twice as many rows as columns; looked at again whenever the rows have doubled.
+        True until there are twice as many rows as columns.
         """
-        if self.count >= max(self._next_test, 2 * self.dim):
-            self._in_float64 = not is_well_conditioned(self.scatter, FLOAT32_CONDITION)
-            self._next_test = 2 * self.count
-        return self._in_float64
+        return self.count < 2 * self.dim or not is_well_conditioned(self.scatter, FLOAT32_CONDITION)
 
     def _add(self, other: Moments) -> None:
         if other.count == 0:
@@ -149,55 +142,72 @@ class Moments:
 
 
 def accumulate(
-    array: NDArray[Any], *, progress: Progress = SILENT, moments: Moments | None = None
+    array: NDArray[Any],
+    *,
+    moments: Moments | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
 ) -> Moments:
     """Moments of the rows of `array`, read once, in chunks.
 
     A memory map is read piece by piece and its pages are given back, so that memory does not grow with the file.
+    The result is the same to the last bit on any number of threads.
 
     Args:
         array: `(n, dim)`, any real dtype; a `numpy.memmap` may be larger than memory.
-        progress: advanced by the number of rows done; the caller starts the bar.
-        moments: statistics to add to, in place; new ones by default.
+        moments: Statistics to add to, in place; new ones by default.
+        threads: CPU threads; None: one a core.
+        progress: Advanced by the number of rows done; the caller starts the bar.
 
     Raises:
-        DataError: a row has a NaN or an infinity (named by index), or the array is not two-dimensional.
+        DataError: A row has a NaN or an infinity (named by index), or the array is not two-dimensional.
     """
-    moments = Moments.empty(array.shape[1]) if moments is None else moments
-    total = moments
-
-    def jobs() -> Iterator[Callable[[], _Centred]]:
-        start = total.count
-        for chunk in row_chunks(array):
-            wide = chunk.dtype.itemsize > 4 or total.needs_float64()
-            yield partial(_centre, chunk, start, np.float64 if wide else np.float32)
-            start += chunk.shape[0]
-
-    for centred in one_ahead(jobs()):
-        total._add(centred.moments())
-        progress.advance(centred.count)
+    total = Moments.empty(array.shape[1]) if moments is None else moments
+    first = total.count
+    done, wave = 0, chunk_rows(array)
+    while done < array.shape[0]:
+        # Waves double, so that the precision is looked at a few times only, at the same rows on any machine.
+        wide = array.dtype.itemsize > 4 or total.needs_float64()
+        jobs = (
+            partial(_chunk_moments, chunk, first + start, np.float64 if wide else np.float32)
+            for start, chunk in row_chunks(array, done, done + wave)
+        )
+        for chunk in in_order(jobs, threads):
+            total._add(chunk)
+            progress.advance(chunk.count)
+        done += wave
+        wave = done
     return total
 
 
-def row_chunks(array: NDArray[Any], rows: int | None = None) -> Iterator[NDArray[Any]]:
-    """Consecutive slices of at most `rows` rows; pages of a memory map are released behind the reader."""
-    if rows is None:
-        # Wide vectors: merging costs dim^2 a chunk, so a chunk should have more rows than columns.
-        rows = max(CHUNK_ROWS, 2 * array.shape[1]) if array.ndim == 2 else CHUNK_ROWS
-    for start in range(0, array.shape[0], rows):
-        yield array[start : start + rows]
-        release_pages(array)
+def chunk_rows(array: NDArray[Any]) -> int:
+    """Rows of a chunk: merging costs dim^2 a chunk, so there are at least as many as columns."""
+    return max(CHUNK_ROWS, array.shape[1])
 
 
-def release_pages(array: NDArray[Any]) -> None:
-    """Drop a file's mapped pages from this process; they stay in the system's cache."""
-    base: object = array
+def row_chunks(
+    array: NDArray[Any], start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Chunks of rows with the index of their first row; `release_pages` each when it was read."""
+    stop = array.shape[0] if stop is None else min(stop, array.shape[0])
+    rows = chunk_rows(array)
+    for first in range(start, stop, rows):
+        yield first, array[first : min(first + rows, stop)]
+
+
+def release_pages(chunk: NDArray[Any]) -> None:
+    """Drop the pages of a memory map that hold `chunk` from this process; they stay in the system's cache."""
+    base: object = chunk
     while base is not None and not isinstance(base, mmap.mmap):
         if isinstance(base, np.memmap) and base.mode == "c":
             return  # private pages hold changes that dropping would lose
         base = getattr(base, "base", None)
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    origin = np.frombuffer(base, dtype=np.uint8).ctypes.data
+    low, high = (address - origin for address in np.lib.array_utils.byte_bounds(chunk))
+    start = low - low % mmap.PAGESIZE
+    base.madvise(mmap.MADV_DONTNEED, start, high - start)
 
 
 def check_finite_rows(rows: NDArray[Any], first: int) -> None:
@@ -219,41 +229,33 @@ def check_finite_rows(rows: NDArray[Any], first: int) -> None:
     )
 
 
-@dataclass(slots=True)
-class _Centred:
-    """A chunk minus a float32 mean; `offset` is what that rounded mean left over."""
-
-    count: int
-    centre: Float64Array
-    offset: Float64Array
-    rows: FloatArray
-
-    def moments(self) -> Moments:
-        # numpy sees that this is A^T A and calls the symmetric product, half the work.
-        with np.errstate(over="ignore", invalid="ignore"):
-            product = self.rows.T @ self.rows
-            if self.rows.dtype == np.float32 and not _in_safe_range(product):
-                product = self.rows.astype(np.float64).T @ self.rows.astype(np.float64)
-        scatter = product.astype(np.float64)
-        if not np.isfinite(np.diagonal(scatter)).all():
-            raise DataError(*_TOO_LARGE)
-        scatter -= np.outer(self.offset, self.offset * self.count)
-        return Moments(self.count, self.centre + self.offset, scatter)
-
-
-def _centre(chunk: NDArray[Any], first: int, dtype: type[np.floating[Any]]) -> _Centred:
+def _chunk_moments(chunk: NDArray[Any], first: int, dtype: type[np.floating[Any]]) -> Moments:
+    """Moments of one chunk: centred on its mean in `dtype`; what rounding left of the mean is put right after."""
     rows = np.ascontiguousarray(chunk, dtype=dtype)
     count = rows.shape[0]
-    ones = np.full(count, 1.0 / count, dtype=dtype)
+    shares = np.full(count, 1.0 / count, dtype=dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        centre = ones @ rows
-    if not np.isfinite(centre).all():
-        check_finite_rows(rows, first)
-        raise DataError(*_TOO_LARGE)
-    with np.errstate(over="ignore"):
+        centre = shares @ rows
+        if not np.isfinite(centre).all():
+            check_finite_rows(rows, first)
+            raise DataError(*_TOO_LARGE)
         rows = rows - centre
-    offset = (ones @ rows).astype(np.float64)
-    return _Centred(count, centre.astype(np.float64), offset, rows)
+        offset = (shares @ rows).astype(np.float64)
+        scatter = _squares(rows)
+    release_pages(chunk)
+    scatter -= np.outer(offset, offset * count)
+    return Moments(count, centre + offset, scatter)
+
+
+def _squares(rows: FloatArray) -> Float64Array:
+    """`rows^T rows` in float64, multiplied in the dtype of `rows`."""
+    product = rows.T @ rows  # numpy sees A^T A and calls the symmetric product, half the work
+    if rows.dtype == np.float32 and not _in_safe_range(product):
+        wide = rows.astype(np.float64)
+        product = wide.T @ wide
+    if not np.isfinite(np.diagonal(product)).all():
+        raise DataError(*_TOO_LARGE)
+    return product.astype(np.float64, copy=False)
 
 
 def _in_safe_range(product: FloatArray) -> bool:
@@ -272,16 +274,3 @@ def is_well_conditioned(matrix: Float64Array, ratio: float) -> bool:
     except np.linalg.LinAlgError:
         return False
     return True
-
-
-def one_ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Results in order, the next job running in a second thread while the caller works on the last one."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: Future[T] | None = None
-        for job in jobs:
-            upcoming = pool.submit(job)
-            if pending is not None:
-                yield pending.result()
-            pending = upcoming
-        if pending is not None:
-            yield pending.result()

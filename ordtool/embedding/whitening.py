@@ -16,7 +16,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.embedding.parallel import in_order
 from ordtool.embedding.rows import as_rows, describe_source, normalize_rows, output_dtype
 from ordtool.embedding.statistics import (
     DataError,
@@ -33,7 +34,7 @@ from ordtool.embedding.statistics import (
     Moments,
     accumulate,
     check_finite_rows,
-    one_ahead,
+    release_pages,
     row_chunks,
 )
 from ordtool.embedding.whitening_solver import ParameterError, Solution, WhiteningOptions, solve
@@ -104,8 +105,16 @@ class Whitening:
 
     # ------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: object = None, *, progress: Progress = SILENT) -> Whitening:
+    def fit(
+        self, X: Any, y: object = None, *, threads: int | None = None, progress: Progress = SILENT
+    ) -> Whitening:
         """Fit on the rows of `X`, `(n, dim)`; an array, or a memory map larger than memory.
+
+        Args:
+            X: The rows.
+            y: Not used.
+            threads: CPU threads; None: one a core.
+            progress: Advanced by the rows done; the caller starts the bar.
 
         Raises:
             DataError: fewer than two rows, a NaN or an infinity (rows named by index), or rows that are all equal.
@@ -114,7 +123,9 @@ class Whitening:
         self.options().check()
         array = as_rows(X)
         self._forget()
-        self._set_moments(accumulate(array, progress=progress), describe_source(X, array.shape[0]))
+        self._set_moments(
+            accumulate(array, threads=threads, progress=progress), describe_source(X, array.shape[0])
+        )
         for note in self.solve().notes:
             warnings.warn(note, WhiteningWarning, stacklevel=2)
         return self
@@ -227,21 +238,16 @@ class Whitening:
             start += rows.shape[0]
         return output
 
-    def iter_transform(self, array: NDArray[Any]) -> Iterator[FloatArray]:
+    def iter_transform(self, array: NDArray[Any], *, threads: int | None = None) -> Iterator[FloatArray]:
         """Transform chunk by chunk, for what is larger than memory; raises as `transform`."""
         self._check_width(array)
-        return one_ahead(self._transform_jobs(array, output_dtype(array)))
-
-    def _transform_jobs(
-        self, array: NDArray[Any], dtype: np.dtype[Any]
-    ) -> Iterator[Callable[[], FloatArray]]:
+        dtype = output_dtype(array)
         # A map that stretches some directions ten thousandfold stretches float32's rounding with them.
         exact = np.dtype(np.float64) if self.solve().condition > FLOAT32_STRETCH else dtype
         affine = _Affine.of(self, exact)
-        start = 0
-        for chunk in row_chunks(array):
-            yield partial(affine.apply, chunk, start, dtype)
-            start += chunk.shape[0]
+        return in_order(
+            (partial(affine.apply, chunk, first, dtype) for first, chunk in row_chunks(array)), threads
+        )
 
     def _check_width(self, array: NDArray[Any]) -> None:
         if array.ndim != 2 or array.shape[1] != self.n_features_in_:
@@ -350,6 +356,7 @@ class _Affine:
             total = float(rows.sum())
         if not math.isfinite(total):
             check_finite_rows(chunk, first)
+        release_pages(chunk)
         if self.normalize:
             normalize_rows(rows)
         return rows.astype(dtype, copy=False)

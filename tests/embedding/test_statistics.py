@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ordtool.embedding import statistics
-from ordtool.embedding.statistics import DataError, Moments, accumulate, row_chunks
+from ordtool.embedding.statistics import DataError, Moments, accumulate
 
 
 def correlated(
@@ -115,9 +115,15 @@ def test_nothing_is_added_by_no_rows():
     assert moments.merge(accumulate(correlated(10, 3))).count == 10
 
 
-def test_the_same_rows_give_the_same_bytes():
-    array = correlated(20_000, 24, mean=1)
-    assert accumulate(array).scatter.tobytes() == accumulate(array).scatter.tobytes()
+@pytest.mark.parametrize("spread", [1.0, 0.01], ids=["float32", "float64"])
+def test_any_number_of_threads_gives_the_same_bytes(spread):
+    array = np.random.default_rng(0).standard_normal((50_000, 24), dtype="float32")
+    array *= np.geomspace(1, spread, 24).astype("float32")
+    assert accumulate(array).needs_float64() == (spread < 1)
+    one, *others = (accumulate(array, threads=threads) for threads in (1, 2, 5))
+    for other in others:
+        assert other.scatter.tobytes() == one.scatter.tobytes()
+        assert other.mean.tobytes() == one.mean.tobytes()
 
 
 @pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")])
@@ -156,19 +162,25 @@ def test_one_row_has_no_covariance():
         Moments.empty(3).update(np.ones((1, 3))).covariance()
 
 
-def test_a_memory_map_gives_its_pages_back(tmp_path):
+class Peak:
+    """A listener that looks at the memory."""
+
+    def __init__(self):
+        self.start, self.peak = resident_file_bytes(), 0
+
+    def advance(self, amount=1, **stats):
+        self.peak = max(self.peak, resident_file_bytes() - self.start)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_memory_map_gives_its_pages_back(tmp_path, order):
     """The mapped file must not pile up in memory: of 80 MB, only the pieces at hand may be resident."""
     path = tmp_path / "x.npy"
-    np.save(path, correlated(40_000, 512, seed=1)[:, :512])
-    mapped = np.load(path, mmap_mode="r")
-    before = resident_file_bytes()
-    peak = 0
-    for chunk in row_chunks(mapped):
-        chunk.sum()
-        peak = max(peak, resident_file_bytes() - before)
-    assert peak < 30e6, f"{peak / 1e6:.0f} MB"
-    accumulate(mapped)
-    assert resident_file_bytes() - before < 20e6
+    np.save(path, np.asarray(correlated(40_000, 512, seed=1), order=order))
+    peak = Peak()
+    accumulate(np.load(path, mmap_mode="r"), threads=2, progress=peak)
+    assert peak.peak < (45e6 if order == "C" else 90e6), f"{peak.peak / 1e6:.0f} MB"
+    assert resident_file_bytes() - peak.start < 5e6
 
 
 def resident_file_bytes() -> int:
