@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +156,8 @@ def build_tokenizer(path: str | Path) -> Any:
     spm = read_model(path)
     tokenizer = Tokenizer(_algorithm(spm))
     tokenizer.normalizer = _normalizer(spm)
-    tokenizer.pre_tokenizer = _pre_tokenizer(spm)
+    if (splitter := _pre_tokenizer(spm)) is not None:
+        tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = _decoder(spm)
     tokenizer.add_special_tokens(
         [
@@ -220,20 +220,18 @@ def _normalizer(spm: SentencePieceModel) -> Any:
         steps.append(normalizers.Precompiled(spm.charsmap))
     if spm.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
-    return normalizers.Sequence(steps) if steps else None
+    if spm.add_dummy_prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
 
 
 def _pre_tokenizer(spm: SentencePieceModel) -> Any:
+    """Split at spaces first where no piece crosses one: the same, and much faster."""
     from tokenizers import pre_tokenizers
 
-    # Splitting at spaces first is much faster, and the same where no piece crosses one.
-    crossing = any(SPACE in piece.lstrip(SPACE) for piece, _, kind in spm.pieces if kind == NORMAL)
-    long_runs = any(left == right == SPACE for left, right in pairwise("".join(p for p, _, _ in spm.pieces)))
-    return pre_tokenizers.Metaspace(
-        replacement=SPACE,
-        prepend_scheme="first" if spm.add_dummy_prefix else "never",
-        split=not (crossing or long_runs),
-    )
+    if any(SPACE in piece[1:] for piece, _, kind in spm.pieces if kind in (NORMAL, USER_DEFINED)):
+        return None
+    return pre_tokenizers.Split(SPACE, "merged_with_next")
 
 
 def _decoder(spm: SentencePieceModel) -> Any:
