@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def main() -> None:
         "load": os.getloadavg()[0],
     }
     our_texts, our_seconds, our_busy = ours(folder, prompts, args.max_new_tokens, args.batch_size)
+    print(f"ordtool: {our_seconds:.1f} s, {our_busy:.1f} processor s", file=sys.stderr, flush=True)
     their_texts, their_seconds, their_busy = one_at_a_time(folder, prompts, args.max_new_tokens)
     same = sum(a == b for a, b in zip(our_texts, their_texts, strict=True))
     print(

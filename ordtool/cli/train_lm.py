@@ -72,6 +72,15 @@ def lm(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    intermediate: Annotated[
+        int | None,
+        typer.Option(
+            "--intermediate",
+            min=1,
+            help="Inner size of the feed-forward blocks.  [default: 8/3 of hidden]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     talking_heads: Annotated[
         bool,
         typer.Option("--talking-heads", help="Mix scores and weights across heads.", rich_help_panel=MODEL),
@@ -150,6 +159,7 @@ def lm(
         heads=heads,
         kv_heads=kv_heads,
         key_size=key_size,
+        intermediate=intermediate,
         talking_heads=talking_heads,
         logn=logn,
         positions=positions,

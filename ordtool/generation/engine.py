@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ordtool.errors import OrdtoolError
+from ordtool.generation.batching import partition
 from ordtool.generation.codec import Codec
 from ordtool.generation.config import Choice, Continuation, Decoding, Result
 from ordtool.generation.loading import Backend, load_backend
@@ -121,7 +123,12 @@ class TextGenerator:
         groups: dict[int, list[int]] = {}
         for place in sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids)):
             groups.setdefault(self._steps(prompts[place], decoding), []).append(place)
-        return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+        batches = []
+        for steps, group in groups.items():
+            left = iter(group)
+            lengths = [len(prompts[place].ids) for place in group]
+            batches += [list(islice(left, count)) for count in partition(lengths, size, steps)]
+        return batches
 
     def _steps(self, prompt: Prompt, decoding: Decoding) -> int:
         room = self.backend.room(prompt.ids)

@@ -31,6 +31,7 @@ class LmSettings:
         heads: Attention heads.
         kv_heads: Heads of keys and values; None: as many.
         key_size: Size of a head's queries and keys; None: hidden / heads.
+        intermediate: Inner size of the feed-forward blocks; None: 8/3 of hidden.
         talking_heads: Mix scores and weights across heads.
         logn: Scale scores by the logarithm of the length.
         positions: `rope`, `nope` or `alibi`.
@@ -55,6 +56,7 @@ class LmSettings:
     heads: int = 8
     kv_heads: int | None = None
     key_size: int | None = None
+    intermediate: int | None = None
     talking_heads: bool = False
     logn: bool = False
     positions: str = "rope"
@@ -179,13 +181,13 @@ def _train(
     from ordtool.transformer.corpus import Blocks, read_documents, tokenize
 
     tokenizer = _tokenizer(texts, field, settings, partial, progress)
-    tokens, size = tokenize(read_documents(texts, field), tokenizer, progress)
+    tokens, _ = tokenize(read_documents(texts, field), tokenizer, progress)
     if valid:
         dev, dev_size = tokenize(read_documents(valid, field), tokenizer, progress)
     else:
         held = max(len(tokens) // 50, settings.context)
-        dev_size = round(size * held / len(tokens))
         tokens, dev = tokens[:-held], tokens[-held:]
+        dev_size = len(tokenizer.decode(dev.tolist(), skip_special_tokens=True).encode("utf-8", "replace"))
     for name, row in (("training", tokens), ("held-out", dev)):
         if len(row) < settings.context:
             raise OrdtoolError(
@@ -210,7 +212,7 @@ def _train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     progress.close()
     loss = float(trainer.evaluate()["eval_loss"])
-    bits = loss * len(dev) / dev_size / math.log(2) if settings.objective == "causal" else None
+    bits = loss * len(dev) / max(dev_size, 1) / math.log(2) if settings.objective == "causal" else None
     report = LmReport(
         model.num_parameters(), trainer.state.global_step, len(tokens), loss, math.exp(loss), bits
     )
@@ -295,7 +297,7 @@ def _model(tokenizer: Any, settings: LmSettings) -> Any:
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
         # A gated block of 8/3 has the parameters of a plain one of 4.
-        intermediate_size=max(16, round(settings.hidden * 8 / 3 / 16) * 16),
+        intermediate_size=settings.intermediate or max(16, round(settings.hidden * 8 / 3 / 16) * 16),
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.kv_heads,

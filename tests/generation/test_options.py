@@ -1,10 +1,13 @@
 """Options, templates and stop strings, without a model."""
 
+from itertools import accumulate, product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.generation.batching import STEP_COST, partition
 from ordtool.generation.config import Decoding
 from ordtool.generation.prompts import PromptStyle, Template, parse_choices, read_examples, unescape
 from ordtool.generation.stopping import find_stop, held_back, tokens_until
@@ -136,3 +139,24 @@ def test_examples_file(tmp_path):
     file.write_text("")
     with pytest.raises(OrdtoolError, match="no examples"):
         read_examples(file)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9), st.integers(1, 5), st.integers(1, 9))
+def test_batches_are_the_cheapest_of_all_cuts(lengths, size, steps):
+    lengths.sort(reverse=True)
+
+    def cost(sizes):
+        ends = list(accumulate(sizes))
+        return sum(n * lengths[end - n] + STEP_COST * steps for n, end in zip(sizes, ends, strict=True))
+
+    everything = []
+    for cuts in product([False, True], repeat=len(lengths) - 1):
+        sizes = [1]
+        for cut in cuts:
+            sizes = [*sizes, 1] if cut else [*sizes[:-1], sizes[-1] + 1]
+        if max(sizes) <= size:
+            everything.append(cost(sizes))
+    found = partition(lengths, size, steps)
+    assert sum(found) == len(lengths)
+    assert max(found) <= size
+    assert cost(found) == min(everything)
