@@ -123,7 +123,7 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
     try:
         with as_output_errors(path):
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
+            _open_rights(temporary)
             _replace_directory(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -138,6 +138,13 @@ def check_directory(path: str | Path, *, force: bool = False) -> None:
         raise OrdtoolError(f"{path}: is a file, and the output is a folder")
     if target.is_dir() and any(target.iterdir()) and not force:
         raise OrdtoolError(f"{path}: exists already", "--force replaces it")
+
+
+def _open_rights(folder: Path) -> None:
+    """Give the folder and its files the rights that the umask leaves: some writers make private files."""
+    mask = _umask()
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _replace_directory(temporary: Path, target: Path) -> None:

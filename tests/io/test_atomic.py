@@ -87,8 +87,12 @@ def test_directory_appears_when_complete(tmp_path):
     assert os.listdir(tmp_path / "model") == ["config.json"]
     with atomic_directory(tmp_path / "model", force=True) as folder:
         (folder / "new.json").write_text("{}")
+        (folder / "new.json").chmod(0o600)
     assert os.listdir(tmp_path / "model") == ["new.json"]
     assert os.listdir(tmp_path) == ["model"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "model" / "new.json").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_fingerprint_knows_content_and_order(tmp_path):
