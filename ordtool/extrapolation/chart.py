@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Points = Sequence[tuple[float, float]]
@@ -74,13 +74,13 @@ def _draw(grid: list[list[str]], points: Sequence[tuple[int, float]], letter: st
             grid[row][x] = mark
 
 
-def _axis(ticks: Sequence[float], column: object, width: int) -> str:
-    line = [" "] * (width + 10)
+def _axis(ticks: Sequence[float], column: Callable[[float], int], width: int) -> str:
+    line = [" "] * width
     end = -1
     for tick in ticks:
         text = f"{tick:,.0f}"
-        start = max(0, column(tick) - len(text) // 2)  # type: ignore[operator]
-        if start > end and start + len(text) <= len(line):
+        start = min(max(0, column(tick) - len(text) // 2), width - len(text))
+        if start > end:
             line[start : start + len(text)] = text
             end = start + len(text)
     return " " * 9 + "".join(line).rstrip()

@@ -346,7 +346,8 @@ def _check_by_running(model: Any, rotary: Rotary) -> None:
         return
     device = rotary.inv_freq.device
     vocabulary = model.config.get_text_config().vocab_size
-    tokens = (torch.arange(1, 12, device=device) * 7 % vocabulary)[None]
+    count = min(11, getattr(rotary.config, "sliding_window", None) or 11)  # within a window of its own
+    tokens = (torch.arange(1, count + 1, device=device) * 7 % vocabulary)[None]
     own = _first_output(model(input_ids=tokens, use_cache=False))
     with _replaced_attention(model, rotary, Part()):
         ours = _first_output(model(input_ids=tokens, use_cache=False))

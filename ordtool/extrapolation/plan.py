@@ -105,7 +105,7 @@ def parse_spec(spec: str) -> list[tuple[str, dict[str, str]]]:
     """
     found = []
     for piece in spec.split("+"):
-        name, *settings = piece.strip().split(":")
+        name, *settings = (part.strip() for part in piece.split(":"))
         if name not in METHODS:
             raise UsageError(f"unknown method {name!r}", close_match_hint(name, METHODS))
         given = {}
