@@ -26,6 +26,8 @@ _EXPORTS: dict[str, str] = {
     "hsic": "ordtool.independence.hsic",
     "train_bottleneck": "ordtool.independence.bottleneck_training",
     "generate": "ordtool.generation.engine",
+    "score_text": "ordtool.generation.scoring",
+    "train_lm": "ordtool.transformer.training",
     "extrapolate": "ordtool.extrapolation.patch",
     "resolve_model": "ordtool.models.catalog",
 }
