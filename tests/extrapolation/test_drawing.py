@@ -17,7 +17,7 @@ def test_a_chart_shows_each_line_by_its_letter():
     rows = draw_chart(SERIES, width=40, height=9)
     assert len(rows) == 11 and max(map(len, rows)) <= 49
     curves = [row[9:] for row in rows[:9]]
-    assert "".join(curves).count("b") == 4
+    assert sum("".join(curves).count(mark) for mark in "b*") == 4  # two of them meet other lines
     assert curves[-1].rstrip().endswith("b")  # the lowest loss is rerope's at the longest length
     assert curves[0].rstrip().endswith("^")  # none's is cut off
     assert all(tick in rows[-1] for tick in ("512", "1,024", "2,048", "4,096"))
