@@ -252,7 +252,7 @@ def _is_model(folder: Path) -> bool:
 def _resolve_entry(entry: Entry, progress: Progress, kind: str | None) -> Path:
     if kind is not None and kind not in entry.kinds:
         raise UsageError(
-            f"the model {entry.name!r} is a {' and '.join(entry.kinds)}, and a {kind} is needed here",
+            f"the model {entry.name!r} is of kind {', '.join(entry.kinds)}, and {kind} is needed here",
             "choices: " + ", ".join(names_of_kind(kind)),
         )
     folder = model_folder(entry)
