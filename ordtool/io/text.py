@@ -11,6 +11,7 @@ import errno
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def read_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
             if first:
                 line, first = line.removeprefix(BOM), False
             yield line
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise OrdtoolError(f"{source}: damaged gzip data ({error})", "try gzip -t on the file") from error
     except OSError as error:
         raise OrdtoolError(f"{source}: can't be read: {error.strerror or error}") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.text import GZIP_MAGIC, STDIN, Record, has_jsonl_suffix, open_input, read_records
+from ordtool.io.text import GZIP_MAGIC, STDIN, Record, has_jsonl_suffix, open_binary, open_input, read_records
 from ordtool.parsing.parser import Sentence
 from ordtool.parsing.treebank import TREE_SUFFIXES, Tree, read_trees, tree_files
 from ordtool.parsing.words import Token, split_sentences
@@ -54,10 +55,17 @@ def check_inputs(paths: Sequence[str], config: InputConfig) -> None:
         raise UsageError(f"unknown input format {config.format!r}", close_match_hint(config.format, FORMATS))
     for path in paths or [STDIN]:
         for file in tree_files([path]):
-            with open_input(file):
-                pass
+            _check_input(str(file))
         if config.split and _holds_trees(path, config):
             raise UsageError(f"{path}: holds trees, which are sentences already", "leave --split out")
+
+
+def _check_input(path: str) -> None:
+    if path != STDIN:
+        with open_input(path):
+            return
+    if sys.stdin is None or sys.stdin.isatty():
+        open_binary(path)  # which says how to use a pipe; a pipe itself is left untouched
 
 
 def read_inputs(
@@ -124,7 +132,10 @@ def _first_lines(path: str) -> list[str]:
     """Looks at the beginning of an input, as far as that takes nothing away from who reads it next."""
     if path != STDIN:
         with open_input(path) as stream:
-            head = stream.read(1 << 16)
+            try:
+                head = stream.read(1 << 16)
+            except (OSError, EOFError, zlib.error):
+                return []  # who reads it all says what is wrong with it
     else:
         peek = getattr(getattr(sys.stdin, "buffer", None), "peek", None)
         head = peek(1 << 12) if peek is not None else b""
