@@ -236,8 +236,10 @@ def load_bottleneck(folder: str | Path) -> BottleneckForClassification:
     Raises:
         OrdtoolError: If it is something else, or damaged.
     """
+    from safetensors import SafetensorError
+
     try:
         return BottleneckForClassification.from_pretrained(folder, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise OrdtoolError(f"{folder}: can't be loaded as a bottleneck model ({reason})") from error
