@@ -18,6 +18,7 @@ import platform
 import random
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -98,6 +99,7 @@ def main() -> None:
         for system, (pipe, _process) in workers.items():
             pipe.send(texts)
             results[system].append(pipe.recv())
+            print(f"{system}: {len(texts) / results[system][-1][1]:.1f} texts/s", file=sys.stderr, flush=True)
     for pipe, process in workers.values():
         pipe.send(None)
         process.join()

