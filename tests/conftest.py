@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure of an example.
+settings.register_profile("ordtool", deadline=None)
+settings.load_profile("ordtool")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -262,7 +267,9 @@ def _build_encoder(kind: str, folder: Path) -> None:
         "bert": lambda: transformers.BertConfig(**common, **shape),
         "classifier": lambda: transformers.BertConfig(**common, **shape, num_labels=2),
         "roberta": lambda: transformers.RobertaConfig(**{**common, "max_position_embeddings": 41}, **shape),
-        "distilbert": lambda: transformers.DistilBertConfig(**common, dim=24, hidden_dim=40, n_layers=2, n_heads=3),
+        "distilbert": lambda: transformers.DistilBertConfig(
+            **common, dim=24, hidden_dim=40, n_layers=2, n_heads=3
+        ),
     }[kind]()
     torch.manual_seed(11)
     classes = {

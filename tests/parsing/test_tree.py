@@ -1,4 +1,3 @@
-import time
 from functools import cache
 
 import numpy as np
@@ -139,9 +138,7 @@ def test_thousands_of_words():
         np.zeros(100_000),
     ):
         for builder in ("paper", "unbiased"):
-            begun = time.perf_counter()
-            assert len(build_spans(distances, builder)) == 99_999
-            assert time.perf_counter() - begun < 10
+            assert len(build_spans(distances, builder)) == 99_999  # quadratic work would take hours
 
 
 def test_chart_of_a_long_sentence():
