@@ -1,0 +1,261 @@
+"""`ordtool extrapolate`: pipes, terminals, files, interruptions, wrong input."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+FIELDS = [
+    "method",
+    "length",
+    "factor",
+    "loss",
+    "perplexity",
+    "accuracy",
+    "tokens_per_second",
+    "peak_memory_mb",
+]
+TEXT = "the cat sat on the mat and the dog saw the cat\n" * 20  # a letter is a token
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny random Llama of trained length 16 that reads letters."""
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    letters = ["<unk>", "<s>", "</s>", *sorted(set(TEXT))]
+    vocabulary = {letter: at for at, letter in enumerate(letters)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(letters),
+        hidden_size=20,
+        intermediate_size=23,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch, capsysbinary):
+    """The command in this process, which has torch already: as `run`, for what needs no process."""
+    from ordtool.cli.app import main
+
+    def call(*args, stdin=b""):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as end:
+            main(["extrapolate", *map(str, args), "--device", "cpu"])
+        out, err = capsysbinary.readouterr()
+        return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err.decode())
+
+    return call
+
+
+@pytest.fixture
+def turned_down(inside):
+    """Run a command that must fail, in this process; gives stderr."""
+
+    def call(*args, status=1, stdin=b""):
+        done = inside(*args, stdin=stdin)
+        assert done.returncode == status, done.stderr
+        assert done.stdout == b""
+        assert done.stderr.count("error: ") == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    return call
+
+
+def rows(done):
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_pipe_in_and_a_pipe_out(run, folder):
+    done = run(
+        "extrapolate", "-m", folder, "--methods", "none,rerope", "--lengths", "1x,3x", stdin=TEXT.encode()
+    )
+    found = rows(done)
+    assert [list(row) for row in found] == [FIELDS] * 4
+    assert [(row["method"], row["length"], row["factor"]) for row in found] == [
+        ("none", 16, 1.0),
+        ("none", 48, 3.0),
+        ("rerope", 16, 1.0),
+        ("rerope", 48, 3.0),
+    ]
+    assert all(0 < row["loss"] < 5 and 0 <= row["accuracy"] <= 1 for row in found)
+    assert "parameters: rerope: window 4" in done.stderr
+
+
+def test_a_terminal_gets_a_table_and_a_chart(folder, book):
+    master, slave = os.openpty()
+    command = ["extrapolate", book, "-m", folder, "--methods", "none,dca", "--lengths", "1x,2x", "-q"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ordtool", *map(str, command)],
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "90", "NO_COLOR": "1", "TERM": "xterm"},
+    )
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # the terminal is closed at its other end
+            break
+        seen += piece
+        if not piece:
+            break
+    os.close(master)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    shown = seen.decode()
+    assert "tiny on book.txt: the last 8 tokens of 8 windows, trained length 16" in shown
+    assert all(word in shown for word in ("a none", "b dca", "tokens/s", "MB", "accuracy %"))
+    assert "+-----" in shown and "{" not in shown
+
+
+def test_every_method_and_the_same_twice(inside, folder, book):
+    def losses():
+        found = rows(inside(book, "-m", folder, "--methods", "all,rerope+logn", "--lengths", "20,40", "-q"))
+        return [(row["method"], row["length"], row["loss"], row["accuracy"]) for row in found]
+
+    first = losses()
+    assert len(first) == 2 * 16
+    assert losses() == first
+
+
+def test_by_position(inside, folder, book):
+    found = rows(inside(book, "-m", folder, "--methods", "none", "--by-position", "--bins", 4, "-q"))
+    assert [row["position"] for row in found] == [32, 64, 96, 128]
+    assert {row["length"] for row in found} == {128}
+    assert list(found[0]) == [*FIELDS[:3], "position", *FIELDS[3:]]
+
+
+def test_repeated_text_is_scored_on_the_same_tokens(inside, folder, book):
+    options = (book, "-m", folder, "--methods", "none", "--lengths", "1x,2x", "-q")
+    plain, repeated = rows(inside(*options)), rows(inside(*options, "--repeat"))
+    assert repeated[0]["loss"] == plain[0]["loss"]  # one period: nothing has come twice yet
+    assert repeated[1]["loss"] != plain[1]["loss"]
+
+
+def test_lines_of_jsonl_are_texts(inside, folder, tmp_path):
+    path = tmp_path / "x.jsonl"
+    texts = ["short", TEXT, 7]
+    path.write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
+    options = ("x.jsonl", "--field", "body", "-m", folder, "--methods", "none", "--lengths", "1x")
+    done = inside(*options, "--on-error", "skip")
+    assert len(rows(done)) == 1
+    assert "1 bad record(s) skipped" in done.stderr
+    assert "x.jsonl:3" in inside(*options).stderr
+
+
+def test_a_grid_that_was_interrupted_is_gone_on_with(inside, folder, book, tmp_path):
+    options = (book, "-m", folder, "--methods", "none,window,rerope", "--lengths", "1x,2x", "-o", "out.jsonl")
+    assert inside(*options).returncode == 0
+    whole = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert inside(*options).returncode == 1  # exists
+    # As a run leaves it that ended within the fourth cell: three cells, and a torn line.
+    from ordtool.io import resumable
+
+    kept = {}
+
+    class Stop(Exception):
+        pass
+
+    save = resumable.Lines.save
+
+    def stop(self, done):
+        save(self, done)
+        kept["done"] = done
+        if done == 3:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable.Lines, "save", stop)
+        assert inside(*options, "--force").returncode == 1
+    partial = tmp_path / "out.jsonl.partial"
+    assert kept["done"] == 3 and len(partial.read_text().splitlines()) == 3
+    with partial.open("a") as file:
+        file.write('{"method": "win')
+    assert (
+        "had other settings (lengths)"
+        in inside(*options[:-3], "1x,4x", *options[-2:], "--resume", "--force").stderr
+    )
+    done = inside(*options, "--resume", "--force", "--plot", "x.svg")
+    assert done.returncode == 0, done.stderr
+    found = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in found] == [json.loads(line)["loss"] for line in whole]
+    assert "a none" in done.stderr and "c rerope" in done.stderr  # the table has the earlier rows too
+    assert (tmp_path / "x.svg").read_bytes().startswith(b"<?xml")
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.jsonl"]
+
+
+def test_what_a_person_gets_wrong(turned_down, folder, book):
+    no_model = turned_down(book, status=2)
+    assert "no model named" in no_model and "smollm2" in no_model
+    for options, status, words in (
+        (("--methods", "rerop"), 2, "did you mean 'rerope'?"),
+        (("--methods", "rerope+dca"), 2, "both change the positions"),
+        (("--lengths", "lots"), 2, "'lots' is no number of tokens"),
+        (("--last", "16"), 2, "can't be scored with 16 tokens of context"),
+        (("--factor", "half"), 2, "is no number of 1 or more"),
+        (("--on-error", "ignore"), 2, "choices: stop, skip"),
+        (("--repeat", "--period", "99x"), 2, "then nothing repeats"),
+        (("--plot", "x.gif"), 2, "a plot ends in"),
+        (("--resume",), 2, "needs an output file"),
+        (("--lengths", "1x,100x"), 1, "has 939 tokens, and 1,600 are needed: 661 are missing"),
+    ):
+        assert words in turned_down(book, "-m", folder, *options, status=status), options
+    assert "no such file" in turned_down("boo.txt", "-m", folder)
+    assert "no text" in turned_down("-m", folder)
+    assert "unknown model" in turned_down(book, "-m", "smolm2", status=2)
+
+
+def test_models_that_cannot_be_extrapolated(turned_down, inside, folder, book, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+
+    def save(model, name):
+        path = tmp_path / name
+        model.save_pretrained(path)
+        for file in folder.glob("tokenizer*"):
+            (path / file.name).write_bytes(file.read_bytes())
+        return path
+
+    gpt2 = save(
+        GPT2LMHeadModel(GPT2Config(vocab_size=30, n_positions=64, n_embd=8, n_layer=1, n_head=1)), "gpt2"
+    )
+    message = turned_down(book, "-m", gpt2, "--lengths", "1x,2x")
+    assert "GPT2LMHeadModel: no rotary position embedding: it learned a vector for each position" in message
+    t5 = save(T5ForConditionalGeneration(T5Config(vocab_size=30, d_model=8, num_layers=1, d_ff=8)), "t5")
+    assert "is not a causal language model" in turned_down(book, "-m", t5)
+    warned = inside(book, "-m", folder, "--methods", "rerope", "--window", "1x", "--lengths", "2x", "-q")
+    assert warned.returncode == 0
+    assert "warning: rerope: a window of 16 is not below the trained length of 16" in warned.stderr
+
+
+def test_a_closed_pipe_is_silent(folder, book):
+    command = f"{sys.executable} -m ordtool extrapolate {book} -m {folder} --methods all -q --lengths 1x,2x | head -c1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 141
+    assert done.stderr == b""
