@@ -19,6 +19,7 @@ COMMANDS = {
     "embed": "ordtool.cli.embed:embed",
     "whiten": "ordtool.cli.whiten:app",
     "hsic": "ordtool.cli.hsic:hsic",
+    "extrapolate": "ordtool.cli.extrapolate:extrapolate",
     "generate": "ordtool.cli.generate:generate",
     "train": "ordtool.cli.train:app",
     "predict": "ordtool.cli.predict:predict",
