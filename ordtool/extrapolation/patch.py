@@ -180,8 +180,11 @@ class _Rotation:
                 return states
             positions = torch.zeros(1, device=states.device)
         cos, sin = self._module(states, positions[None])
+        # Some families cut off the part that isn't rotated in the attention layer, some in the function.
+        turning, passing = states.split([cos.shape[-1], states.shape[-1] - cos.shape[-1]], dim=-1)
         # The function rotates a pair; one head is enough of a companion.
-        return self._rotary.apply(states, states[:1, :1], cos, sin)[0]
+        turned = self._rotary.apply(turning, turning[:1, :1], cos, sin)[0]
+        return torch.cat([turned, passing], dim=-1) if passing.shape[-1] else turned
 
 
 class _RegionAttention:
@@ -349,8 +352,13 @@ def _check_by_running(model: Any, rotary: Rotary) -> None:
     count = min(11, getattr(rotary.config, "sliding_window", None) or 11)  # within a window of its own
     tokens = (torch.arange(1, count + 1, device=device) * 7 % vocabulary)[None]
     own = _first_output(model(input_ids=tokens, use_cache=False))
-    with _replaced_attention(model, rotary, Part()):
-        ours = _first_output(model(input_ids=tokens, use_cache=False))
+    try:
+        with _replaced_attention(model, rotary, Part()):
+            ours = _first_output(model(input_ids=tokens, use_cache=False))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise OrdtoolError(
+            f"{model_name(model)}: can't be extrapolated: {' '.join(str(error).split())[:200]}"
+        ) from error
     tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.2
     if not bool((own - ours).abs().max() <= tolerance * own.std()):
         raise OrdtoolError(

@@ -50,6 +50,16 @@ FAMILIES: dict[str, tuple[str, dict]] = {
             "rope_parameters": {**WHOLE, "partial_rotary_factor": 10 / 14},
         },
     ),
+    "phi": (  # cuts off the part that isn't rotated in its attention layer
+        "Phi",
+        {
+            **COMMON,
+            "hidden_size": 5 * 14,
+            "num_attention_heads": 5,
+            "intermediate_size": 37,
+            "rope_parameters": {**WHOLE, "partial_rotary_factor": 10 / 14},
+        },
+    ),
     "glm": (
         "Glm",
         {**GATED, "head_dim": 14, "rope_parameters": {**WHOLE, "partial_rotary_factor": 10 / 14}},

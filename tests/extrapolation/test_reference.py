@@ -193,7 +193,7 @@ def tokens():
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "qwen3", "gpt_neox", "cohere", "mistral", "qwen2", "phi3", "glm"]
+    "family", ["llama", "qwen3", "gpt_neox", "cohere", "mistral", "qwen2", "phi3", "phi", "glm"]
 )
 @torch.no_grad()
 def test_every_method_is_its_formula(family, tiny, tokens):
