@@ -106,7 +106,11 @@ class WordLookup:
         options = read_json(Path(folder) / OPTIONS_FILE)
         names = ("lowercase", "digits", "drop_punctuation", "token_kind")
         path = Path(folder) / VOCABULARY_FILE
-        return cls(read_vocabulary(path), source=str(path), **{name: options[name] for name in names if name in options})
+        return cls(
+            read_vocabulary(path),
+            source=str(path),
+            **{name: options[name] for name in names if name in options},
+        )
 
     def normalize(self, word: str) -> str:
         """The form under which a word is looked up."""
@@ -161,10 +165,13 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_bytes())
     except OSError as error:
         raise OrdtoolError(
-            f"{path}: can't be read: {error.strerror or error}", "a parser's folder is what ordtool train parser writes"
+            f"{path}: can't be read: {error.strerror or error}",
+            "a parser's folder is what ordtool train parser writes",
         ) from None
     except ValueError as error:
-        raise OrdtoolError(f"{path}: malformed JSON ({error})", "was the copy or download cut short?") from None
+        raise OrdtoolError(
+            f"{path}: malformed JSON ({error})", "was the copy or download cut short?"
+        ) from None
     if not isinstance(data, dict):
         raise OrdtoolError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
