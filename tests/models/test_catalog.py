@@ -182,9 +182,7 @@ def test_unknown_names(cache):
 
 
 def test_a_model_of_another_kind(cache):
-    with pytest.raises(
-        UsageError, match="'english' is of kind parser, and encoder is needed"
-    ) as error:
+    with pytest.raises(UsageError, match="'english' is of kind parser, and encoder is needed") as error:
         resolve_model("english", kind="encoder")
     assert "minilm" in error.value.hint
 
