@@ -171,7 +171,7 @@ def test_a_terminal_gets_drawn_trees(parsers, sat):
 
 def test_waiting_for_a_keyboard_is_refused(parsers, tmp_path):
     printed, status = on_a_terminal(["parse", "-m", parsers()], tmp_path, NO_COLOR="1")
-    assert status == 2 and "error: no input" in printed and "| ordtool parse" in printed
+    assert status == 2 and "no input: give a file" in printed and "| ordtool parse" in printed
 
 
 def test_a_closed_pipe_is_silent(parsers, tmp_path):
