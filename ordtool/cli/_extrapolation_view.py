@@ -52,15 +52,14 @@ def _show_lengths(rows: Rows, letters: dict[str, str], title: str, to_stderr: bo
             [
                 f"{letter} {method}",
                 *losses,
-                f"{far['perplexity']:,.1f}",
                 f"{100 * far['accuracy']:.1f}",
                 f"{far['tokens_per_second']:,.0f}",
                 "-" if memory is None else f"{memory:,.0f}",
             ]
         )
-    columns = ["loss at", *heads, "perplexity", "accuracy %", "tokens/s", "MB"]
+    columns = ["loss at", *heads, "acc. %", "tokens/s", "MB"]
     console.print_table(title, columns, table, to_stderr=to_stderr)
-    far_off = f"perplexity, accuracy, tokens/s and peak memory at {lengths[-1]:,} tokens"
+    far_off = f"accuracy, tokens/s and peak memory at {lengths[-1]:,} tokens"
     console.note(far_off) if to_stderr else console.write_line(far_off)
 
 

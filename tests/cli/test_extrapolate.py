@@ -131,7 +131,7 @@ def test_a_terminal_gets_a_table_and_a_chart(folder, book):
     assert process.returncode == 0, errors.decode()
     shown = seen.decode()
     assert "tiny on book.txt: the last 8 tokens of 8 windows, trained length 16" in shown
-    assert all(word in shown for word in ("a none", "b dca", "tokens/s", "MB", "accuracy %"))
+    assert all(word in shown for word in ("a none", "b dca", "tokens/s", "MB", "acc. %"))
     assert "+-----" in shown and "{" not in shown
 
 
