@@ -135,13 +135,16 @@ def test_whitening_on_the_way_is_whitening_afterwards(run, texts):
     np.testing.assert_array_equal(np.float32(json.loads(as_json[-1])["vector"]), np.load(texts / "w.npy")[-1])
 
 
-@pytest.mark.parametrize("name", ["out.npy", "out.jsonl"])
-def test_killed_and_resumed_is_the_same_bytes(run, tmp_path, encoders, name):
+@pytest.mark.parametrize(
+    ("name", "kind", "count"), [("out.npy", "bert", 9000), ("out.jsonl", "static", 40000)]
+)
+def test_killed_and_resumed_is_the_same_bytes(run, tmp_path, encoders, name, kind, count):
     generator = np.random.default_rng(0)
     words = np.array(["the", "a", "cat", "dog", "river", "old", "then", "ran"])
-    lines = [" ".join(generator.choice(words, generator.integers(1, 30))) for _ in range(9000)]
+    lines = [" ".join(generator.choice(words, generator.integers(1, 30))) for _ in range(count)]
     (tmp_path / "many.txt").write_text("\n".join(lines) + "\n")
-    command = ["embed", "-m", encoders("bert"), "many.txt", "-o"]
+    model = kind if kind == "static" else encoders(kind)
+    command = ["embed", "-m", model, "--dims", 16, "many.txt", "-o"]
     assert run(*command, f"whole-{name}").returncode == 0
     arguments = [sys.executable, "-m", "ordtool", *map(str, command), name]
     process = subprocess.Popen(arguments, cwd=tmp_path, env={**os.environ}, stderr=subprocess.DEVNULL)
