@@ -77,6 +77,14 @@ def parse(
             rich_help_panel=TREES,
         ),
     ] = None,
+    tilt: Annotated[
+        float | None,
+        typer.Option(
+            "--tilt",
+            help="How far trees lean to the right where distances leave it open; 0 not at all.  [default: the model's]",
+            rich_help_panel=TREES,
+        ),
+    ] = None,
     tokenized: Annotated[
         bool,
         typer.Option(
@@ -152,6 +160,7 @@ def parse(
         models=tuple(model or ["english"]),
         layer=layer,
         builder=builder,
+        tilt=tilt,
         tokens="whitespace" if tokenized else None,
         batch_size=batch_size,
         device=device,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,37 @@ from torch import Tensor
 
 from ordtool.errors import OrdtoolError
 
-__all__ = ["digest", "read_checkpoint", "write_checkpoint"]
+__all__ = ["DeferredInterrupt", "digest", "read_checkpoint", "write_checkpoint"]
+
+
+class DeferredInterrupt:
+    """Ctrl-C waits for the end of a step, so that a checkpoint can be written; a second Ctrl-C doesn't wait.
+
+    A context manager; outside of the main thread it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: Any = None
+
+    def __enter__(self) -> DeferredInterrupt:
+        with suppress(ValueError):  # only the main thread may set handlers
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.requested:
+            raise KeyboardInterrupt
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

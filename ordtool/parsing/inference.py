@@ -40,6 +40,7 @@ class DistanceModel:
         layers: Number of layers of the whole model.
         weights: Weight of each layer's standardised distances in the mixture that makes trees.
         builder: The tree builder that the model's configuration names.
+        tilt: How far its trees lean to the right, likewise.
         matmul_dtype: Element type of matrix products; None: float32.
         kernel: Of the scan; `auto` takes numba's where it is installed, which is faster and takes seconds to load.
     """
@@ -49,6 +50,7 @@ class DistanceModel:
         self.layers = int(config["num_hidden_layers"])
         self.weights = parse_weights(config)
         self.builder = str(config.get("parse_builder", "paper"))
+        self.tilt = float(config.get("parse_tilt") or 0.0)
         self._chunk = int(config["chunk_size"])
         self._eos = int(config.get("eos_token_id") or 0)
         self._embedding = tensors["model.embed_tokens.weight"]

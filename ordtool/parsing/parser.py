@@ -14,7 +14,7 @@ import numpy as np
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.parsing.chart import CHART_LIMIT, chart_spans, margin_scores, vote_scores
 from ordtool.parsing.constituents import attach_punctuation, write_brackets
-from ordtool.parsing.tree import BUILDERS, Span, build_spans, mix_distances
+from ordtool.parsing.tree import BUILDERS, Span, build_spans, mix_distances, tilt_distances
 from ordtool.parsing.words import TOKEN_KINDS, Token, is_punctuation, tokenize, whitespace_tokens
 from ordtool.progress import SILENT, Progress
 
@@ -40,6 +40,7 @@ class ParseConfig:
         layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own.
         builder: `paper`, `unbiased` or `chart`; None: each model's own. With several models, `chart` adds up their span
             scores, and the others build a tree a model and let the trees vote.
+        tilt: How far trees lean to the right where distances leave it open, see `tilt_distances`; None: each model's own.
         tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
         batch_size: Sentences a batch, at most. 64 batches are read ahead to be sorted by length; 1 reads nothing ahead.
         device: As in `ordtool.runtime.resolve_device`.
@@ -49,6 +50,7 @@ class ParseConfig:
     models: tuple[str, ...] = ("english",)
     layer: str | None = None
     builder: str | None = None
+    tilt: float | None = None
     tokens: str | None = None
     batch_size: int = 128
     device: str = "auto"
@@ -232,14 +234,10 @@ class Parser:
         distances = [0.0] * len(tokens)
         spans: list[Span] = []
         if job.words:
-            mixed = (
-                mixtures[0]
-                if len(mixtures) == 1
-                else mix_distances(np.stack(mixtures), [1.0] * len(mixtures))
-            )
+            mixed = _mean(mixtures)
             rounded = iter(np.round(mixed.astype(np.float64), 6).tolist())
             distances = [0.0 if mark else next(rounded) for mark in job.marks]
-            spans = self._build(mixtures, mixed, job)
+            spans = self._build(*self._tilted(mixtures), job)
         return Parse(
             text=sentence.text,
             tokens=tokens,
@@ -250,6 +248,12 @@ class Parser:
             data=sentence.data,
             where=sentence.where,
         )
+
+    def _tilted(self, mixtures: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """The distances that trees are built of, a model each and their mean."""
+        slopes = [model.tilt if self.config.tilt is None else self.config.tilt for model in self._models]
+        tilted = [tilt_distances(heights, slope) for heights, slope in zip(mixtures, slopes, strict=True)]
+        return tilted, _mean(tilted)
 
     def _build(self, mixtures: list[np.ndarray], mixed: np.ndarray, job: _Job) -> list[Span]:
         builders = [self.config.builder or model.builder for model in self._models]
@@ -340,6 +344,10 @@ def _load_models(config: ParseConfig, progress: Progress) -> list[DistanceModel]
         model.matmul_dtype = None if dtype == torch.float32 else dtype
         models.append(model)
     return models
+
+
+def _mean(mixtures: list[np.ndarray]) -> np.ndarray:
+    return mixtures[0] if len(mixtures) == 1 else mix_distances(np.stack(mixtures), [1.0] * len(mixtures))
 
 
 _LAYER = re.compile(r"(\d+)(?::(-?\d*\.?\d+))?")

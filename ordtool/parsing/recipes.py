@@ -109,7 +109,13 @@ class TrainingConfig:
         )
         self._require(self.learning_rate > 0 and self.clip > 0, "learning_rate, clip", "must be positive")
         self._require(0 <= self.valid_fraction < 1, "valid_fraction", "must be at least 0 and less than 1")
-        for name, choices in (("optimizer", ("adamw", "asgd")), ("dtype", ("auto", "float32", "bfloat16"))):
+        named = {
+            "optimizer": ("adamw", "asgd"),
+            "dtype": ("auto", "float32", "bfloat16"),
+            "tokens": ("words", "chars", "jieba"),
+            "layout": ("auto", "sentences", "paragraphs", "wrapped"),
+        }
+        for name, choices in named.items():
             value = getattr(self, name)
             if value not in choices:
                 raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))

@@ -8,7 +8,7 @@ configuration together with the name of the treebank.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -17,13 +17,16 @@ import torch
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.onlstm import OnlstmForCausalLM
 from ordtool.parsing.scoring import score_trees
-from ordtool.parsing.tree import build_spans, mix_distances
+from ordtool.parsing.tree import build_spans, mix_distances, tilt_distances
 from ordtool.parsing.treebank import Tree
 from ordtool.parsing.vocabulary import OnlstmTokenizer
 
 __all__ = ["Setting", "candidate_settings", "choose_settings", "sample_trees", "score_settings"]
 
 BATCH_TOKENS = 4096
+TILTS = (0.05, 0.1, 0.15, 0.2, 0.3)
+# Settings that are worth trying with every tilt.
+_FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,18 @@ class Setting:
     Attributes:
         weights: Weight of each layer's standardised distances.
         builder: `paper` or `unbiased`.
+        tilt: How far trees lean to the right; see `tilt_distances`.
     """
 
     weights: tuple[float, ...]
     builder: str
+    tilt: float = 0.0
 
     @property
     def name(self) -> str:
         """For people, such as `layer 2, paper`."""
         layers = [f"layer {k + 1}" + (f" x {w:g}" if w != 1 else "") for k, w in enumerate(self.weights) if w]
-        return f"{' + '.join(layers)}, {self.builder}"
+        return f"{' + '.join(layers)}, {self.builder}" + (f", tilt {self.tilt:g}" if self.tilt else "")
 
 
 def candidate_settings(layers: int, builders: Sequence[str] = ("paper", "unbiased")) -> list[Setting]:
@@ -87,7 +92,8 @@ def score_settings(
     for setting in settings:
         predictions = []
         for k, layers in zip(usable, distances, strict=True):
-            spans = build_spans(mix_distances(layers, setting.weights), setting.builder)
+            heights = tilt_distances(mix_distances(layers, setting.weights), setting.tilt)
+            spans = build_spans(heights, setting.builder)
             predictions.append([(kept[k][start], kept[k][end - 1] + 1) for start, end in spans])
         result[setting] = score_trees(predictions, gold, baselines=False)[0].sentence_f1
     return result
@@ -135,7 +141,8 @@ def choose_settings(
     """Put the best setting on `trees` into the model's configuration.
 
     Args:
-        model: Its `config.parse_layer_weights`, `parse_layer`, `parse_builder` and `parse_tuned_on` are set.
+        model: Its `config.parse_layer_weights`, `parse_layer`, `parse_builder`, `parse_tilt` and `parse_tuned_on` are
+            set.
         tokenizer: The model's.
         trees: A development treebank.
         name: What it is called; kept in `config.parse_tuned_on` with its size and the score.
@@ -145,11 +152,15 @@ def choose_settings(
     """
     settings = candidate_settings(model.config.num_hidden_layers)
     scores = score_settings(model, tokenizer, trees, settings)
+    finalists = sorted(settings, key=lambda setting: -scores[setting])[:_FINALISTS]
+    tilted = [replace(setting, tilt=tilt) for setting in finalists for tilt in TILTS]
+    scores |= score_settings(model, tokenizer, trees, tilted)
     ranked = dict(sorted(scores.items(), key=lambda item: -item[1]))
     best = next(iter(ranked))
     config = model.config
     config.parse_layer = int(np.argmax(best.weights)) + 1
     config.parse_layer_weights = list(best.weights)
     config.parse_builder = best.builder
+    config.parse_tilt = best.tilt
     config.parse_tuned_on = f"{name} ({len(trees):,} sentences): sentence F1 {ranked[best]:.1f}"
     return ranked

@@ -20,7 +20,7 @@ import torch
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, check_directory
-from ordtool.parsing.checkpoint import digest, read_checkpoint, write_checkpoint
+from ordtool.parsing.checkpoint import DeferredInterrupt, digest, read_checkpoint, write_checkpoint
 from ordtool.parsing.corpus import streams
 from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
@@ -225,13 +225,14 @@ class _Trainer:
         self.saved = time.monotonic()
         self.progress.start("training", config.epochs * tokens, "tokens")
         self.progress.advance((self.at.epoch * self.epoch_steps + self.at.offset) * config.batch_size)
-        while self.at.epoch < config.epochs:
-            self._epoch()
-            self._finish_epoch()
+        with DeferredInterrupt() as interrupt:
+            while self.at.epoch < config.epochs:
+                self._epoch(interrupt)
+                self._finish_epoch()
         if self.config.optimizer == "asgd":
             self.optimiser.swap_average()
 
-    def _epoch(self) -> None:
+    def _epoch(self, interrupt: DeferredInterrupt) -> None:
         config, at = self.config, self.at
         count = len(self.data.train)
         order = (
@@ -256,7 +257,13 @@ class _Trainer:
             at.offset = start + length
             at.loss += loss * length
             shown = f"{math.exp(min(at.loss / at.offset, 99)):.1f}"
-            self.progress.advance(length * config.batch_size, epoch=at.epoch + 1, ppl=shown)
+            try:
+                self.progress.advance(length * config.batch_size, epoch=at.epoch + 1, ppl=shown)
+                interrupt.check()
+            except KeyboardInterrupt:
+                self.save()
+                self.progress.note(f"stopped at step {at.step:,}; the same command with --resume goes on")
+                raise
             if time.monotonic() - self.saved > 60 * self.run.checkpoint_minutes:
                 self.save()
                 self._note_progress(shown)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.parsing.checkpoint import DeferredInterrupt
 from ordtool.parsing.corpus import Encoded, encode_sentences
 from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
@@ -83,29 +84,26 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads(text, tmp_
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
+def test_ctrl_c_waits_for_the_step():
+    with DeferredInterrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def wait_for(path, process) -> None:
     deadline = time.monotonic() + 100
     while not path.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("name", ["small", "paper"])
-def test_killed_and_resumed_is_uninterrupted(text, tmp_path, name):
-    config = recipe(name, **SMALL | {"shards": 2, "epochs": 3, "patience": 1})
-    train_parser(TrainingRun([text], tmp_path / "whole", threads=1), config)
+def test_killed_and_resumed_is_uninterrupted(text, tmp_path):
+    train_parser(TrainingRun([text], tmp_path / "whole", threads=1), recipe("small", **SMALL | {"epochs": 3}))
     command = [sys.executable, "-m", "ordtool", "train", "parser", str(text), "-o", "model", *OPTIONS]
-    command += [
-        "--recipe",
-        name,
-        "--shards",
-        "2",
-        "--epochs",
-        "3",
-        "--checkpoint-minutes",
-        "0",
-        "--patience",
-        "1",
-    ]
+    command += ["--epochs", "3", "--checkpoint-minutes", "0"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
     wait_for(checkpoint, process)
@@ -117,6 +115,48 @@ def test_killed_and_resumed_is_uninterrupted(text, tmp_path, name):
     )
     subprocess.run([*command, "--resume"], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
     assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
+
+
+class Interrupting:
+    """Progress that stops the run at one advance after another."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def start(self, *_) -> None:
+        self.training = _[0] == "training"
+
+    def advance(self, amount=1, **stats) -> None:
+        self.left -= bool(stats)
+        if stats and self.left == 0:
+            raise KeyboardInterrupt
+
+    def note(self, message) -> None:
+        pass
+
+    warn = note
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_paper_recipe_interrupted_at_every_phase(text, tmp_path):
+    """Random windows, averaging with its trigger, penalties: all of it is in the checkpoint."""
+    config = recipe(
+        "paper", **SMALL | {"shards": 2, "epochs": 4, "patience": 1, "learning_rate": 9.0, "clip": 5.0, "window": 25}
+    )
+    history = train_parser(TrainingRun([text], tmp_path / "whole", threads=1), config)
+    total = history[-1]["step"]
+    for steps in (7, total // 2, total // 4):
+        resume = (tmp_path / "model.training").exists()
+        run = TrainingRun([text], tmp_path / "model", threads=1, resume=resume)
+        with pytest.raises(KeyboardInterrupt):
+            train_parser(run, config, progress=Interrupting(steps))
+    resumed = train_parser(TrainingRun([text], tmp_path / "model", threads=1, resume=True), config)
+    assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
+    assert [{**record, "seconds": 0} for record in resumed] == [
+        {**record, "seconds": 0} for record in history
+    ]
 
 
 def test_resume_refuses_another_run(text, tmp_path):

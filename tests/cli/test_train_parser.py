@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+TINY = "--vocab-size 40 --embedding 8 --hidden 8 --chunk 4 --layers 2 --batch-size 2 --window 5 --epochs 1".split()
+TEXT = b"The old dog sees a cat. A cat runs under the big tree.\n" * 30
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path / "text.txt").write_bytes(TEXT)
+    return "text.txt"
+
+
+def test_it_makes_a_folder_and_says_so_on_stderr(run, tmp_path, text):
+    done = run("train", "parser", text, "-o", "model", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b""
+    assert "text.txt: 60 sentences" in done.stderr and "valid perplexity" in done.stderr
+    files = {path.name for path in (tmp_path / "model").iterdir()}
+    assert files == {"config.json", "model.safetensors", "tokenizer_config.json", "training.json", "vocab.txt"}
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["hidden_size"] == 8
+    assert not (tmp_path / "model.training").exists()
+    quiet = run("train", "parser", text, "-o", "model", "--force", "-q", *TINY)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, b"", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "status", "words"),
+    [
+        (None, [], 1, "text.txt"),
+        (b"", [], 1, "no words in the text"),
+        (b"dog\n", [], 1, "too few for 2 streams"),
+        (b"ok fine\n\xff\xfe\n", [], 1, "text.txt:2: invalid UTF-8"),
+        (b"((S (NP (NN dog))\n", [], 1, "text.txt:1"),
+        (TEXT, ["--recipe", "papr"], 2, "did you mean 'paper'?"),
+        (TEXT, ["--chunk", "3"], 2, "doesn't divide"),
+        (TEXT, ["--tokens", "word"], 2, "words"),
+        (TEXT, ["--layout", "wraped"], 2, "wrapped"),
+        (TEXT, ["--resume"], 1, "no checkpoint to resume from"),
+        (TEXT, ["--tune", "nowhere"], 1, "nowhere"),
+        (TEXT, ["--treebank", "."], 1, "text.txt"),
+        (TEXT, ["-o", "text.txt"], 1, "is a file"),
+        (TEXT, ["-o", "no/where"], 1, "is missing"),
+    ],
+)
+def test_bad_input(refused, tmp_path, content, options, status, words):
+    if content is not None:
+        (tmp_path / "text.txt").write_bytes(content)
+    output = [] if "-o" in options else ["-o", "model"]
+    assert words in refused("train", "parser", "text.txt", *output, *TINY, *options, status=status)
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_existing_folder_is_kept(refused, tmp_path, text):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("ten years of work")
+    assert "exists already" in refused("train", "parser", text, "-o", "model", *TINY)
+    assert (tmp_path / "model" / "thesis.txt").exists()
