@@ -13,16 +13,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.text import open_input, read_lines, read_records
+from ordtool.parsing.lookup import UNKNOWN, WordLookup
 from ordtool.parsing.treebank import TREE_SUFFIXES, read_trees, tree_files
-from ordtool.parsing.vocabulary import UNKNOWN, OnlstmTokenizer
 from ordtool.parsing.words import TokenKind, is_punctuation, split_sentences, tokenize
 from ordtool.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from ordtool.parsing.vocabulary import OnlstmTokenizer
 
 __all__ = ["Layout", "Streams", "TextOptions", "count_words", "encode_sentences", "read_sentences", "streams"]
 
@@ -198,7 +201,7 @@ class Encoded:
         return len(self.ids) + len(self)
 
 
-def encode_sentences(sentences: Sequence[Sequence[str]], tokenizer: OnlstmTokenizer) -> Encoded:
+def encode_sentences(sentences: Sequence[Sequence[str]], tokenizer: WordLookup | OnlstmTokenizer) -> Encoded:
     """Turn sentences into numbers."""
     lengths = np.fromiter((len(words) for words in sentences), np.int64, len(sentences))
     starts = np.concatenate(([0], np.cumsum(lengths)))

@@ -65,16 +65,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         narrow = weight.to(dtype)
         block_loss = _choose(hidden, bias, dtype)
         total = 0.0
-        d_hidden, d_weight, d_bias = (
-            (torch.zeros_like(t) for t in (hidden, weight, bias)) if needs_grad else [None] * 3
-        )
+        d_hidden = torch.zeros_like(hidden) if needs_grad else None
+        d_weight = torch.zeros_like(weight) if needs_grad else None
+        d_bias = torch.zeros_like(bias) if needs_grad else None
         for start in range(0, hidden.shape[0] if count else 0, BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             block = hidden[rows].to(dtype)
             scores = torch.mm(block, narrow.t())
             loss, gradient = block_loss(scores, bias, targets[rows], ignore_index, 1 / count, d_bias)
             total += loss
-            if needs_grad:
+            if d_hidden is not None and d_weight is not None:
                 d_hidden[rows] = torch.mm(gradient, narrow)
                 d_weight += torch.mm(gradient.t(), block)
         if needs_grad:

@@ -23,6 +23,10 @@ from ordtool.parsing.scan import ordered_scan
 WEIGHTS_FILE = "model.safetensors"
 # Steps that are projected at once; a sentence may be much longer, its state is carried.
 _WINDOW = 256
+# A line of more words than any sentence has is read in pieces side by side, each after some words of context: word by word
+# from its first one on, a megabyte would take minutes.
+_LONGEST, _PIECE, _CONTEXT = 4096, 1024, 128
+_PIECES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +111,11 @@ class DistanceModel:
                 raise ValueError(f"layer {k + 1} has input weights of shape {tuple(layer.weight_ih.shape)}")
             size = hidden
 
-    @torch.inference_mode()
     def distances(self, sentences: Sequence[Sequence[int]], depth: int | None = None) -> list[np.ndarray]:
         """Measure the height of the boundary before each word.
 
-        Every sentence is read as `<eos> words` from a zero state; a longer one than a window goes through it in pieces with
-        carried state, which changes nothing but the memory it takes.
+        Every sentence is read as `<eos> words` from a zero state. A line of over 4,096 words, which is no sentence, is
+        read in pieces of 1,024, each from a zero state 128 words before it.
 
         Args:
             sentences: Ids of the words of each sentence; of similar lengths, because short ones are padded.
@@ -123,6 +126,26 @@ class DistanceModel:
 
         Source: Shen et al. 2019, section 5.2.
         """
+        if all(len(sentence) <= _LONGEST for sentence in sentences):
+            return self._measure(sentences, depth)
+        return [
+            self._measure_long(s, depth) if len(s) > _LONGEST else self._measure([s], depth)[0]
+            for s in sentences
+        ]
+
+    def _measure_long(self, sentence: Sequence[int], depth: int | None) -> np.ndarray:
+        starts = range(0, len(sentence), _PIECE)
+        pieces = [sentence[max(start - _CONTEXT, 0) : start + _PIECE] for start in starts]
+        measured: list[np.ndarray] = []
+        for first in range(0, len(pieces), _PIECES_AT_ONCE):
+            measured += self._measure(pieces[first : first + _PIECES_AT_ONCE], depth)
+        return np.concatenate(
+            [piece[:, min(start, _CONTEXT) :] for start, piece in zip(starts, measured, strict=True)], axis=1
+        )
+
+    @torch.inference_mode()
+    def _measure(self, sentences: Sequence[Sequence[int]], depth: int | None) -> list[np.ndarray]:
+        """Run the layers over sentences side by side, a window at a time with carried state."""
         stack = self._stack[:depth]
         longest = max(map(len, sentences), default=0)
         ids = torch.full((longest + 1, len(sentences)), self._eos, dtype=torch.long)

@@ -64,7 +64,7 @@ def _softmax(row: np.ndarray, bits: np.ndarray, powers: np.ndarray) -> None:
 
 
 @_compile
-def _cumulative(gate: np.ndarray, chunk: int, master_in: np.ndarray, master_forget: np.ndarray) -> float:
+def _cumulative(gate: np.ndarray, chunk: int, master_in: np.ndarray, master_forget: np.ndarray) -> np.float32:
     """Spread 1 - cumsum and cumsum of the two softmaxes over their neurons; returns the mean of the second."""
     n = master_in.shape[0] // chunk
     sum_in, sum_forget, total = f32(0.0), f32(0.0), f32(0.0)
@@ -75,7 +75,7 @@ def _cumulative(gate: np.ndarray, chunk: int, master_in: np.ndarray, master_forg
         for j in range(k * chunk, (k + 1) * chunk):
             master_in[j] = ONE - sum_in
             master_forget[j] = sum_forget
-    return total / f32(n)
+    return f32(total / f32(n))
 
 
 @_compile

@@ -215,7 +215,7 @@ class OnlstmModel(OnlstmPreTrainedModel):
 
     def zero_state(self, batch: int) -> State:
         """A state of zeros for `batch` streams."""
-        weight = self.layers[0].weight_hh
+        weight = self.embed_tokens.weight
         return [
             (weight.new_zeros(batch, size), weight.new_zeros(batch, size))
             for size in self.config.layer_sizes[1:]

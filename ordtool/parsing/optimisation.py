@@ -55,7 +55,7 @@ class AdamWCosine:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values from which `load` continues."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for number, values in self.inner.state_dict()["state"].items():
             tensors |= {f"{number}.{key}": value for key, value in values.items()}
         return tensors, {}

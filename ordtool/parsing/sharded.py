@@ -81,14 +81,15 @@ class ShardedLoss:
             self.states[number],
             self.generators[number],
         )
+        raw, state = output.last_hidden_state, output.state
+        assert raw is not None and state is not None  # the stack always fills them
         total = loss
         if config.activation_penalty:
             total = total + config.activation_penalty * dropped.pow(2).mean()
-        raw = output.last_hidden_state
         if config.temporal_penalty and raw.shape[1] > 1:
             total = total + config.temporal_penalty * (raw[:, 1:] - raw[:, :-1]).pow(2).mean()
         gradients = torch.autograd.grad(total * weight, self.parameters)
-        self.states[number] = [(h.detach(), c.detach()) for h, c in output.state]
+        self.states[number] = [(h.detach(), c.detach()) for h, c in state]
         return float(loss.detach()) * weight, list(gradients)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -183,12 +183,12 @@ def _tune(
 
 
 def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmConfig:
-    names = ("embedding_size", "hidden_size", "num_hidden_layers", "chunk_size")
-    names += ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
+    shape = ("embedding_size", "hidden_size", "num_hidden_layers", "chunk_size")
+    dropouts = ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
     return OnlstmConfig(
         vocab_size=tokenizer.vocab_size,
         eos_token_id=int(tokenizer.eos_token_id),
-        **{name: getattr(config, name) for name in names},
+        **{name: getattr(config, name) for name in shape + dropouts},
     )
 
 

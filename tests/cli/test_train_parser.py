@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from ordtool.cli.app import main
+
 TINY = "--vocab-size 40 --embedding 8 --hidden 8 --chunk 4 --layers 2 --batch-size 2 --window 5 --epochs 1".split()
 TEXT = b"The old dog sees a cat. A cat runs under the big tree.\n" * 30
 
@@ -12,17 +14,41 @@ def text(tmp_path):
     return "text.txt"
 
 
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """The command line within this process, which has torch loaded already: `(status, stdout, stderr)`."""
+    monkeypatch.chdir(tmp_path)
+
+    def inner(*args: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", "parser", *args])
+        return (stopped.value.code or 0, *capfd.readouterr())
+
+    return inner
+
+
 def test_it_makes_a_folder_and_says_so_on_stderr(run, tmp_path, text):
     done = run("train", "parser", text, "-o", "model", *TINY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
     assert "text.txt: 60 sentences" in done.stderr and "valid perplexity" in done.stderr
     files = {path.name for path in (tmp_path / "model").iterdir()}
-    assert files == {"config.json", "model.safetensors", "tokenizer_config.json", "training.json", "vocab.txt"}
+    assert files == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer_config.json",
+        "training.json",
+        "vocab.txt",
+    }
     assert json.loads((tmp_path / "model" / "config.json").read_text())["hidden_size"] == 8
     assert not (tmp_path / "model.training").exists()
-    quiet = run("train", "parser", text, "-o", "model", "--force", "-q", *TINY)
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, b"", "")
+
+
+def test_quiet_and_force(call, tmp_path, text):
+    assert call(text, "-o", "model", "-q", *TINY) == (0, "", "")
+    status, _, stderr = call(text, "-o", "model", "-q", *TINY)
+    assert status == 1 and "exists already" in stderr
+    assert call(text, "-o", "model", "-q", "--force", *TINY) == (0, "", "")
 
 
 @pytest.mark.parametrize(
@@ -44,11 +70,16 @@ def test_it_makes_a_folder_and_says_so_on_stderr(run, tmp_path, text):
         (TEXT, ["-o", "no/where"], 1, "is missing"),
     ],
 )
-def test_bad_input(refused, tmp_path, content, options, status, words):
+def test_bad_input(call, tmp_path, content, options, status, words):
     if content is not None:
         (tmp_path / "text.txt").write_bytes(content)
     output = [] if "-o" in options else ["-o", "model"]
-    assert words in refused("train", "parser", "text.txt", *output, *TINY, *options, status=status)
+    found, stdout, stderr = call("text.txt", *output, *TINY, *options)
+    lines = stderr.splitlines()
+    assert (found, stdout) == (status, "")
+    assert words in stderr and "Traceback" not in stderr
+    assert sum(line.startswith("error: ") for line in lines) == 1
+    assert sum(line.startswith("hint: ") for line in lines) <= 1
     assert not (tmp_path / "model").exists()
 
 

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.rows import check_aligned, check_rows, encode_labels, is_constant, one_hot, standardised
+from ordtool.independence.rows import (
+    check_aligned,
+    check_rows,
+    encode_labels,
+    is_constant,
+    one_hot,
+    standardised,
+)
 
 
 def test_numbers_become_rows():

@@ -61,6 +61,18 @@ def test_distances_are_those_of_the_model(parsers):
         np.testing.assert_array_equal(found, whole[:1])
 
 
+def test_a_line_longer_than_any_sentence_is_read_in_pieces(parsers):
+    reader = DistanceModel.from_folder(parsers())
+    words = np.random.default_rng(0).integers(4, 20, 5_000).tolist()
+    short, whole = reader.distances([words[:7], words], depth=2)
+    assert whole.shape == (2, 5_000)
+    np.testing.assert_allclose(short, reader.distances([words[:7]], depth=2)[0], atol=1e-6)
+    np.testing.assert_allclose(whole[:, :1024], reader.distances([words[:1024]], depth=2)[0], atol=1e-6)
+    for start in (1024, 2048, 4096):
+        piece = reader.distances([words[start - 128 : start + 1024]], depth=2)[0]
+        np.testing.assert_allclose(whole[:, start : start + 1024], piece[:, 128:], atol=1e-6)
+
+
 def test_results_hold_the_text_and_one_number_a_token(parsers):
     results = list(parse(TEXTS, config(parsers())))
     assert [result.text for result in results] == TEXTS

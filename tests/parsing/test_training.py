@@ -143,7 +143,8 @@ class Interrupting:
 def test_the_paper_recipe_interrupted_at_every_phase(text, tmp_path):
     """Random windows, averaging with its trigger, penalties: all of it is in the checkpoint."""
     config = recipe(
-        "paper", **SMALL | {"shards": 2, "epochs": 4, "patience": 1, "learning_rate": 9.0, "clip": 5.0, "window": 25}
+        "paper",
+        **SMALL | {"shards": 2, "epochs": 4, "patience": 1, "learning_rate": 9.0, "clip": 5.0, "window": 25},
     )
     history = train_parser(TrainingRun([text], tmp_path / "whole", threads=1), config)
     total = history[-1]["step"]
