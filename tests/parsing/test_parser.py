@@ -104,8 +104,8 @@ def test_trees_are_built_from_the_distances_of_the_layer(parsers, builder):
 
 
 def test_batches_and_windows_change_nothing(parsers):
-    texts = TEXTS * 40
-    alone = [next(parse([text], config(parsers()))) for text in TEXTS] * 40
+    texts = TEXTS * 12
+    alone = [next(parse([text], config(parsers()))) for text in TEXTS] * 12
     for size in (1, 3, 128):
         together = list(parse(texts, config(parsers(), batch_size=size)))
         for one, other in zip(alone, together, strict=True):
