@@ -1,6 +1,6 @@
 r"""Whitening: the linear map after which vectors have no preferred direction.
 
-BERT-whitening (Su, Cao, Liu & Ou 2021, arXiv:2103.15316, eq. 5-8) and its two softening exponents
+BERT-whitening (Su, Cao, Liu & Ou 2021, arXiv:2103.15316, algorithm 1) and its two softening exponents
 (Su 2022, kexue.fm/9079): with the mean $\mu$ and the covariance $\Sigma = U \Lambda U^\top$ of the vectors,
 
 $$\tilde x = (x - \beta \mu) \, U_k \Lambda_k^{-\gamma / 2}.$$

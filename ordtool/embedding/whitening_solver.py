@@ -13,6 +13,8 @@ from ordtool.errors import UsageError, close_match_hint
 
 METHODS = ("pca", "zca", "cholesky", "abtt")
 RANK_TOLERANCE = 1e-10
+# Fewer rows than this many times the columns, and the smallest variances are mostly estimation error.
+FEW = 2
 # A standard deviation this small beside the mean is what rounding leaves of numbers that are all equal.
 EQUAL = 1e-13
 
@@ -169,8 +171,8 @@ def _notes(moments: Moments, options: WhiteningOptions, rank: int, usable: int) 
     dim = moments.dim
     if _spreads_noise(moments, options, rank):
         yield (
-            f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, and whitening it spreads "
-            "noise; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
+            f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, its weak directions are noise, "
+            "and whitening scales them up; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
         )
     elif usable < dim and options.dims is None and options.method in ("pca", "zca"):
         constant = _constant_columns(moments)
@@ -181,10 +183,10 @@ def _notes(moments: Moments, options: WhiteningOptions, rank: int, usable: int) 
 
 
 def _spreads_noise(moments: Moments, options: WhiteningOptions, rank: int) -> bool:
-    """Whether directions that too few rows can't tell from noise are scaled up."""
+    """Whether directions that too few rows can't tell from noise are scaled up; worst with `n` close to `dim`."""
     whitens = options.method != "abtt" and options.gamma > 0 and not options.shrinkage and not options.ridge
     keeps_most = options.dims is None or 2 * options.dims > rank
-    return whitens and keeps_most and moments.count <= moments.dim
+    return whitens and keeps_most and moments.count < FEW * moments.dim
 
 
 def _constant_columns(moments: Moments) -> int:

@@ -206,6 +206,14 @@ def test_fewer_rows_than_columns():
             Whitening(**options).fit(array)
 
 
+def test_about_as_many_rows_as_columns_is_the_worst_of_all_and_said():
+    with pytest.warns(WhiteningWarning, match="33 rows for 30 columns: the covariance has rank 30"):
+        Whitening().fit(correlated(33, 30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", WhiteningWarning)
+        Whitening().fit(correlated(60, 30))
+
+
 def test_shrinkage_and_ridge_whiten_the_covariance_they_make():
     array = correlated(40, 20)
     sigma = covariance(array)
