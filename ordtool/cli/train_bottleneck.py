@@ -74,7 +74,7 @@ def bottleneck(
     ridge: Annotated[
         float,
         typer.Option("--ridge", help="Weight of the read-out's squared weights.", rich_help_panel=TRAINING),
-    ] = 1e-3,
+    ] = 1e-2,
     test_vectors: Annotated[
         str | None,
         typer.Option("--test-vectors", metavar="FILE", help="Held-out data.", rich_help_panel=MEASURE),
@@ -136,6 +136,7 @@ def bottleneck(
     from ordtool.runtime import quiet_libraries, set_threads
 
     quiet_libraries()
+    _no_library_bars()
     config = BottleneckTraining(
         layers=_widths(layers),
         activation=activation,
@@ -153,7 +154,8 @@ def bottleneck(
     wanted = check_methods(methods.split(","))
     if output is not None:
         check_directory(output, force=force)
-    set_threads(threads)
+    # Matrices of one batch are too small for a second thread to help; it costs more where cores are shared.
+    set_threads(threads or 1)
     progress = console.RichProgress(quiet)
     reading = Reading(label_field, field, id_field, embed, device, threads)
     train, held_out = _data(vectors, labels, test_vectors, test_labels, holdout, seed, reading, progress)
@@ -197,6 +199,12 @@ def _data(
     return data, with_names_of(
         read_labelled(test_vectors, test_labels, reading, progress), data, test_vectors
     )
+
+
+def _no_library_bars() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _widths(text: str) -> tuple[int, ...]:

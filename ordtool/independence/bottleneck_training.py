@@ -55,7 +55,7 @@ class BottleneckTraining:
     epochs: int = 30
     batch_size: int = 256
     learning_rate: float = 1e-3
-    ridge: float = 1e-3
+    ridge: float = 1e-2
     seed: int = 0
     device: str = "auto"
 
