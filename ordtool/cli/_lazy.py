@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command as build_command
 
+from ordtool.errors import UsageError, close_match_hint
+
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 
@@ -26,6 +28,14 @@ def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
             return load(cmd_name, commands[cmd_name]) if cmd_name in commands else None
+
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            name = args[0]
+            if name not in commands and not name.startswith("-"):
+                raise UsageError(
+                    f"no such command: {ctx.command_path} {name}", close_match_hint(name, commands)
+                )
+            return super().resolve_command(ctx, args)
 
     return LazyGroup
 
