@@ -85,13 +85,18 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads(text, tmp_
 
 
 def test_ctrl_c_waits_for_the_step():
-    with DeferredInterrupt() as interrupt:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            interrupt.check()
-        with pytest.raises(KeyboardInterrupt):
+    # A shell's background jobs ignore the interrupt, and so would the tests in one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with DeferredInterrupt() as interrupt:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            with pytest.raises(KeyboardInterrupt):
+                interrupt.check()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(path, process) -> None:
