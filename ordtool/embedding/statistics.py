@@ -5,9 +5,9 @@ spread it has errors of a part in a thousand and eigenvalues below zero. Here ev
 its own mean first, multiplied in float32, and merged with what came before in float64: the speed is that of a
 float32 matrix product and the error some 5e-8 of the largest variance.
 
-That error is still larger than the smallest variances of vectors that lie in a subspace, as those of a
-LayerNorm do, so what is accumulated is looked at now and then: where float32 would blur the smallest
-directions, chunks are multiplied in float64, which takes not quite twice as long.
+That error is still larger than the weakest variances of most models' vectors, so what is accumulated is looked at
+now and then: where float32 would blur the weakest directions, chunks are multiplied in float64, which takes not
+quite twice as long.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ FloatArray = NDArray[np.floating[Any]]
 CHUNK_ROWS = 4096
 # Sums of squares outside this range come near the limits of float32, where it loses digits.
 SAFE_SCATTER = (1e-18, 1e30)
-# A float32 product errs by up to 6e-8 of the largest variance. Directions with more than a thousandth of it are
-# then known to one part in 16,000 or better; where there are weaker ones, float64 is used.
-FLOAT32_CONDITION = 1e-3
+# A float32 product errs by some 6e-8 of the matrix's norm. Where every direction has more than this share of the
+# norm, each is known to one part in 50,000 or better; where there are weaker ones, float64 is used.
+FLOAT32_CONDITION = 3e-3
 NAMED_ROWS = 5
 
 _TOO_LARGE = (
