@@ -82,9 +82,8 @@ def draw_plot(
             axes.set_xticks(sorted({x for points in series.values() for x, _ in points}))
             axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        top = _top(series)
-        if top is not None:
-            axes.set_ylim(top=top)
+        if (limits := _limits(series)) is not None:
+            axes.set_ylim(*limits)
         axes.set_xlabel("position in the text (tokens)" if by_position else "context (tokens)")
         axes.set_ylabel("loss (nats a token)")
         axes.set_title(title, fontsize=10)
@@ -97,9 +96,10 @@ def draw_plot(
         pyplot.close(figure)
 
 
-def _top(series: Mapping[str, Points]) -> float | None:
+def _limits(series: Mapping[str, Points]) -> tuple[float, float] | None:
     """Give where to cut the axis when few points are far above the rest; None: nowhere."""
     values: Sequence[float] = sorted(y for points in series.values() for _, y in points)
     usual, low = values[int(0.75 * (len(values) - 1))], values[0]
     top = usual + 2.5 * (usual - low)
-    return top + 0.05 * (top - low) if low < top < values[-1] else None
+    margin = 0.05 * (top - low)
+    return (low - margin, top + margin) if low < top < values[-1] else None
