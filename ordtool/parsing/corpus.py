@@ -38,6 +38,8 @@ _WRAP_WIDTH = 84
 # Marks of tokenised WikiText: a hyphen, comma or point inside a word; headings; a word it replaced.
 _WIKITEXT_MARK = re.compile(r" @([-,.])@ ")
 _WIKITEXT_HEADING = re.compile(r"\s*=( =)* .* =( =)*\s*")
+# Two labels in a row, or one that ends its line: `(S (NP`, `( (TOP (S`, `(ROOT`.
+_TREE_START = re.compile(rb"\s*\(\s*\(?\s*[A-Z][A-Z0-9=|-]*\s*(\(\s*[A-Z(]|$)")
 _HIDDEN_WORD = "\ue000"
 # Underscores around words are italics in plain-text books.
 # Inside quotes a sentence splitter may see one sentence where several end with a full word and a stop.
@@ -92,13 +94,13 @@ def text_files(path: str | Path) -> Iterator[str]:
 
 
 def _holds_trees(path: str) -> bool:
-    """Whether a file is bracketed trees: by its suffix, or by a text that begins with two brackets."""
+    """Whether a file is bracketed trees: by its suffix, or by a text that begins like one."""
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if suffix in TREE_SUFFIXES - {".txt"}:
         return True
     with open_input(path) as stream:
         first = next((line for line in islice(read_lines(stream, path), 50) if line.strip()), b"")
-    return re.match(rb"\s*\(\s*(\(\s*[^\s()]+ [^()]|[A-Z]+[^\s()]*\s*(\(|$))", first) is not None
+    return _TREE_START.match(first) is not None
 
 
 def _read_trees(path: str) -> Iterator[list[str]]:

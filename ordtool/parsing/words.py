@@ -77,8 +77,8 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
         ValueError: If `kind` is none of the three.
         OrdtoolError: If `kind` is `jieba` and jieba is not installed.
 
-    Deviation from nltk: tokens keep the input's quotes instead of Penn's opening and closing marks, and an
-    apostrophe inside a word is one whatever its shape.
+    Deviation from nltk: tokens keep the input's quotes instead of Penn's opening and closing marks, an
+    apostrophe inside a word is one whatever its shape, and a tab separates words as a space does.
     """
     if kind == "words":
         return [Token(text[start:end], start, end) for start, end in _word_spans(text)]
@@ -147,7 +147,8 @@ def _word_spans(text: str) -> Iterator[tuple[int, int]]:
     """Penn-style token spans of a sentence, chunk by whitespace-separated chunk."""
     plain = _INNER_APOSTROPHE.sub("'", text)
     final = _FINAL_PERIOD.search(plain)
-    tail = len(plain) if final is None else _chunk_start(plain, final.start())
+    # The last chunk, too, has rules of its own: what stands at the very end has no space behind it.
+    tail = _chunk_start(plain, len(plain.rstrip()) if final is None else final.start())
     for match in _CHUNK.finditer(plain, 0, tail):
         chunk, start = match.group(), match.start()
         easy = _PLAIN.fullmatch(chunk)

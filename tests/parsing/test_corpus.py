@@ -80,6 +80,7 @@ def test_trees_give_their_leaves(tmp_path):
 
 def test_text_in_brackets_is_not_trees(tmp_path):
     assert read(tmp_path, "(He agreed.) She did not.\n") == ["He agreed", "She did not"]
+    assert read(tmp_path, "(NASA, too.) She did not.\n") == ["NASA too", "She did not"]
 
 
 def test_jsonl_gz_and_characters(tmp_path):
