@@ -21,7 +21,7 @@ def draw() -> Figure:
     axes = figure.subplots(1, 2, width_ratios=[1, 2])
     axes[0].scatter(x, y, s=8, color="tab:blue")
     axes[0].set(
-        xlabel="x", ylabel="y", aspect="equal", title="correlation %.2f" % np.corrcoef(x[:, 0], y[:, 0])[0, 1]
+        xlabel="x", ylabel="y", aspect="equal", title=f"correlation {np.corrcoef(x[:, 0], y[:, 0])[0, 1]:.2f}"
     )
     kernels = [fit_kernel(x), fit_kernel(y)]
     sums = pair_sums(kernels, [(0, 1)])
