@@ -109,3 +109,15 @@ def test_cka_is_one_with_itself_and_none_for_constants(pair):
         assert 0 < sums.cka(0, 1, estimator) < 1
         assert sums.cka(0, 2, estimator) is None
     assert sums.biased(0, 2) == sums.unbiased(0, 2) == 0
+
+
+@pytest.mark.parametrize("n", [8, 50])
+def test_a_kernel_near_the_identity_keeps_its_digits(n, oracle):
+    # Off the diagonal K is tiny; an offset near the diagonal's ones would cancel it away.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, 5))
+    y = x + 2 * rng.standard_normal((n, 5))
+    sums = pair_sums([fit_kernel(x, "gaussian", 0.7), fit_kernel(y, "gaussian", 0.7)], [(0, 1)])
+    k, l_ = oracle.kernel(x, "gaussian", 0.7), oracle.kernel(y, "gaussian", 0.7)
+    expected = oracle.unbiased(k, l_) / np.sqrt(oracle.unbiased(k, k) * oracle.unbiased(l_, l_))
+    assert sums.cka(0, 1, "unbiased") == pytest.approx(expected, abs=1e-9)
