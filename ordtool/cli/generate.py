@@ -35,6 +35,12 @@ CHOICE = "How a token is chosen (greedy unless one is given)"
 END = "Where it ends"
 
 
+def _methods() -> list[str]:
+    from ordtool.extrapolation.methods import METHODS
+
+    return list(METHODS)
+
+
 def generate(
     inputs: Inputs = None,
     prompt: Annotated[
@@ -77,6 +83,16 @@ def generate(
             metavar="FILE",
             help="JSONL of solved examples before each prompt; the model fills in the template's last field.",
             rich_help_panel=PROMPT,
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="METHOD",
+            help="Read prompts longer than the model's context, by a method of `ordtool extrapolate`.",
+            rich_help_panel=PROMPT,
+            autocompletion=_methods,
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -216,13 +232,22 @@ def generate(
     style = _style(template, examples, chat, system)
     if field is None:
         field = style.template.fields[0] if style.template else "text"
+    if context is not None:
+        from ordtool.cli._reaching import check_method
+
+        check_method(context)
     progress = RichProgress(quiet)
     job = Job(decoding, style, inputs or [], prompt or [], field, on_error == "skip", progress)
     job.check_inputs()
     shown = stdout_is_terminal() and output is None and not json
     settings = {"model": model, "dtype": dtype, "field": field, "decoding": decoding, "style": style}
+    settings["context"] = context
     with _lines(None if shown else output, job, settings, resume, force) as lines:
         writer = _load(model, device, dtype, threads, progress)
+        if context is not None:
+            from ordtool.cli._reaching import MethodReach
+
+            writer.reach = MethodReach(writer.backend.model, context, progress)
         if shown:
             job.show(writer)
         else:

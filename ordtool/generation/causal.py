@@ -29,6 +29,8 @@ class CausalBackend:
         self._keep: dict[str, int] = {"logits_to_keep": 1} if keeps else {}
         # A prefix LM reads the prompt in both directions; without a cache it must be told which part that is.
         self._prefix = getattr(model.config, "objective", None) == "prefix"
+        # Whether its positions are rotations, which can be made to reach further.
+        self.rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
 
     def room(self, prompt: Sequence[int]) -> int | None:
         """Give how many tokens the context has left after `prompt`; None for no limit."""

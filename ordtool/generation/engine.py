@@ -17,6 +17,7 @@ from ordtool.generation.config import Choice, Continuation, Decoding, Result
 from ordtool.generation.loading import Backend, load_backend
 from ordtool.generation.processors import ChooseToken
 from ordtool.generation.prompts import PromptStyle
+from ordtool.generation.reach import Reach, level_of, reaching
 from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
 from ordtool.io.text import Record
 from ordtool.progress import SILENT, Progress
@@ -50,9 +51,14 @@ class TextGenerator:
         dtype: Of weights and arithmetic. float32 is the default: near ties between tokens
             are then rare, so that the same text alone and in a batch costs nothing.
 
+    Attributes:
+        reach: How texts longer than the context are read; None: they are refused.
+
     Raises:
         OrdtoolError: If the folder's model can't write (see `load_backend`).
     """
+
+    reach: Reach | None = None
 
     def __init__(
         self, folder: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32
@@ -76,13 +82,18 @@ class TextGenerator:
             OrdtoolError: If it is empty, lacks a field, or leaves no room in the context.
         """
         ids = self.codec.encode(record, style)
-        room = self.backend.room(ids)
+        room = self._room(ids)
         if room is not None and room < 1:
             raise OrdtoolError(
                 f"{record.where}: the prompt has {len(ids)} tokens, and the model's context is {self.context}",
-                "shorten it, or name a model with a longer context",
+                "shorten it, or read further with --context rerope"
+                if self.backend.rotary
+                else "shorten it, or name a model with a longer context",
             )
         return ids
+
+    def _room(self, ids: Sequence[int]) -> int | None:
+        return None if self.reach is not None else self.backend.room(ids)
 
     @torch.inference_mode()
     def run(
@@ -108,30 +119,33 @@ class TextGenerator:
         """
         style = style or PromptStyle()
         results: dict[int, Result] = {}
-        for batch in self._plan(prompts, decoding):
-            if decoding.choices:
-                found = [self._choose(prompts[place], decoding) for place in batch]
-            else:
-                found = self._write([prompts[place] for place in batch], decoding, style, write)
+        for level, batch in self._plan(prompts, decoding):
+            with reaching(self.reach, level):
+                if decoding.choices:
+                    found = [self._choose(prompts[place], decoding) for place in batch]
+                else:
+                    found = self._write([prompts[place] for place in batch], decoding, style, write)
             results.update(zip(batch, found, strict=True))
             progress.advance(len(batch))
         return [results[place] for place in range(len(prompts))]
 
-    def _plan(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
-        """Group prompts of similar length that may write equally many tokens in the context."""
+    def _plan(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[tuple[int, list[int]]]:
+        """Group prompts of similar length that may write equally many tokens, with their level of reach."""
         size = max(1, decoding.batch_size // decoding.rows_per_prompt)
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
         for place in sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids)):
-            groups.setdefault(self._steps(prompts[place], decoding), []).append(place)
+            steps = self._steps(prompts[place], decoding)
+            level = level_of(self.reach, len(prompts[place].ids) + steps)
+            groups.setdefault((steps, level), []).append(place)
         batches = []
-        for steps, group in groups.items():
+        for (steps, level), group in groups.items():
             left = iter(group)
             lengths = [len(prompts[place].ids) for place in group]
-            batches += [list(islice(left, count)) for count in partition(lengths, size, steps)]
+            batches += [(level, list(islice(left, count))) for count in partition(lengths, size, steps)]
         return batches
 
     def _steps(self, prompt: Prompt, decoding: Decoding) -> int:
-        room = self.backend.room(prompt.ids)
+        room = self._room(prompt.ids)
         return decoding.max_new_tokens if room is None else min(decoding.max_new_tokens, room)
 
     def _write(
@@ -253,7 +267,7 @@ class TextGenerator:
     def _choose(self, prompt: Prompt, decoding: Decoding) -> Result:
         """Compare the answers by ln p(answer | prompt), summed over its tokens."""
         answers = [self.codec.answer(prompt.ids, choice) for choice in decoding.choices]
-        room = self.backend.room(prompt.ids)
+        room = self._room(prompt.ids)
         if room is not None and max(map(len, answers)) > room:
             raise OrdtoolError(
                 f"{prompt.record.where}: no room in the context ({self.context} tokens) for the longest choice",

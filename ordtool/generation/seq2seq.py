@@ -20,6 +20,7 @@ class Seq2SeqBackend:
     """
 
     continues = False
+    rotary = False
 
     def __init__(self, model: Any, pad: int, context: int | None, start: int) -> None:
         self.model = model

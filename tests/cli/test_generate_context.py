@@ -1,0 +1,108 @@
+"""`ordtool generate --context`: prompts longer than the context, against an uncached loop under the same method."""
+
+import json
+
+import pytest
+import torch
+
+from ordtool.cli._reaching import MethodReach
+from ordtool.extrapolation.patch import extrapolate
+from ordtool.generation.config import Decoding
+from ordtool.generation.engine import TextGenerator
+from ordtool.io.text import Record
+from ordtool.progress import SILENT
+
+SHORT, LONG = "the cat sat on", " ".join(["the small cat ran under a red tree and"] * 9)
+LONGER = " ".join(["a dog saw the old river and then it sang"] * 17)
+METHODS = ["rerope", "yarn", "leaky-rerope+logn", "self-extend", "dynamic-ntk", "lambda:window=20"]
+
+
+@pytest.fixture(scope="module")
+def writer(writers):
+    return TextGenerator(writers("llama"), device="cpu")
+
+
+def uncached_loop(writer, ids, method, steps):
+    """Greedy by definition under the method: every step reads the whole text anew."""
+    ids, written = list(ids), []
+    reach = 64 * 2 ** max(0, (len(ids) + steps - 1).bit_length() - 6)
+    for _ in range(steps):
+        with (
+            torch.no_grad(),
+            extrapolate(writer.backend.model, method, train_length=64, length=reach, progress=SILENT),
+        ):
+            logits = writer.backend.model(input_ids=torch.tensor([ids + written]), use_cache=False).logits
+        written.append(int(logits[0, -1].argmax()))
+        if written[-1] == 2:
+            break
+    return written
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_greedy_in_a_batch_with_a_cache_is_the_uncached_loop(writer, method):
+    texts = [LONG, SHORT, LONGER, LONG[4:]]
+    records = [Record("x", number, text) for number, text in enumerate(texts, start=1)]
+    writer.reach = MethodReach(writer.backend.model, method, SILENT)
+    try:
+        found = list(writer.stream(records, Decoding(max_new_tokens=8)))
+        alone = [next(writer.stream([record], Decoding(max_new_tokens=8)))[2] for record in records]
+    finally:
+        writer.reach = None
+    assert [result for _, _, result in found] == alone
+    for (_, record, result), text in zip(found, texts, strict=True):
+        ids = writer.codec.tokenizer(text)["input_ids"]
+        wanted = uncached_loop(writer, ids, method if text != SHORT else "none", 8)
+        assert result.text == writer.codec.decode(writer.codec.before(ids), wanted), record.line
+
+
+@pytest.mark.parametrize("options", [{"beams": 4}, {"temperature": 1.0, "n": 2}, {"choices": ("cat", "dog")}])
+def test_other_ways_of_choosing_are_the_same_alone_and_in_a_batch(writer, options):
+    records = [Record("x", number, text) for number, text in enumerate((LONG, LONG[4:], SHORT), start=1)]
+    decoding = Decoding(max_new_tokens=5, logprobs=True, **options)
+    writer.reach = MethodReach(writer.backend.model, "rerope", SILENT)
+    try:
+        together = [result for _, _, result in writer.stream(records, decoding)]
+        for number, record in enumerate(records):
+            (last,) = (
+                r for done, _, r in writer.stream(records[: number + 1], decoding) if done == number + 1
+            )
+            assert last == together[number], record.line
+    finally:
+        writer.reach = None
+
+
+def test_levels_follow_the_length_alone(writer):
+    reach = MethodReach(writer.backend.model, "yarn", SILENT)
+    assert [reach.level(n) for n in (1, 64, 65, 128, 129, 256, 257)] == [1, 1, 2, 2, 4, 4, 8]
+
+
+def test_the_model_is_itself_again_afterwards(writer):
+    model, ids = writer.backend.model, torch.arange(3, 40)[None]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        with MethodReach(model, "rerope", SILENT).applied(4):
+            assert not torch.equal(model(input_ids=ids).logits, before)
+        assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_the_command(inside, turned_down, writers, tmp_path):
+    model = ["-m", writers("llama"), "--device", "cpu", "--max-new-tokens", 4]
+    (tmp_path / "p.txt").write_text(f"{LONG}\n{SHORT}\n")
+    refused = turned_down("generate", *model, "p.txt")
+    assert "p.txt:1: the prompt has 81 tokens, and the model's context is 64" in refused
+    assert "--context rerope" in refused
+    done = inside("generate", *model, "p.txt", "--context", "rerope")
+    assert done.returncode == 0, done.stderr
+    long, short = [json.loads(line) for line in done.stdout.splitlines()]
+    plain = inside("generate", *model, "-p", SHORT)
+    assert json.loads(plain.stdout)["output"] == short["output"]
+    assert long["finish_reason"] in ("stop", "length") and long["text"] == LONG
+
+
+def test_what_cannot_be_extrapolated_is_refused(turned_down, writers, tmp_path):
+    long = ["-p", LONG, "--device", "cpu"]
+    assert "did you mean 'rerope'" in turned_down("generate", *long, "--context", "reropes", status=2)
+    told = turned_down("generate", *long, "-m", writers("gpt2"), "--context", "rerope")
+    assert "it learned a vector for each position" in told
+    assert "name a model with a longer context" in turned_down("generate", *long, "-m", writers("gpt2"))
+    assert "encoder-decoder" in turned_down("generate", *long, "-m", writers("t5"), "--context", "rerope")
