@@ -43,10 +43,11 @@ def prefix(query: Tensor, key: Tensor, query_segment: Tensor, key_segment: Tenso
     Args:
         query: Positions of the queries.
         key: Positions of the keys.
-        query_segment: 0 for the source, 1 for the target, shaped as the queries.
+        query_segment: 0 for the source, 1 for the target, shaped as the queries. Several targets
+            of one source, numbered from 1, don't see each other.
         key_segment: The same for the keys.
     """
-    return (key_segment == 0) | ((query_segment == 1) & (key <= query))
+    return (key_segment == 0) | ((query_segment == key_segment) & (key <= query))
 
 
 def permutation(query_rank: Tensor, key_rank: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
-from ordtool.io.text import open_input
+from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
+from ordtool.transformer.runs import check_texts, hold_to_run, last_checkpoint, listener
+from ordtool.transformer.schemes import SCHEMES, parse_scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,9 @@ class LmSettings:
         key_size: Size of a head's queries and keys; None: hidden / heads.
         intermediate: Inner size of the feed-forward blocks; None: 8/3 of hidden.
         talking_heads: Mix scores and weights across heads.
-        logn: Scale scores by the logarithm of the length.
-        positions: `rope`, `nope` or `alibi`.
+        logn: Scale scores by the logarithm of the length, beyond the context alone.
+        logn_trained: The same within the context too, so that training is with it.
+        positions: A scheme of `ordtool.transformer.schemes`, with parameters if wanted: `hwfa2:window=64`.
         steps: Updates.
         batch_size: Blocks a batch.
         accumulate: Batches an update.
@@ -59,6 +61,7 @@ class LmSettings:
     intermediate: int | None = None
     talking_heads: bool = False
     logn: bool = False
+    logn_trained: bool = False
     positions: str = "rope"
     steps: int = 2000
     batch_size: int = 16
@@ -72,13 +75,12 @@ class LmSettings:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        objectives, positions = ("causal", "prefix", "permutation"), ("rope", "nope", "alibi")
-        for name, value, known in (
-            ("objective", self.objective, objectives),
-            ("positions", self.positions, positions),
-        ):
-            if value not in known:
-                raise UsageError(f"unknown --{name} {value!r}", close_match_hint(value, known))
+        objectives = ("causal", "prefix", "permutation")
+        if self.objective not in objectives:
+            raise UsageError(
+                f"unknown --objective {self.objective!r}", close_match_hint(self.objective, objectives)
+            )
+        self._check_positions()
         if self.hidden % self.heads:
             raise UsageError(
                 f"--hidden {self.hidden} is no multiple of --heads {self.heads}", "for example 256 and 8"
@@ -87,14 +89,32 @@ class LmSettings:
             raise UsageError(
                 f"--heads {self.heads} can't share --kv-heads {self.kv_heads}", "it must divide them"
             )
-        if self.positions == "rope" and (self.key_size or self.hidden // self.heads) % 2:
-            raise UsageError("rotary positions need an even head size", "choose an even --key-size")
         if self.tokenizer is None and self.vocab_size < 258:
             raise UsageError(
                 f"--vocab-size {self.vocab_size} is too small", "258 holds the bytes and two special tokens"
             )
         if self.context < 2:
             raise UsageError("--context must be 2 or more", "256 is usual for small models")
+
+    def _check_positions(self) -> None:
+        name, values = parse_scheme(self.positions)
+        if SCHEMES[name].rotary and (self.key_size or self.hidden // self.heads) % 2:
+            raise UsageError("rotary positions need an even head size", "choose an even --key-size")
+        if self.logn and self.logn_trained:
+            raise UsageError("--logn and --logn-trained contradict each other", "choose one")
+        if name == "inverse-leaky" and self.talking_heads:
+            raise UsageError("inverse-leaky positions don't go with --talking-heads", "choose one")
+        if name == "random":
+            if self.objective == "permutation":
+                raise UsageError(
+                    "random positions don't go with --objective permutation", "--positions rope does"
+                )
+            longest = values.get("longest", 8 * self.context)
+            if longest < self.context:
+                raise UsageError(
+                    f"random: {self.context} positions can't be drawn below {longest:g}",
+                    "longest is the context at least",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +174,13 @@ def train_lm(
     """
     quiet_libraries()
     check_directory(output, force=force)
-    _check_texts([*texts, *valid])
+    check_texts([*texts, *valid])
     partial = Path(f"{output}.partial")
-    _check_partial(partial, texts, valid, settings, resume, force)
+    hold_to_run(partial, [*texts, *valid], asdict(settings), resume=resume, force=force)
     try:
         return _train(texts, output, settings, valid, field, device, resume, force, partial, progress)
     except BaseException:
-        if _last_checkpoint(partial) is None:  # nothing to go on from
+        if last_checkpoint(partial) is None:  # nothing to go on from
             shutil.rmtree(partial, ignore_errors=True)
         raise
 
@@ -200,13 +220,13 @@ def _train(
         partial,
         settings,
         device,
-        Blocks(tokens, settings.context, settings.objective, settings.seed),
+        Blocks(tokens, settings.context, settings.objective, settings.seed, _longest(model.config)),
         Blocks(dev, settings.context, settings.objective, settings.seed + 1),
         progress,
     )
     progress.note(f"{model.num_parameters():,} parameters, {len(tokens):,} tokens, {settings.steps:,} steps")
     progress.start("training", settings.steps, "steps")
-    checkpoint = _last_checkpoint(partial) if resume else None
+    checkpoint = last_checkpoint(partial) if resume else None
     if checkpoint is not None:
         progress.note(f"going on from {checkpoint.name}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -223,48 +243,6 @@ def _train(
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(partial)
     return report
-
-
-def _check_texts(paths: Sequence[str | Path]) -> None:
-    for path in paths:
-        if str(path) == "-":
-            raise UsageError(
-                "the text is read more than once, so it can't come from a pipe", "save it in a file"
-            )
-        with open_input(path):
-            pass
-
-
-def _check_partial(
-    partial: Path,
-    texts: Sequence[str | Path],
-    valid: Sequence[str | Path],
-    settings: LmSettings,
-    resume: bool,
-    force: bool,
-) -> None:
-    """Hold a resumed run to its input and settings; write them down for a new one."""
-    chosen: dict[str, Any] = asdict(settings)
-    facts = {"input": file_fingerprint([*texts, *valid]), "settings": chosen}
-    file = partial / "run.json"
-    if partial.exists() and resume:
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise OrdtoolError(f"{file}: missing or damaged", "--force begins anew") from None
-        changed = [name for name, value in chosen.items() if found["settings"].get(name) != value]
-        if found["input"] != facts["input"] or changed:
-            what = f"settings ({', '.join(changed)})" if changed else "input"
-            raise OrdtoolError(f"{partial}: the interrupted run had other {what}", "--force begins anew")
-        return
-    if partial.exists():
-        if not force:
-            raise OrdtoolError(
-                f"{partial}: an interrupted run left this", "--resume goes on with it, --force begins anew"
-            )
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    file.write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _tokenizer(
@@ -293,6 +271,7 @@ def _tokenizer(
 def _model(tokenizer: Any, settings: LmSettings) -> Any:
     from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
+    name, values = parse_scheme(settings.positions)
     config = OrdtoolLMConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
@@ -303,8 +282,9 @@ def _model(tokenizer: Any, settings: LmSettings) -> Any:
         num_key_value_heads=settings.kv_heads,
         key_size=settings.key_size,
         talking_heads=settings.talking_heads,
-        logn=settings.logn,
-        positions=settings.positions,
+        logn="trained" if settings.logn_trained else settings.logn,
+        positions=name,
+        position_parameters=values,
         max_position_embeddings=settings.context,
         objective=settings.objective,
         eos_token_id=tokenizer.eos_token_id,
@@ -313,9 +293,9 @@ def _model(tokenizer: Any, settings: LmSettings) -> Any:
     return OrdtoolLMForCausalLM(config)
 
 
-def _last_checkpoint(partial: Path) -> Path | None:
-    found = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return found[-1] if found else None
+def _longest(config: Any) -> int | None:
+    """Give the number that random positions stay below, if the model is trained with such."""
+    return int(config.position_parameters["longest"]) if config.positions == "random" else None
 
 
 def _trainer(
@@ -354,7 +334,7 @@ def _trainer(
         report_to=[],
         dataloader_pin_memory=place.type == "cuda",
     )
-    callbacks: list[Any] = [_listener(progress)]
+    callbacks: list[Any] = [listener(progress)]
     if settings.patience is not None:
         callbacks.append(transformers.EarlyStoppingCallback(settings.patience))
     trainer = transformers.Trainer(
@@ -363,28 +343,3 @@ def _trainer(
     # It prints to stdout, which is for data.
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
-
-
-def _listener(progress: Progress) -> Any:
-    """Make a callback that hands the Trainer's news to a Progress."""
-    from transformers import TrainerCallback
-
-    class Listener(TrainerCallback):
-        done = 0
-        loss = ""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if logs and "loss" in logs:
-                self.loss = f"{float(logs['loss']):.3f}"
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            progress.advance(state.global_step - self.done, loss=self.loss)
-            self.done = state.global_step
-
-        def on_evaluate(
-            self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
-        ) -> None:
-            loss = float((metrics or {}).get("eval_loss", math.nan))
-            progress.note(f"step {state.global_step:,}: dev loss {loss:.4f}, perplexity {math.exp(loss):.2f}")
-
-    return Listener()

@@ -1,0 +1,98 @@
+"""What trainings through transformers' Trainer share: runs that can be resumed, and progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.atomic import file_fingerprint
+from ordtool.io.text import open_input
+from ordtool.progress import Progress
+
+
+def check_texts(paths: Sequence[str | Path]) -> None:
+    """Check that every file is there and can be read twice.
+
+    Raises:
+        OrdtoolError: If one is missing; UsageError for stdin.
+    """
+    for path in paths:
+        if str(path) == "-":
+            raise UsageError(
+                "the text is read more than once, so it can't come from a pipe", "save it in a file"
+            )
+        with open_input(path):
+            pass
+
+
+def hold_to_run(
+    partial: Path, inputs: Sequence[str | Path], settings: dict[str, Any], *, resume: bool, force: bool
+) -> None:
+    """Hold a resumed run to its input and settings; write them down for a new one.
+
+    Args:
+        partial: The folder of an unfinished run, made if it is a new one.
+        inputs: The files whose contents must not change.
+        settings: Plain values.
+        resume: Go on with a run that is there.
+        force: Remove it instead.
+
+    Raises:
+        OrdtoolError: If there is a run and neither is asked for, or if it was another.
+    """
+    facts = {"input": file_fingerprint(inputs), "settings": settings}
+    file = partial / "run.json"
+    if partial.exists() and resume:
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise OrdtoolError(f"{file}: missing or damaged", "--force begins anew") from None
+        changed = [name for name, value in settings.items() if found["settings"].get(name) != value]
+        if found["input"] != facts["input"] or changed:
+            what = f"settings ({', '.join(changed)})" if changed else "input"
+            raise OrdtoolError(f"{partial}: the interrupted run had other {what}", "--force begins anew")
+        return
+    if partial.exists():
+        if not force:
+            raise OrdtoolError(
+                f"{partial}: an interrupted run left this", "--resume goes on with it, --force begins anew"
+            )
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    file.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def last_checkpoint(partial: Path) -> Path | None:
+    """Give the newest checkpoint of an unfinished run, or None."""
+    found = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return found[-1] if found else None
+
+
+def listener(progress: Progress) -> Any:
+    """Make a callback that hands the Trainer's news to a Progress."""
+    from transformers import TrainerCallback
+
+    class Listener(TrainerCallback):
+        done = 0
+        loss = ""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:
+                self.loss = f"{float(logs['loss']):.3f}"
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            progress.advance(state.global_step - self.done, loss=self.loss)
+            self.done = state.global_step
+
+        def on_evaluate(
+            self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+        ) -> None:
+            loss = float((metrics or {}).get("eval_loss", math.nan))
+            progress.note(f"step {state.global_step:,}: dev loss {loss:.4f}, perplexity {math.exp(loss):.2f}")
+
+    return Listener()
