@@ -110,6 +110,7 @@ class Job:
 
     def _grid(self, folder: Path) -> Grid:
         """Make the grid, from the options and the trained length."""
+        import ordtool.transformer.model  # noqa: F401 (the Auto classes then know the small Transformer)
         from ordtool.errors import UsageError
         from ordtool.extrapolation.evaluation import Grid
         from ordtool.extrapolation.plan import parse_tokens

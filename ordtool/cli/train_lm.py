@@ -14,6 +14,12 @@ MODEL = "The model"
 TRAINING = "Training"
 
 
+def _schemes() -> list[str]:
+    from ordtool.transformer.schemes import SCHEMES
+
+    return list(SCHEMES)
+
+
 def lm(
     text: Annotated[
         list[str], typer.Argument(metavar="TEXT...", help="Text files (a document each) or JSONL.")
@@ -87,15 +93,27 @@ def lm(
     ] = False,
     logn: Annotated[
         bool,
-        typer.Option("--logn", help="Scale scores by the logarithm of the length.", rich_help_panel=MODEL),
+        typer.Option(
+            "--logn",
+            help="Scale scores by the logarithm of the length, beyond the context.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
+    logn_trained: Annotated[
+        bool,
+        typer.Option(
+            "--logn-trained", help="The same within the context too: train with it.", rich_help_panel=MODEL
+        ),
     ] = False,
     positions: Annotated[
         str,
         typer.Option(
             "--positions",
-            help="rope, alibi or nope (none).",
+            metavar="SCHEME",
+            help="rope, alibi, kerple, sandwich, xpos, nope (none), keynorm, hwfa2, random or inverse-leaky; "
+            "with parameters such as hwfa2:window=64.",
             rich_help_panel=MODEL,
-            autocompletion=lambda: ["rope", "alibi", "nope"],
+            autocompletion=_schemes,
         ),
     ] = "rope",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Updates.", rich_help_panel=TRAINING)] = 2000,
@@ -162,6 +180,7 @@ def lm(
         intermediate=intermediate,
         talking_heads=talking_heads,
         logn=logn,
+        logn_trained=logn_trained,
         positions=positions,
         steps=steps,
         batch_size=batch_size,

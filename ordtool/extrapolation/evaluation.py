@@ -19,7 +19,7 @@ from ordtool.errors import UsageError
 from ordtool.extrapolation.memory import PeakMemory
 from ordtool.extrapolation.patch import apply_plan, check_plan
 from ordtool.extrapolation.plan import Plan, make_plan, parse_spec
-from ordtool.extrapolation.rotary import find_rotary
+from ordtool.extrapolation.rotary import check_long, find_rotary
 from ordtool.progress import SILENT, Progress
 
 LOGITS = 2**28  # at most so many numbers of logits at once: 1 GB in float32
@@ -128,6 +128,9 @@ def check_grid(model: Any, grid: Grid, progress: Progress = SILENT) -> None:
         OrdtoolError: If a method doesn't fit the model.
         UsageError: For unknown methods or parameters.
     """
+    if all(grid.plan(method, length).does_nothing for method, length in grid.cells()):
+        check_long(model, max(grid.lengths))  # any model can be measured as it is
+        return
     find_rotary(model)
     told = set()
     for method, length in grid.cells():

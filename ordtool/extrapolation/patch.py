@@ -126,6 +126,11 @@ def check_plan(model: Any, plan: Plan) -> list[str]:
     rotary = find_rotary(model)
     if plan.part.frequencies is not None or plan.part.grows is not None:
         check_frequencies(model, rotary)
+    if plan.part.scale is not None and getattr(rotary.config, "logn", False):
+        raise OrdtoolError(
+            f"{model_name(model)} scales its scores by the logarithm of the length already",
+            "it was trained so; leave out logn",
+        )
     if not plan.needs_attention:
         return []
     check_attention(model, rotary)

@@ -82,6 +82,8 @@ def find_rotary(model: nn.Module) -> Rotary:
         raise _refusal(
             model, "its attention is latent (MLA): keys are rebuilt from a smaller vector when used"
         )
+    if fixed := getattr(decoder, "fixed_positions", None):  # our own models say it themselves
+        raise _refusal(model, fixed)
     module = _only_rotary(model, decoder)
     rotary = Rotary(decoder, module, config, _apply_function(model, decoder))
     if rotary.rope_type in ("dynamic", "longrope"):
@@ -163,6 +165,19 @@ def check_attention(model: nn.Module, rotary: Rotary) -> None:
 
 def _refusal(model: nn.Module, reason: str, what: str = "can't be extrapolated") -> OrdtoolError:
     return OrdtoolError(f"{model_name(model)}: {what}: {reason}", _FITTING)
+
+
+def check_long(model: nn.Module, length: int) -> None:
+    """Check that a model without rotary positions, as it is, can read a length at all.
+
+    Raises:
+        OrdtoolError: If it learned a vector for each position, and there are fewer.
+    """
+    config: Any = model.config
+    reason = _OTHER_POSITIONS.get(str(getattr(config, "model_type", "")), "")
+    known = trained_length(config)
+    if "learned" in reason and known is not None and length > known:
+        raise _refusal(model, f"{reason}, and has none from {known:,} on", "no rotary position embedding")
 
 
 def trained_length(config: Any) -> int | None:

@@ -21,22 +21,25 @@ FUSED_FROM = 1024
 """Keys from which the fused form of talking heads wins on a CPU; eager below."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, causal: bool = False
+) -> Tensor:
     """Softmax attention by torch's fused kernel.
 
     Args:
         query: `(batch, heads, queries, key_size)`.
         key: `(batch, heads or fewer, keys, key_size)`; fewer heads are shared by groups.
         value: `(batch, as key, keys, value_size)`.
-        mask: Booleans or additive floats that broadcast to `(batch, heads, queries, keys)`.
+        mask: Booleans or additive floats that broadcast to `(batch, heads, queries, keys)`; None: all see all.
         scale: Multiplies the scores, usually key_size ** -0.5.
+        causal: As many queries as keys, and each sees itself and the past; then there is no mask.
 
     Returns:
         `(batch, heads, queries, value_size)`.
     """
     heads = query.shape[1]
     return scaled_dot_product_attention(
-        query, spread(key, heads), spread(value, heads), attn_mask=mask, scale=scale
+        query, spread(key, heads), spread(value, heads), attn_mask=mask, scale=scale, is_causal=causal
     )
 
 
@@ -120,20 +123,21 @@ def talk_fused(
     return torch.einsum("ij,bjqid->biqd", after, every)
 
 
-def logn_scale(seen: Tensor, trained: int) -> Tensor:
+def logn_scale(seen: Tensor, trained: int, least: float = 1.0) -> Tensor:
     """Give ln(n) / ln(trained) for n keys seen, at least 1.
 
     Training at up to `trained` positions is unchanged, so a model without it can be
-    given it afterwards (kexue.fm/8823 clips it likewise).
+    given it afterwards (kexue.fm/8823 clips it likewise). With `least` 0 it is in training too.
 
     Args:
         seen: How many keys each query sees, oneself included, `(...,)`.
         trained: The length trained on.
+        least: The smallest factor.
 
     Returns:
         Factors of the shape of `seen`, in float32.
     """
-    return (seen.float().clamp(min=1).log() / math.log(max(trained, 2))).clamp(min=1)
+    return (seen.float().clamp(min=1).log() / math.log(max(trained, 2))).clamp(min=least)
 
 
 def alibi_slopes(heads: int) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ordtool.transformer.schemes import SCHEMES, Shape, all_parameters, check_parameters
+
 OBJECTIVES = ("causal", "prefix", "permutation")
-POSITIONS = ("rope", "nope", "alibi")
 
 
 class OrdtoolLMConfig(PreTrainedConfig):
@@ -23,8 +24,10 @@ class OrdtoolLMConfig(PreTrainedConfig):
         key_size: Size of a head's queries and keys, the papers' d_k; None: hidden_size / heads.
         value_size: Size of a head's values; None: hidden_size / heads.
         talking_heads: Mix scores and weights across heads.
-        logn: Scale scores by ln(keys seen) / ln(max_position_embeddings), at least 1.
-        positions: `rope`, `nope` (none) or `alibi`.
+        logn: Scale scores by ln(keys seen) / ln(max_position_embeddings), at least 1, so that training at that
+            length is as without it; `trained`: below 1 too, so that training is with it.
+        positions: One of `ordtool.transformer.schemes.SCHEMES`: `rope`, `nope` (none), `alibi` ...
+        position_parameters: The scheme's parameters; those that are missing have their defaults.
         rope_theta: Base of the rotary frequencies.
         max_position_embeddings: The length trained on; `generate` takes it for the context.
         objective: `causal`; `prefix`: a source is read in both directions; `permutation`: any order.
@@ -35,6 +38,7 @@ class OrdtoolLMConfig(PreTrainedConfig):
 
     Raises:
         ValueError: If sizes don't fit or a name is unknown.
+        UsageError: If a parameter of the positions is unknown or can't be.
     """
 
     model_type = "ordtool_lm"
@@ -51,8 +55,9 @@ class OrdtoolLMConfig(PreTrainedConfig):
         key_size: int | None = None,
         value_size: int | None = None,
         talking_heads: bool = False,
-        logn: bool = False,
+        logn: bool | str = False,
         positions: str = "rope",
+        position_parameters: dict[str, float] | None = None,
         rope_theta: float = 10000.0,
         max_position_embeddings: int = 256,
         objective: str = "causal",
@@ -80,18 +85,34 @@ class OrdtoolLMConfig(PreTrainedConfig):
         self.initializer_range = initializer_range
         self.use_cache = use_cache
         self._check()
+        check_parameters(positions, position_parameters or {})
+        shape = Shape(max_position_embeddings, num_hidden_layers)
+        self.position_parameters = all_parameters(positions, position_parameters or {}, shape)
+        # As transformers' own decoders say it, for whoever changes frequencies after training.
+        self.head_dim = self.key_size
+        kwargs.pop("head_dim", None)
+        self.rope_parameters = {"rope_type": "default", "rope_theta": float(rope_theta)}
+        kwargs.pop("rope_parameters", None)
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     def _check(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective {self.objective!r} is none of {', '.join(OBJECTIVES)}")
-        if self.positions not in POSITIONS:
-            raise ValueError(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
+        if self.positions not in SCHEMES:
+            raise ValueError(f"positions {self.positions!r} is none of {', '.join(SCHEMES)}")
+        if self.logn not in (True, False, "trained"):
+            raise ValueError(f"logn {self.logn!r} is none of True, False and 'trained'")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"{self.num_attention_heads} heads can't share {self.num_key_value_heads} heads of keys and values"
             )
-        if self.positions == "rope" and self.key_size % 2:
+        if self.positions == "inverse-leaky" and self.talking_heads:
+            raise ValueError(
+                "inverse-leaky positions have two tables of scores in training, which can't talk"
+            )
+        if self.positions == "random" and self.objective == "permutation":
+            raise ValueError("a permuted model learns a vector a position, so positions can't be random")
+        if SCHEMES[self.positions].rotary and self.key_size % 2:
             raise ValueError(f"rotary positions need an even key_size, not {self.key_size}")
         if min(self.key_size, self.value_size) < 1:
             raise ValueError("a head needs a size of at least 1")

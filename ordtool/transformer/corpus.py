@@ -105,13 +105,17 @@ class Blocks(Dataset[dict[str, Tensor]]):
         length: Of a block.
         objective: `causal`, `prefix` or `permutation`.
         seed: Of what is drawn.
+        longest: For random positions: they are drawn below it; None: 0, 1, 2 ...
     """
 
-    def __init__(self, tokens: np.ndarray, length: int, objective: str, seed: int = 0) -> None:
+    def __init__(
+        self, tokens: np.ndarray, length: int, objective: str, seed: int = 0, longest: int | None = None
+    ) -> None:
         self.tokens = tokens
         self.length = length
         self.objective = objective
         self.seed = seed
+        self.longest = longest
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -136,4 +140,7 @@ class Blocks(Dataset[dict[str, Tensor]]):
             # Each position is told the position after it in the order; the last has none.
             following = torch.cat([order[1:], torch.tensor([self.length])])
             item["target_positions"] = following[item["ranks"]]
+        if self.longest is not None:  # Ruoss et al. 2023: without replacement, and sorted
+            drawn = np.sort(draw.choice(self.longest, self.length, replace=False))
+            item["position_ids"] = torch.from_numpy(drawn)
         return item

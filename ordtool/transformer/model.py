@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,114 +22,19 @@ from transformers import (
     GenerationMixin,
     PreTrainedModel,
 )
+from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ordtool.transformer import masks
-from ordtool.transformer.attention import alibi_slopes, attend, logn_scale, talk
+from ordtool.transformer.block import Block, Rule, TalkingHeads, View
 from ordtool.transformer.config import OrdtoolLMConfig
-from ordtool.transformer.rotary import inverse_frequencies, rotate, rotation
+from ordtool.transformer.positions import Positions, why_fixed
+from ordtool.transformer.rotary import RotaryEmbedding, apply_rotary_pos_emb
+from ordtool.transformer.schemes import SCHEMES
 
-
-class TalkingHeads(nn.Module):
-    """Lambda and M of talking heads, the identity at first."""
-
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        self.before = nn.Parameter(torch.eye(heads))
-        self.after = nn.Parameter(torch.eye(heads))
-
-
-class Attention(nn.Module):
-    """Self-attention of one block; see `ordtool.transformer.attention`."""
-
-    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
-        self.key_size, self.value_size = config.key_size, config.value_size
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.key_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.groups * self.key_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, self.groups * self.value_size, bias=False)
-        self.o_proj = nn.Linear(self.heads * self.value_size, config.hidden_size, bias=False)
-        self.talking = TalkingHeads(self.heads) if config.talking_heads else None
-
-    def forward(self, hidden_states: Tensor, view: View, cache: Any) -> Tensor:
-        """Map `(batch, seq, hidden)` to the same shape."""
-        batch, length, _ = hidden_states.shape
-
-        def split(x: Tensor, heads: int) -> Tensor:
-            return x.view(batch, length, heads, -1).transpose(1, 2)
-
-        query = split(self.q_proj(hidden_states), self.heads)
-        key = split(self.k_proj(hidden_states), self.groups)
-        value = split(self.v_proj(hidden_states), self.groups)
-        if view.cosine is not None and view.sine is not None:
-            query, key = rotate(query, view.cosine, view.sine), rotate(key, view.cosine, view.sine)
-        if view.sharpness is not None:
-            query = query * view.sharpness
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer)
-        scale = self.key_size**-0.5
-        if self.talking is None:
-            out = attend(query, key, value, view.mask, scale)
-        else:
-            out = talk(query, key, value, view.mask, scale, self.talking.before, self.talking.after)
-        result: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
-        return result
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + GLU(norm(x)) with GLU(x) = down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
-        super().__init__()
-        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.attention = Attention(config, layer)
-        self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, hidden_states: Tensor, view: View, cache: Any) -> Tensor:
-        """Map `(batch, seq, hidden)` to the same shape."""
-        hidden_states = hidden_states + self.attention(self.attention_norm(hidden_states), view, cache)
-        x = self.mlp_norm(hidden_states)
-        result: Tensor = hidden_states + self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
-        return result
-
-
-class View:
-    """What every layer's attention needs to know: who sees whom, and where everyone stands.
-
-    Attributes:
-        mask: Booleans or additive floats `(batch, 1 or heads, queries, keys)`.
-        cosine: Rotary cosines `(batch, 1, queries, key_size)`, or None.
-        sine: Rotary sines.
-        sharpness: Log-length factors `(batch, 1, queries, 1)`, or None.
-    """
-
-    def __init__(
-        self, config: OrdtoolLMConfig, visible: Tensor, positions: Tensor, dtype: torch.dtype
-    ) -> None:
-        self.mask = visible[:, None]
-        self.cosine = self.sine = self.sharpness = None
-        if config.positions == "rope":
-            frequencies = inverse_frequencies(config.key_size, config.rope_theta)
-            cosine, sine = rotation(positions, frequencies, dtype)
-            self.cosine, self.sine = cosine[:, None], sine[:, None]
-        elif config.positions == "alibi":
-            self.mask = self._alibi(config.num_attention_heads, visible, dtype)
-        if config.logn:
-            factor = logn_scale(visible.sum(-1), config.max_position_embeddings)
-            self.sharpness = factor.to(dtype)[:, None, :, None]
-
-    @staticmethod
-    def _alibi(heads: int, visible: Tensor, dtype: torch.dtype) -> Tensor:
-        queries, keys = visible.shape[-2:]
-        place = torch.arange(keys, device=visible.device)
-        distance = (place[None, :] - place[keys - queries :, None]).abs()
-        bias = -alibi_slopes(heads).to(visible.device)[:, None, None] * distance
-        return bias.masked_fill(~visible[:, None], torch.finfo(dtype).min).to(dtype)
+# The last of these is what a rotary model's file is asked for.
+__all__ = ["OrdtoolLMConfig", "OrdtoolLMForCausalLM", "OrdtoolLMModel", "apply_rotary_pos_emb"]
 
 
 class OrdtoolLMPreTrainedModel(PreTrainedModel):
@@ -138,6 +43,7 @@ class OrdtoolLMPreTrainedModel(PreTrainedModel):
     config_class = OrdtoolLMConfig
     base_model_prefix = "model"
     _supports_sdpa = True
+    _supports_attention_backend = True
     _no_split_modules = ["Block"]
 
     @torch.no_grad()
@@ -150,6 +56,8 @@ class OrdtoolLMPreTrainedModel(PreTrainedModel):
         elif isinstance(module, TalkingHeads):
             nn.init.eye_(module.before)
             nn.init.eye_(module.after)
+        elif isinstance(module, RotaryEmbedding | Positions):
+            module.reset()
 
 
 class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
@@ -164,7 +72,14 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         self.embed_targets = nn.Embedding(*size) if permuted else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        turns = SCHEMES[config.positions].rotary
+        self.rotary_emb = RotaryEmbedding(config.key_size, config.rope_theta) if turns else None
         self.post_init()
+
+    @property
+    def fixed_positions(self) -> str | None:
+        """Why the positions can't be changed after training; None: they can."""
+        return why_fixed(self.config)
 
     def forward(
         self,
@@ -216,43 +131,48 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         if self.embed_targets is not None:
             targets = position_ids + 1 if target_positions is None else target_positions
             hidden_states = hidden_states + self.embed_targets(targets)
-        visible = self._visible(attention_mask, token_type_ids, ranks, past, length, hidden_states.device)
-        visible = visible.expand(batch, -1, -1)
-        view = View(self.config, visible, position_ids.expand(batch, -1), hidden_states.dtype)
+        rule, padding = self._rule(attention_mask, token_type_ids, ranks, past, length)
+        view = View(self.rotary_emb, hidden_states, past, position_ids.expand(batch, -1), rule, padding)
+        name = self.config._attn_implementation
+        if name not in (None, "eager", "sdpa"):
+            view.other = ALL_ATTENTION_FUNCTIONS[name]
+            view.padding = create_causal_mask(
+                self.config, hidden_states, attention_mask, past_key_values, position_ids
+            )
         for layer in self.layers:
             hidden_states = layer(hidden_states, view, past_key_values)
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values if use_cache else None
         )
 
-    def _visible(
+    def _rule(
         self,
         attention_mask: Tensor | None,
         segments: Tensor | None,
         ranks: Tensor | None,
         past: int,
         length: int,
-        device: torch.device,
-    ) -> Tensor:
-        """Give who sees whom, `(batch or 1, queries, keys)`."""
+    ) -> tuple[Rule | None, Tensor | None]:
+        """Give who sees whom, None for causal, and the padding, None for none."""
         if attention_mask is not None and attention_mask.dim() == 4:
             mask = attention_mask[:, 0]
-            return mask if mask.dtype == torch.bool else mask >= 0
-        places = torch.arange(past + length, device=device)
-        query, key = places[past:, None], places[None, :]
-        if past:  # what is in the cache came before in any of the orders
-            visible = masks.causal(query, key)[None]
-        elif self.config.objective == "prefix":
+            whole = mask if mask.dtype == torch.bool else mask >= 0
+            return lambda query, key: whole[:, query - past, key], None
+        padding = None if attention_mask is None or bool(attention_mask.all()) else attention_mask
+        # What is in the cache came before in any of the orders.
+        if past or self.config.objective == "causal":
+            return None, padding
+        if self.config.objective == "prefix":
+            device = self.embed_tokens.weight.device
             own = torch.zeros(1, length, device=device) if segments is None else segments
-            visible = masks.prefix(query, key, own[:, :, None], own[:, None, :])
-        elif self.config.objective == "permutation" and ranks is not None:
-            visible = masks.permutation(ranks[:, :, None], ranks[:, None, :])
-        else:
-            visible = masks.causal(query, key)[None]
-        if attention_mask is not None:
-            # A padded query sees itself: a softmax over nothing would be no number.
-            visible = (visible & attention_mask[:, None, :].bool()) | (query == key)
-        return visible
+
+            def prefix(query: Tensor, key: Tensor) -> Tensor:
+                return masks.prefix(query, key, own[:, query], own[:, key])
+
+            return prefix, padding
+        if ranks is None:
+            return None, padding
+        return lambda query, key: masks.permutation(ranks[:, query], ranks[:, key]), padding
 
 
 def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:

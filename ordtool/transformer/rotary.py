@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import initialization as init
 
 
 def inverse_frequencies(head_dim: int, base: float = 10000.0) -> Tensor:
@@ -61,3 +65,65 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """
     low, high = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-high, low], dim=-1) * sine
+
+
+def apply_rotary_pos_emb(
+    query: Tensor, key: Tensor, cosine: Tensor, sine: Tensor, unsqueeze_dim: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Turn both, in the form that transformers' modelling files have.
+
+    Args:
+        query: `(batch, heads, seq, head_dim)`.
+        key: The same.
+        cosine: `(batch, seq, head_dim)`.
+        sine: The same.
+        unsqueeze_dim: Where the heads are.
+    """
+    cosine, sine = cosine.unsqueeze(unsqueeze_dim), sine.unsqueeze(unsqueeze_dim)
+    return rotate(query, cosine, sine), rotate(key, cosine, sine)
+
+
+class RotaryEmbedding(nn.Module):
+    """Cosines and sines of positions, as the decoders of transformers have them.
+
+    Args:
+        head_dim: Even size of a head.
+        base: Of the frequencies.
+
+    Attributes:
+        inv_freq: Angles a position, `(head_dim / 2,)`, in float64 whatever the model's dtype.
+        attention_scaling: Multiplies cosines and sines.
+    """
+
+    inv_freq: Tensor
+
+    def __init__(self, head_dim: int, base: float) -> None:
+        super().__init__()
+        self.head_dim, self.base = head_dim, base
+        self.attention_scaling = 1.0
+        self.register_buffer("inv_freq", inverse_frequencies(head_dim, base), persistent=False)
+
+    def reset(self) -> None:
+        """Compute the frequencies anew: checkpoints don't hold them."""
+        init.copy_(self.inv_freq, inverse_frequencies(self.head_dim, self.base))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follow the model to another device, but not to another dtype."""
+        exact = self.inv_freq
+        if exact.is_meta:
+            self.inv_freq = fn(exact)
+            return self
+        place = fn(exact.float()).device  # MPS would refuse float64
+        self.inv_freq = exact.to(place, torch.float32 if place.type == "mps" else exact.dtype)
+        return self
+
+    @torch.no_grad()
+    def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Give cosines and sines `(batch, seq, head_dim)` of positions `(batch, seq)`, in the dtype of `states`."""
+        cosine, sine = rotation(position_ids, self.inv_freq, states.dtype)
+        return cosine * self.attention_scaling, sine * self.attention_scaling
+
+    def turn(self, positions: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the same with a dimension for the heads, `(batch, 1, seq, head_dim)`."""
+        cosine, sine = self(states, positions)
+        return cosine[:, None], sine[:, None]

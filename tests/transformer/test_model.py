@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
+from ordtool.transformer.schemes import SCHEMES
 
 # A prime for every dimension, but where one divides another (heads and groups).
 SHAPE = {
@@ -35,6 +36,14 @@ VARIANTS = {
     },
     "permutation": {"objective": "permutation"},
     "untied": {"tie_word_embeddings": False},
+    "kerple": {"positions": "kerple", "num_key_value_heads": 2},
+    "sandwich": {"positions": "sandwich"},
+    "xpos": {"positions": "xpos", "position_parameters": {"base": 7}},
+    "keynorm talking": {"positions": "keynorm", "talking_heads": True},
+    "hwfa2": {"positions": "hwfa2", "position_parameters": {"window": 4}, "max_position_embeddings": 5},
+    "random": {"positions": "random"},
+    "inverse-leaky": {"positions": "inverse-leaky"},
+    "logn trained": {"logn": "trained"},
 }
 
 
@@ -103,11 +112,14 @@ def moved(model, place, **options):
     return [n for n, same in enumerate((a == b).all(-1)[0].tolist()) if not same]
 
 
-@pytest.mark.parametrize("positions", ["rope", "alibi", "nope"])
+@pytest.mark.parametrize("positions", SCHEMES)
 def test_the_future_does_not_leak(positions):
     for talking in (False, True):
+        if talking and positions == "inverse-leaky":
+            continue  # refused
         model = build(positions=positions, talking_heads=talking)
         assert moved(model, 6) == list(range(6, 11))
+        assert moved(model.train(), 6) == list(range(6, 11))
 
 
 def test_a_prefix_lm_hides_the_targets_future_alone():
