@@ -1,7 +1,8 @@
-"""`ordtool models list`, `show` and `pull`."""
+"""`ordtool models list`, `show`, `pull` and `convert`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,6 +109,40 @@ def pull(
     from ordtool.models.pulling import pull as fetch
 
     folder = fetch(_entry(name), console.RichProgress(quiet), source=source, force=force)
+    console.write_line(str(folder))
+
+
+@app.command("convert")
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The folder with mp_rank_00_model_states.pt.")
+    ],
+    vocabulary: Annotated[Path, typer.Argument(metavar="VOCABULARY", help="CPM's chinese_vocab.model.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
+    ],
+    heads: Annotated[
+        int | None,
+        typer.Option("--heads", min=1, help="Attention heads.  [default: one for each 80 hidden]"),
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert CPM's original checkpoint to a model folder.
+
+    The parts of all machines that trained it are joined, and saved as a Hugging Face GPT-2 with CPM's vocabulary.
+    The files are read as weights alone: nothing that they bring is run.
+
+    Example: `ordtool models convert CPM-large chinese_vocab.model -o cpm`
+    """
+    from ordtool import console
+    from ordtool.models.cpm import convert_cpm
+
+    progress = console.RichProgress(quiet)
+    try:
+        folder = convert_cpm(checkpoint, vocabulary, output, heads=heads, force=force, progress=progress)
+    finally:
+        progress.close()
     console.write_line(str(folder))
 
 
