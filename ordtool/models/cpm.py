@@ -256,7 +256,7 @@ def _save(weights: Iterator[tuple[str, Any]], folder: Path) -> None:
     if len(shards) == 1:
         (folder / "part-1.safetensors").rename(folder / "model.safetensors")
         return
-    places = {}
+    places: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         (folder / f"part-{number}.safetensors").rename(folder / file)
