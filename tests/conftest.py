@@ -133,7 +133,7 @@ WORDS = (
 
 @pytest.fixture(scope="session")
 def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folders of tiny random models that write: `writers("llama")`, `gpt2`, `t5`, `bart`, `chat`.
+    """Folders of tiny random models that write: `writers("llama")`, `gpt2`, `t5`, `bart`, `unilm`, `chat`.
 
     Their weights are large, so that texts vary; `flat` has small ones, so that near ties abound.
     """
@@ -153,6 +153,14 @@ def _small(std: float, **options: object):
 
     shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
     return OrdtoolLMConfig(**shape, max_position_embeddings=64, initializer_range=std, **options)
+
+
+def _unilm(std: float, **options: object):
+    from ordtool.transformer.unilm import UnilmConfig
+
+    shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
+    shape |= {"max_position_embeddings": 64, "initializer_range": std, "model_type": "bert"}
+    return UnilmConfig(encoder={**shape, **options}, eos_token_id=2, pad_token_id=0)
 
 
 def _build_writer(kind: str, folder: Path) -> None:
@@ -207,6 +215,7 @@ def _build_writer(kind: str, folder: Path) -> None:
             decoder_start_token_id=2, forced_bos_token_id=None, forced_eos_token_id=None, **ids,
         ),
         "prefix": lambda: _small(std, objective="prefix", **ids),
+        "unilm": lambda: _unilm(std, **ids),
         "permutation": lambda: _small(std, objective="permutation", talking_heads=True, logn=True, **ids),
     }[kind]()  # fmt: skip
     torch.manual_seed(7)
@@ -215,7 +224,7 @@ def _build_writer(kind: str, folder: Path) -> None:
         "bart": "BartForConditionalGeneration",
         "gpt2": "GPT2LMHeadModel",
     }
-    if config.model_type == "ordtool_lm":
+    if config.model_type.startswith("ordtool"):
         made = transformers.AutoModelForCausalLM.from_config(config)
     else:
         made = getattr(transformers, model.get(kind, "LlamaForCausalLM"))(config)

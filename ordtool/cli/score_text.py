@@ -35,6 +35,9 @@ def text(
             autocompletion=lambda: ["13a", "intl", "zh", "char", "none"],
         ),
     ] = "13a",
+    lowercase: Annotated[
+        bool, typer.Option("--lowercase", help="BLEU and chrF take A for a, as some shared tasks do.")
+    ] = False,
     output: Output = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -54,6 +57,7 @@ def text(
         read_predictions(predicted, field),
         read_references(references, reference_field),
         tokenizer=tokenize,
+        lowercase=lowercase,
         progress=console.RichProgress(quiet),
     )
     if output is None and not json and console.stdout_is_terminal():

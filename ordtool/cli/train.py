@@ -9,6 +9,7 @@ from ordtool.cli._lazy import CONTEXT, lazy_group
 COMMANDS = {
     "parser": "ordtool.cli.train_parser:parser",
     "lm": "ordtool.cli.train_lm:lm",
+    "seq2seq": "ordtool.cli.train_seq2seq:seq2seq",
     "bottleneck": "ordtool.cli.train_bottleneck:bottleneck",
 }
 

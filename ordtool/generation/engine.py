@@ -19,6 +19,7 @@ from ordtool.generation.processors import ChooseToken
 from ordtool.generation.prompts import PromptStyle
 from ordtool.generation.reach import Reach, level_of, reaching
 from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
+from ordtool.generation.unilm import UnilmBackend
 from ordtool.io.text import Record
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
@@ -68,7 +69,12 @@ class TextGenerator:
         self.backend: Backend
         self.backend, tokenizer = load_backend(self.folder, resolve_device(device), dtype)
         self._stops = frozenset(self.backend.model.generation_config.eos_token_id or [])
-        self.codec = Codec(tokenizer, list(self._stops), continues=self.backend.continues)
+        self.codec = Codec(
+            tokenizer,
+            list(self._stops),
+            continues=self.backend.continues,
+            plain=isinstance(self.backend, UnilmBackend),
+        )
 
     @property
     def context(self) -> int | None:

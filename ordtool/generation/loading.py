@@ -10,11 +10,12 @@ import torch
 from ordtool.errors import OrdtoolError
 from ordtool.generation.causal import CausalBackend
 from ordtool.generation.seq2seq import Seq2SeqBackend
+from ordtool.generation.unilm import UnilmBackend
 from ordtool.runtime import quiet_libraries
 
 Backend = CausalBackend | Seq2SeqBackend
 
-_WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2Seq")
 _LABELS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 _LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 _UNBOUNDED = 10**7
@@ -40,6 +41,7 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
     from transformers.utils import logging
 
     import ordtool.transformer.model  # noqa: F401 (registers the small Transformer with the Auto classes)
+    import ordtool.transformer.unilm  # noqa: F401 (and encoders that write)
 
     # What there is to say about loading is said by us, in one line.
     logging.disable_progress_bar()
@@ -55,6 +57,8 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
     pad = pad if pad is not None else (stops[0] if stops else 0)
     model.generation_config = _clean(model, stops, pad)
     context = context_of(model, tokenizer)
+    if config.model_type == "ordtool_unilm":
+        return UnilmBackend(model, pad, context), tokenizer
     if not encoder_decoder:
         return CausalBackend(model, pad, context), tokenizer
     start = model.generation_config.decoder_start_token_id

@@ -58,6 +58,7 @@ def score_text(
     references: Sequence[Sequence[str]],
     *,
     tokenizer: str = "13a",
+    lowercase: bool = False,
     progress: Progress = SILENT,
 ) -> TextScores:
     """Score texts against one or more references each.
@@ -68,6 +69,7 @@ def score_text(
         tokenizer: Of BLEU: `13a` (the usual), `intl`, `zh`, `char` or `none`. ROUGE-L takes
             characters for `zh` and `char`, words between spaces for `none`, and else
             rouge-score's own: lower case, runs of a-z and 0-9.
+        lowercase: BLEU and chrF take A for a.
         progress: Warned if ROUGE-L's tokenizer sees nothing of the references.
 
     Returns:
@@ -89,7 +91,7 @@ def score_text(
     streams: list[list[str | None]] = [
         [some[place] if place < len(some) else None for some in references] for place in range(width)
     ]
-    bleu, chrf = BLEU(tokenize=tokenizer), CHRF()
+    bleu, chrf = BLEU(tokenize=tokenizer, lowercase=lowercase), CHRF(lowercase=lowercase)
     found_bleu = bleu.corpus_score(list(predictions), streams).score
     found_chrf = chrf.corpus_score(list(predictions), streams).score
     return TextScores(

@@ -19,7 +19,7 @@ TEXTS = [
 ]
 CAUSAL = ["llama", "flat", "gpt2"]
 OWN = ["prefix", "permutation"]
-KINDS = [*CAUSAL, *OWN, "t5", "bart"]
+KINDS = [*CAUSAL, *OWN, "unilm", "t5", "bart"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def loop(generator, ids, steps):
     ids, written = list(ids), []
     for _ in range(steps):
         with torch.no_grad():
-            if backend.continues and model.config.model_type == "ordtool_lm":
+            if model.config.model_type in ("ordtool_lm", "ordtool_unilm"):
                 segments = torch.tensor([[0] * len(ids) + [1] * len(written)])
                 logits = model(input_ids=torch.tensor([ids + written]), token_type_ids=segments).logits
             elif backend.continues:
@@ -120,7 +120,7 @@ def test_near_ties_do_occur_and_are_decided_alone(generators, monkeypatch):
     assert sum(choose.near_ties for choose in made) > 0
 
 
-@pytest.mark.parametrize("kind", ["llama", "bart"])
+@pytest.mark.parametrize("kind", ["llama", "unilm", "bart"])
 def test_beams_are_transformers_beams(generators, kind):
     generator = generators(kind)
     for prompt in prompts(generator)[:3]:
@@ -132,7 +132,7 @@ def test_beams_are_transformers_beams(generators, kind):
             num_return_sequences=2,
             max_new_tokens=7,
         )
-        start = len(prompt.ids) if generator.backend.continues else 1
+        start = 1 if kind == "bart" else len(prompt.ids)
         theirs = [row[start:].tolist() for row in found]
         theirs = [row[: row.index(2)] if 2 in row else row for row in theirs]
         ours = generator.run([prompt], Decoding(max_new_tokens=7, beams=4, n=2))[0]
@@ -140,7 +140,7 @@ def test_beams_are_transformers_beams(generators, kind):
         assert [o.text for o in ours.outputs] == [generator.codec.decode(before, row) for row in theirs]
 
 
-@pytest.mark.parametrize("kind", [*CAUSAL, "permutation", "t5", "bart"])
+@pytest.mark.parametrize("kind", [*CAUSAL, "permutation", "unilm", "t5", "bart"])
 def test_logprobs_are_those_of_one_forward_pass(generators, kind):
     generator = generators(kind)
     model, backend = generator.backend.model, generator.backend
@@ -150,10 +150,11 @@ def test_logprobs_are_those_of_one_forward_pass(generators, kind):
         found = backend.logprobs(prompt.ids, continuations)
         for row, values in zip(continuations, found, strict=True):
             ids = torch.tensor([prompt.ids])
-            if backend.continues:
-                logits = model(input_ids=torch.tensor([[*prompt.ids, *row]])).logits[
-                    0, len(prompt.ids) - 1 : -1
-                ]
+            if kind not in ("t5", "bart"):
+                whole, end = [*prompt.ids, *row], len(prompt.ids)
+                told = {"token_type_ids": torch.tensor([[int(i >= end) for i in range(len(whole))]])}
+                inputs = {"input_ids": torch.tensor([whole])} | (told if kind == "unilm" else {})
+                logits = model(**inputs).logits[0, end - 1 : -1]
             else:
                 logits = model(input_ids=ids, decoder_input_ids=torch.tensor([[backend.start, *row]])).logits[
                     0, :-1
@@ -237,7 +238,7 @@ def test_streamed_pieces_are_the_text(generators):
             assert result == generator.run([prompt], decoding)[0]
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "unilm"])
 def test_context_is_filled_and_not_passed(generators, kind):
     generator = generators(kind)
     long = " ".join(["cat"] * 200)

@@ -60,6 +60,14 @@ def test_scores_are_the_formulas():
     assert "tok:13a" in scores.protocol
 
 
+def test_lowercase():
+    upper = [text.upper() for text in PREDICTIONS]
+    assert score_text(upper, REFERENCES).bleu < 1
+    scores = score_text(upper, REFERENCES, lowercase=True)
+    assert scores.bleu == pytest.approx(bleu(PREDICTIONS, REFERENCES))
+    assert "case:lc" in scores.protocol
+
+
 def test_a_perfect_text_has_100():
     scores = score_text([r[0] for r in REFERENCES[:2]], REFERENCES[:2])
     assert (scores.bleu, scores.chrf, scores.rouge_l) == pytest.approx((100, 100, 100))

@@ -1,0 +1,206 @@
+"""`ordtool train seq2seq`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ordtool.cli.options import OUT, RUN, Device, Force, Model, Quiet, Seed, Threads
+
+PAIRS = "The pairs"
+TRAINING = "Training"
+
+
+def seq2seq(
+    pairs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PAIRS...", help="JSONL, CSV or TSV of sources and targets; a target may be a list."
+        ),
+    ],
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
+    ],
+    source_field: Annotated[
+        str, typer.Option("--source-field", help="Key or column of the source.", rich_help_panel=PAIRS)
+    ] = "source",
+    target_field: Annotated[
+        str, typer.Option("--target-field", help="Key or column of the target.", rich_help_panel=PAIRS)
+    ] = "target",
+    valid: Annotated[
+        list[str] | None,
+        typer.Option("--valid", help="Held-out pairs.  [default: --valid-share]", rich_help_panel=PAIRS),
+    ] = None,
+    valid_share: Annotated[
+        float,
+        typer.Option("--valid-share", help="Share of the sources held out.", rich_help_panel=PAIRS),
+    ] = 0.02,
+    max_source: Annotated[
+        int | None,
+        typer.Option(
+            "--max-source",
+            help="Tokens of a source at most.  [default: what the target leaves, up to 384]",
+            rich_help_panel=PAIRS,
+        ),
+    ] = None,
+    max_target: Annotated[
+        int | None,
+        typer.Option(
+            "--max-target", help="Tokens of a target at most.  [default: 128]", rich_help_panel=PAIRS
+        ),
+    ] = None,
+    overlong: Annotated[
+        str,
+        typer.Option(
+            "--overlong",
+            help="`truncate` or `drop` longer pairs; they are counted.",
+            rich_help_panel=PAIRS,
+            autocompletion=lambda: ["truncate", "drop"],
+        ),
+    ] = "truncate",
+    lossless: Annotated[
+        bool | None,
+        typer.Option(
+            "--lossless/--no-lossless",
+            help="Extend BERT's vocabulary so that case, accents and spaces are written.  [default: if needed]",
+            rich_help_panel=PAIRS,
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        str,
+        typer.Option(
+            "--vocabulary",
+            help="What can be written: `full`, or tokens `seen` in the pairs (faster).",
+            rich_help_panel=PAIRS,
+            autocompletion=lambda: ["full", "seen"],
+        ),
+    ] = "full",
+    epochs: Annotated[
+        float, typer.Option("--epochs", help="Passes over the pairs, 2.5 too.", rich_help_panel=TRAINING)
+    ] = 3.0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Pairs a batch.", rich_help_panel=TRAINING)
+    ] = 32,
+    together: Annotated[
+        int,
+        typer.Option(
+            "--together",
+            min=1,
+            help="Targets of one source read in one row.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 8,
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", min=1, help="Batches an update.", rich_help_panel=TRAINING)
+    ] = 1,
+    learning_rate: Annotated[
+        float,
+        typer.Option("--learning-rate", "--lr", min=0, help="At its peak.", rich_help_panel=TRAINING),
+    ] = 1e-4,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", min=0, help="Of AdamW.", rich_help_panel=TRAINING)
+    ] = 0.01,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            "--dropout",
+            min=0,
+            max=0.9,
+            help="Of hidden states.  [default: the checkpoint's]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    eval_every: Annotated[
+        int | None,
+        typer.Option(
+            "--eval-every",
+            min=1,
+            help="Updates between dev losses and checkpoints.  [default: an epoch's]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Dev losses without a better one before it stops.  [default: never]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            envvar="ORDTOOL_DTYPE",
+            help="Of matrix products: auto, float32 or bfloat16.",
+            rich_help_panel=RUN,
+        ),
+    ] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the last checkpoint in MODEL.partial.", rich_help_panel=OUT
+        ),
+    ] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder, or an encoder-decoder, to write targets for sources.
+
+    BERT, RoBERTa, XLM-R, MiniLM and their like become writers by the sequence-to-sequence mask (UniLM).
+
+    **Example:** `ordtool train seq2seq pairs.jsonl --model minilm -o mymodel && ordtool generate -m mymodel sources.txt`
+    """
+    from ordtool.console import RichProgress
+    from ordtool.models.catalog import resolve_model
+    from ordtool.runtime import set_threads
+    from ordtool.transformer.seq2seq import Seq2SeqSettings, train_seq2seq
+
+    settings = Seq2SeqSettings(
+        source_field=source_field,
+        target_field=target_field,
+        max_source=max_source,
+        max_target=max_target,
+        overlong=overlong,
+        together=together,
+        vocabulary=vocabulary,
+        lossless=lossless,
+        valid_share=valid_share,
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        eval_every=eval_every,
+        patience=patience,
+        seed=seed,
+        dtype=dtype,
+    )
+    set_threads(threads)
+    progress = RichProgress(quiet)
+    try:
+        report = train_seq2seq(
+            pairs,
+            resolve_model(model, progress),
+            output,
+            settings,
+            valid=valid or [],
+            device=device,
+            resume=resume,
+            force=force,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    progress.note(
+        f"{output}: dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f} "
+        f"({report.dev_pairs:,} held-out pairs)"
+    )

@@ -1,0 +1,313 @@
+"""Sources with their targets: read, cut to length, and put in batches that waste little."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+
+Row = tuple[Sequence[int], list[Sequence[int]]]
+"""The tokens of a source, and those of some of its targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A source and one of its targets.
+
+    Attributes:
+        source: What is read.
+        target: What is to be written.
+        where: `file:line`.
+    """
+
+    source: str
+    target: str
+    where: str
+
+
+def read_pairs(path: str | Path, source: str = "source", target: str = "target") -> Iterator[Pair]:
+    """Read pairs from JSONL, CSV or TSV, by the file's name (`.gz` too).
+
+    A JSONL target may be a list of strings: several targets of one source. CSV and TSV have a first
+    line with the names of the columns; a TSV of exactly two columns without one is source and target.
+
+    Args:
+        path: The file.
+        source: The key or column of the source.
+        target: That of the target.
+
+    Yields:
+        The pairs, in order.
+
+    Raises:
+        OrdtoolError: Naming `file:line`, for a missing field, a value that is no text, or an
+            empty source or target.
+        UsageError: For a file name that says nothing about the format.
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    kind = suffixes[-1] if suffixes else ""
+    if has_jsonl_suffix(path):
+        found = _from_jsonl(path, source, target)
+    elif kind in (".csv", ".tsv", ".tab"):
+        found = _from_table(path, source, target, "," if kind == ".csv" else "\t")
+    else:
+        raise UsageError(
+            f"{path}: pairs are read from .jsonl, .csv or .tsv files (.gz too)",
+            'a JSONL line looks like {"source": "...", "target": "..."}',
+        )
+    for pair in found:
+        for name, text in ((source, pair.source), (target, pair.target)):
+            if not text.strip():
+                raise OrdtoolError(
+                    f"{pair.where}: field {name!r} is empty", "every pair needs a source and a target"
+                )
+        yield pair
+
+
+def _from_jsonl(path: str | Path, source: str, target: str) -> Iterator[Pair]:
+    with open_input(path) as stream:
+        for number, raw in enumerate(read_lines(stream, str(path)), start=1):
+            line = decode_line(raw, str(path), number)
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            data = parse_json_object(line, str(path), number)
+            read = _text(data, source, where)
+            targets = data.get(target)
+            if not isinstance(targets, list):
+                targets = [_text(data, target, where)]
+            elif not targets or not all(isinstance(text, str) for text in targets):
+                raise OrdtoolError(f"{where}: field {target!r} must be a string or a list of strings")
+            for text in targets:
+                yield Pair(read, text, where)
+
+
+def _text(data: dict[str, Any], name: str, where: str) -> str:
+    if name not in data:
+        raise _missing(name, list(data), where)
+    value = data[name]
+    if not isinstance(value, str):
+        raise OrdtoolError(f"{where}: field {name!r} must be a string, found {type(value).__name__}")
+    return value
+
+
+def _missing(name: str, names: Sequence[str], where: str) -> OrdtoolError:
+    return OrdtoolError(
+        f"{where}: no field {name!r} (fields: {', '.join(names) or 'none'})",
+        "--source-field and --target-field name the two fields",
+    )
+
+
+def _from_table(path: str | Path, source: str, target: str, delimiter: str) -> Iterator[Pair]:
+    with open_input(path) as stream:
+        lines = (
+            decode_line(raw, str(path), number) + "\n"
+            for number, raw in enumerate(read_lines(stream, str(path)), start=1)
+        )
+        if delimiter == ",":
+            reader = csv.reader(lines, strict=True)
+        else:  # a TSV has no quotes: a tab never stands in a field
+            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        names: list[str] | None = None
+        places = (0, 1)
+        while True:
+            where = f"{path}:{reader.line_num + 1}"
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise OrdtoolError(f"{where}: malformed CSV ({error})", "is a quote left open?") from None
+            if not row:
+                continue
+            if names is None:
+                names = row
+                if source in row and target in row:
+                    places = (row.index(source), row.index(target))
+                    continue
+                if delimiter == "," or len(row) != 2:
+                    raise _missing(source if source not in row else target, row, where)
+            if len(row) <= max(places):
+                raise OrdtoolError(
+                    f"{where}: {len(row)} column(s), and {max(places) + 1} are needed",
+                    "is the separator or a quote missing?",
+                )
+            yield Pair(row[places[0]], row[places[1]], where)
+
+
+def group(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """Gather the targets of each source; a target given twice counts twice."""
+    groups: dict[str, list[str]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.source, []).append(pair.target)
+    return groups
+
+
+def hold_out(
+    groups: dict[str, list[str]], share: float, seed: int
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Set some sources apart with all their targets, so that none is trained on and measured.
+
+    Args:
+        groups: Targets by source.
+        share: Of the sources.
+        seed: Of the choice.
+
+    Raises:
+        OrdtoolError: If there are fewer than two sources.
+    """
+    if len(groups) < 2:
+        raise OrdtoolError(
+            f"{len(groups)} source is too few to hold one out", "give more pairs, or --valid FILE"
+        )
+    count = min(max(1, round(share * len(groups))), len(groups) - 1)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    held = set(order[:count].tolist())
+    train: dict[str, list[str]] = {}
+    dev: dict[str, list[str]] = {}
+    for place, (source, targets) in enumerate(groups.items()):
+        (dev if place in held else train)[source] = targets
+    return train, dev
+
+
+class PairBatches(Dataset[dict[str, Tensor]]):
+    """Batches of about so many pairs, each an item of its own.
+
+    Sources are shuffled, then sorted by length within stretches of many batches, so that little is
+    padded; up to `together` targets of one source share a row. The plan is a function of the
+    seed and the epoch, so a resumed run sees the same; every epoch has as many batches.
+
+    Args:
+        rows: Sources with all their targets, as tokens.
+        size: Pairs a batch, about.
+        together: Targets a row at most.
+        pad: Fills rows up.
+        seed: Of the order.
+        decoder_start: For encoder-decoders; None packs for an encoder that writes.
+        shuffle: False keeps the order of the lengths.
+    """
+
+    STRETCH = 40
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        size: int,
+        together: int,
+        pad: int,
+        seed: int = 0,
+        *,
+        encoder_decoder: bool = False,
+        shuffle: bool = True,
+    ) -> None:
+        self.rows = rows
+        self.size = size
+        self.together = 1 if encoder_decoder else max(1, min(together, size))
+        self.pad = pad
+        self.seed = seed
+        self.encoder_decoder = encoder_decoder
+        self.shuffle = shuffle
+        self.total = sum(len(targets) for _, targets in rows)
+        self.count = max(1, self.total // size)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Plan an epoch; accelerate's loader calls this."""
+        draw = np.random.default_rng([self.seed, epoch])
+        pieces: list[Row] = []
+        for source, targets in self.rows:
+            order = draw.permutation(len(targets)) if self.shuffle else np.arange(len(targets))
+            for start in range(0, len(targets), self.together):
+                pieces.append((source, [targets[i] for i in order[start : start + self.together]]))
+        if self.shuffle:
+            pieces = [pieces[i] for i in draw.permutation(len(pieces))]
+        stretch = max(1, round(self.STRETCH * self.size * len(pieces) / self.total))
+        if not self.shuffle:
+            stretch = len(pieces)
+        batches: list[list[Row]] = [[] for _ in range(self.count)]
+        done = 0
+        for start in range(0, len(pieces), stretch):
+            for piece in sorted(pieces[start : start + stretch], key=_length):
+                batches[min(done // self.size, self.count - 1)].append(piece)
+                done += len(piece[1])
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        batch = self.batches[index]
+        return seq2seq_batch(batch, self.pad) if self.encoder_decoder else unilm_batch(batch, self.pad)
+
+
+def _length(row: Row) -> int:
+    return len(row[0]) + sum(map(len, row[1]))
+
+
+def unilm_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
+    """Pack rows of a source and its targets for `UnilmForSeq2Seq`.
+
+    Each target begins at the position after the source's last. The source's last token predicts
+    the first token of every target; a target's last token is an input of nobody, so it is left out.
+
+    Returns:
+        `input_ids`, `attention_mask`, `token_type_ids`, `position_ids`, all `(batch, longest)`, and
+        `predictors` and `labels`, `(tokens of all targets,)`.
+    """
+    width = max(len(source) + sum(len(target) - 1 for target in targets) for source, targets in rows)
+    ids = torch.full((len(rows), width), pad)
+    segments, positions, mask = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+    predictors: list[int] = []
+    labels: list[int] = []
+    for number, (source, targets) in enumerate(rows):
+        size = len(source)
+        ids[number, :size] = torch.tensor(source)
+        positions[number, :size] = torch.arange(size)
+        end = size
+        for segment, target in enumerate(targets, start=1):
+            more = len(target) - 1
+            ids[number, end : end + more] = torch.tensor(target[:-1], dtype=torch.long)
+            segments[number, end : end + more] = segment
+            positions[number, end : end + more] = torch.arange(size, size + more)
+            base = number * width
+            predictors += [base + size - 1, *range(base + end, base + end + more)]
+            labels += target
+            end += more
+        mask[number, :end] = 1
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": segments,
+        "position_ids": positions,
+        "predictors": torch.tensor(predictors),
+        "labels": torch.tensor(labels),
+    }
+
+
+def seq2seq_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
+    """Pad rows of a source and one target for an encoder-decoder.
+
+    Returns:
+        `input_ids` and `attention_mask` `(batch, longest source)`, `labels` `(batch, longest
+        target)` with -100 for padding.
+    """
+    pairs = [(source, target) for source, targets in rows for target in targets]
+    wide = max(len(source) for source, _ in pairs)
+    long = max(len(target) for _, target in pairs)
+    return {
+        "input_ids": torch.tensor([[*source, *[pad] * (wide - len(source))] for source, _ in pairs]),
+        "attention_mask": torch.tensor([[1] * len(s) + [0] * (wide - len(s)) for s, _ in pairs]),
+        "labels": torch.tensor([[*target, *[-100] * (long - len(target))] for _, target in pairs]),
+    }

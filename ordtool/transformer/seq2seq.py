@@ -1,0 +1,494 @@
+"""Training a model to write targets for sources, through transformers' Trainer and accelerate."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
+from ordtool.transformer.runs import check_texts, hold_to_run, last_checkpoint, listener
+
+if TYPE_CHECKING:
+    from ordtool.transformer.pairs import PairBatches, Row
+
+OVERLONG = ("truncate", "drop")
+VOCABULARIES = ("full", "seen")
+
+
+@dataclass(frozen=True, slots=True)
+class Seq2SeqSettings:
+    """What `train_seq2seq` does.
+
+    Attributes:
+        source_field: The key or column of the source.
+        target_field: That of the target.
+        max_source: Tokens of a source at most, special ones among them; None: what the target leaves, up to 384.
+        max_target: Tokens of a target at most; None: 128, or half of a shorter context.
+        overlong: `truncate` or `drop` longer pairs.
+        together: Targets of one source that share a row, so that it is read once (encoders).
+        vocabulary: `seen`: the softmax ranges over tokens of the training pairs alone, for good.
+        lossless: Extend a WordPiece vocabulary so that targets come back as written; None: if needed.
+        valid_share: Share of the sources held out where no dev file is given.
+        epochs: Passes over the pairs.
+        batch_size: Pairs a batch, about.
+        accumulate: Batches an update.
+        learning_rate: At its peak; warm-up over `warmup` of the steps, then linearly to 0.
+        warmup: Share of the steps.
+        weight_decay: Of AdamW.
+        dropout: Of hidden states; None: the checkpoint's own.
+        eval_every: Updates between dev losses, and checkpoints; None: an epoch's.
+        patience: Dev losses without a better one before it stops; None: never.
+        seed: Of everything.
+        dtype: Of matrix products: `auto` is bfloat16 where that is faster.
+    """
+
+    source_field: str = "source"
+    target_field: str = "target"
+    max_source: int | None = None
+    max_target: int | None = None
+    overlong: str = "truncate"
+    together: int = 8
+    vocabulary: str = "full"
+    lossless: bool | None = None
+    valid_share: float = 0.02
+    epochs: float = 3.0
+    batch_size: int = 32
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    warmup: float = 0.06
+    weight_decay: float = 0.01
+    dropout: float | None = None
+    eval_every: int | None = None
+    patience: int | None = None
+    seed: int = 0
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("overlong", self.overlong, OVERLONG),
+            ("vocabulary", self.vocabulary, VOCABULARIES),
+        ):
+            if value not in known:
+                raise UsageError(f"unknown --{name} {value!r}", close_match_hint(value, known))
+        if not 0 < self.valid_share < 1:
+            raise UsageError(f"--valid-share {self.valid_share} is out of range", "0.02 is 2% of the sources")
+        if not self.epochs > 0:
+            raise UsageError(f"--epochs {self.epochs} is not possible", "give a number above 0")
+        for name, size in (("max-source", self.max_source), ("max-target", self.max_target)):
+            if size is not None and size < 3:
+                raise UsageError(f"--{name} {size} is too small", "two special tokens are among them")
+
+
+@dataclass(frozen=True, slots=True)
+class Seq2SeqReport:
+    """What came of the training.
+
+    Attributes:
+        kind: `unilm` or `encoder-decoder`.
+        parameters: Of the model.
+        sources: Distinct sources trained on.
+        pairs: Pairs trained on.
+        dev_pairs: Pairs that the dev loss is measured on.
+        truncated: Pairs that were cut.
+        dropped: Pairs that were left out as too long.
+        steps: Updates made.
+        dev_loss: Nats a token of the targets, their end included.
+        perplexity: exp(dev_loss).
+    """
+
+    kind: str
+    parameters: int
+    sources: int
+    pairs: int
+    dev_pairs: int
+    truncated: int
+    dropped: int
+    steps: int
+    dev_loss: float
+    perplexity: float
+
+
+def train_seq2seq(
+    pairs: Sequence[str | Path],
+    model: str | Path,
+    output: str | Path,
+    settings: Seq2SeqSettings,
+    *,
+    valid: Sequence[str | Path] = (),
+    device: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Seq2SeqReport:
+    """Train an encoder under the sequence-to-sequence mask, or an encoder-decoder, on pairs.
+
+    Checkpoints gather in `<output>.partial`; the model folder appears when it is complete.
+
+    Args:
+        pairs: JSONL, CSV or TSV files; see `read_pairs`.
+        model: The folder of an encoder, an encoder-decoder or a model trained here before.
+        output: The model folder to make, for `ordtool generate`.
+        settings: See `Seq2SeqSettings`.
+        valid: Files of held-out pairs; none: `valid_share` of the sources.
+        device: Where to compute.
+        resume: Go on from the last checkpoint.
+        force: Replace an existing folder, or an interrupted run.
+        progress: Told of steps with the loss.
+
+    Returns:
+        The report, which is also in the folder's `training.json`.
+
+    Raises:
+        OrdtoolError: For bad pairs (`file:line`) or a model of another kind, or if the
+            output exists or the interrupted run was another.
+    """
+    quiet_libraries()
+    check_directory(output, force=force)
+    check_texts([*pairs, *valid])
+    partial = Path(f"{output}.partial")
+    facts = {**asdict(settings), "model": str(Path(model).name)}
+    hold_to_run(partial, [*pairs, *valid], facts, resume=resume, force=force)
+    try:
+        report, trained, tokenizer = _train(
+            pairs, Path(model), settings, valid, device, resume, partial, progress
+        )
+        with atomic_directory(output, force=force) as folder:
+            trained.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            facts = {**asdict(report), "settings": facts, "pairs_from": [Path(path).name for path in pairs]}
+            (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    except BaseException:
+        if last_checkpoint(partial) is None:  # nothing to go on from
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(partial)
+    return report
+
+
+def _train(
+    pairs: Sequence[str | Path],
+    model_folder: Path,
+    settings: Seq2SeqSettings,
+    valid: Sequence[str | Path],
+    device: str,
+    resume: bool,
+    partial: Path,
+    progress: Progress,
+) -> tuple[Seq2SeqReport, Any, Any]:
+    seed_everything(settings.seed)
+    train_groups, dev_groups = _read(pairs, valid, settings)
+    from transformers.utils import logging
+
+    from ordtool.transformer.readers import load_reader
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    model, tokenizer = load_reader(model_folder, settings.dropout)
+    unilm = not model.config.is_encoder_decoder
+    if unilm:
+        tokenizer = _fit_vocabulary(model, tokenizer, train_groups, settings, progress)
+    encoder = PairEncoder(model, tokenizer, settings)
+    train_rows, dev_rows = encoder.rows(train_groups), encoder.rows(dev_groups)
+    encoder.tell(progress)
+    for name, rows in (("training", train_rows), ("held-out", dev_rows)):
+        if not rows:
+            raise OrdtoolError(f"no {name} pairs are left", "raise --max-source and --max-target")
+    if unilm:
+        _set_ends(model, tokenizer, encoder.eos)
+        if settings.vocabulary == "seen":
+            model.restrict(_seen([*train_rows, *dev_rows], encoder.eos, progress, model.config.vocab_size))
+    batches = [
+        _batches(rows, settings, model, tokenizer, shuffle=rows is train_rows)
+        for rows in (train_rows, dev_rows)
+    ]
+    trainer = _trainer(model, partial, settings, device, batches[0], batches[1], progress)
+    count, dev_count = (sum(len(targets) for _, targets in rows) for rows in (train_rows, dev_rows))
+    steps = _steps(batches[0], settings)
+    progress.note(
+        f"{model.num_parameters():,} parameters, {count:,} pairs of {len(train_rows):,} sources, {steps:,} steps"
+    )
+    checkpoint = last_checkpoint(partial) if resume else None
+    if checkpoint is not None:
+        progress.note(f"going on from {checkpoint.name}")
+    progress.start("training", steps, "steps")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    progress.close()
+    loss = float(trainer.evaluate()["eval_loss"])
+    report = Seq2SeqReport(
+        "unilm" if unilm else "encoder-decoder",
+        model.num_parameters(),
+        len(train_rows),
+        count,
+        dev_count,
+        encoder.truncated,
+        encoder.dropped,
+        trainer.state.global_step,
+        loss,
+        math.exp(loss),
+    )
+    return report, trainer.model, tokenizer
+
+
+def _read(
+    pairs: Sequence[str | Path], valid: Sequence[str | Path], settings: Seq2SeqSettings
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    from ordtool.transformer.pairs import group, hold_out, read_pairs
+
+    fields = (settings.source_field, settings.target_field)
+    train = [pair for path in pairs for pair in read_pairs(path, *fields)]
+    if not train:
+        raise OrdtoolError(
+            f"{', '.join(map(str, pairs))}: no pairs in it", "a line has a source and a target"
+        )
+    if not valid:
+        return hold_out(group(train), settings.valid_share, settings.seed)
+    dev = [pair for path in valid for pair in read_pairs(path, *fields)]
+    if not dev:
+        raise OrdtoolError(
+            f"{', '.join(map(str, valid))}: no pairs in it", "a line has a source and a target"
+        )
+    return group(train), group(dev)
+
+
+def _fit_vocabulary(
+    model: Any, tokenizer: Any, groups: dict[str, list[str]], settings: Seq2SeqSettings, progress: Progress
+) -> Any:
+    """Extend the vocabulary if targets wouldn't come back as they were written."""
+    from ordtool.transformer.readers import grow
+    from ordtool.transformer.wordpieces import extend, is_wordpiece, keeps
+
+    if settings.lossless is False or not is_wordpiece(tokenizer):
+        return tokenizer
+    some = [target for targets in list(groups.values())[:1000] for target in targets[:1]]
+    if settings.lossless is None and keeps(tokenizer, some):
+        return tokenizer
+    made, added = extend(tokenizer, (text for source, ts in groups.items() for text in (source, *ts)))
+    grow(model, len(made) - len(added), added)
+    progress.note(
+        f"the vocabulary gets {len(added):,} pieces more, so that case, accents and spaces of targets are kept "
+        "(--no-lossless leaves it as it is)"
+    )
+    return made
+
+
+class PairEncoder:
+    """Texts to tokens of bounded length, with a count of what was too long.
+
+    Args:
+        model: The model that will read them.
+        tokenizer: Its tokenizer.
+        settings: The limits.
+
+    Raises:
+        UsageError: If the limits together are more than the model's positions.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, settings: Seq2SeqSettings) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.unilm = not model.config.is_encoder_decoder
+        self.truncated = self.dropped = 0
+        self.eos = self._eos()
+        context = _context(model)
+        self.max_target = settings.max_target or (128 if context is None else min(128, context // 2))
+        left = 384 if context is None else context - (self.max_target if self.unilm else 0)
+        self.max_source = settings.max_source or max(3, min(384, left))
+        total = self.max_source + self.max_target if self.unilm else max(self.max_source, self.max_target)
+        if context is not None and total > context:
+            raise UsageError(
+                f"--max-source {self.max_source} and --max-target {self.max_target} don't fit in the model's "
+                f"{context} positions",
+                "choose smaller ones",
+            )
+
+    def _eos(self) -> int:
+        own = self.tokenizer.sep_token_id if self.unilm else self.tokenizer.eos_token_id
+        eos = own if own is not None else self.tokenizer.eos_token_id
+        if eos is None:
+            raise OrdtoolError(
+                "the tokenizer has no token that ends a text (sep or eos)", "name another model"
+            )
+        return int(eos)
+
+    def rows(self, groups: dict[str, list[str]]) -> list[Row]:
+        """Encode sources with their targets, cut or dropped where they are too long."""
+        sources, ends = list(groups), [target for targets in groups.values() for target in targets]
+        read = self.tokenizer(sources, verbose=False)["input_ids"]
+        written = iter(self._targets(ends))
+        rows: list[Row] = []
+        for source, ids in zip(sources, read, strict=True):
+            targets: list[Sequence[int]] = [next(written) for _ in groups[source]]
+            long_source = len(ids) > self.max_source
+            long = [long_source or len(target) > self.max_target for target in targets]
+            if self.settings.overlong == "drop":
+                self.dropped += sum(long)
+                targets = [target for target, out in zip(targets, long, strict=True) if not out]
+            else:
+                self.truncated += sum(long)
+                # A target that is cut doesn't end there, so its end is not learnt.
+                targets = [target[: self.max_target] for target in targets]
+                if long_source:
+                    ids = self.tokenizer(source, truncation=True, max_length=self.max_source)["input_ids"]
+            if targets:
+                rows.append((ids, targets))
+        return rows
+
+    def _targets(self, texts: list[str]) -> list[list[int]]:
+        if not self.unilm:
+            found: list[list[int]] = self.tokenizer(text_target=texts, verbose=False)["input_ids"]
+            return found
+        plain = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [[*ids, self.eos] for ids in plain]
+
+    def tell(self, progress: Progress) -> None:
+        """Say how many pairs were too long."""
+        limits = f"--max-source {self.max_source}, --max-target {self.max_target}"
+        for count, what in ((self.truncated, "truncated"), (self.dropped, "dropped")):
+            if count:
+                progress.warn(f"{count:,} pair(s) too long ({limits}) and {what}")
+
+
+def _context(model: Any) -> int | None:
+    config = model.config
+    for name in ("max_position_embeddings", "n_positions"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0 and not hasattr(config, "relative_attention_num_buckets"):
+            return value
+    return None
+
+
+def _set_ends(model: Any, tokenizer: Any, eos: int) -> None:
+    pad = tokenizer.pad_token_id
+    for config in (model.config, model.generation_config):
+        config.eos_token_id, config.pad_token_id = eos, 0 if pad is None else pad
+
+
+def _seen(rows: list[Row], eos: int, progress: Progress, size: int) -> Any:
+    import torch
+
+    tokens = {eos}.union(*(set(ids) for source, targets in rows for ids in (source, *targets)))
+    progress.note(f"the softmax ranges over the {len(tokens):,} tokens of the pairs, of {size:,}")
+    return torch.tensor(sorted(tokens))
+
+
+def _batches(
+    rows: list[Row], settings: Seq2SeqSettings, model: Any, tokenizer: Any, *, shuffle: bool
+) -> PairBatches:
+    from ordtool.transformer.pairs import PairBatches
+
+    pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return PairBatches(
+        rows,
+        settings.batch_size,
+        settings.together,
+        pad,
+        settings.seed,
+        encoder_decoder=model.config.is_encoder_decoder,
+        shuffle=shuffle,
+    )
+
+
+def _steps(batches: PairBatches, settings: Seq2SeqSettings) -> int:
+    an_epoch = max(1, -(-len(batches) // settings.accumulate))
+    return max(1, math.ceil(settings.epochs * an_epoch))
+
+
+def _trainer(
+    model: Any,
+    partial: Path,
+    settings: Seq2SeqSettings,
+    device: str,
+    train: PairBatches,
+    dev: PairBatches,
+    progress: Progress,
+) -> Any:
+    import torch
+    import transformers
+
+    class PairTrainer(transformers.Trainer):
+        """The Trainer, with a dev loss that counts every token alike."""
+
+        def evaluate(
+            self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        ) -> dict[str, float]:
+            self.model.eval()
+            total, count = 0.0, 0
+            for batch in self.get_eval_dataloader(eval_dataset):
+                inputs = self._prepare_inputs(batch)
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    loss = self.model(**inputs).loss
+                tokens = int((inputs["labels"] != -100).sum())
+                total, count = total + float(loss) * tokens, count + tokens
+            metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)}
+            self.log(metrics)
+            self.control: Any = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
+            return metrics
+
+    place = resolve_device(device)
+    steps = _steps(train, settings)
+    every = min(settings.eval_every or _steps(train, _one_epoch(settings)), steps)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(partial),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # an item is a batch
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=1.0,
+        bf16=resolve_dtype(settings.dtype, place) == torch.bfloat16,
+        fp16=resolve_dtype(settings.dtype, place) == torch.float16,
+        use_cpu=place.type == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        eval_strategy="steps",
+        save_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=min(10, every),
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to=[],
+        dataloader_pin_memory=place.type == "cuda",
+    )
+    callbacks: list[Any] = [listener(progress)]
+    if settings.patience is not None:
+        callbacks.append(transformers.EarlyStoppingCallback(settings.patience))
+    trainer = PairTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=dev,
+        data_collator=_only,
+        callbacks=callbacks,
+    )
+    # It prints to stdout, which is for data.
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
+    (item,) = items
+    return item
+
+
+def _one_epoch(settings: Seq2SeqSettings) -> Seq2SeqSettings:
+    from dataclasses import replace
+
+    return replace(settings, epochs=1.0)
