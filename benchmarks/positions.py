@@ -1,0 +1,225 @@
+"""The article's table again: train short, test long, for every position scheme and every method.
+
+    python benchmarks/positions.py --work /tmp/positions                  # half an hour on two cores; goes on where it was
+    python benchmarks/positions.py --work /tmp/positions --table          # only print what is there
+    python benchmarks/positions.py --work /tmp/smoke --steps 2 --hidden 16 --layers 2 --context 16 --texts A --held-out B
+
+Small models are trained on the books at 256 tokens, one for each scheme of `ordtool train lm --positions`, with the same
+text, seed and updates. They read a held-out book at 256 and at 2,048 tokens, and so does the rope model with every
+training-free method. The last tokens of each window are scored, once as they stand, once with the window's last 256 tokens
+repeated before them. Beside them: Su's figures (100M parameters, 512 to 4,096 tokens; kexue.fm/9708, 9728, 9731, 9859).
+
+Models this small don't learn to copy from two million tokens of a book, and the repeated column would say nothing. So every
+other passage of the training text comes twice in a row. Needs ORDTOOL_DATA (books/), or --texts and --held-out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+METHODS = (
+    "none,pi,ntk,ntk-fixed,ntk-mixed,dynamic-ntk,yarn,yarn-unscaled,window,lambda,rerope:window=0.25x,rerope:window=0.5x,"
+    "rerope:window=1x,leaky-rerope:window=0.25x:leak=16,self-extend,dca,logn,rerope:window=0.5x+logn"
+).split(",")
+LOGN = ("none", "rerope:window=0.5x", "leaky-rerope:window=0.25x:leak=16")
+# What is trained: options of LmSettings, and the methods it is tested with.
+RUNS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "rope": ({}, tuple(METHODS)),
+    "rope, log-n": ({"logn_trained": True}, LOGN),
+    "hwfa2": ({"positions": "hwfa2"}, ("none",)),
+    "keynorm": ({"positions": "keynorm"}, ("none",)),
+    "inverse-leaky": ({"positions": "inverse-leaky"}, ("none",)),
+    "alibi": ({"positions": "alibi"}, ("none",)),
+    "kerple": ({"positions": "kerple"}, ("none",)),
+    "sandwich": ({"positions": "sandwich"}, ("none",)),
+    "xpos": ({"positions": "xpos"}, ("none",)),
+    "nope": ({"positions": "nope"}, ("none",)),
+    "random": ({"positions": "random"}, ("none",)),
+    "inverse-leaky, log-n": ({"positions": "inverse-leaky", "logn_trained": True}, ("none",)),
+}
+# Accuracy in percent at eight times the trained length: repeated, not repeated.
+SU: dict[tuple[str, str], tuple[float | None, float]] = {
+    ("rope", "none"): (24.2, 23.2),
+    ("rope", "pi"): (15.0, 13.5),
+    ("rope", "ntk"): (51.3, 39.3),
+    ("rope", "ntk-fixed"): (51.9, 39.6),
+    ("rope", "ntk-mixed"): (53.1, 40.1),
+    ("rope", "yarn"): (80.1, 47.5),
+    ("rope", "rerope:window=0.5x"): (77.9, 48.5),
+    ("rope", "rerope:window=0.5x+logn"): (82.4, 48.9),
+    ("rope", "rerope:window=1x"): (7.1, 8.3),
+    ("rope, log-n", "rerope:window=0.5x"): (85.1, 49.1),
+    ("rope, log-n", "leaky-rerope:window=0.25x:leak=16"): (85.2, 49.1),
+    ("keynorm", "none"): (61.1, 47.7),
+    ("hwfa2", "none"): (84.4, 49.4),
+    ("inverse-leaky, log-n", "none"): (None, 48.3),
+}
+
+
+def with_repeats(text: str, seed: int) -> str:
+    """Write every other passage of 100 to 350 characters twice in a row."""
+    draw, at, parts = random.Random(seed), 0, []
+    while at < len(text):
+        end = text.find(" ", at + draw.randrange(100, 350))
+        end = len(text) if end < 0 else end + 1
+        parts += [text[at:end]] * (1 if len(parts) % 3 else 2)
+        at = end
+    return "".join(parts)
+
+
+def prepare(options: argparse.Namespace) -> Path:
+    """Write the training text and the vocabulary, once."""
+    from ordtool.transformer.corpus import train_tokenizer
+
+    folder = options.work / "tokenizer"
+    options.work.mkdir(parents=True, exist_ok=True)
+    if not (options.work / "train.txt").exists():
+        texts = [Path(file).read_text(encoding="utf-8") for file in options.texts]
+        draft = options.work / "train.draft"
+        draft.write_text("\n".join(with_repeats(text, options.seed) for text in texts), encoding="utf-8")
+        draft.rename(options.work / "train.txt")
+        held_out = Path(options.held_out).read_text(encoding="utf-8")
+        (options.work / "valid.txt").write_text(held_out[:60_000], encoding="utf-8")  # for the dev loss
+    if not folder.exists():
+        text = (options.work / "train.txt").read_text(encoding="utf-8")
+        train_tokenizer([text], options.vocab_size).save_pretrained(folder)
+    return folder
+
+
+def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Path:
+    """Train a model, or go on with it, or find it done."""
+    from ordtool.transformer.training import LmSettings, train_lm
+
+    output: Path = options.work / name.replace(", ", "-")
+    if output.exists():
+        return output
+    settings = LmSettings(
+        tokenizer=str(prepare(options)), context=options.context, layers=options.layers, hidden=options.hidden,
+        heads=options.heads, steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,
+        eval_every=max(options.steps // 3, 1), seed=options.seed, bf16=options.bf16, **chosen,
+    )  # fmt: skip
+    started = time.perf_counter()
+    report = train_lm(
+        [options.work / "train.txt"], output, settings, valid=[options.work / "valid.txt"], device="cpu",
+        resume=Path(f"{output}.partial").exists(),
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    print(
+        f"{name}: {report.parameters:,} parameters, dev loss {report.dev_loss:.4f}, {seconds:.0f} s",
+        flush=True,
+    )
+    return output
+
+
+def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse.Namespace) -> None:
+    """Test a model on ordinary and on repeated text, and write each figure down at once."""
+    import torch
+
+    import ordtool.transformer.model  # noqa: F401 (the Auto classes then know it)
+    from ordtool.extrapolation.evaluation import Grid, evaluate
+    from ordtool.extrapolation.texts import Text, cut_windows, repeat_windows
+    from ordtool.models.causal import load_causal_model, load_tokenizer
+
+    done = {(row["trained"], row["method"], row["repeated"], row["length"]) for row in rows(options)}
+    model = load_causal_model(folder, torch.device("cpu"), torch.float32)
+    tokenizer = load_tokenizer(folder)
+    context, longest = options.context, options.context * options.times
+    text = Text("held out", Path(options.held_out).read_text(encoding="utf-8"))
+    windows = cut_windows(
+        [text], lambda part: tokenizer.encode(part, add_special_tokens=False), longest, options.windows
+    )
+    with (options.work / "rows.jsonl").open("a", encoding="utf-8") as file:
+        for repeated, inputs in ((False, windows), (True, repeat_windows(windows, context))):
+            for method in methods:
+                grid = Grid((method,), (context, longest), context, last=context // 2, batch_size=4)
+                if all((name, method, repeated, length) in done for length in grid.lengths):
+                    continue
+                for (row,) in evaluate(model, inputs, grid):
+                    fields = {"trained": name, "repeated": repeated, **row.to_dict(), "windows": len(windows)}
+                    file.write(json.dumps(fields) + "\n")
+                    file.flush()
+
+
+def rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Read what has been measured."""
+    path = options.work / "rows.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(options: argparse.Namespace) -> str:
+    """Set the figures beside Su's, in Markdown."""
+    found = {(row["trained"], row["method"], row["repeated"], row["length"]): row for row in rows(options)}
+    context, longest = options.context, options.context * options.times
+    lines = [
+        f"| trained | tested | loss {context:,} | loss {longest:,} | accuracy {longest:,} | repeated | Su | Su, repeated |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, (_, methods) in RUNS.items():
+        for method in methods:
+            keys = [
+                (name, method, False, context),
+                (name, method, False, longest),
+                (name, method, True, longest),
+            ]
+            if not all(key in found for key in keys):
+                continue
+            short, long, again = (found[key] for key in keys)
+            theirs = SU.get((name, method), (None, None))
+            cells = [f"{short['loss']:.3f}", f"{long['loss']:.3f}"]
+            cells += [f"{100 * row['accuracy']:.1f}" for row in (long, again)]
+            cells += ["" if value is None else f"{value:.1f}" for value in reversed(theirs)]
+            lines.append(f"| {name} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="where models and figures are kept")
+    parser.add_argument("--only", help="of what is trained, comma-free names joined by ';'")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--texts", nargs="*")
+    parser.add_argument("--held-out")
+    parser.add_argument("--context", type=int, default=256)
+    parser.add_argument("--times", type=int, default=8)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--vocab-size", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--windows", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
+    options = parser.parse_args(arguments)
+    books = sorted((DATA / "books").glob("*.txt"))
+    options.held_out = options.held_out or DATA / "books" / "sherlock.txt"
+    options.texts = options.texts or [book for book in books if book.name != "sherlock.txt"]
+    if not options.texts or not Path(options.held_out).exists():
+        parser.error(f"{DATA / 'books'} is missing: set ORDTOOL_DATA, or give --texts and --held-out")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, test and print."""
+    options = parse(arguments)
+    if not options.table:
+        chosen = options.only.split(";") if options.only else list(RUNS)
+        for name in chosen:
+            settings, methods = RUNS[name]
+            measure(name, train(name, settings, options), methods, options)
+    print(table(options))
+
+
+if __name__ == "__main__":
+    main()
