@@ -258,6 +258,27 @@ def test_models_that_cannot_be_extrapolated(turned_down, inside, folder, book, t
     assert "warning: rerope: a window of 16 is not below the trained length of 16" in warned.stderr
 
 
+def test_models_of_train_lm(turned_down, inside, folder, book, tmp_path):
+    """Any of them is measured as it is; methods are for the rotary ones."""
+    from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
+
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    for positions in ("alibi", "rope"):
+        config = OrdtoolLMConfig(
+            vocab_size=size, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+            positions=positions, max_position_embeddings=16,
+        )  # fmt: skip
+        OrdtoolLMForCausalLM(config).save_pretrained(tmp_path / positions)
+        for file in folder.glob("tokenizer*"):
+            (tmp_path / positions / file.name).write_bytes(file.read_bytes())
+    measured = inside(book, "-m", tmp_path / "alibi", "--methods", "none", "--lengths", "1x,4x", "-q")
+    assert [json.loads(line)["factor"] for line in measured.stdout.splitlines()] == [1.0, 4.0]
+    message = turned_down(book, "-m", tmp_path / "alibi", "--methods", "none,rerope", "--lengths", "1x,2x")
+    assert "it was trained with ALiBi, a penalty on distances, which needs no such method" in message
+    measured = inside(book, "-m", tmp_path / "rope", "--methods", "rerope,ntk+logn", "--lengths", "4x", "-q")
+    assert [json.loads(line)["method"] for line in measured.stdout.splitlines()] == ["rerope", "ntk+logn"]
+
+
 def test_a_closed_pipe_is_silent(folder, book):
     command = f"{sys.executable} -m ordtool extrapolate {book} -m {folder} --methods all -q --lengths 1x,2x | head -c1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
