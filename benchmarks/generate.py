@@ -27,8 +27,8 @@ from ordtool.models.catalog import resolve_model
 from ordtool.runtime import quiet_libraries
 
 
-def mixed_prompts(count: int) -> list[str]:
-    """Cut prompts of 5 to 150 words, as many short as long, out of the data."""
+def mixed_prompts(count: int, longest: int) -> list[str]:
+    """Cut prompts of 5 to `longest` words, as many short as long, out of the data."""
     data = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
     file = data / "text" / "state_union.txt"
     if not file.is_file():
@@ -37,7 +37,7 @@ def mixed_prompts(count: int) -> list[str]:
     draw = random.Random(0)
     prompts = []
     for _ in range(count):
-        start, size = draw.randrange(len(words) - 200), int(5 * 30 ** draw.random())
+        start, size = draw.randrange(len(words) - 200), int(5 * (longest / 5) ** draw.random())
         prompts.append(" ".join(words[start : start + size]))
     return prompts
 
@@ -79,13 +79,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--longest", type=int, default=150, help="words of the longest prompt")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=32)
     args = parser.parse_args()
     quiet_libraries()
     transformers.utils.logging.disable_progress_bar()
     folder = resolve_model(args.model)
-    prompts = mixed_prompts(args.prompts)
+    prompts = mixed_prompts(args.prompts, args.longest)
     machine = {
         "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),

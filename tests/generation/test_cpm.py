@@ -94,8 +94,10 @@ def test_a_folder_of_cpm_writes(new, tmp_path):
     import torch
     import transformers
 
-    from ordtool.generation.engine import generate
+    from ordtool.generation.config import Decoding
+    from ordtool.generation.engine import TextGenerator, generate
     from ordtool.generation.prompts import PromptStyle, Template
+    from ordtool.io.text import Record
 
     folder = tmp_path / "cpm"
     config = transformers.GPT2Config(
@@ -108,11 +110,23 @@ def test_a_folder_of_cpm_writes(new, tmp_path):
     source.mkdir()
     shutil.copy(train(source, "▃"), folder / "chinese_vocab.model")
     assert find_cpm(folder) == folder / "chinese_vocab.model"
-    style = PromptStyle(Template("{a}:{b}"), ({"a": "白日", "b": "黄河"},))
     results = generate(["床前明月光", "the cat"], str(folder), device="cpu", max_new_tokens=5)
     assert all(len(result.text) for result in results)
     assert generate(["the cat"], str(folder), device="cpu", max_new_tokens=5) == results[1:]
-    assert style.stop == ("\n",)
+
+    # Few-shot: an example a line, the last one incomplete, and the answer ends with its line.
+    shots = ({"a": "白日", "b": "黄河"}, {"a": "明月", "b": "the cat"})
+    style = PromptStyle(Template("{a}:{b}"), shots)
+    writer = TextGenerator(folder, device="cpu")
+    records = [Record("x", 1, "", {"a": "床前明月光"}), Record("x", 2, "", {"a": "cat 1"})]
+    ids = writer.encode(records[0], style)
+    assert list(ids) == new.encode("白日:黄河\n明月:the cat\n床前明月光:")
+    found = list(writer.stream(records, Decoding(max_new_tokens=30), style))
+    assert all("\n" not in result.text and result.text == result.text.strip() for _, _, result in found)
+    (plain,) = generate(
+        ["白日:黄河\n明月:the cat\n床前明月光:"], str(folder), device="cpu", max_new_tokens=30
+    )
+    assert found[0][2].text == plain.text.split("\n")[0].strip()
 
 
 def test_other_folders_and_files(tmp_path):
