@@ -1,6 +1,7 @@
 """What `ordtool predict` does: records in, labels out, by whatever kind of model the folder holds.
 
 A kind of model is one entry in `KINDS`: the `model_type` of its config.json, and the function that loads a `Predictor`.
+Any other folder must be a sequence-classification checkpoint.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from ordtool.io.resumable import Lines
     from ordtool.progress import Progress
 
-KINDS = {"hsic_bottleneck": "ordtool.cli._predicting_bottleneck:load"}
+KINDS = {
+    "hsic_bottleneck": "ordtool.cli._predicting_bottleneck:load",
+    "ordtool_ladder": "ordtool.cli._predicting_ladder:load",
+}
 """`model_type` -> "module:function" of `(folder, options, progress) -> Predictor`."""
+CLASSIFIER = "ordtool.cli._predicting_ladder:load_classifier"
 
 WINDOW = 512
 
@@ -35,40 +40,60 @@ class PredictOptions:
         device: Where to compute.
         threads: CPU threads.
         batch_size: Records a batch.
+        backbone: Where a ladder's backbone is now; None: as the ladder says.
+        vectors: Give vectors too.
     """
 
     embed: str | None = None
     device: str = "auto"
     threads: int | None = None
     batch_size: int = 32
+    backbone: str | None = None
+    vectors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a classifier says about some records.
+
+    Attributes:
+        rows: Probabilities `(records, classes)`; scores `(records, 1)` of a regression.
+        vectors: What they were read from, `(records, dim)`; None where nobody asked.
+    """
+
+    rows: np.ndarray
+    vectors: np.ndarray | None = None
 
 
 class Predictor(Protocol):
     """A classifier.
 
     Attributes:
-        labels: Names of the classes, in the order of the probabilities.
+        labels: Names of the classes, in the order of the probabilities; none for a regression.
         takes_vectors: Whether it can be given vectors.
+        pair_field: The key of the second text, of a classifier of pairs.
     """
 
     labels: list[str]
     takes_vectors: bool
+    pair_field: str | None
 
-    def predict_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Give `(texts, classes)` probabilities."""
+    def predict_texts(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Answers:
+        """Answer for texts, or pairs of texts."""
 
-    def predict_vectors(self, vectors: np.ndarray) -> np.ndarray:
-        """Give `(rows, classes)` probabilities."""
+    def predict_vectors(self, vectors: np.ndarray) -> Answers:
+        """Answer for vectors, `(rows, dim)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to label: a text or a vector, the object it came in, and where it stood."""
+    """One thing to label: a text (or two) or a vector, the object it came in, and where it stood."""
 
     where: str
     data: dict[str, Any]
     text: str | None = None
     vector: Any = None
+    pair: str | None = None
 
 
 def load_predictor(model: str, options: PredictOptions, progress: Progress) -> Predictor:
@@ -85,12 +110,13 @@ def load_predictor(model: str, options: PredictOptions, progress: Progress) -> P
     except (OSError, ValueError) as error:
         raise OrdtoolError(f"{model}: its config.json can't be read ({error})") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in KINDS:
+    names = (config.get("architectures") or []) if isinstance(config, dict) else []
+    if kind not in KINDS and not any(str(name).endswith("ForSequenceClassification") for name in names):
         raise OrdtoolError(
-            f"{model}: holds a model of type {kind!r}, and ordtool predict knows {', '.join(sorted(KINDS))}",
-            "ordtool train bottleneck makes one that it knows",
+            f"{model}: holds a model of type {kind!r} without a trained classifier",
+            "name a ladder, a bottleneck network (ordtool train makes both) or a ...ForSequenceClassification",
         )
-    module, _, function = KINDS[kind].partition(":")
+    module, _, function = KINDS.get(str(kind), CLASSIFIER).partition(":")
     found: Predictor = getattr(import_module(module), function)(folder, options, progress)
     return found
 
@@ -103,19 +129,61 @@ class Reader:
         field: The key of a JSONL object's text.
         vectors: Whether the model takes vectors; then a `vector` comes before a text.
         skip: Skip bad records and keep them in `skipped`.
+        pair_field: The key of the second text, if the model takes two.
+        label_field: The key of a label that is known, to measure with.
+        labels: What it can be; empty takes anything.
     """
 
-    def __init__(self, inputs: Sequence[str], field: str, vectors: bool, skip: bool) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        field: str,
+        vectors: bool,
+        skip: bool,
+        pair_field: str | None = None,
+        label_field: str = "label",
+        labels: Sequence[str] = (),
+    ) -> None:
         self._inputs = list(inputs) or ["-"]
         self._field = field
         self._vectors = vectors
         self._skip = skip
+        self._pair_field = pair_field
+        self.label_field = label_field
+        self._labels = frozenset(labels)
         self.skipped: list[OrdtoolError] = []
 
     def items(self) -> Iterator[Item]:
-        """Yield the items of all inputs."""
+        """Yield the items of all inputs, those with an impossible label rejected."""
         for path in self._inputs:
-            yield from self._rows(path) if is_npy(path) else self._lines(path)
+            for item in self._all(path):
+                try:
+                    self._check_label(item)
+                except OrdtoolError as error:
+                    self._reject(error)
+                else:
+                    yield item
+
+    def _all(self, path: str) -> Iterator[Item]:
+        if is_npy(path):
+            return self._rows(path)
+        return self._table(path) if is_table(path) else self._lines(path)
+
+    def _check_label(self, item: Item) -> None:
+        label = item.data.get(self.label_field)
+        if label is not None and self._labels and str(label) not in self._labels:
+            raise OrdtoolError(
+                f"{item.where}: the label {label!r} is none of the model's: "
+                + ", ".join(sorted(self._labels)[:20]),
+                "--label-field names another key for the labels to measure with; --on-error skip passes over it",
+            )
+
+    def _table(self, path: str) -> Iterator[Item]:
+        from ordtool.tuning.data import Fields, read_table
+
+        fields = Fields(self._field, self._pair_field, self.label_field)
+        for row in read_table(path, fields, self._reject):
+            yield Item(row.where, row.data, text=row.text, pair=row.pair)
 
     def _rows(self, path: str) -> Iterator[Item]:
         from ordtool.io.npy import read_npy
@@ -139,11 +207,19 @@ class Reader:
                     if undecided:
                         jsonl, undecided = line.lstrip().startswith("{"), False
                     if not jsonl:
-                        yield Item(f"{source}:{number}", {"text": line}, text=line)
+                        yield self._plain(line, f"{source}:{number}")
                     elif line.strip():
                         yield self._object(line, source, number)
                 except OrdtoolError as error:
                     self._reject(error)
+
+    def _plain(self, line: str, where: str) -> Item:
+        if self._pair_field is None:
+            return Item(where, {"text": line}, text=line)
+        first, tab, second = line.partition("\t")
+        if not tab:
+            raise OrdtoolError(f"{where}: one text, and the model takes two", "separate them with a tab")
+        return Item(where, {self._field: first, self._pair_field: second}, text=first, pair=second)
 
     def _object(self, line: str, source: str, number: int) -> Item:
         from ordtool.io.text import parse_json_object, parse_json_record
@@ -152,7 +228,10 @@ class Reader:
         where = f"{source}:{number}"
         if self._vectors and "vector" in data:
             return Item(where, data, vector=_numbers(data["vector"], where))
-        return Item(where, data, text=parse_json_record(line, source, number, self._field).text)
+        text = parse_json_record(line, source, number, self._field).text
+        if self._pair_field is None:
+            return Item(where, data, text=text)
+        return Item(where, data, text, None, parse_json_record(line, source, number, self._pair_field).text)
 
     def _reject(self, error: OrdtoolError) -> None:
         if not self._skip:
@@ -179,6 +258,12 @@ def is_npy(path: str) -> bool:
         return True
     with open_input(path) as stream:
         return stream.read(len(magic)) == magic
+
+
+def is_table(path: str) -> bool:
+    """Say whether a file's name promises columns (`.tsv`, `.csv`, either with `.gz`)."""
+    name = path.lower().removesuffix(".gz")
+    return name.endswith((".tsv", ".csv"))
 
 
 def _numbers(value: Any, where: str) -> Any:
@@ -216,10 +301,10 @@ class Predicting:
             next(items, None)
         done = start
         for window in _windows(items):
-            for item, row in zip(window, self._probabilities(window), strict=True):
+            for item, answer in zip(window, self._answers(window), strict=True):
                 done += 1
-                if row is not None:
-                    yield done, item, self._fields(item, row)
+                if answer is not None:
+                    yield done, item, self._fields(item, answer)
             self._progress.advance(len(window))
 
     def write(self, lines: Lines) -> None:
@@ -254,22 +339,21 @@ class Predicting:
             for error in self._reader.skipped[:20]:
                 self._progress.warn(error.message)
 
-    def _probabilities(self, window: Sequence[Item]) -> list[Any]:
-        """Give a row of probabilities an item; None for one that was skipped."""
+    def _answers(self, window: Sequence[Item]) -> list[Any]:
+        """Give a row (and a vector, or None) an item; None for one that was skipped."""
         import numpy as np
 
         found: list[Any] = [None] * len(window)
         texts = [index for index, item in enumerate(window) if item.text is not None]
         if texts:
-            rows = self._predictor.predict_texts([window[index].text or "" for index in texts])
-            for index, row in zip(texts, rows, strict=True):
-                found[index] = row
+            pairs = [window[index].pair or "" for index in texts] if self._predictor.pair_field else None
+            answers = self._predictor.predict_texts([window[index].text or "" for index in texts], pairs)
+            _put(found, texts, answers)
         vectors = [index for index, item in enumerate(window) if item.vector is not None]
         widths = {len(window[index].vector) for index in vectors}
         if len(widths) == 1 and all(np.isfinite(window[index].vector).all() for index in vectors):
-            rows = self._predictor.predict_vectors(np.stack([window[index].vector for index in vectors]))
-            for index, row in zip(vectors, rows, strict=True):
-                found[index] = row
+            stacked = np.stack([window[index].vector for index in vectors])
+            _put(found, vectors, self._predictor.predict_vectors(stacked))
             return found
         for index in vectors:  # one by one, to name the one that is bad
             found[index] = self._one(window[index])
@@ -281,26 +365,42 @@ class Predicting:
         try:
             if not np.isfinite(item.vector).all():
                 raise OrdtoolError(f"{item.where}: the vector holds NaN or an infinity")
-            return self._predictor.predict_vectors(item.vector[None])[0]
+            found = [None]
+            _put(found, [0], self._predictor.predict_vectors(item.vector[None]))
+            return found[0]
         except OrdtoolError as error:
             self._reader._reject(OrdtoolError(_at(item.where, error.message), error.hint))
         return None
 
-    def _fields(self, item: Item, row: Any) -> dict[str, Any]:
-        label = self._predictor.labels[int(row.argmax())]
-        if "label" in item.data:
+    def _fields(self, item: Item, answer: tuple[Any, Any]) -> dict[str, Any]:
+        row, vector = answer
+        names = self._predictor.labels
+        if names:
+            label: Any = names[int(row.argmax())]
+            shares = {name: round(float(p), 6) for name, p in zip(names, row, strict=True)}
+            found = {"label": label, "probabilities": shares}
+            self._judge(item, label)
+        else:
+            found = {"label": round(float(row[0]), 6), "probabilities": None}
+        return found if vector is None else {**found, "vector": [round(float(x), 6) for x in vector]}
+
+    def _judge(self, item: Item, label: str) -> None:
+        known = item.data.get(self._reader.label_field)
+        if known is not None:
             self._judged += 1
-            self._right += str(item.data["label"]) == label
-        probabilities = {
-            name: round(float(p), 6) for name, p in zip(self._predictor.labels, row, strict=True)
-        }
-        return {"label": label, "probabilities": probabilities}
+            self._right += str(known) == label
 
     def _tell_replaced(self, item: Item, fields: dict[str, Any]) -> None:
         replaced = [key for key in item.data if key in fields]
         if replaced and not self._replaced:
             self._replaced = True
             self._progress.warn(f"{item.where}: the input's key {replaced[0]!r} is replaced in the output")
+
+
+def _put(found: list[Any], places: Sequence[int], answers: Answers) -> None:
+    vectors = answers.vectors if answers.vectors is not None else [None] * len(places)
+    for place, row, vector in zip(places, answers.rows, vectors, strict=True):
+        found[place] = (row, vector)
 
 
 def _at(where: str, message: str) -> str:

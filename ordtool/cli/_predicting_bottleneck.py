@@ -11,7 +11,7 @@ from ordtool.errors import OrdtoolError
 if TYPE_CHECKING:
     import numpy as np
 
-    from ordtool.cli._predicting import PredictOptions
+    from ordtool.cli._predicting import Answers, PredictOptions
     from ordtool.embedding.encoder import Encoder
     from ordtool.progress import Progress
 
@@ -20,6 +20,7 @@ class BottleneckPredictor:
     """A bottleneck network and, once a text comes, the model that embeds it."""
 
     takes_vectors = True
+    pair_field = None
 
     def __init__(self, folder: Path, options: PredictOptions, progress: Progress) -> None:
         from transformers.utils import logging
@@ -38,12 +39,24 @@ class BottleneckPredictor:
         names = self._model.config.id2label
         self.labels = [names[index] for index in range(len(names))]
 
-    def predict_vectors(self, vectors: np.ndarray) -> np.ndarray:
-        """Give `(rows, classes)` probabilities."""
-        return self._model.probabilities(vectors)
+    def predict_vectors(self, vectors: np.ndarray) -> Answers:
+        """Give probabilities, and the last layer's output where vectors are wanted."""
+        from ordtool.cli._predicting import Answers
 
-    def predict_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Embed, and give `(texts, classes)` probabilities."""
+        rows = self._model.probabilities(vectors)
+        return Answers(rows, self._last_layer(vectors) if self._options.vectors else None)
+
+    def _last_layer(self, vectors: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            inputs = torch.tensor(vectors, dtype=torch.float32, device=self._model.device)
+            states = self._model.hidden(inputs)
+            found: np.ndarray = (states[-1] if states else self._model.standardise(inputs)).cpu().numpy()
+        return found
+
+    def predict_texts(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Answers:
+        """Embed, and give probabilities."""
         from ordtool.embedding.encoder import encode
 
         if self._encoder is None:

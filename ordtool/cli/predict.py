@@ -29,7 +29,7 @@ def predict(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE", help="Texts, JSONL (a `vector` or a text), or NPY vectors; none or `-` is stdin."
+            metavar="FILE", help="Texts, JSONL, TSV, CSV, or vectors (NPY, JSONL); none or `-` is stdin."
         ),
     ] = None,
     embed: Annotated[
@@ -40,7 +40,17 @@ def predict(
             help="What embeds texts for a model of vectors.  [default: what it was trained with]",
         ),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", metavar="MODEL", help="Where a ladder's backbone is, if it has moved."),
+    ] = None,
     field: Field = "text",
+    label_field: Annotated[
+        str, typer.Option("--label-field", metavar="KEY", help="A label that is known: the accuracy is told.")
+    ] = "label",
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="Write the `vector` that each label is read from.")
+    ] = False,
     output: Output = None,
     json: Json = False,
     resume: Resume = False,
@@ -51,10 +61,10 @@ def predict(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Label texts or vectors with a trained classifier.
+    """Label texts or vectors with a trained ladder, network or classifier.
 
     A terminal gets the label and its probability, a pipe or `-o` a JSON object a record: the input's keys, `label` and
-    `probabilities`. Where the input has a `label`, the accuracy is told at the end.
+    `probabilities` (null where the model gives a score). Where the input has a `label`, the accuracy is told at the end.
 
     Examples: `echo 'Who was Galileo?' | ordtool predict -m model` ·
     `ordtool predict v.npy -m model -o out.jsonl`
@@ -70,15 +80,23 @@ def predict(
     check_output(output, force=force or resume)
     _check_inputs(inputs or ["-"])
     progress = RichProgress(quiet)
-    options = PredictOptions(embed, device, threads, batch_size)
+    options = PredictOptions(embed, device, threads, batch_size, backbone, vectors)
     predictor = load_predictor(model, options, progress)
-    reader = Reader(inputs or [], field, predictor.takes_vectors, on_error == "skip")
+    reader = Reader(
+        inputs or [],
+        field,
+        predictor.takes_vectors,
+        on_error == "skip",
+        predictor.pair_field,
+        label_field,
+        predictor.labels,
+    )
     job = Predicting(predictor, reader, progress)
     if stdout_is_terminal() and output is None and not json:
         _show(job)
         return
     files = [] if "-" in (inputs or ["-"]) else list(inputs or [])
-    settings = {"model": model, "embed": embed, "field": field}
+    settings = {"model": model, "embed": embed, "field": field, "vectors": vectors, "backbone": backbone}
     with resumable_lines(output, inputs=files, settings=settings, resume=resume, force=force) as lines:
         job.write(lines)
 
@@ -96,7 +114,9 @@ def _show(job: Predicting) -> None:
     from ordtool.console import flush, write_line
 
     for _, item, fields in job.results():
-        label = fields["label"]
-        write_line(f"{label:<16} {fields['probabilities'][label]:6.1%}  {item.text or item.where}")
+        label, shares = fields["label"], fields["probabilities"]
+        share = f"{shares[label]:6.1%}" if shares else ""
+        pair = f"  |  {item.pair}" if item.pair is not None else ""
+        write_line(f"{label:<16} {share}  {item.text or item.where}{pair}")
         flush()
     job.tell()

@@ -10,6 +10,7 @@ COMMANDS = {
     "parser": "ordtool.cli.train_parser:parser",
     "lm": "ordtool.cli.train_lm:lm",
     "seq2seq": "ordtool.cli.train_seq2seq:seq2seq",
+    "ladder": "ordtool.cli.train_ladder:ladder",
     "bottleneck": "ordtool.cli.train_bottleneck:bottleneck",
 }
 
@@ -24,4 +25,4 @@ app = typer.Typer(
 
 @app.callback()
 def train() -> None:
-    """Train a model: a parser, a language model, or a network by the HSIC bottleneck."""
+    """Train a model: a parser, a language model, a ladder beside a frozen model, or a network by the HSIC bottleneck."""

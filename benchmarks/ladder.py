@@ -1,0 +1,206 @@
+"""Ladder Side-Tuning beside full fine-tuning, LoRA, BitFit and a head.
+
+    python benchmarks/ladder.py scores [--texts 1500] [--tasks sst2,trec]     accuracy, memory and time, three seeds
+    python benchmarks/ladder.py steps [--length 26]                           seconds a step, measured in turn
+    python benchmarks/ladder.py memory [--lengths 64,128,256,512]             peak extra memory by length
+    python benchmarks/ladder.py lm [--book FILE]                              a language model on one book
+
+Data are read from the folder ORDTOOL_DATA (default ../shared/data). Full fine-tuning of whole SST-2 takes hours on two
+cores, so `scores` trains every method on the same random texts of the training part, a tenth of which choose the epoch, and
+measures once on SST-2's dev part and TREC's test part.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from ordtool.console import RichProgress
+from ordtool.tuning.backbone import load_backbone
+from ordtool.tuning.baselines import make_baseline
+from ordtool.tuning.cache import CachedStates, LiveStates, build_cache
+from ordtool.tuning.comparison import compare_tuning, time_steps
+from ordtool.tuning.data import Fields
+from ordtool.tuning.encoding import Encoded
+from ordtool.tuning.fitting import Schedule
+from ordtool.tuning.learners import LadderLearner
+from ordtool.tuning.training import LadderData, LadderSettings, new_ladder, read_data, train_ladder
+
+DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+METHODS = ("full", "lora", "bitfit", "head")
+
+
+def rows_of(name):
+    """Gives `(text, label)` of a file of SST-2 or TREC."""
+    path = DATA / "classification" / name
+    if not path.is_file():
+        sys.exit(f"{path}: missing; name the data's folder with ORDTOOL_DATA")
+    lines = path.read_text(encoding="utf-8" if name.endswith(".tsv") else "latin-1").splitlines()
+    if name.endswith(".tsv"):
+        return [tuple(line.split("\t")) for line in lines]
+    return [tuple(reversed(line.split(" ", 1))) for line in lines]
+
+
+def write(folder, name, rows):
+    """Writes a TSV; gives its path."""
+    path = folder / name
+    path.write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    return path
+
+
+def say(record):
+    """Prints one JSON line at once, so that an interrupted run leaves what it had."""
+    print(json.dumps(record), flush=True)
+
+
+def scores(args):
+    parts = {"sst2": ("sst2-train.tsv", "sst2-dev.tsv"), "trec": ("trec-train.txt", "trec-test.txt")}
+    backbone = load_backbone("minilm")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for task in args.tasks.split(","):
+            train, test = map(rows_of, parts[task])
+            order = np.random.default_rng(1).permutation(len(train))[: args.texts]
+            paths = [
+                write(folder, "train.tsv", [train[i] for i in order]),
+                write(folder, "test.tsv", test),
+            ]
+            settings = LadderSettings(
+                schedule=Schedule(epochs=args.epochs), cache_dir=str(folder / "states"), pooling=args.pooling
+            )
+            data = read_data(paths[:1], [], Fields(), settings, backbone, paths[1:])
+            compare_tuning(
+                backbone, data, Fields(), settings, args.methods.split(","),
+                runs=args.runs, epochs=args.full_epochs, progress=RichProgress(),
+                done=lambda row, task=task, data=data: say({"task": task, "texts": len(data.train), **row.record()}),
+            )  # fmt: skip
+
+
+def synthetic(backbone, texts, length):
+    """Random tokens of one length, two classes."""
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(1000, backbone.config.vocab_size, length) for _ in range(texts)]
+    return Encoded(ids, None, rng.integers(0, 2, texts))
+
+
+def learners(backbone, data, folder, names):
+    """Yields every method on the same data, one at a time."""
+    settings = LadderSettings(initialisation="random")
+    ladder_data = LadderData(data, data, ("a", "b"))
+    for name in names:
+        if name in METHODS[:3]:
+            yield (
+                name,
+                make_baseline(name, backbone, "classify", data, data, labels=2, pooling="mean", seed=0),
+            )
+            continue
+        ladder = new_ladder(backbone, ladder_data, Fields(), settings)
+        layers = ladder.config.layers
+        if name == "ladder, no cache":
+            source = LiveStates(backbone, data, layers, torch.float32)
+        else:
+            source = CachedStates(build_cache(backbone, data, layers, folder), backbone.model.device)
+        if name == "head":
+            yield name, make_baseline(
+                "head", backbone, "classify", data, data, labels=2, pooling="mean", seed=0, states=(source, source)
+            )  # fmt: skip
+        else:
+            yield name, LadderLearner(ladder, "classify", data, data, source, source)
+
+
+ORDER = ("full", "lora", "bitfit", "ladder, no cache", "ladder", "head")
+
+
+def steps(args, lengths=None, batch=None):
+    """Seconds a step and peak extra memory of each method on the same batches."""
+    backbone = load_backbone("minilm")
+    for length in lengths or [args.length]:
+        size = batch or args.batch_size
+        data = synthetic(backbone, 4 * size, length)
+        ladder_data = LadderData(data, data, ("a", "b"))
+        schedule = Schedule(batch_size=size)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, learner in learners(backbone, data, Path(folder), ORDER):
+                count = args.steps if name in METHODS[:3] or "no cache" in name else 8 * args.steps
+                seconds, extra = time_steps(learner, ladder_data, schedule, backbone, count)
+                say(
+                    {
+                        "length": length, "batch": size, "method": name, "steps": count,
+                        "seconds_a_step": round(seconds, 5),
+                        "peak_extra_memory_mb": None if extra is None else round(extra, 1),
+                    }
+                )  # fmt: skip
+                del learner
+
+
+def memory(args):
+    args.steps = 2
+    steps(args, [int(n) for n in args.lengths.split(",")], args.batch_size)
+
+
+def lm(args):
+    book = Path(args.book) if args.book else sorted((DATA / "books").glob("*.txt"))[0]
+    with tempfile.TemporaryDirectory() as name:
+        text = book.read_text(encoding="utf-8")
+        part = Path(name) / "part.txt"
+        part.write_text(text[: args.characters], encoding="utf-8")
+        dev = Path(name) / "dev.txt"
+        dev.write_text(text[-args.characters // 8 :], encoding="utf-8")
+        settings = LadderSettings(
+            task="lm", max_length=args.length, layers=args.layers, cache_dir=name,
+            schedule=Schedule(epochs=args.epochs, batch_size=4, learning_rate=args.rate),
+        )  # fmt: skip
+        for rate in ("start", "trained"):
+            if rate == "start":
+                from dataclasses import replace
+
+                # One step at a rate of nearly 0: U is 0, so this is the backbone's own loss.
+                still = replace(
+                    settings, schedule=replace(settings.schedule, max_steps=1, learning_rate=1e-12)
+                )
+                found = train_ladder([part], None, "smollm2", still, dev=[dev])
+            else:
+                found = train_ladder([part], None, "smollm2", settings, dev=[dev], progress=RichProgress())
+            say({"book": book.name, "characters": args.characters, "what": rate, **found.record()})
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["scores", "steps", "memory", "lm"])
+    parser.add_argument("--texts", type=int, default=1500)
+    parser.add_argument("--tasks", default="sst2,trec")
+    parser.add_argument("--methods", default="full,lora,bitfit,head")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--full-epochs", type=int, default=3)
+    parser.add_argument("--pooling", default="mean")
+    parser.add_argument("--length", type=int, default=26)
+    parser.add_argument("--lengths", default="64,128,256,512")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--book")
+    parser.add_argument("--characters", type=int, default=200_000)
+    parser.add_argument("--layers", default="10")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    args = parser.parse_args()
+    say(
+        {
+            "machine": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+    )
+    globals()[args.what](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+"""`ordtool train ladder`: a narrow network beside a frozen one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ordtool.cli.options import OUT, Device, Force, Json, Model, Quiet, Seed, Threads
+
+if TYPE_CHECKING:
+    from ordtool.progress import Progress
+    from ordtool.tuning.comparison import Compared
+    from ordtool.tuning.data import Fields
+    from ordtool.tuning.training import LadderSettings
+
+READ = "What is read"
+LADDER = "The ladder"
+TRAINING = "Training"
+STATES = "Hidden states"
+MEASURE = "Comparison"
+
+
+def ladder(
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help="JSONL, TSV or CSV with labels; text for `--task lm`."),
+    ],
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="LADDER", help="The folder to make.", rich_help_panel=OUT),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            help="classify, regress, pairs (of texts, with classes), lm or seq2seq.",
+            autocompletion=lambda: ["classify", "regress", "pairs", "lm", "seq2seq"],
+        ),
+    ] = "classify",
+    dev: Annotated[
+        list[str] | None,
+        typer.Option("--dev", metavar="FILE", help="Held-out data.", rich_help_panel=READ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test", metavar="FILE", help="Measured once, at the end, by --compare.", rich_help_panel=READ
+        ),
+    ] = None,
+    holdout: Annotated[
+        float,
+        typer.Option("--holdout", help="Share held out where there is no --dev.", rich_help_panel=READ),
+    ] = 0.1,
+    field: Annotated[
+        str | None,
+        typer.Option(
+            "--field",
+            metavar="KEY",
+            help="The text: a key, or a column's name or number.",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    pair_field: Annotated[
+        str | None,
+        typer.Option(
+            "--pair-field",
+            metavar="KEY",
+            help="The second text.  [default: text2 for pairs]",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    label_field: Annotated[
+        str | None,
+        typer.Option(
+            "--label-field",
+            metavar="KEY",
+            help="The label.  [default: label; score for regress, target for seq2seq]",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    max_length: Annotated[
+        int,
+        typer.Option(
+            "--max-length", help="Tokens of a text that are read; of a block, for lm.", rich_help_panel=READ
+        ),
+    ] = 128,
+    reduction: Annotated[
+        int,
+        typer.Option(
+            "--reduction", "-r", min=1, help="Hidden size over the ladder's.", rich_help_panel=LADDER
+        ),
+    ] = 8,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="LAYERS",
+            help="Layers with a rung: a number, or a list as 2,4,6.  [default: all, at most 12]",
+            rich_help_panel=LADDER,
+        ),
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--ladder",
+            help="gated (as in the paper) or additive.",
+            rich_help_panel=LADDER,
+            autocompletion=lambda: ["gated", "additive"],
+        ),
+    ] = "gated",
+    residual: Annotated[
+        bool,
+        typer.Option(
+            "--residual/--no-residual",
+            help="Add the ladder's output to the backbone's, or use it alone (the paper).",
+            rich_help_panel=LADDER,
+        ),
+    ] = True,
+    initialisation: Annotated[
+        str,
+        typer.Option(
+            "--init",
+            help="magnitude or fisher (the backbone's layers, pruned), or random.",
+            rich_help_panel=LADDER,
+            autocompletion=lambda: ["magnitude", "fisher", "random"],
+        ),
+    ] = "magnitude",
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            help="mean, cls or last.  [default: last for causal models, else mean]",
+            rich_help_panel=LADDER,
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option("--dropout", help="In the ladder.  [default: as the backbone]", rich_help_panel=LADDER),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="Passes over the data.", rich_help_panel=TRAINING)
+    ] = 10,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", min=1, help="Steps at most.", rich_help_panel=TRAINING)
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Records a step.", rich_help_panel=TRAINING)
+    ] = 32,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", "--lr", help="At its peak.", rich_help_panel=TRAINING)
+    ] = 3e-3,
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", help="adamw or adafactor.", rich_help_panel=TRAINING)
+    ] = "adamw",
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Epochs without a better dev figure before it stops.  [default: never]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache", help="Keep the backbone's hidden states on disk.", rich_help_panel=STATES
+        ),
+    ] = True,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache-dir", metavar="FOLDER", help="Where.  [default: ordtool's cache]", rich_help_panel=STATES
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="METHODS",
+            help="Train these too: full,lora,bitfit,head.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Seeds a method.", rich_help_panel=MEASURE)] = 3,
+    compare_epochs: Annotated[
+        int,
+        typer.Option("--compare-epochs", min=1, help="Of full, lora and bitfit.", rich_help_panel=MEASURE),
+    ] = 3,
+    json: Json = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the last epoch in LADDER.partial.", rich_help_panel=OUT),
+    ] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train a narrow network beside a frozen model: Ladder Side-Tuning.
+
+    No gradient passes through the model, its hidden states are computed once, and what is saved is the ladder alone, a
+    megabyte or two. `ordtool predict -m LADDER` labels with it, `ordtool generate -m LADDER` writes with one of `--task lm`.
+
+    Examples:
+    `ordtool train ladder reviews.tsv -m minilm -o sentiment` ·
+    `ordtool train ladder train.jsonl --dev dev.jsonl -m minilm --compare full,lora,head`
+    """
+    from ordtool.console import RichProgress
+    from ordtool.errors import UsageError
+    from ordtool.runtime import set_threads
+    from ordtool.tuning.data import Fields, check_task
+    from ordtool.tuning.fitting import Schedule
+    from ordtool.tuning.training import LadderSettings, default_fields
+
+    check_task(task)
+    if test and compare is None:
+        raise UsageError("--test is for --compare", "ordtool predict tells the accuracy on labelled data")
+    schedule = Schedule(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        patience=patience,
+        max_steps=max_steps,
+        seed=seed,
+    )
+    settings = LadderSettings(
+        task=task,
+        kind=kind,
+        reduction=reduction,
+        layers=layers,
+        residual=residual,
+        initialisation=initialisation,
+        pooling=pooling,
+        dropout=dropout,
+        max_length=max_length,
+        schedule=schedule,
+        holdout=holdout,
+        cache=cache,
+        cache_dir=None if cache_dir is None else str(cache_dir),
+        device=device,
+    )
+    usual = default_fields(task)
+    fields = Fields(field or usual.text, pair_field or usual.pair, label_field or usual.label)
+    set_threads(threads)
+    progress = RichProgress(quiet)
+    try:
+        if compare is None:
+            _train(data, output, model, settings, dev or [], fields, resume, force, json, progress)
+        else:
+            _compare(
+                data,
+                output,
+                model,
+                settings,
+                dev or [],
+                test or [],
+                fields,
+                compare,
+                runs,
+                compare_epochs,
+                resume,
+                force,
+                json,
+                progress,
+            )
+    finally:
+        progress.close()
+
+
+def _train(
+    data: list[str],
+    output: Path | None,
+    model: str,
+    settings: LadderSettings,
+    dev: list[str],
+    fields: Fields,
+    resume: bool,
+    force: bool,
+    json: bool,
+    progress: Progress,
+) -> None:
+    from ordtool.console import stdout_is_terminal, write_line
+    from ordtool.errors import UsageError
+    from ordtool.io.jsonl import dumps
+    from ordtool.tuning.training import train_ladder
+
+    if output is None:
+        raise UsageError("nowhere to save the ladder", "-o LADDER names a folder; --compare needs none")
+    trained = train_ladder(
+        data, output, model, settings, dev=dev, fields=fields, resume=resume, force=force, progress=progress
+    )
+    record = trained.record()
+    if json or not stdout_is_terminal():
+        write_line(dumps(record))
+    verb = "generate" if settings.task in ("lm", "seq2seq") else "predict"
+    progress.note(
+        f"{output}: dev {record['metric']} {record[record['metric']]:.4g}, {trained.parameters:,} trained parameters; "
+        f"ordtool {verb} -m {output} uses it"
+    )
+
+
+def _compare(
+    data: list[str],
+    output: Path | None,
+    model: str,
+    settings: LadderSettings,
+    dev: list[str],
+    test: list[str],
+    fields: Fields,
+    methods: str,
+    runs: int,
+    epochs: int,
+    resume: bool,
+    force: bool,
+    json: bool,
+    progress: Progress,
+) -> None:
+    from ordtool.console import stdout_is_terminal, write_line
+    from ordtool.errors import UsageError
+    from ordtool.io.atomic import check_directory
+    from ordtool.io.jsonl import dumps
+    from ordtool.runtime import resolve_device
+    from ordtool.tuning.backbone import load_backbone
+    from ordtool.tuning.baselines import check_baselines
+    from ordtool.tuning.comparison import compare_tuning
+    from ordtool.tuning.training import TEXT_TASKS, read_data, save_trained
+
+    if resume:
+        raise UsageError("a comparison can't be resumed", "train the ladder alone, without --compare")
+    settings.check()
+    names = check_baselines(methods.split(","), settings.task)
+    if output is not None:
+        check_directory(output, force=force)
+    backbone = load_backbone(
+        model, writes=settings.task in TEXT_TASKS, device=resolve_device(settings.device), progress=progress
+    )
+    read = read_data(data, dev, fields, settings, backbone, test)
+    found, first = compare_tuning(
+        backbone, read, fields, settings, names, runs=runs, epochs=epochs, progress=progress
+    )
+    if output is not None:
+        save_trained(first, backbone, settings, output, force=force)
+    if stdout_is_terminal() and not json:
+        _show(found, "test" if test else "dev", runs)
+    else:
+        for row in found:
+            write_line(dumps(row.record()))
+
+
+def _show(found: list[Compared], part: str, runs: int) -> None:
+    from ordtool.console import print_table
+
+    rows = []
+    for row in (comparison.record() for comparison in found):
+        rows.append(
+            (
+                row["method"],
+                "-" if row["score"] is None else f"{row['score']:.2f}",
+                "-" if row["deviation"] is None else f"{row['deviation']:.2f}",
+                f"{row['trained_parameters']:,}",
+                "-" if row["peak_extra_memory_mb"] is None else f"{row['peak_extra_memory_mb']:.0f}",
+                f"{row['seconds_a_step']:.4f}",
+                f"{row['seconds']:.1f}",
+            )
+        )
+    columns = ["method", found[0].metric, "deviation", "trained", "extra MB", "s/step", "seconds"]
+    print_table(f"{part} {found[0].metric} over {runs} seed(s)", columns, rows, to_stderr=False)

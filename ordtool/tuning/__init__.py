@@ -1,0 +1,1 @@
+"""Tuning of large models by small side networks."""

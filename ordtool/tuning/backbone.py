@@ -1,0 +1,246 @@
+"""The frozen model a ladder stands beside: its weights, its hash, and its hidden states without a graph."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ordtool.errors import OrdtoolError
+from ordtool.models.catalog import resolve_model
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import quiet_libraries
+from ordtool.tuning.ladder import standardise
+from ordtool.tuning.side import depth, find_layers
+
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What a batch of texts left at the rungs.
+
+    Attributes:
+        rungs: `(rungs + 1, batch, seq, hidden)`: embeddings and kept layers, each token standardised.
+        last: The backbone's output `(batch, seq, hidden)`, as it is.
+        mask: `(batch, seq)`, 1 for tokens.
+    """
+
+    rungs: Tensor
+    last: Tensor
+    mask: Tensor
+
+
+@dataclass
+class Backbone:
+    """A frozen model.
+
+    Attributes:
+        name: As it was named: a folder, a catalogue name, a hub id.
+        folder: Where it is.
+        model: Without its head; of an encoder-decoder the encoder.
+        head: The map from its output to the vocabulary, of causal language models loaded as such.
+        config: The model's configuration.
+        tokenizer: The model's tokenizer.
+        full: The whole causal language model, where there is a head.
+    """
+
+    name: str
+    folder: Path
+    model: Any
+    config: Any
+    tokenizer: Any
+    head: nn.Module | None = None
+    full: Any = None
+    _hash: str | None = None
+
+    def __post_init__(self) -> None:
+        """Freeze it."""
+        for part in (self.model, self.head):
+            if part is not None:
+                part.eval().requires_grad_(False)
+
+    @property
+    def depth(self) -> int:
+        """How many layers it has."""
+        return depth(self.config)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of its weight files."""
+        if self._hash is None:
+            self._hash = weights_hash(self.folder)
+        return self._hash
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        names = " ".join(self.config.architectures or [])
+        return not self.config.is_encoder_decoder and ("CausalLM" in names or "LMHeadModel" in names)
+
+    @property
+    def context(self) -> int | None:
+        """How many positions it has; None for no limit."""
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if not isinstance(positions, int) or positions < 1:
+            return None
+        # RoBERTa's family numbers positions from the padding id + 1.
+        if self.config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+            positions -= int(self.config.pad_token_id) + 1
+        return positions
+
+    @property
+    def pad(self) -> int:
+        """A token to pad with; masked, so any will do."""
+        found = self.tokenizer.pad_token_id
+        return 0 if found is None else int(found)
+
+    def states(
+        self,
+        inputs: dict[str, Tensor],
+        layers: Sequence[int],
+        dtype: torch.dtype = torch.float16,
+        **options: Any,
+    ) -> States:
+        """Run a batch in inference mode and keep what the ladder reads, and nothing else.
+
+        Args:
+            inputs: `input_ids` and perhaps `attention_mask` and `token_type_ids`, each `(batch, seq)`.
+            layers: The layers with a rung, from 1.
+            dtype: Of what is kept.
+            **options: Given to the model.
+        """
+        found: dict[int, Tensor] = {}
+        modules = find_layers(self.model, self.depth)
+
+        def keep(place: int) -> Any:
+            def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+                hidden = args[0] if args else kwargs["hidden_states"]
+                found[place] = standardise(hidden).to(dtype)
+
+            return enter
+
+        hooks = [
+            modules[place].register_forward_pre_hook(keep(place), with_kwargs=True)
+            for place in (0, *layers)
+            if place < self.depth
+        ]
+        try:
+            with torch.inference_mode():
+                output = self.model(**inputs, **(options or _no_cache(self.model)))
+                last = output.last_hidden_state
+                if self.depth in layers:
+                    found[self.depth] = standardise(last).to(dtype)
+                last = last.to(dtype)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # Made outside of inference mode from what was made inside, so autograd may keep them as inputs.
+        mask = inputs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones_like(inputs["input_ids"])
+        return States(torch.stack([found[place] for place in (0, *layers)]), last.clone(), mask)
+
+
+def _no_cache(model: Any) -> dict[str, Any]:
+    return {"use_cache": False} if getattr(model.config, "use_cache", None) is not None else {}
+
+
+def load_backbone(
+    name: str,
+    *,
+    writes: bool = False,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress = SILENT,
+) -> Backbone:
+    """Load a model to put a ladder beside.
+
+    Args:
+        name: A folder, a catalogue name or a hub id.
+        writes: Load the head of a causal language model too.
+        device: Where it goes; the CPU if None.
+        dtype: Of its weights.
+        progress: Told of downloads.
+
+    Raises:
+        OrdtoolError: If it can't be loaded, lacks weights, or is no causal model where one is needed.
+    """
+    quiet_libraries()
+    from transformers.utils import logging
+
+    from ordtool.models.causal import load_causal_model, load_config, load_tokenizer
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    folder = resolve_model(name, progress)
+    place = torch.device("cpu") if device is None else device
+    kept = str(folder.resolve()) if Path(name).expanduser().is_dir() else name
+    if writes:
+        load_config(folder)
+        full = load_causal_model(folder, place, dtype)
+        tokenizer = load_tokenizer(folder)
+        return Backbone(
+            kept, folder, full.base_model, full.config, tokenizer, full.get_output_embeddings(), full
+        )
+    model = _load_base(folder, dtype).to(place)
+    return Backbone(kept, folder, model, model.config, load_tokenizer(folder))
+
+
+def _load_base(folder: Path, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+
+    try:
+        model, info = AutoModel.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise OrdtoolError(
+            f"{folder}: can't be loaded: {reason}", "is it a text model that this transformers version knows?"
+        ) from None
+    if not hasattr(model.config, "num_attention_heads"):
+        raise OrdtoolError(
+            f"{folder}: a {model.config.model_type} model has no attention heads",
+            "name a Transformer, such as minilm",
+        )
+    missing = sorted(
+        name for name in info["missing_keys"] if "pooler" not in name and "position_ids" not in name
+    )
+    if missing:
+        raise OrdtoolError(
+            f"{folder}: {len(missing)} weights are missing, {missing[0]} first", "is it complete?"
+        )
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def weights_hash(folder: Path) -> str:
+    """Give the SHA-256 over a folder's safetensors files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def check_backbone(expected: str, backbone: Backbone, ladder: str) -> None:
+    """Refuse a ladder beside a model that it wasn't trained beside.
+
+    Raises:
+        OrdtoolError: If the weights' hashes differ.
+    """
+    if expected != backbone.hash:
+        raise OrdtoolError(
+            f"{ladder}: belongs to another backbone (weights {expected[:12]}), and {backbone.name} has "
+            f"{backbone.hash[:12]}",
+            "name the model that it was trained on with --backbone",
+        )

@@ -1,0 +1,172 @@
+"""The backbone's hidden states on disk: computed once, mapped into memory, read in every epoch.
+
+A frozen backbone gives the same states in every epoch. They are kept as float16, a row a token: the embeddings, the
+layers with a rung and the output, one after the other; no padding is stored. The folder's name is a hash of the backbone's
+weights, the layers and the token ids, so a changed text or model is never served old states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import atomic_directory
+from ordtool.io.npy import NpyWriter, read_npy
+from ordtool.progress import SILENT, Progress
+from ordtool.tuning.backbone import Backbone, States
+from ordtool.tuning.batching import sorted_batches
+from ordtool.tuning.encoding import Encoded
+
+FORMAT = 1
+BATCH_TOKENS = 4096
+_SPARE = 1 << 30
+
+
+class StateSource(Protocol):
+    """Where a learner gets hidden states from."""
+
+    def batch(self, index: Sequence[int]) -> States:
+        """Give the states of some texts."""
+
+
+class LiveStates:
+    """States computed by the backbone each time.
+
+    Args:
+        backbone: The frozen model.
+        data: The texts.
+        layers: Layers with a rung.
+        dtype: What they are kept in; float16 as in the cache, or float32.
+    """
+
+    def __init__(
+        self, backbone: Backbone, data: Encoded, layers: Sequence[int], dtype: torch.dtype = torch.float16
+    ) -> None:
+        self._backbone, self._data, self._layers, self._dtype = backbone, data, layers, dtype
+
+    def batch(self, index: Sequence[int]) -> States:
+        """Run the backbone."""
+        device = self._backbone.model.device
+        inputs = {name: t.to(device) for name, t in self._data.inputs(index, self._backbone.pad).items()}
+        return self._backbone.states(inputs, self._layers, self._dtype)
+
+
+class CachedStates:
+    """States mapped from a file that `build_cache` made.
+
+    Args:
+        folder: The cache's folder.
+        device: Where batches go.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._rows = read_npy(folder / "states.npy", ndim=3)
+        self._starts = read_npy(folder / "starts.npy", ndim=1)
+        self._lengths = read_npy(folder / "lengths.npy", ndim=1)
+        self._device = device
+
+    def batch(self, index: Sequence[int]) -> States:
+        """Read a batch."""
+        lengths = [int(self._lengths[i]) for i in index]
+        longest = max(lengths)
+        slots, hidden = self._rows.shape[1:]
+        block = np.zeros((len(index), longest, slots, hidden), dtype=np.float16)
+        for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
+            start = int(self._starts[i])
+            block[row, :length] = self._rows[start : start + length]
+        states = torch.from_numpy(block).to(self._device)
+        mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+        return States(states[:, :, :-1].permute(2, 0, 1, 3), states[:, :, -1], mask.long().to(self._device))
+
+
+def cache_key(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> str:
+    """Give the hash that names a cache: of the weights, their dtype, the layers, and every token."""
+    digest = hashlib.sha256()
+    facts = [FORMAT, backbone.hash, str(backbone.model.dtype), list(layers), data.types is not None]
+    digest.update(json.dumps(facts).encode())
+    for rows in (data.ids, data.types or []):
+        digest.update(np.array([len(row) for row in rows], dtype=np.int64).tobytes())
+        for row in rows:
+            digest.update(row.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def cache_bytes(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> int:
+    """Give the size that a cache has on disk."""
+    return int(data.lengths.sum()) * (len(layers) + 2) * int(backbone.config.hidden_size) * 2
+
+
+def build_cache(
+    backbone: Backbone,
+    data: Encoded,
+    layers: Sequence[int],
+    parent: Path,
+    *,
+    progress: Progress = SILENT,
+) -> Path:
+    """Compute all states, unless they are there.
+
+    Args:
+        backbone: The frozen model.
+        data: The texts.
+        layers: Layers with a rung.
+        parent: The folder that holds caches.
+        progress: Told of the tokens.
+
+    Returns:
+        The cache's folder.
+
+    Raises:
+        OrdtoolError: If the disk is too full, or a state is too large for float16.
+    """
+    folder = parent / cache_key(backbone, data, layers)
+    if (folder / "states.npy").is_file():
+        os.utime(folder)  # the latest use, for whoever tidies up
+        return folder
+    parent.mkdir(parents=True, exist_ok=True)
+    size = cache_bytes(backbone, data, layers)
+    free = shutil.disk_usage(parent).free
+    if size + _SPARE > free:
+        raise OrdtoolError(
+            f"{parent}: the hidden states take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            "--no-cache computes them in every epoch; fewer --layers make them smaller; --cache-dir names another disk",
+        )
+    # Every batch in the file's order; texts of like length lie side by side, as batches will ask for them.
+    batches = sorted_batches(data.lengths, BATCH_TOKENS)
+    starts = np.zeros(len(data), dtype=np.int64)
+    source = LiveStates(backbone, data, layers)
+    progress.start("hidden states, once", int(data.lengths.sum()), "tokens")
+    with atomic_directory(folder, force=True) as made:
+        with open(made / "states.npy", "wb") as file:
+            writer = NpyWriter(file, (len(layers) + 2, int(backbone.config.hidden_size)), "float16")
+            for batch in batches:
+                starts[batch] = writer.rows + np.cumsum([0, *data.lengths[batch][:-1]])
+                rows = _rows(source.batch(batch))
+                if not np.isfinite(rows).all():
+                    raise OrdtoolError(
+                        "a hidden state of this backbone is too large for float16", "--no-cache keeps float32"
+                    )
+                writer.write(rows)
+                progress.advance(len(rows))
+            writer.close()
+        np.save(made / "starts.npy", starts)
+        np.save(made / "lengths.npy", data.lengths)
+    progress.close()
+    return folder
+
+
+def _rows(states: States) -> np.ndarray:
+    """Give the real tokens' rows, `(tokens, slots, hidden)`."""
+    real = states.mask.bool()
+    slots = torch.cat([states.rungs, states.last[None]]).permute(1, 2, 0, 3)
+    found: np.ndarray = slots[real].cpu().numpy()
+    return found

@@ -1,0 +1,290 @@
+"""Labelled texts from JSONL, TSV and CSV, with the line of everything that is wrong."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+
+TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Where things are in a record.
+
+    Attributes:
+        text: The key, or a column's name or number (from 1), of the text.
+        pair: Of the second text; None where there is one text.
+        label: Of the label, the score, or the text to write.
+    """
+
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in the order that unnamed columns have."""
+        return (self.text, self.label) if self.pair is None else (self.text, self.pair, self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record.
+
+    Attributes:
+        where: `file:line`.
+        text: The text.
+        pair: The second text, if any.
+        label: As it stands in the file.
+    """
+
+    where: str
+    text: str
+    pair: str | None
+    label: str
+
+
+def check_task(task: str) -> None:
+    """Raise a UsageError for an unknown task."""
+    if task not in TASKS:
+        raise UsageError(f"unknown task {task!r}", close_match_hint(task, TASKS))
+
+
+def read_examples(paths: Sequence[str | Path], fields: Fields) -> list[Example]:
+    """Read labelled records; `-` is stdin.
+
+    `.jsonl` has an object a line; `.csv` commas and quotes; anything else tabs. Tables may have a head, found by the
+    fields' names in the first row; without one the columns are text, second text, label.
+
+    Raises:
+        OrdtoolError: With `file:line`, for a field that is missing or no text; for an empty file.
+    """
+    found = [example for path in paths for example in _read_one(str(path), fields)]
+    if not found:
+        raise OrdtoolError(
+            f"{', '.join(map(str, paths))}: holds no records", 'a line looks like {"text": ..., "label": ...}'
+        )
+    return found
+
+
+def _read_one(path: str, fields: Fields) -> Iterator[Example]:
+    source = "<stdin>" if path == "-" else path
+    with open_input(path) as stream:
+        lines = _lines(stream, source)
+        first = next(lines, None)
+        if first is None:
+            return
+        rest = _chain(first, lines)
+        if has_jsonl_suffix(path) or (path == "-" and first[1].lstrip().startswith("{")):
+            yield from _objects(rest, source, fields)
+        else:
+            comma = ".csv" in Path(path).suffixes
+            yield from _table(rest, source, fields, comma)
+
+
+def _lines(stream: Any, source: str) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(read_lines(stream, source), start=1):
+        yield number, decode_line(raw, source, number)
+
+
+def _chain(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield first
+    yield from rest
+
+
+def _objects(lines: Iterator[tuple[int, str]], source: str, fields: Fields) -> Iterator[Example]:
+    for number, line in lines:
+        if not line.strip():
+            continue
+        where = f"{source}:{number}"
+        data = parse_json_object(line, source, number)
+        text, pair = json_texts(data, fields, where)
+        label = _field(data, fields.label, where, "--label-field")
+        if not isinstance(label, (str, int, float)):
+            raise OrdtoolError(
+                f"{where}: field {fields.label!r} must be a string or a number, found {label!r:.40}"
+            )
+        yield Example(where, text, pair, str(label))
+
+
+def json_texts(data: dict[str, Any], fields: Fields, where: str) -> tuple[str, str | None]:
+    """Take the texts out of a JSON object.
+
+    Raises:
+        OrdtoolError: If one is missing or no string.
+    """
+    found = []
+    for name, option in ((fields.text, "--field"), (fields.pair, "--pair-field")):
+        if name is None:
+            continue
+        value = _field(data, name, where, option)
+        if not isinstance(value, str):
+            raise OrdtoolError(f"{where}: field {name!r} must be a string, found {type(value).__name__}")
+        found.append(value)
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _field(data: dict[str, Any], name: str, where: str, option: str) -> Any:
+    if data.get(name) is None:
+        raise OrdtoolError(
+            f"{where}: no field {name!r} (keys: {', '.join(data) or 'none'})", f"{option} names another key"
+        )
+    return data[name]
+
+
+def _table(lines: Iterator[tuple[int, str]], source: str, fields: Fields, comma: bool) -> Iterator[Example]:
+    columns: list[int] | None = None
+    for number, cells in _csv(lines, source) if comma else ((n, line.split("\t")) for n, line in lines):
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"{source}:{number}"
+        if columns is None:
+            columns, head = _columns(cells, fields, where)
+            if head:
+                continue
+        if len(cells) <= max(columns):
+            raise OrdtoolError(
+                f"{where}: {len(cells)} column(s), and {max(columns) + 1} are expected",
+                f"columns: {', '.join(fields.names)}, separated by {'commas' if comma else 'tabs'}",
+            )
+        values = [cells[column].strip() for column in columns]
+        for name, value in zip(fields.names, values, strict=True):
+            if not value:
+                raise OrdtoolError(f"{where}: the column {name!r} is empty")
+        yield Example(where, values[0], values[1] if fields.pair is not None else None, values[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table that may have no labels.
+
+    Attributes:
+        where: `file:line`.
+        data: Its cells by the head's names, or by those of the fields.
+        text: The text.
+        pair: The second text, if any.
+    """
+
+    where: str
+    data: dict[str, Any]
+    text: str
+    pair: str | None
+
+
+def read_table(path: str | Path, fields: Fields, on_error: Callable[[OrdtoolError], None]) -> Iterator[Row]:
+    """Read the texts of a TSV or CSV, labels where there are some, and what else the head names.
+
+    Args:
+        path: The file.
+        fields: Names; without a head the columns are text, second text, label.
+        on_error: Told of each bad row, which is then passed over.
+    """
+    source = str(path)
+    wanted = [fields.text] if fields.pair is None else [fields.text, fields.pair]
+    head: list[str] | None = None
+    with open_input(path) as stream:
+        lines = _lines(stream, source)
+        comma = ".csv" in Path(path).suffixes
+        for number, cells in _csv(lines, source) if comma else ((n, line.split("\t")) for n, line in lines):
+            cells = [cell.strip() for cell in cells]
+            if head is None:
+                named = all(name in cells for name in wanted)
+                head = cells if named else list(fields.names)
+                if named:
+                    continue
+            data = dict(zip(head, cells, strict=False))
+            where = f"{source}:{number}"
+            if missing := [name for name in wanted if name not in data]:
+                on_error(OrdtoolError(f"{where}: no column {missing[0]!r}", f"columns: {', '.join(head)}"))
+                continue
+            yield Row(where, data, data[wanted[0]], data[wanted[1]] if len(wanted) > 1 else None)
+
+
+def _csv(lines: Iterator[tuple[int, str]], source: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(line + "\n" for _, line in lines)
+    start = 1
+    try:
+        for cells in reader:
+            yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise OrdtoolError(f"{source}:{start}: malformed CSV ({error})") from None
+
+
+def _columns(cells: list[str], fields: Fields, where: str) -> tuple[list[int], bool]:
+    """Find the columns by number, by the names in a head, or by their order; say whether there is a head."""
+    names = [cell.strip() for cell in cells]
+    if all(name.isdecimal() for name in fields.names):
+        if min(map(int, fields.names)) < 1:
+            raise UsageError("columns are numbered from 1")
+        return [int(name) - 1 for name in fields.names], False
+    if all(name in names for name in fields.names):
+        return [names.index(name) for name in fields.names], True
+    if any(name in names for name in fields.names):
+        missing = next(name for name in fields.names if name not in names)
+        raise OrdtoolError(
+            f"{where}: no column {missing!r} (columns: {', '.join(names)})",
+            "--field, --label-field name them",
+        )
+    return list(range(len(fields.names))), False
+
+
+def class_names(examples: Sequence[Example]) -> list[str]:
+    """Give the classes, numbers in their order, other names in the alphabet's.
+
+    Raises:
+        OrdtoolError: If there is one class only.
+    """
+    names = sorted({example.label for example in examples})
+    if len(names) < 2:
+        raise OrdtoolError(
+            f"{examples[0].where}: all labels are {names[0]!r}: there is nothing to tell apart",
+            "is it the right file, and the right --label-field?",
+        )
+    if all(name.lstrip("-").isdecimal() for name in names):
+        return sorted(names, key=int)
+    return names
+
+
+def class_indices(examples: Sequence[Example], names: Sequence[str]) -> list[int]:
+    """Number the examples' classes.
+
+    Raises:
+        OrdtoolError: For a label that is not among `names`, with its line.
+    """
+    places = {name: index for index, name in enumerate(names)}
+    for example in examples:
+        if example.label not in places:
+            raise OrdtoolError(
+                f"{example.where}: the label {example.label!r} is not one of the training data's: "
+                + ", ".join(list(names)[:20])
+            )
+    return [places[example.label] for example in examples]
+
+
+def scores(examples: Sequence[Example]) -> list[float]:
+    """Read the labels as finite numbers.
+
+    Raises:
+        OrdtoolError: For something else, with its line.
+    """
+    found = []
+    for example in examples:
+        try:
+            value = float(example.label)
+        except ValueError:
+            value = float("nan")
+        if not abs(value) < float("inf"):
+            raise OrdtoolError(
+                f"{example.where}: the score {example.label!r} is not a number",
+                "--task classify takes labels that are names",
+            )
+        found.append(value)
+    return found

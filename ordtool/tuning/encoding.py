@@ -1,0 +1,146 @@
+"""Examples to token ids and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ordtool.errors import OrdtoolError
+from ordtool.tuning.data import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of texts, with what is to be learnt of them.
+
+    Attributes:
+        ids: Of each text.
+        types: Token types (0 the first text, 1 the second) where the tokenizer gives them.
+        targets: Class indices or scores, `(texts,)`; None for text tasks.
+        starts: For text tasks, the first token of each text that is predicted.
+    """
+
+    ids: list[NDArray[np.int64]]
+    types: list[NDArray[np.int64]] | None = None
+    targets: NDArray[Any] | None = None
+    starts: list[int] | None = None
+
+    def __len__(self) -> int:
+        """Give the number of texts."""
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The tokens of each text."""
+        return np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+    def inputs(self, index: Sequence[int], pad: int) -> dict[str, Tensor]:
+        """Give a batch, padded on the right: `input_ids`, `attention_mask`, perhaps `token_type_ids`."""
+        longest = max(len(self.ids[i]) for i in index)
+        found = {
+            "input_ids": torch.full((len(index), longest), pad),
+            "attention_mask": torch.zeros(len(index), longest, dtype=torch.long),
+        }
+        if self.types is not None:
+            found["token_type_ids"] = torch.zeros(len(index), longest, dtype=torch.long)
+        for row, i in enumerate(index):
+            length = len(self.ids[i])
+            found["input_ids"][row, :length] = torch.from_numpy(self.ids[i])
+            found["attention_mask"][row, :length] = 1
+            if self.types is not None:
+                found["token_type_ids"][row, :length] = torch.from_numpy(self.types[i])
+        return found
+
+    def labels(self, index: Sequence[int]) -> Tensor:
+        """Give a text batch's next tokens, `(batch, seq)`: at each position the one after it, -100 where none counts."""
+        assert self.starts is not None
+        longest = max(len(self.ids[i]) for i in index)
+        found = torch.full((len(index), longest), -100)
+        for row, i in enumerate(index):
+            begin = max(1, self.starts[i])
+            found[row, begin - 1 : len(self.ids[i]) - 1] = torch.from_numpy(self.ids[i][begin:])
+        return found
+
+
+def encode_texts(
+    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]] | None]:
+    """Tokenize texts, or pairs of texts of which the longer is cut first.
+
+    Returns:
+        Token ids and, where the tokenizer tells texts apart by them, token types.
+    """
+    given = (list(texts),) if pairs is None else (list(texts), list(pairs))
+    found = tokenizer(*given, truncation="longest_first", max_length=max_length)
+    ids = [np.array(row, dtype=np.int64) for row in found["input_ids"]]
+    if any(not len(row) for row in ids):
+        # GPT-2's kind gives nothing for an empty text, and attention needs a token.
+        fill = next(t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if t is not None)
+        ids = [row if len(row) else np.array([fill], dtype=np.int64) for row in ids]
+    types = found.get("token_type_ids") if pairs is not None else None
+    return ids, None if types is None else [np.array(row, dtype=np.int64) for row in types]
+
+
+def encode_labelled(
+    tokenizer: Any, examples: Sequence[Example], targets: Sequence[float], max_length: int
+) -> Encoded:
+    """Encode texts or pairs with classes (integers) or scores."""
+    pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
+    ids, types = encode_texts(tokenizer, [example.text for example in examples], pairs, max_length)
+    dtype = np.int64 if all(isinstance(target, int) for target in targets) else np.float32
+    return Encoded(ids, types, np.array(targets, dtype=dtype))
+
+
+def encode_blocks(tokenizer: Any, documents: Sequence[str], length: int) -> Encoded:
+    """Cut documents, joined by the end token, into blocks of `length` tokens; the rest of the last is kept if long.
+
+    Raises:
+        OrdtoolError: If there are fewer than two tokens.
+    """
+    tokens: list[int] = []
+    for document in documents:
+        tokens += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        if tokenizer.eos_token_id is not None:
+            tokens.append(tokenizer.eos_token_id)
+    blocks = [
+        np.array(tokens[start : start + length], dtype=np.int64) for start in range(0, len(tokens), length)
+    ]
+    blocks = [block for block in blocks if len(block) >= min(length, 2)]
+    if not blocks or len(blocks[0]) < 2:
+        raise OrdtoolError("the text has fewer than two tokens: there is nothing to predict")
+    return Encoded(blocks, starts=[1] * len(blocks))
+
+
+def encode_pairs(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Encoded:
+    """Encode sources and the texts to write after them, as a causal model reads them: source, newline, target, end.
+
+    Raises:
+        OrdtoolError: If a source leaves no room for a token of its target.
+    """
+    ids, starts = [], []
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    for example in examples:
+        source = prompt_ids(tokenizer, example.text)
+        target = tokenizer(example.label, add_special_tokens=False)["input_ids"] + end
+        if len(source) >= max_length:
+            raise OrdtoolError(
+                f"{example.where}: the source has {len(source)} tokens, and --max-length is {max_length}",
+                "a longer --max-length leaves room for the target",
+            )
+        ids.append(np.array((source + target)[:max_length], dtype=np.int64))
+        starts.append(len(source))
+    return Encoded(ids, starts=starts)
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Give the tokens of a source as `encode_pairs` and a prompt ending in a newline have them."""
+    found: list[int] = tokenizer(text + "\n")["input_ids"]
+    if found and found[-1] == tokenizer.eos_token_id:
+        found = found[:-1]
+    return found

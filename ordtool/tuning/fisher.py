@@ -1,0 +1,82 @@
+"""Fisher information of the backbone's weights: the only time that a gradient passes through it, on a few batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ordtool.tuning.backbone import Backbone
+from ordtool.tuning.batching import shuffled_batches
+from ordtool.tuning.encoding import Encoded
+from ordtool.tuning.ladder import pool
+from ordtool.tuning.learners import text_loss
+
+TEXTS = 64
+BATCH = 8
+
+
+def squared_gradients(
+    backbone: Backbone, data: Encoded, task: str, pooling: str, texts: int = TEXTS
+) -> dict[str, Tensor]:
+    r"""Give $\sum_b (\partial L_b / \partial w)^2$ over batches $b$ of a few training texts.
+
+    For text tasks $L$ is the language model's own loss. A label has no trained head yet, so its loss is that of a
+    nearest-centroid read-out: logits are cosines with the classes' mean vectors, over the same texts; for scores,
+    the classes are below and above the median.
+
+    Args:
+        backbone: Its weights are frozen again afterwards.
+        data: Training texts.
+        task: What is to be learnt.
+        pooling: How tokens become a text.
+        texts: How many are looked at.
+
+    Returns:
+        A tensor a parameter, by name.
+    """
+    model = backbone.model
+    index = [i for batch in shuffled_batches(data.lengths, BATCH, 0, 0) for i in batch][:texts]
+    batches = [index[start : start + BATCH] for start in range(0, len(index), BATCH)]
+    centroids, classes = (
+        _centroids(backbone, data, batches, pooling) if data.targets is not None else (None, None)
+    )
+    found = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in model.named_parameters()}
+    model.requires_grad_(True)
+    try:
+        for batch in batches:
+            output, mask = _run(backbone, data, batch)
+            if centroids is None or classes is None:
+                total, count = text_loss(
+                    output, data.labels(batch).to(output.device), backbone.head or torch.nn.Identity()
+                )
+                loss = total / max(1, count)
+            else:
+                logits = 10 * F.normalize(pool(output, mask, pooling), dim=-1) @ centroids.T
+                loss = F.cross_entropy(logits, classes[[index.index(i) for i in batch]])
+            loss.backward()
+            for name, weight in model.named_parameters():
+                if weight.grad is not None:
+                    found[name] += weight.grad.float().square()
+                weight.grad = None
+    finally:
+        model.requires_grad_(False)
+    return found
+
+
+def _run(backbone: Backbone, data: Encoded, batch: list[int]) -> tuple[Tensor, Tensor]:
+    inputs = {k: v.to(backbone.model.device) for k, v in data.inputs(batch, backbone.pad).items()}
+    return backbone.model(**inputs).last_hidden_state, inputs["attention_mask"]
+
+
+@torch.no_grad()
+def _centroids(
+    backbone: Backbone, data: Encoded, batches: list[list[int]], pooling: str
+) -> tuple[Tensor, Tensor]:
+    assert data.targets is not None
+    targets = torch.from_numpy(data.targets[[i for batch in batches for i in batch]])
+    classes = targets if not targets.is_floating_point() else (targets > targets.median()).long()
+    pooled = torch.cat([pool(*_run(backbone, data, batch), pooling) for batch in batches])
+    classes = classes.unique(return_inverse=True)[1].to(pooled.device)
+    means = torch.stack([pooled[classes == c].mean(dim=0) for c in range(int(classes.max()) + 1)])
+    return F.normalize(means, dim=-1), classes

@@ -1,0 +1,304 @@
+r"""The ladder: a narrow network beside a frozen one, and the only part that is trained.
+
+Of the backbone's hidden states $b_0$ (embeddings), $b_l$ (after layer $l$) a linear map $D_l$ takes the width from
+hidden to hidden / r. A gated ladder (Sung et al. 2022, section 3.2) climbs by
+
+$$h_0 = D_0 b_0, \qquad h_l = \mathrm{Block}_l(\mu_l h_{l-1} + (1 - \mu_l) D_l b_l), \qquad
+\mu_l = \sigma(\alpha_l / T), \; T = 0.1, \; \alpha_l = 0 \text{ at first}$$
+
+and an additive one (after bojone's LST-CLUE) by $h_l = \mathrm{Block}_l(h_{l-1} + D_l b_l)$. At the top
+$u = U \, \mathrm{LayerNorm}(h)$ has the backbone's width again.
+
+Deviations: $b_l$ is brought to mean 0 and spread 1 in each token before $D_l$ (without weights), which lets one learning
+rate serve models whose hidden states grow through the layers; and $u$, whose $U$ is 0 at first, is added to the
+backbone's own output, so the ladder starts from what the backbone knows (`residual=False` is the paper's form).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ordtool.errors import UsageError, close_match_hint
+from ordtool.tuning.side import build_side, find_layers, side_config, unused_names
+
+MODEL_TYPE = "ordtool_ladder"
+KINDS = ("gated", "additive")
+POOLINGS = ("mean", "cls", "last")
+GATE_TEMPERATURE = 0.1
+
+
+class LadderConfig(PreTrainedConfig):
+    """What a ladder is, and which backbone it belongs to.
+
+    Args:
+        backbone: The name or folder that was given for the backbone.
+        backbone_hash: SHA-256 of its weights.
+        backbone_config: Its configuration, as a dictionary with `model_type`.
+        task: `classify`, `regress`, `pairs`, `lm` or `seq2seq`.
+        kind: `gated` or `additive`.
+        reduction: r: hidden size over the ladder's.
+        layers: The backbone's layers that have a rung, from 1, ascending.
+        residual: Add the ladder's output to the backbone's, instead of using it alone.
+        pooling: How tokens become a text: `mean`, `cls` (the first) or `last`.
+        dropout: Within the ladder; None: as the backbone.
+        text_length: Tokens of a text that were read in training.
+        pair_field: The JSONL key of the second text, for tasks of pairs.
+        target_mean: Of the training scores (regression).
+        target_scale: Their standard deviation.
+        **kwargs: `id2label` and what else Hugging Face configurations hold.
+    """
+
+    model_type = MODEL_TYPE
+
+    def __init__(
+        self,
+        backbone: str = "",
+        backbone_hash: str = "",
+        backbone_config: dict[str, Any] | None = None,
+        task: str = "classify",
+        kind: str = "gated",
+        reduction: int = 8,
+        layers: Sequence[int] = (1,),
+        residual: bool = True,
+        pooling: str = "mean",
+        dropout: float | None = None,
+        text_length: int = 128,
+        pair_field: str | None = None,
+        target_mean: float = 0.0,
+        target_scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        for name, value, choices in (("ladder", kind, KINDS), ("pooling", pooling, POOLINGS)):
+            if value not in choices:
+                raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))
+        self.backbone = backbone
+        self.backbone_hash = backbone_hash
+        self.backbone_config = backbone_config or {"model_type": "bert"}
+        self.task = task
+        self.kind = kind
+        self.reduction = reduction
+        self.layers = list(layers)
+        self.residual = residual
+        self.pooling = pooling
+        self.dropout = dropout
+        self.text_length = text_length
+        self.pair_field = pair_field
+        self.target_mean = target_mean
+        self.target_scale = target_scale
+        super().__init__(**kwargs)
+
+    def backbone_as_config(self) -> Any:
+        """Give the backbone's configuration as an object."""
+        fields = dict(self.backbone_config)
+        return AutoConfig.for_model(fields.pop("model_type"), **fields)
+
+    @property
+    def labels(self) -> bool:
+        """Whether texts get a label or a score, rather than text."""
+        return self.task in ("classify", "regress", "pairs")
+
+
+class _Downsample(torch.autograd.Function):
+    """All $D_l$ at once, keeping the states for the backward pass in the dtype they came in (float16)."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(states)
+        return torch.bmm(states.to(weight.dtype), weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        (states,) = ctx.saved_tensors
+        gradient = gradients[0]
+        return None, torch.bmm(states.to(gradient.dtype).transpose(1, 2), gradient)
+
+
+@dataclass
+class LadderOutput(ModelOutput):
+    """What a ladder says.
+
+    Attributes:
+        output: At the backbone's width, `(batch, seq, hidden)`.
+        logits: `(batch, classes)`; `(batch, 1)` standardised scores for regression; None for text tasks.
+        pooled: What the logits were read from, `(batch, hidden)`.
+        past_key_values: The side network's keys and values, where they were asked for.
+    """
+
+    output: Tensor | None = None
+    logits: Tensor | None = None
+    pooled: Tensor | None = None
+    past_key_values: Any = None
+
+
+class Ladder(PreTrainedModel):
+    """The side network alone; it takes the backbone's hidden states.
+
+    Args:
+        config: What it is.
+    """
+
+    config_class = LadderConfig
+    base_model_prefix = "ladder"
+    main_input_name = "states"
+    _supports_sdpa = True
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__(config)
+        backbone = config.backbone_as_config()
+        rungs = len(config.layers)
+        inner = side_config(backbone, config.reduction, rungs, config.dropout)
+        self.hidden_size, self.width = int(backbone.hidden_size), int(inner.hidden_size)
+        self.side = build_side(inner)
+        self.down_weight = nn.Parameter(torch.empty(rungs + 1, self.hidden_size, self.width))
+        self.down_bias = nn.Parameter(torch.zeros(rungs + 1, self.width))
+        self.gates = nn.Parameter(torch.zeros(rungs)) if config.kind == "gated" else None
+        self.norm = nn.LayerNorm(self.width)
+        self.up = nn.Linear(self.width, self.hidden_size)
+        self.head_dropout = nn.Dropout(0.1 if config.dropout is None else config.dropout)
+        self.classifier = nn.Linear(self.hidden_size, config.num_labels) if config.labels else None
+        self._incoming: Tensor | None = None
+        self._top: Tensor | None = None
+        self._hook()
+        self._leave_out_unused()
+        self.post_init()
+
+    @property
+    def rungs(self) -> nn.ModuleList:
+        """The side network's layers, one a rung."""
+        return find_layers(self.side, len(self.config.layers))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Start as the backbone alone: U is 0; D keeps a standardised token's spread."""
+        if module is self:
+            nn.init.normal_(self.down_weight, std=self.hidden_size**-0.5)
+            nn.init.zeros_(self.down_bias)
+            if self.gates is not None:
+                nn.init.zeros_(self.gates)
+            self.norm.reset_parameters()
+            nn.init.zeros_(self.up.bias)
+            if self.config.residual:
+                nn.init.zeros_(self.up.weight)
+            else:
+                nn.init.normal_(self.up.weight, std=self.width**-0.5)
+            if self.classifier is not None:
+                nn.init.normal_(self.classifier.weight, std=0.02)
+                nn.init.zeros_(self.classifier.bias)
+
+    def _hook(self) -> None:
+        """Let every layer of the side network take what the ladder mixes for it."""
+        for index, layer in enumerate(self.rungs):
+
+            def enter(module: nn.Module, args: Any, kwargs: Any, index: int = index) -> Any:
+                if args:
+                    return (self._mix(index, args[0]), *args[1:]), kwargs
+                return args, {**kwargs, "hidden_states": self._mix(index, kwargs["hidden_states"])}
+
+            layer.register_forward_pre_hook(enter, with_kwargs=True)
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            self._top = output[0] if isinstance(output, tuple) else output
+
+        self.rungs[-1].register_forward_hook(leave)
+
+    def _leave_out_unused(self) -> None:
+        names = unused_names(self.side, list(self.rungs))
+        for name, parameter in self.side.named_parameters():
+            if name in names:
+                parameter.requires_grad_(False)
+        ignored = {f"side.{name}" for name in names}
+        self._keys_to_ignore_on_save = ignored
+        self._keys_to_ignore_on_load_missing = ignored
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Give the parameters that are trained and saved."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _mix(self, index: int, hidden: Tensor) -> Tensor:
+        assert self._incoming is not None
+        below = self._incoming[0] if index == 0 else hidden
+        beside = self._incoming[index + 1]
+        if self.gates is None:
+            return below + beside
+        mu = torch.sigmoid(self.gates[index] / GATE_TEMPERATURE)
+        return beside + mu * (below - beside)
+
+    def climb(
+        self, states: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Any]:
+        """Run the side network.
+
+        Args:
+            states: The backbone's, standardised: `(rungs + 1, batch, seq, hidden)`, embeddings first; float16 is kept
+                as such for the backward pass.
+            attention_mask: `(batch, seq)`, 1 for tokens.
+            **options: Given to the side model (`past_key_values`, `use_cache`, `position_ids`).
+
+        Returns:
+            The ladder's output `(batch, seq, hidden)` and the side model's own output.
+        """
+        rows, batch, length, hidden = states.shape
+        down = _Downsample.apply(states.reshape(rows, batch * length, hidden), self.down_weight)
+        down = down + self.down_bias[:, None]
+        self._incoming = down.view(rows, batch, length, self.width)
+        try:
+            side = self.side(inputs_embeds=self._incoming[0], attention_mask=attention_mask, **options)
+            top = self._top
+        finally:
+            self._incoming = self._top = None
+        assert top is not None
+        found: Tensor = self.up(self.norm(top))
+        return found, side
+
+    def forward(
+        self, states: Tensor, last: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> LadderOutput:
+        """Climb, and read labels off at the top.
+
+        Args:
+            states: `(rungs + 1, batch, seq, hidden)`, see `climb`.
+            last: The backbone's output, `(batch, seq, hidden)`.
+            attention_mask: `(batch, seq)`, 1 for tokens, padding on the right.
+            **kwargs: Given to the side model.
+        """
+        output, side = self.climb(states, attention_mask, **kwargs)
+        if self.config.residual:
+            output = output + last.to(output.dtype)
+        past = getattr(side, "past_key_values", None)
+        if self.classifier is None:
+            return LadderOutput(output=output, past_key_values=past)
+        pooled = pool(output, attention_mask, self.config.pooling)
+        return LadderOutput(
+            output=output,
+            logits=self.classifier(self.head_dropout(pooled)),
+            pooled=pooled,
+            past_key_values=past,
+        )
+
+
+def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
+    """Make one vector of a text's tokens: `(batch, seq, hidden)` to `(batch, hidden)`."""
+    if how == "cls":
+        return hidden[:, 0]
+    if mask is None:
+        return hidden[:, -1] if how == "last" else hidden.mean(dim=1)
+    if how == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
+    weights = mask.to(hidden.dtype)
+    return torch.einsum("bsh,bs->bh", hidden, weights / weights.sum(dim=1, keepdim=True))
+
+
+def standardise(hidden: Tensor) -> Tensor:
+    """Bring every token's state to mean 0 and spread 1, `(..., hidden)`."""
+    return F.layer_norm(hidden.float(), hidden.shape[-1:])
+
+
+AutoConfig.register(MODEL_TYPE, LadderConfig, exist_ok=True)
+AutoModel.register(LadderConfig, Ladder, exist_ok=True)

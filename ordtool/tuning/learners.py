@@ -1,0 +1,215 @@
+"""What a training loop asks of a method: its parameters, a loss, a measurement on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ordtool.tuning.batching import sorted_batches
+from ordtool.tuning.cache import StateSource
+from ordtool.tuning.encoding import Encoded
+from ordtool.tuning.ladder import Ladder
+
+DEV_TOKENS = 4096
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A figure on held-out data.
+
+    Attributes:
+        name: `accuracy` (percent), `pearson` (percent) or `loss` (nats a token).
+        value: The figure.
+        more: Others: `macro_f1`, `spearman`, `perplexity`.
+    """
+
+    name: str
+    value: float
+    more: dict[str, float]
+
+    def better_than(self, other: Measure | None) -> bool:
+        """Say whether it is strictly better; NaN never is."""
+        if other is None:
+            return self.value == self.value
+        return self.value < other.value if self.name == "loss" else self.value > other.value
+
+
+class Learner(Protocol):
+    """A method of tuning, with its data."""
+
+    train: Encoded
+    dev: Encoded
+
+    @property
+    def module(self) -> nn.Module:
+        """What has the parameters."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Give what is trained."""
+
+    def loss(self, index: Sequence[int]) -> Tensor:
+        """Give the mean loss of some training texts, with a graph."""
+
+    def measure(self, test: tuple[Encoded, StateSource | None] | None = None) -> Measure:
+        """Measure on the held-out texts, or on others with their states."""
+
+
+def label_loss(logits: Tensor, targets: Tensor, task: str) -> Tensor:
+    """Give cross-entropy in nats, or the squared error of standardised scores."""
+    if task == "regress":
+        return F.mse_loss(logits[:, 0].float(), targets.float())
+    return F.cross_entropy(logits.float(), targets)
+
+
+def text_loss(output: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
+    """Give the summed cross-entropy of next tokens (nats) and their number.
+
+    The logits of a batch are by far its largest tensor, so the head is applied to some tokens at a time and again in
+    the backward pass.
+
+    Args:
+        output: What the head reads, `(batch, seq, hidden)`.
+        labels: The next tokens, `(batch, seq)`, -100 where none counts.
+        head: To logits.
+    """
+    counted = labels != -100
+    rows, wanted = output[counted], labels[counted]
+
+    def part(chunk: Tensor, answer: Tensor) -> Tensor:
+        return F.cross_entropy(head(chunk).float(), answer, reduction="sum")
+
+    losses = [
+        checkpoint(part, chunk, answer, use_reentrant=False)
+        if torch.is_grad_enabled()
+        else part(chunk, answer)
+        for chunk, answer in zip(rows.split(_CHUNK), wanted.split(_CHUNK), strict=True)
+    ]
+    return torch.stack(losses).sum(), len(wanted)
+
+
+@dataclass
+class LadderLearner:
+    """A ladder on its states.
+
+    Attributes:
+        module: The ladder.
+        task: What it learns.
+        train: Training texts.
+        dev: Held-out texts.
+        train_states: States of the training texts.
+        dev_states: States of the held-out texts.
+        head: Of the backbone, for text tasks.
+    """
+
+    module: Ladder
+    task: str
+    train: Encoded
+    dev: Encoded
+    train_states: StateSource
+    dev_states: StateSource
+    head: Any = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Give the ladder's parameters."""
+        return self.module.trained_parameters()
+
+    def loss(self, index: Sequence[int]) -> Tensor:
+        """Give the mean loss of some training texts."""
+        states = self.train_states.batch(index)
+        found = self.module(states.rungs, states.last, states.mask)
+        if self.train.targets is not None:
+            targets = torch.from_numpy(self.train.targets[list(index)]).to(found.logits.device)
+            return label_loss(found.logits, targets, self.task)
+        total, count = text_loss(found.output, self.train.labels(index).to(found.output.device), self.head)
+        return total / max(1, count)
+
+    @torch.no_grad()
+    def measure(self, test: tuple[Encoded, StateSource | None] | None = None) -> Measure:
+        """Measure on the held-out texts, or on others with their states."""
+        data, source = test or (self.dev, self.dev_states)
+
+        def run(index: list[int]) -> tuple[Tensor | None, Tensor | None]:
+            assert source is not None
+            states = source.batch(index)
+            found = self.module(states.rungs, states.last, states.mask)
+            return found.logits, found.output
+
+        return measure(self.module, data, self.task, run, self.head)
+
+
+def measure(
+    module: nn.Module,
+    dev: Encoded,
+    task: str,
+    run: Callable[[list[int]], tuple[Tensor | None, Tensor | None]],
+    head: Any = None,
+) -> Measure:
+    """Run a module over held-out texts and give its figure.
+
+    Args:
+        module: Put in evaluation mode meanwhile.
+        dev: The texts.
+        task: What is measured.
+        run: Gives logits `(batch, classes)`, or what the head reads `(batch, seq, hidden)`.
+        head: To the vocabulary's logits.
+    """
+    was_training = module.training
+    module.eval()
+    logits = np.zeros((len(dev), 0), dtype=np.float32)
+    total, count = 0.0, 0
+    for index in sorted_batches(dev.lengths, DEV_TOKENS):
+        found, output = run(index)
+        if dev.targets is None:
+            assert output is not None
+            loss, tokens = text_loss(output, dev.labels(index).to(output.device), head)
+            total, count = total + float(loss), count + tokens
+            continue
+        assert found is not None
+        if not logits.shape[1]:
+            logits = np.zeros((len(dev), found.shape[1]), dtype=np.float32)
+        logits[index] = found.float().cpu().numpy()
+    module.train(was_training)
+    if dev.targets is None:
+        mean = total / max(1, count)
+        return Measure("loss", mean, {"perplexity": float(np.exp(min(mean, 700.0)))})
+    return score_labels(logits, dev.targets, task)
+
+
+def score_labels(logits: NDArray[Any], targets: NDArray[Any], task: str) -> Measure:
+    """Score predictions.
+
+    Args:
+        logits: `(texts, classes)`; `(texts, 1)` for regression.
+        targets: `(texts,)`.
+        task: `regress` gives Pearson's and Spearman's correlation, other tasks accuracy and macro F1; in percent.
+    """
+    if task == "regress":
+        from scipy.stats import rankdata
+
+        guesses = logits[:, 0].astype(np.float64)
+        pearson = _correlation(guesses, targets)
+        spearman = _correlation(rankdata(guesses), rankdata(targets))
+        return Measure("pearson", 100 * pearson, {"spearman": 100 * spearman})
+    guesses = logits.argmax(axis=1)
+    f1 = []
+    for label in np.unique(targets):
+        right = int(((guesses == label) & (targets == label)).sum())
+        f1.append(2 * right / (int((guesses == label).sum()) + int((targets == label).sum())))
+    return Measure(
+        "accuracy", 100 * float((guesses == targets).mean()), {"macro_f1": 100 * float(np.mean(f1))}
+    )
+
+
+def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
+    x, y = x - x.mean(), np.asarray(y, dtype=np.float64) - np.mean(y)
+    norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / norm if norm > 0 else 0.0

@@ -1,0 +1,181 @@
+"""Texts to labels, by a ladder on its backbone or by a plain sequence-classification checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ordtool.errors import OrdtoolError
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import quiet_libraries
+from ordtool.tuning.backbone import Backbone
+from ordtool.tuning.encoding import Encoded, encode_texts
+from ordtool.tuning.ladder import Ladder, pool
+from ordtool.tuning.laddered import load_laddered
+
+Rows = NDArray[np.float32]
+
+
+class TextClassifier(Protocol):
+    """What labels texts.
+
+    Attributes:
+        labels: Names of the classes; none for a regression.
+        pair_field: The key of the second text, where it takes two.
+    """
+
+    labels: list[str]
+    pair_field: str | None
+
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> tuple[Rows, Rows]:
+        """Give probabilities `(texts, classes)` or scores `(texts, 1)`, and vectors `(texts, dim)`."""
+
+
+class LadderClassifier:
+    """A trained ladder on its backbone.
+
+    Args:
+        ladder: The ladder.
+        backbone: The model it was trained beside.
+    """
+
+    def __init__(self, ladder: Ladder, backbone: Backbone) -> None:
+        if not ladder.config.labels:
+            raise OrdtoolError(
+                f"a ladder of --task {ladder.config.task} writes text and gives no labels",
+                "ordtool generate -m LADDER uses it",
+            )
+        self.ladder, self.backbone = ladder, backbone
+        names = ladder.config.id2label
+        regression = ladder.config.task == "regress"
+        self.labels: list[str] = [] if regression else [names[i] for i in range(len(names))]
+        self.pair_field: str | None = ladder.config.pair_field
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        backbone: str | None = None,
+        device: torch.device | None = None,
+        progress: Progress = SILENT,
+    ) -> LadderClassifier:
+        """Load what `ordtool train ladder` wrote.
+
+        Raises:
+            OrdtoolError: If it writes text, is damaged, or its backbone isn't found.
+        """
+        return cls(*load_laddered(folder, backbone=backbone, device=device, progress=progress))
+
+    @torch.inference_mode()
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> tuple[Rows, Rows]:
+        """Label texts.
+
+        Args:
+            texts: The texts.
+            pairs: The second texts, for a ladder of pairs.
+            batch_size: Texts at once.
+
+        Returns:
+            Probabilities `(texts, classes)`, or scores `(texts, 1)`; and the pooled vectors `(texts, hidden)`.
+        """
+        config = self.ladder.config
+        data = Encoded(*encode_texts(self.backbone.tokenizer, texts, pairs, config.text_length))
+        rows = np.zeros((len(texts), max(1, len(self.labels))), dtype=np.float32)
+        vectors = np.zeros((len(texts), self.ladder.hidden_size), dtype=np.float32)
+        for index in _batches(data, batch_size):
+            inputs = {k: v.to(self.ladder.device) for k, v in data.inputs(index, self.backbone.pad).items()}
+            states = self.backbone.states(inputs, config.layers, torch.float32)
+            found = self.ladder(states.rungs, states.last, states.mask)
+            logits = found.logits.float()
+            rows[index] = (logits.softmax(dim=-1) if self.labels else logits).cpu().numpy()
+            vectors[index] = found.pooled.float().cpu().numpy()
+        if not self.labels:
+            rows = rows * np.float32(config.target_scale) + np.float32(config.target_mean)
+        return rows, vectors
+
+
+class CheckpointClassifier:
+    """A plain `...ForSequenceClassification` of transformers.
+
+    Args:
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+    """
+
+    pair_field: str | None = None
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        names = model.config.id2label
+        regression = len(names) == 1
+        self.labels: list[str] = [] if regression else [str(names[i]) for i in range(len(names))]
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> CheckpointClassifier:
+        """Load a checkpoint.
+
+        Raises:
+            OrdtoolError: If it can't be loaded, or its head was never trained.
+        """
+        quiet_libraries()
+        from safetensors import SafetensorError
+        from transformers import AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        from ordtool.models.causal import load_tokenizer
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise OrdtoolError(f"{folder}: can't be loaded as a classifier: {reason}") from error
+        if missing := sorted(info["missing_keys"]):
+            raise OrdtoolError(
+                f"{folder}: {len(missing)} weights are missing, {missing[0]} first", "is it complete?"
+            )
+        return cls(model.to(device).eval(), load_tokenizer(folder))
+
+    @torch.inference_mode()
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> tuple[Rows, Rows]:
+        """Label texts; vectors are means of the last layer's tokens. See `LadderClassifier.predict`."""
+        limit = getattr(self.model.config, "max_position_embeddings", None) or 512
+        length = int(min(self.tokenizer.model_max_length, limit, 4096))
+        data = Encoded(*encode_texts(self.tokenizer, texts, pairs, length))
+        rows = np.zeros((len(texts), self.model.config.num_labels), dtype=np.float32)
+        vectors = np.zeros((len(texts), self.model.config.hidden_size), dtype=np.float32)
+        pad = self.tokenizer.pad_token_id or 0
+        for index in _batches(data, batch_size):
+            inputs = {k: v.to(self.model.device) for k, v in data.inputs(index, pad).items()}
+            found = self.model(**inputs, output_hidden_states=True)
+            logits = found.logits.float()
+            many = self.model.config.problem_type == "multi_label_classification"
+            shares = logits.sigmoid() if many else logits.softmax(dim=-1)
+            rows[index] = (shares if self.labels else logits).cpu().numpy()
+            vectors[index] = (
+                pool(found.hidden_states[-1].float(), inputs["attention_mask"], "mean").cpu().numpy()
+            )
+        return rows, vectors
+
+
+def _batches(data: Encoded, size: int) -> list[list[int]]:
+    order = np.argsort(-data.lengths, kind="stable").tolist()
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,0 +1,213 @@
+r"""Initialisation of a ladder from its backbone by structural pruning (Sung et al. 2022, section 3.3).
+
+Whole units are kept, the most important ones: one choice of hidden units for all layers, since the residual stream
+ties them together; in each layer a choice of feed-forward units; and in each head a choice of dimensions, the same for
+queries and keys. The importance of a unit is the sum over its weights of $w^2$ (magnitude) or of the squared
+gradients of the loss (the empirical Fisher information's diagonal). $D_l$ begins as the map that picks out the hidden
+units kept, so the ladder starts as the pruned backbone beside the whole one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ordtool.errors import UsageError, close_match_hint
+from ordtool.tuning.backbone import Backbone
+from ordtool.tuning.ladder import Ladder
+from ordtool.tuning.side import find_layers
+
+INITIALISATIONS = ("random", "magnitude", "fisher")
+
+# The role of a linear map by the end of its name: what its outputs and its inputs are.
+_ROLES: tuple[tuple[str, str, str], ...] = (
+    (r"(query|q_proj|q_lin|SelfAttention\.q|attention\.q)$", "q", "hidden"),
+    (r"(key|k_proj|k_lin|SelfAttention\.k|attention\.k)$", "k", "hidden"),
+    (r"(value|v_proj|v_lin|SelfAttention\.v|attention\.v)$", "v", "hidden"),
+    (
+        r"(attention\.output\.dense|o_proj|out_lin|out_proj|SelfAttention\.o|attention\.o|attention\.dense)$",
+        "hidden",
+        "o",
+    ),
+    (r"(intermediate\.dense|up_proj|gate_proj|lin1|fc1|wi|wi_0|wi_1|dense_h_to_4h)$", "inner", "hidden"),
+    (r"((?<!attention\.)output\.dense|down_proj|lin2|fc2|wo|dense_4h_to_h)$", "hidden", "inner"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Sizes of heads before and after."""
+
+    heads: int
+    kv_heads: int
+    head_size: int
+    narrow: int
+
+
+def initialise(
+    ladder: Ladder, backbone: Backbone, how: str, gradients: Callable[[], dict[str, Tensor]] | None = None
+) -> list[str]:
+    """Fill a ladder's layers with pruned ones of the backbone.
+
+    Args:
+        ladder: Changed in place.
+        backbone: Whose layers are pruned.
+        how: `random` (nothing is done), `magnitude` or `fisher`.
+        gradients: For `fisher`: gives the mean squared gradients by the names of the backbone's parameters.
+
+    Returns:
+        Names of the weights in a layer that no rule knows, and which stay random.
+
+    Raises:
+        UsageError: For an unknown way.
+    """
+    if how not in INITIALISATIONS:
+        raise UsageError(f"unknown initialisation {how!r}", close_match_hint(how, INITIALISATIONS))
+    if how == "random":
+        return []
+    weights = dict(backbone.model.named_parameters())
+    if how == "fisher":
+        assert gradients is not None
+        scores = gradients()
+    else:
+        scores = {name: weight.detach().float().square() for name, weight in weights.items()}
+    return _prune(ladder, backbone, scores)
+
+
+@torch.no_grad()
+def _prune(ladder: Ladder, backbone: Backbone, scores: dict[str, Tensor]) -> list[str]:
+    layers = find_layers(backbone.model, backbone.depth)
+    prefix = next(name for name, module in backbone.model.named_modules() if module is layers)
+    kept = [layers[number - 1] for number in ladder.config.layers]
+    names = [f"{prefix}.{number - 1}." for number in ladder.config.layers]
+    shape = _shape(backbone.config, ladder)
+    importance = [
+        _by_role(layer, {key: scores[name + key] for key in _keys(layer)}, shape)
+        for layer, name in zip(kept, names, strict=True)
+    ]
+    hidden = _top(torch.stack([found["hidden"] for found in importance]).sum(dim=0), ladder.width)
+    unknown: list[str] = []
+    for layer, found, small in zip(kept, importance, ladder.rungs, strict=True):
+        units = _units(found, hidden, shape, small)
+        unknown = _copy(layer, small, units, shape)
+    for row in range(len(ladder.down_weight)):
+        ladder.down_weight[row].zero_()
+        ladder.down_weight[row][hidden, torch.arange(ladder.width)] = 1.0
+    return unknown
+
+
+def _shape(config: Any, ladder: Ladder) -> _Shape:
+    heads = int(config.num_attention_heads)
+    size = next(
+        (v for n in ("head_dim", "d_kv") if isinstance(v := getattr(config, n, None), int)),
+        config.hidden_size // heads,
+    )
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return _Shape(heads, int(kv_heads), size, ladder.width // heads)
+
+
+def _keys(layer: nn.Module) -> list[str]:
+    return [name for name, _ in layer.named_parameters()]
+
+
+def _roles(name: str) -> tuple[str, str] | None:
+    """Give what a map's outputs and inputs are; None for a name that no rule knows."""
+    for pattern, outputs, inputs in _ROLES:
+        if re.search(pattern, name):
+            return outputs, inputs
+    return None
+
+
+def _by_role(layer: nn.Module, scores: dict[str, Tensor], shape: _Shape) -> dict[str, Tensor]:
+    """Add up importances: of hidden units, feed-forward units, and dimensions in each head (q with k, v with o)."""
+    found: dict[str, Tensor] = {}
+    for name, module in layer.named_modules():
+        roles = _roles(name) if isinstance(module, nn.Linear) else None
+        if roles is None:
+            continue
+        score = scores[f"{name}.weight"]
+        for role, sums in zip(roles, (score.sum(dim=1), score.sum(dim=0)), strict=True):
+            space = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}.get(role, role)
+            if space in ("qk", "vo"):
+                sums = _by_group(sums.view(-1, shape.head_size), shape.kv_heads)
+            found[space] = found[space] + sums if space in found else sums
+    return found
+
+
+def _by_group(rows: Tensor, groups: int) -> Tensor:
+    """Sum heads that share keys and values, `(heads, size)` to `(groups, size)`."""
+    return rows.view(groups, -1, rows.shape[1]).sum(dim=1)
+
+
+def _top(importance: Tensor, count: int) -> Tensor:
+    """Give the places of the `count` largest, ascending; of equal ones the first."""
+    return torch.argsort(importance, descending=True, stable=True)[:count].sort().values
+
+
+def _units(found: dict[str, Tensor], hidden: Tensor, shape: _Shape, small: nn.Module) -> dict[str, Tensor]:
+    inner = next(
+        (
+            m.out_features
+            for n, m in small.named_modules()
+            if isinstance(m, nn.Linear) and (_roles(n) or ("", ""))[0] == "inner"
+        ),
+        0,
+    )
+    units = {"hidden": hidden}
+    if "inner" in found:
+        units["inner"] = _top(found["inner"], inner)
+    for space, roles in (("qk", ("q", "k")), ("vo", ("v", "o"))):
+        if space not in found:
+            continue
+        rows = torch.stack([_in_head(row, shape, space) for row in found[space]])  # (kv heads, narrow)
+        starts = torch.arange(shape.heads)[:, None] * shape.head_size
+        wide = rows.repeat_interleave(shape.heads // shape.kv_heads, dim=0)
+        narrow_starts = torch.arange(shape.kv_heads)[:, None] * shape.head_size
+        many, few = (wide + starts).flatten(), (rows + narrow_starts).flatten()
+        first, second = roles
+        units[first] = few if first == "v" else many
+        units[second] = few if second == "k" else many
+    return units
+
+
+def _in_head(importance: Tensor, shape: _Shape, space: str) -> Tensor:
+    """Choose dimensions of one head; of queries and keys in the two halves alike, so that rotary pairs stay together."""
+    if space == "vo":
+        return _top(importance, shape.narrow)
+    half = shape.head_size // 2
+    pairs = _top(importance[:half] + importance[half : 2 * half], shape.narrow // 2)
+    return torch.cat([pairs, pairs + half])
+
+
+def _copy(layer: nn.Module, small: nn.Module, units: dict[str, Tensor], shape: _Shape) -> list[str]:
+    """Copy the units kept; give the names that no rule knows."""
+    unknown = []
+    targets = dict(small.named_modules())
+    for name, module in layer.named_modules():
+        target: Any = targets.get(name)
+        if not list(module.parameters(recurse=False)):
+            continue
+        weight = getattr(module, "weight", None)
+        roles = _roles(name) if isinstance(module, nn.Linear) else None
+        if roles is not None and all(role in units for role in roles):
+            rows, columns = units[roles[0]], units[roles[1]]
+            part = module.weight[rows][:, columns]
+            # Scores are divided by the root of the head's size, which is smaller now.
+            scale = (shape.narrow / shape.head_size) ** 0.25 if roles[0] in ("q", "k") else 1.0
+            target.weight.copy_(part * scale)
+            if module.bias is not None:
+                target.bias.copy_(module.bias[rows] * scale)
+        elif isinstance(weight, Tensor) and weight.dim() == 1 and len(units["hidden"]) == len(target.weight):
+            target.weight.copy_(weight[units["hidden"]])
+            if getattr(module, "bias", None) is not None:
+                target.bias.copy_(module.bias[units["hidden"]])
+        elif isinstance(weight, Tensor) and weight.shape == target.weight.shape:
+            target.weight.copy_(weight)
+        else:
+            unknown.append(name)
+    return unknown
