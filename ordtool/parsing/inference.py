@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.elementwise import numba_available
 from ordtool.parsing.lookup import WordLookup, read_json
 from ordtool.parsing.scan import ordered_scan
 
@@ -146,16 +148,28 @@ class DistanceModel:
     @torch.inference_mode()
     def _measure(self, sentences: Sequence[Sequence[int]], depth: int | None) -> list[np.ndarray]:
         """Run the layers over sentences side by side, a window at a time with carried state."""
-        stack = self._stack[:depth]
         longest = max(map(len, sentences), default=0)
         ids = torch.full((longest + 1, len(sentences)), self._eos, dtype=torch.long)
         for column, sentence in enumerate(sentences):
             ids[1 : len(sentence) + 1, column] = torch.tensor(sentence, dtype=torch.long)
-        ids = ids.to(self._embedding.device)
+        run = self._run_narrow if self._is_narrow() else self._run
+        table = run(ids.to(self._embedding.device), self._stack[:depth])[:, 1:].cpu().numpy()
+        return [table[:, : len(sentence), column] for column, sentence in enumerate(sentences)]
+
+    def _is_narrow(self) -> bool:
+        return (
+            self.kernel == "auto"
+            and self.matmul_dtype == torch.bfloat16
+            and self._embedding.device.type == "cpu"
+            and numba_available()
+        )
+
+    def _run(self, ids: Tensor, stack: Sequence[_Layer]) -> Tensor:
+        """Distances of all layers of `stack`, `(layers, words, batch)`, of ids `(words, batch)`."""
         out = torch.empty(len(stack), *ids.shape)
-        zeros = [self._embedding.new_zeros(len(sentences), layer.weight_hh.shape[1]) for layer in stack]
+        zeros = [self._embedding.new_zeros(ids.shape[1], layer.weight_hh.shape[1]) for layer in stack]
         states = [(zero, zero) for zero in zeros]
-        for start in range(0, longest + 1, _WINDOW):
+        for start in range(0, len(ids), _WINDOW):
             hidden = F.embedding(ids[start : start + _WINDOW], self._embedding)
             for k, layer in enumerate(stack):
                 inputs, (state, cell) = self._project(hidden, layer), states[k]
@@ -171,8 +185,39 @@ class DistanceModel:
                 hidden = scan.hidden_states
                 states[k] = (hidden[-1], scan.cell)
                 out[k, start : start + _WINDOW] = scan.distances
-        table = out[:, 1:].numpy()
-        return [table[:, : len(sentence), column] for column, sentence in enumerate(sentences)]
+        return out
+
+    def _run_narrow(self, ids: Tensor, stack: Sequence[_Layer]) -> Tensor:
+        """What `_run` does, in bfloat16 from one product to the next; see `numba_narrow`."""
+        from ordtool.parsing.numba_narrow import narrow_scan
+
+        layers = self._narrow[: len(stack)]
+        out = torch.empty(len(layers), *ids.shape)
+        sizes = [layer.weight_hh.shape[0] for layer in layers]
+        states = [layers[0].weight_hh.new_zeros(ids.shape[1], size) for size in sizes]
+        cells = [torch.zeros(ids.shape[1], size) for size in sizes]
+        for start in range(0, len(ids), _WINDOW):
+            hidden = F.embedding(ids[start : start + _WINDOW], self._embedding).bfloat16()
+            for k, layer in enumerate(layers):
+                hidden, distances = narrow_scan(
+                    F.linear(hidden, layer.weight_ih),
+                    layer.weight_hh,
+                    layer.bias,
+                    states[k],
+                    cells[k],
+                    self._chunk,
+                )
+                states[k] = hidden[-1]
+                out[k, start : start + _WINDOW] = distances
+        return out
+
+    @cached_property
+    def _narrow(self) -> list[_Layer]:
+        """The layers in bfloat16, the recurrent weight transposed; the bias stays float32."""
+        return [
+            _Layer(x.weight_ih.bfloat16(), x.weight_hh.bfloat16().t().contiguous(), x.bias)
+            for x in self._stack
+        ]
 
     def _project(self, hidden: Tensor, layer: _Layer) -> Tensor:
         if self.matmul_dtype is None:
