@@ -106,3 +106,13 @@ def test_what_cannot_be_extrapolated_is_refused(turned_down, writers, tmp_path):
     assert "it learned a vector for each position" in told
     assert "name a model with a longer context" in turned_down("generate", *long, "-m", writers("gpt2"))
     assert "encoder-decoder" in turned_down("generate", *long, "-m", writers("t5"), "--context", "rerope")
+
+
+def test_same_seed_same_bytes_in_two_processes(run, writers, tmp_path):
+    (tmp_path / "p.txt").write_text(f"{SHORT}\n{LONG}\na dog\n")
+    command = ["generate", "p.txt", "-m", writers("llama"), "--device", "cpu", "--max-new-tokens", 6]
+    command += ["--context", "rerope", "--temperature", 1.0, "-n", 2, "--logprobs", "--seed", 11]
+    for name in ("a", "b"):
+        done = run(*command, "-o", name)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != b""
