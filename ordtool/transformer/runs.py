@@ -81,6 +81,12 @@ def listener(progress: Progress) -> Any:
         done = 0
         loss = ""
 
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # accelerate tells the dataset of an epoch, but not when it resumes in the middle of one.
+            dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
+            if hasattr(dataset, "set_epoch"):
+                dataset.set_epoch(int((state.epoch or 0) + 1e-6))
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs and "loss" in logs:
                 self.loss = f"{float(logs['loss']):.3f}"
