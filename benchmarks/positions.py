@@ -81,7 +81,9 @@ def prepare(options: argparse.Namespace) -> Path:
     folder = options.work / "tokenizer"
     options.work.mkdir(parents=True, exist_ok=True)
     if not (options.work / "train.txt").exists():
-        texts = [Path(file).read_text(encoding="utf-8") for file in options.texts]
+        # As much of each text as the updates need, at four characters a token: no more is tokenised.
+        needed = 4 * options.steps * options.batch_size * options.context // len(options.texts) + 4096
+        texts = [Path(file).read_text(encoding="utf-8")[:needed] for file in options.texts]
         draft = options.work / "train.draft"
         draft.write_text("\n".join(with_repeats(text, options.seed) for text in texts), encoding="utf-8")
         draft.rename(options.work / "train.txt")

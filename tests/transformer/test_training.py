@@ -79,6 +79,32 @@ def test_blocks_of_a_prefix_lm_have_loss_on_the_target_alone():
         assert item["labels"].tolist() == [-100] * split + item["input_ids"][split:].tolist()
 
 
+def test_random_positions_are_drawn_with_the_block():
+    blocks = Blocks(np.arange(3, 43), 8, "causal", seed=1, longest=64)
+    drawn = [blocks[index]["position_ids"].tolist() for index in range(5)]
+    for row in drawn:
+        assert row == sorted(set(row)) and len(row) == 8 and 0 <= row[0] and row[-1] < 64
+    assert len({tuple(row) for row in drawn}) == 5
+    again = Blocks(np.arange(3, 43), 8, "causal", seed=1, longest=64)
+    assert [again[index]["position_ids"].tolist() for index in range(5)] == drawn
+    again.set_epoch(1)
+    assert again[0]["position_ids"].tolist() != drawn[0]
+    assert "position_ids" not in Blocks(np.arange(3, 43), 8, "causal")[0]
+
+
+def test_a_scheme_is_saved_with_its_parameters(text, tmp_path):
+    """Trained with random positions, on a text of the positions' own; then loaded and written with."""
+    options = LmSettings(**SMALL, steps=2, eval_every=1, positions="random:longest=50", logn_trained=True)
+    train_lm([text], tmp_path / "m", options, device="cpu")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert (config["positions"], config["position_parameters"]) == ("random", {"longest": 50})
+    assert config["logn"] == "trained"
+    from ordtool.generation.engine import generate
+
+    (result,) = generate(["the cat"], str(tmp_path / "m"), device="cpu", max_new_tokens=3)
+    assert result.text
+
+
 def test_it_learns_and_writes(text, tmp_path):
     report = train_lm([text], tmp_path / "m", LmSettings(**SMALL, steps=60, eval_every=30), device="cpu")
     assert report.dev_loss < 2.0  # a uniform guess is ln(280) = 5.6
@@ -129,7 +155,9 @@ def test_resumed_is_as_never_interrupted(text, tmp_path, objective):
 def test_what_is_refused(text, tmp_path):
     for wrong in (
         {"objective": "casual"}, {"positions": "rotary"}, {"hidden": 17}, {"kv_heads": 3}, {"key_size": 5},
-        {"vocab_size": 100}, {"context": 1},
+        {"vocab_size": 100}, {"context": 1}, {"positions": "hwfa2:w=3"}, {"positions": "random:longest=9"},
+        {"positions": "inverse-leaky", "talking_heads": True}, {"logn": True, "logn_trained": True},
+        {"positions": "random", "objective": "permutation"},
     ):  # fmt: skip
         with pytest.raises(UsageError) as caught:
             LmSettings(**{**SMALL, **wrong})
