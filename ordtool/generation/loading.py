@@ -116,7 +116,7 @@ def _check_architecture(folder: Path, config: Any) -> None:
     if names and not any(name.endswith(_WRITES) for name in names):
         raise OrdtoolError(
             f"{folder}: {names[0]} does not write text (no causal language-model head)",
-            "name a causal language model or an encoder-decoder, such as --model smollm2",
+            "name a model that does, such as --model smollm2; ordtool train seq2seq teaches an encoder to write",
         )
 
 
