@@ -467,6 +467,9 @@ def _trainer(
         report_to=[],
         dataloader_pin_memory=place.type == "cuda",
     )
+    if place.type == "cuda":
+        # A batch is rows and places in them, which can't be cut in two: one device a process.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
     callbacks: list[Any] = [listener(progress)]
     if settings.patience is not None:
         callbacks.append(transformers.EarlyStoppingCallback(settings.patience))
