@@ -137,9 +137,8 @@ def ladder(
         ),
     ] = None,
     dropout: Annotated[
-        float | None,
-        typer.Option("--dropout", help="In the ladder.  [default: as the backbone]", rich_help_panel=LADDER),
-    ] = None,
+        float, typer.Option("--dropout", help="In the ladder's layers.", rich_help_panel=LADDER)
+    ] = 0.0,
     epochs: Annotated[
         int, typer.Option("--epochs", min=1, help="Passes over the data.", rich_help_panel=TRAINING)
     ] = 10,

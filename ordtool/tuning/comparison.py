@@ -27,7 +27,7 @@ from ordtool.tuning.training import (
 )
 
 # Learning rates that are usual for each; the ladder's is its own.
-RATES = {"full": 5e-5, "lora": 1e-3, "bitfit": 1e-3, "head": 1e-2}
+RATES = {"full": 1e-4, "lora": 2e-3, "bitfit": 2e-3, "head": 1e-2}
 LIVE = "ladder, no cache"
 LIVE_STEPS = 8
 

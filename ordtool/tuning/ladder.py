@@ -33,6 +33,7 @@ MODEL_TYPE = "ordtool_ladder"
 KINDS = ("gated", "additive")
 POOLINGS = ("mean", "cls", "last")
 GATE_TEMPERATURE = 0.1
+HEAD_DROPOUT = 0.1
 
 
 class LadderConfig(PreTrainedConfig):
@@ -48,7 +49,8 @@ class LadderConfig(PreTrainedConfig):
         layers: The backbone's layers that have a rung, from 1, ascending.
         residual: Add the ladder's output to the backbone's, instead of using it alone.
         pooling: How tokens become a text: `mean`, `cls` (the first) or `last`.
-        dropout: Within the ladder; None: as the backbone.
+        dropout: Within the ladder's layers. None by default: attention with dropout has no fused kernel on
+            CPUs and would take more time than all the rest.
         text_length: Tokens of a text that were read in training.
         pair_field: The JSONL key of the second text, for tasks of pairs.
         target_mean: Of the training scores (regression).
@@ -69,7 +71,7 @@ class LadderConfig(PreTrainedConfig):
         layers: Sequence[int] = (1,),
         residual: bool = True,
         pooling: str = "mean",
-        dropout: float | None = None,
+        dropout: float = 0.0,
         text_length: int = 128,
         pair_field: str | None = None,
         target_mean: float = 0.0,
@@ -162,7 +164,7 @@ class Ladder(PreTrainedModel):
         self.gates = nn.Parameter(torch.zeros(rungs)) if config.kind == "gated" else None
         self.norm = nn.LayerNorm(self.width)
         self.up = nn.Linear(self.width, self.hidden_size)
-        self.head_dropout = nn.Dropout(0.1 if config.dropout is None else config.dropout)
+        self.head_dropout = nn.Dropout(HEAD_DROPOUT)
         self.classifier = nn.Linear(self.hidden_size, config.num_labels) if config.labels else None
         self._incoming: Tensor | None = None
         self._top: Tensor | None = None

@@ -111,6 +111,7 @@ class _OnBackbone(PreTrainedModel):
 
     config_class = LadderConfig
     base_model_prefix = "ladder"
+    _supports_sdpa = True
 
     def __init__(self, config: Any, ladder: Ladder, backbone: Backbone) -> None:
         super().__init__(config)

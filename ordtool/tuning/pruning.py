@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.ladder import Ladder
-from ordtool.tuning.side import find_layers
+from ordtool.tuning.side import Heads, find_layers, heads_of, narrow_heads
 
 INITIALISATIONS = ("random", "magnitude", "fisher")
 
@@ -37,16 +36,6 @@ _ROLES: tuple[tuple[str, str, str], ...] = (
     (r"(intermediate\.dense|up_proj|gate_proj|lin1|fc1|wi|wi_0|wi_1|dense_h_to_4h)$", "inner", "hidden"),
     (r"((?<!attention\.)output\.dense|down_proj|lin2|fc2|wo|dense_4h_to_h)$", "hidden", "inner"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """Sizes of heads before and after."""
-
-    heads: int
-    kv_heads: int
-    head_size: int
-    narrow: int
 
 
 def initialise(
@@ -85,30 +74,20 @@ def _prune(ladder: Ladder, backbone: Backbone, scores: dict[str, Tensor]) -> lis
     prefix = next(name for name, module in backbone.model.named_modules() if module is layers)
     kept = [layers[number - 1] for number in ladder.config.layers]
     names = [f"{prefix}.{number - 1}." for number in ladder.config.layers]
-    shape = _shape(backbone.config, ladder)
+    old, new = heads_of(backbone.config), narrow_heads(backbone.config, ladder.config.reduction)
     importance = [
-        _by_role(layer, {key: scores[name + key] for key in _keys(layer)}, shape)
+        _by_role(layer, {key: scores[name + key] for key in _keys(layer)}, old)
         for layer, name in zip(kept, names, strict=True)
     ]
     hidden = _top(torch.stack([found["hidden"] for found in importance]).sum(dim=0), ladder.width)
     unknown: list[str] = []
     for layer, found, small in zip(kept, importance, ladder.rungs, strict=True):
-        units = _units(found, hidden, shape, small)
-        unknown = _copy(layer, small, units, shape)
+        units = _units(found, hidden, old, new, small)
+        unknown = _copy(layer, small, units, old, new)
     for row in range(len(ladder.down_weight)):
         ladder.down_weight[row].zero_()
         ladder.down_weight[row][hidden, torch.arange(ladder.width)] = 1.0
     return unknown
-
-
-def _shape(config: Any, ladder: Ladder) -> _Shape:
-    heads = int(config.num_attention_heads)
-    size = next(
-        (v for n in ("head_dim", "d_kv") if isinstance(v := getattr(config, n, None), int)),
-        config.hidden_size // heads,
-    )
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return _Shape(heads, int(kv_heads), size, ladder.width // heads)
 
 
 def _keys(layer: nn.Module) -> list[str]:
@@ -123,25 +102,33 @@ def _roles(name: str) -> tuple[str, str] | None:
     return None
 
 
-def _by_role(layer: nn.Module, scores: dict[str, Tensor], shape: _Shape) -> dict[str, Tensor]:
-    """Add up importances: of hidden units, feed-forward units, and dimensions in each head (q with k, v with o)."""
+def _by_role(layer: nn.Module, scores: dict[str, Tensor], heads: Heads) -> dict[str, Tensor]:
+    """Add up importances: of hidden units, of feed-forward units, and of what attention has.
+
+    Returns:
+        `hidden` and `inner`; `qk` and `vo`, of dimensions in each group of heads `(groups, size)`; `query`, of
+        heads of queries `(groups, per group)`.
+    """
     found: dict[str, Tensor] = {}
+
+    def add(space: str, sums: Tensor) -> None:
+        found[space] = found[space] + sums if space in found else sums
+
     for name, module in layer.named_modules():
         roles = _roles(name) if isinstance(module, nn.Linear) else None
         if roles is None:
             continue
         score = scores[f"{name}.weight"]
         for role, sums in zip(roles, (score.sum(dim=1), score.sum(dim=0)), strict=True):
-            space = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}.get(role, role)
-            if space in ("qk", "vo"):
-                sums = _by_group(sums.view(-1, shape.head_size), shape.kv_heads)
-            found[space] = found[space] + sums if space in found else sums
+            space = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}.get(role)
+            if space is None:
+                add(role, sums)
+                continue
+            by_head = sums.view(heads.groups, -1, heads.size)
+            add(space, by_head.sum(dim=1))
+            if role in ("q", "o"):
+                add("query", by_head.sum(dim=2))
     return found
-
-
-def _by_group(rows: Tensor, groups: int) -> Tensor:
-    """Sum heads that share keys and values, `(heads, size)` to `(groups, size)`."""
-    return rows.view(groups, -1, rows.shape[1]).sum(dim=1)
 
 
 def _top(importance: Tensor, count: int) -> Tensor:
@@ -149,42 +136,37 @@ def _top(importance: Tensor, count: int) -> Tensor:
     return torch.argsort(importance, descending=True, stable=True)[:count].sort().values
 
 
-def _units(found: dict[str, Tensor], hidden: Tensor, shape: _Shape, small: nn.Module) -> dict[str, Tensor]:
-    inner = next(
-        (
-            m.out_features
-            for n, m in small.named_modules()
-            if isinstance(m, nn.Linear) and (_roles(n) or ("", ""))[0] == "inner"
-        ),
-        0,
-    )
+def _units(
+    found: dict[str, Tensor], hidden: Tensor, old: Heads, new: Heads, small: nn.Module
+) -> dict[str, Tensor]:
+    """Choose the units of a layer: groups of heads, heads in each, dimensions in each; feed-forward units."""
     units = {"hidden": hidden}
     if "inner" in found:
-        units["inner"] = _top(found["inner"], inner)
-    for space, roles in (("qk", ("q", "k")), ("vo", ("v", "o"))):
-        if space not in found:
-            continue
-        rows = torch.stack([_in_head(row, shape, space) for row in found[space]])  # (kv heads, narrow)
-        starts = torch.arange(shape.heads)[:, None] * shape.head_size
-        wide = rows.repeat_interleave(shape.heads // shape.kv_heads, dim=0)
-        narrow_starts = torch.arange(shape.kv_heads)[:, None] * shape.head_size
-        many, few = (wide + starts).flatten(), (rows + narrow_starts).flatten()
-        first, second = roles
-        units[first] = few if first == "v" else many
-        units[second] = few if second == "k" else many
+        maps = ((_roles(n), m) for n, m in small.named_modules() if isinstance(m, nn.Linear))
+        width = next(m.out_features for roles, m in maps if roles is not None and roles[0] == "inner")
+        units["inner"] = _top(found["inner"], width)
+    if not {"qk", "vo", "query"} <= set(found):
+        return units
+    groups = _top(found["qk"].sum(dim=1) + found["vo"].sum(dim=1), new.groups)
+    heads = torch.stack([_top(found["query"][g], new.per_group) + g * old.per_group for g in groups])
+    for space, many, few in (("qk", "q", "k"), ("vo", "o", "v")):
+        chosen = torch.stack([_in_head(found[space][g], old.size, new.size, space) for g in groups])
+        units[few] = (chosen + groups[:, None] * old.size).flatten()
+        units[many] = (chosen[:, None] + heads[:, :, None] * old.size).flatten()
+    units["heads"] = heads.flatten()
     return units
 
 
-def _in_head(importance: Tensor, shape: _Shape, space: str) -> Tensor:
-    """Choose dimensions of one head; of queries and keys in the two halves alike, so that rotary pairs stay together."""
-    if space == "vo":
-        return _top(importance, shape.narrow)
-    half = shape.head_size // 2
-    pairs = _top(importance[:half] + importance[half : 2 * half], shape.narrow // 2)
+def _in_head(importance: Tensor, size: int, narrow: int, space: str) -> Tensor:
+    """Choose dimensions of a head; of queries and keys in both halves alike, so that rotary pairs stay together."""
+    if space == "vo" or size % 2:
+        return _top(importance, narrow)
+    half = size // 2
+    pairs = _top(importance[:half] + importance[half:], narrow // 2)
     return torch.cat([pairs, pairs + half])
 
 
-def _copy(layer: nn.Module, small: nn.Module, units: dict[str, Tensor], shape: _Shape) -> list[str]:
+def _copy(layer: nn.Module, small: nn.Module, units: dict[str, Tensor], old: Heads, new: Heads) -> list[str]:
     """Copy the units kept; give the names that no rule knows."""
     unknown = []
     targets = dict(small.named_modules())
@@ -198,7 +180,7 @@ def _copy(layer: nn.Module, small: nn.Module, units: dict[str, Tensor], shape: _
             rows, columns = units[roles[0]], units[roles[1]]
             part = module.weight[rows][:, columns]
             # Scores are divided by the root of the head's size, which is smaller now.
-            scale = (shape.narrow / shape.head_size) ** 0.25 if roles[0] in ("q", "k") else 1.0
+            scale = (new.size / old.size) ** 0.25 if roles[0] in ("q", "k") else 1.0
             target.weight.copy_(part * scale)
             if module.bias is not None:
                 target.bias.copy_(module.bias[rows] * scale)
@@ -208,6 +190,8 @@ def _copy(layer: nn.Module, small: nn.Module, units: dict[str, Tensor], shape: _
                 target.bias.copy_(module.bias[units["hidden"]])
         elif isinstance(weight, Tensor) and weight.shape == target.weight.shape:
             target.weight.copy_(weight)
+        elif isinstance(weight, Tensor) and "heads" in units and weight.shape[-1] == old.count:
+            target.weight.copy_(weight[:, units["heads"]])  # T5's position biases, a column a head
         else:
             unknown.append(name)
     return unknown

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -26,6 +27,7 @@ _INNER = (
     "ffn_hidden_size",
 )
 _HEAD_SIZES = ("head_dim", "d_kv")
+_HEAD_SIZE = 16
 _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -96,40 +98,90 @@ def choose_layers(wanted: str | None, total: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def side_config(config: Any, reduction: int, layers: int, dropout: float | None) -> Any:
-    """Divide a configuration's sizes.
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How attention is divided.
 
-    The number of heads stays, and each head becomes narrower: head size / r, at least 2 and even, as rotary pairs
-    need. The width is heads times that, so nearly hidden / r.
+    Attributes:
+        groups: Heads of keys and values.
+        per_group: Heads of queries that share one of them.
+        size: Of a head.
+    """
+
+    groups: int
+    per_group: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Heads of queries."""
+        return self.groups * self.per_group
+
+    @property
+    def width(self) -> int:
+        """Of all heads of queries together."""
+        return self.count * self.size
+
+
+def heads_of(config: Any) -> Heads:
+    """Read the heads of a configuration."""
+    count = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or count)
+    size = next(
+        (value for name in _HEAD_SIZES if isinstance(value := getattr(config, name, None), int)),
+        int(config.hidden_size) // count,
+    )
+    return Heads(groups, count // groups, size)
+
+
+def narrow_heads(config: Any, reduction: int) -> Heads:
+    """Divide the width by r: as many heads as leave each a size of 16, of an even number as rotary pairs need.
+
+    Heads of 4, which keeping their number would give a small model, cost as much time as heads of 16 and see less.
+    """
+    old = heads_of(config)
+    width = max(2, int(config.hidden_size) // reduction)
+    least = min(_HEAD_SIZE, old.size)
+    choices = [
+        (groups * each, groups, each)
+        for groups in range(1, old.groups + 1)
+        for each in range(1, old.per_group + 1)
+        if old.groups % groups == 0 and old.per_group % each == 0 and width // (groups * each) >= least
+    ]
+    count, groups, each = max(choices, default=(1, 1, 1))
+    return Heads(groups, each, min(old.size, max(2, width // count // 2 * 2)))
+
+
+def side_config(config: Any, reduction: int, layers: int, dropout: float) -> Any:
+    """Divide a configuration's sizes.
 
     Args:
         config: The backbone's.
         reduction: r.
         layers: Layers of the side network.
-        dropout: Replaces the backbone's probabilities; None keeps them.
+        dropout: Replaces the backbone's probabilities.
 
     Returns:
         The side network's configuration.
     """
     side = copy.deepcopy(config)
-    heads = int(config.num_attention_heads)
-    head_size = next(
-        (value for name in _HEAD_SIZES if isinstance(value := getattr(config, name, None), int)),
-        config.hidden_size // heads,
-    )
-    narrow = max(2, head_size // reduction // 2 * 2)
+    heads = narrow_heads(config, reduction)
+    side.num_attention_heads = heads.count
+    if getattr(config, "num_key_value_heads", None) is not None:
+        side.num_key_value_heads = heads.groups
+    if getattr(config, "decoder_attention_heads", None) is not None:
+        side.decoder_attention_heads = heads.count
     for name in _HEAD_SIZES:
         if isinstance(getattr(config, name, None), int):
-            setattr(side, name, narrow)
-    side.hidden_size = heads * narrow
+            setattr(side, name, heads.size)
+    side.hidden_size = heads.width
     for name in _INNER:
         if isinstance(value := getattr(config, name, None), int):
             setattr(side, name, max(4, value // reduction))
     _set_depth(side, layers)
-    if dropout is not None:
-        for name in _DROPOUTS:
-            if isinstance(getattr(side, name, None), float):
-                setattr(side, name, dropout)
+    for name in _DROPOUTS:
+        if isinstance(getattr(side, name, None), float | int):
+            setattr(side, name, dropout)
     # Word embeddings are never looked up; a row each is the least that the classes take.
     side.vocab_size = 2
     side.pad_token_id = 0

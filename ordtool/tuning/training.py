@@ -53,7 +53,7 @@ class LadderSettings:
         residual: Add the ladder's output to the backbone's.
         initialisation: `random`, `magnitude` or `fisher`.
         pooling: `mean`, `cls`, `last`; None: the last token of causal models, else the mean.
-        dropout: Within the ladder; None: as the backbone.
+        dropout: Within the ladder's layers.
         max_length: Tokens of a text; of a block, for `lm`.
         schedule: How long and how fast.
         holdout: Share of the data held out where no dev data is given.
@@ -69,7 +69,7 @@ class LadderSettings:
     residual: bool = True
     initialisation: str = "magnitude"
     pooling: str | None = None
-    dropout: float | None = None
+    dropout: float = 0.0
     max_length: int = 128
     schedule: Schedule = field(default_factory=Schedule)
     holdout: float = 0.1
@@ -94,7 +94,7 @@ class LadderSettings:
             )
         if self.max_length < 2:
             raise UsageError("--max-length must be at least 2")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
+        if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout:g} is not a share below 1")
 
 

@@ -1,0 +1,202 @@
+"""The ladder itself: its formula against a loop, what autograd keeps, and which backbones it goes beside."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.tuning.backbone import load_backbone
+from ordtool.tuning.encoding import Encoded
+from ordtool.tuning.ladder import Ladder, LadderConfig, pool
+from ordtool.tuning.laddered import LadderForSequenceClassification
+from ordtool.tuning.side import choose_layers, narrow_heads
+
+LAYERS = {"bert": 3, "roberta": 3, "distilbert": 2, "llama": 2, "gpt2": 2, "t5": 2, "bart": 1}
+
+
+def build(backbone, **options):
+    torch.manual_seed(3)
+    shape = {"reduction": 2, "layers": range(1, backbone.depth + 1), "num_labels": 2}
+    ladder = Ladder(LadderConfig(backbone_config=backbone.config.to_dict(), **{**shape, **options}))
+    for parameter in ladder.trained_parameters():  # U is 0 at first, which would hide what is below it
+        torch.nn.init.normal_(parameter, std=0.3)
+    return ladder.eval()
+
+
+def texts(backbone, lengths=(7, 5, 3)):
+    rng = np.random.default_rng(1)
+    ids = [rng.integers(3, backbone.config.vocab_size, n) for n in lengths]
+    return Encoded(ids, None, np.array([0, 1, 0]))
+
+
+@pytest.mark.parametrize("kind", ["gated", "additive"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_formula_against_a_loop(kind, residual, bert):
+    ladder = build(bert, kind=kind, residual=residual, layers=[1, 3])
+    inputs = texts(bert).inputs([0], 0)
+    with torch.no_grad():
+        found = bert.states(inputs, [1, 3], torch.float32)
+        logits = ladder(found.rungs, found.last, found.mask).logits
+        output = bert.model(**inputs, output_hidden_states=True)
+        states = [output.hidden_states[layer] for layer in (0, 1, 3)]
+        down = [
+            ((s - s.mean(-1, keepdim=True)) / (s.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()) @ w + b
+            for s, w, b in zip(states, ladder.down_weight, ladder.down_bias, strict=True)
+        ]
+        h = down[0]
+        for index, block in enumerate(ladder.rungs):
+            block._forward_pre_hooks.clear()  # from here on a plain layer
+            block._forward_hooks.clear()
+            if kind == "gated":
+                mu = 1 / (1 + torch.exp(-ladder.gates[index] / 0.1))
+                h = block(mu * h + (1 - mu) * down[index + 1])
+            else:
+                h = block(h + down[index + 1])
+            h = h[0] if isinstance(h, tuple) else h
+        h = F.layer_norm(h, h.shape[-1:], ladder.norm.weight, ladder.norm.bias, ladder.norm.eps)
+        u = h @ ladder.up.weight.T + ladder.up.bias
+        wanted = ladder.classifier((u + output.last_hidden_state if residual else u).mean(dim=1))
+    torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(LAYERS))
+def test_any_backbone(kind, encoders, writers):
+    folder = writers(kind) if kind in ("llama", "gpt2", "t5", "bart") else encoders(kind)
+    backbone = load_backbone(str(folder))
+    assert backbone.depth == LAYERS[kind]
+    ladder = build(backbone)
+    data = texts(backbone)
+    inputs = data.inputs([0, 1, 2], backbone.pad)
+    states = backbone.states(inputs, ladder.config.layers, torch.float32)
+    # The states are those that transformers itself gives.
+    with torch.no_grad():
+        theirs = backbone.model(**inputs, output_hidden_states=True).hidden_states
+    for place, layer in enumerate((0, *ladder.config.layers)):
+        wanted = F.layer_norm(theirs[layer], theirs[layer].shape[-1:])
+        real = states.mask.bool()
+        torch.testing.assert_close(states.rungs[place][real], wanted[real], rtol=1e-4, atol=1e-4)
+    batched = ladder(states.rungs, states.last, states.mask).logits
+    for row in range(3):
+        own = backbone.states(data.inputs([row], backbone.pad), ladder.config.layers, torch.float32)
+        alone = ladder(own.rungs, own.last, own.mask).logits
+        torch.testing.assert_close(batched[row : row + 1], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_no_gradient_and_no_activation_of_the_backbone(bert):
+    ladder = build(bert).train()
+    model = LadderForSequenceClassification(ladder.config, ladder, bert)
+    inputs = texts(bert, (39, 39, 39)).inputs([0, 1, 2], 0)
+    kept: list[torch.Tensor] = []
+    inside: list[bool] = []
+    hook = bert.model.encoder.layer[0].register_forward_hook(
+        lambda module, args, output: inside.append(torch.is_inference_mode_enabled())
+    )
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(**inputs, labels=torch.tensor([0, 1, 0])).loss
+    hook.remove()
+    loss.backward()
+    assert inside == [True]
+    assert all(
+        parameter.grad is None and not parameter.requires_grad for parameter in bert.model.parameters()
+    )
+    assert all(parameter.grad is not None for parameter in ladder.trained_parameters())
+    tokens, hidden = 3 * 39, 24
+    # As wide as the backbone are the states at the rungs, once, and the ladder's output and pooled text;
+    # nothing is as wide as its feed-forward (40), and nothing else as its hidden states.
+    wide = [t for t in kept if t.numel() >= tokens * hidden]
+    assert [t.numel() for t in wide] == [4 * tokens * hidden]
+    frozen = {parameter.data_ptr() for parameter in bert.model.parameters()}
+    assert not frozen & {t.data_ptr() for t in kept}
+
+
+def test_the_gate_begins_in_the_middle_and_u_at_zero(bert):
+    torch.manual_seed(0)
+    ladder = Ladder(LadderConfig(backbone_config=bert.config.to_dict(), reduction=2, layers=[1, 2, 3]))
+    assert torch.equal(ladder.gates, torch.zeros(3))
+    states = bert.states(texts(bert).inputs([0, 1, 2], 0), [1, 2, 3], torch.float32)
+    found = ladder(states.rungs, states.last, states.mask)
+    torch.testing.assert_close(found.output, states.last)
+
+
+def test_half_states_give_nearly_the_same_gradients(bert):
+    ladder = build(bert)
+    inputs = texts(bert).inputs([0, 1, 2], 0)
+    gradients = []
+    for dtype in (torch.float32, torch.float16):
+        states = bert.states(inputs, [1, 2, 3], dtype)
+        assert states.rungs.dtype == dtype
+        F.cross_entropy(
+            ladder(states.rungs, states.last, states.mask).logits, torch.tensor([0, 1, 0])
+        ).backward()
+        gradients.append(ladder.down_weight.grad.clone())
+        ladder.zero_grad()
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=2e-2, atol=2e-3)
+
+
+def test_the_downsampling_gradient_by_differences(bert):
+    from ordtool.tuning.ladder import _Downsample
+
+    states = torch.randn(2, 5, 3, dtype=torch.float64)
+    weight = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w: _Downsample.apply(states, w), (weight,))
+
+
+def test_pooling():
+    hidden = torch.arange(24.0).view(2, 3, 4)
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    assert torch.equal(pool(hidden, mask, "cls"), hidden[:, 0])
+    assert torch.equal(pool(hidden, mask, "last"), torch.stack([hidden[0, 1], hidden[1, 2]]))
+    torch.testing.assert_close(pool(hidden, mask, "mean")[0], hidden[0, :2].mean(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "total", "found"),
+    [
+        (None, 6, (1, 2, 3, 4, 5, 6)),
+        (None, 30, (3, 6, 9, 12, 15, 18, 21, 24, 27, 30)),
+        ("3", 12, (4, 8, 12)),
+        ("2,5", 6, (2, 5)),
+        ("1", 6, (6,)),
+    ],
+)
+def test_layers(wanted, total, found):
+    assert choose_layers(wanted, total) == found
+
+
+@pytest.mark.parametrize("wanted", ["0", "7", "2,1", "1,9", "x", "1,,2"])
+def test_layers_that_are_not_there(wanted):
+    with pytest.raises(UsageError):
+        choose_layers(wanted, 6)
+
+
+def test_heads_become_fewer_when_they_would_be_tiny():
+    from transformers import BertConfig, LlamaConfig
+
+    small = narrow_heads(BertConfig(hidden_size=384, num_attention_heads=12), 8)
+    assert (small.groups, small.per_group, small.size, small.width) == (3, 1, 16, 48)
+    llama = LlamaConfig(hidden_size=576, num_attention_heads=9, num_key_value_heads=3, head_dim=64)
+    small = narrow_heads(llama, 8)
+    assert (small.groups, small.per_group, small.size) == (3, 1, 24)
+    whole = narrow_heads(llama, 1)
+    assert (whole.groups, whole.per_group, whole.size) == (3, 3, 64)
+
+
+def test_shared_layers_are_refused(tmp_path):
+    import transformers
+
+    config = transformers.AlbertConfig(
+        vocab_size=30,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    with pytest.raises(OrdtoolError, match="in no list"):
+        Ladder(LadderConfig(backbone_config=config.to_dict(), reduction=2, layers=[1, 2, 3]))
