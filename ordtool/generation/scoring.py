@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -180,6 +181,16 @@ def _strings(where: str, value: Any, field: str) -> list[str]:
     return some
 
 
+def _is_object_with(text: str, field: str) -> bool:
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(data, dict) and field in data
+
+
 def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
     """Yield `(file:line, value)`: plain lines, or the field of JSON objects."""
     source = "<stdin>" if str(path) == "-" else str(path)
@@ -187,8 +198,8 @@ def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
         jsonl = has_jsonl_suffix(path)
         for number, raw in enumerate(read_lines(stream, source), start=1):
             text = decode_line(raw, source, number)
-            if number == 1 and str(path) == "-":
-                jsonl = text.lstrip().startswith("{")
+            if number == 1 and not jsonl:  # a pipe, or JSONL under another name
+                jsonl = text.lstrip().startswith("{") if str(path) == "-" else _is_object_with(text, field)
             if not jsonl:
                 yield f"{source}:{number}", text
             elif text.strip():

@@ -102,6 +102,10 @@ def test_files(tmp_path):
     (tmp_path / "r.txt").write_text("d\n\n")
     assert read_predictions(tmp_path / "p.jsonl") == ["a", ""]
     assert read_references([tmp_path / "r.jsonl", tmp_path / "r.txt"]) == [["a", "b", "d"], ["c", ""]]
+    (tmp_path / "p.out").write_bytes((tmp_path / "p.jsonl").read_bytes())
+    assert read_predictions(tmp_path / "p.out") == ["a", ""]  # JSONL under another name
+    (tmp_path / "braces.txt").write_text('{x}\n{"a": 1}\n')
+    assert read_predictions(tmp_path / "braces.txt") == ["{x}", '{"a": 1}']
     (tmp_path / "short.txt").write_text("d\n")
     with pytest.raises(OrdtoolError, match="has 2 references and .*short.txt has 1"):
         read_references([tmp_path / "r.jsonl", tmp_path / "short.txt"])
