@@ -176,8 +176,8 @@ def test_long_pairs_are_counted(pairs, tmp_path, encoders, overlong):
 
 
 def test_a_cut_target_does_not_learn_its_end(encoders):
+    from ordtool.transformer.pair_encoder import PairEncoder
     from ordtool.transformer.readers import load_reader
-    from ordtool.transformer.seq2seq import PairEncoder
 
     model, tokenizer = load_reader(encoders("bert"))
     settings = Seq2SeqSettings(max_source=6, max_target=4)
