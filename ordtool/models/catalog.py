@@ -94,6 +94,13 @@ ENTRIES: tuple[Entry, ...] = (
         8_000_000,
     ),
     Entry(
+        "tinylm",
+        ("causal",),
+        "tiny language model of English, for trying things out",
+        "CC-BY-SA-4.0",
+        5_000_000,
+    ),
+    Entry(
         "minilm",
         ("encoder",),
         "English sentence vectors (all-MiniLM-L6-v2)",
