@@ -24,12 +24,14 @@ from ordtool.cli.options import (
 
 if TYPE_CHECKING:
     from ordtool.errors import OrdtoolError
-    from ordtool.parsing.parser import Parse
+    from ordtool.parsing.parser import Parse, ParseConfig
     from ordtool.progress import Progress
 
 TREES = "The trees"
 INPUT = "Input"
 FORMATS = ("auto", "jsonl", "brackets", "penn", "tree", "svg")
+# From this much text on, several processes save more time than their start takes.
+_MANY_BYTES = 1_000_000
 # What the name of an output promises.
 _SUFFIXES = {
     ".svg": "svg",
@@ -106,6 +108,15 @@ def parse(
         int,
         typer.Option("--batch-size", min=1, help="Sentences a batch, at most.", rich_help_panel="Running"),
     ] = 128,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Processes that parse.  [default: one a core for files over 1 MB on the CPU, else 1]",
+            rich_help_panel="Running",
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
@@ -166,6 +177,7 @@ def parse(
         device=device,
         dtype=dtype,
     )
+    workers = _workers(workers, paths, chosen, config, threads)
     skipped: list[OrdtoolError] = []
     parser = Parser(config, progress)
     sentences = read_inputs(paths, reading, on_error=skipped.append if on_error == "skip" else None)
@@ -173,7 +185,15 @@ def parse(
         if output is not None or not console.stdout_is_terminal():  # a bar would run through what is shown
             progress.start("parsing", None, "sentences")
         with atomic_output(output, force=force) as file:
-            _write(parser.parse(sentences), chosen, file, width, terminal=output is None)
+            if workers > 1:
+                from ordtool.parsing.workers import parse_lines
+
+                lines = parse_lines(
+                    sentences, config, chosen, workers=workers, threads=threads, progress=progress
+                )
+                _write_lines(lines, file)
+            else:
+                _write(parser.parse(sentences), chosen, file, width, terminal=output is None)
     finally:
         progress.close()
         _tell_skipped(skipped, progress)
@@ -194,6 +214,33 @@ def _output_format(name: str, json: bool, output: Path | None) -> str:
     return "tree" if console.stdout_is_terminal() else "jsonl"
 
 
+def _workers(
+    asked: int | None, paths: list[str], chosen: str, config: ParseConfig, threads: int | None
+) -> int:
+    """How many processes parse: where nobody said, several only if there is enough to do to make up for their start."""
+    from ordtool.errors import UsageError
+    from ordtool.parsing.workers import LINE_FORMATS, default_workers
+    from ordtool.runtime import resolve_device
+
+    alike = chosen in LINE_FORMATS and resolve_device(config.device).type == "cpu"
+    if asked is not None:
+        if asked > 1 and not alike:
+            raise UsageError(
+                f"--workers {asked} needs the CPU and an output of lines",
+                f"choices of --format: {', '.join(LINE_FORMATS)}; or leave --workers out",
+            )
+        return asked
+    if not alike or config.batch_size == 1 or not all(Path(path).is_file() for path in paths):
+        return 1
+    size = sum(Path(path).stat().st_size for path in paths)
+    return default_workers(threads) if size >= _MANY_BYTES else 1
+
+
+def _write_lines(lines: Iterable[str], file: BinaryIO) -> None:
+    for line in lines:
+        file.write(line.encode("utf-8", "replace") + b"\n")
+
+
 def _write(parses: Iterable[Parse], chosen: str, file: BinaryIO, width: int | None, terminal: bool) -> None:
     """Write results as they come; SVG, whose size stands at its beginning, at the end."""
     if chosen == "svg":
@@ -208,17 +255,13 @@ def _write(parses: Iterable[Parse], chosen: str, file: BinaryIO, width: int | No
 
 
 def _lines(parses: Iterable[Parse], chosen: str, width: int | None, terminal: bool) -> Iterator[str]:
-    from ordtool.io.jsonl import dumps
-    from ordtool.parsing.constituents import write_penn
+    from ordtool.parsing.workers import format_line
 
     if chosen == "tree":
         yield from _drawn(parses, width, terminal)
         return
     for parse in parses:
-        if chosen == "jsonl":
-            yield dumps(parse.to_dict())
-        else:
-            yield parse.tree if chosen == "brackets" else write_penn(parse.tokens, parse.spans, parse.tags)
+        yield format_line(parse, chosen)
 
 
 def _drawn(parses: Iterable[Parse], width: int | None, terminal: bool) -> Iterator[str]:

@@ -151,15 +151,7 @@ def _word_spans(text: str) -> Iterator[tuple[int, int]]:
     tail = _chunk_start(plain, len(plain.rstrip()) if final is None else final.start())
     for match in _CHUNK.finditer(plain, 0, tail):
         chunk, start = match.group(), match.start()
-        easy = _PLAIN.fullmatch(chunk)
-        if easy is not None and easy[1].lower() not in _MERGED:
-            yield start, start + easy.end(1)
-            if easy[2]:
-                yield start + easy.end(1), match.end()
-            continue
-        # The sentinel keeps the rules for the end of a sentence away from the middle of one.
-        spans = _cached_spans(chunk) if len(chunk) <= _LONGEST_CACHED else _penn_spans(chunk + " x")[:-1]
-        for begin, end in spans:
+        for begin, end in _cached_spans(chunk) if len(chunk) <= _LONGEST_CACHED else _chunk_spans(chunk):
             yield start + begin, start + end
     easy = _PLAIN_END.match(plain, tail)
     if easy is not None and easy[1].lower() not in _MERGED and not plain[easy.end() :].strip():
@@ -179,9 +171,17 @@ def _chunk_start(text: str, position: int) -> int:
     return position
 
 
-@lru_cache(maxsize=1 << 17)
-def _cached_spans(chunk: str) -> tuple[tuple[int, int], ...]:
+def _chunk_spans(chunk: str) -> tuple[tuple[int, int], ...]:
+    """Token spans of what stands between two spaces in the middle of a sentence."""
+    easy = _PLAIN.fullmatch(chunk)
+    if easy is not None and easy[1].lower() not in _MERGED:
+        end = easy.end(1)
+        return ((0, end), (end, len(chunk))) if easy[2] else ((0, end),)
+    # The sentinel keeps the rules for the end of a sentence away from the middle of one.
     return tuple(_penn_spans(chunk + " x")[:-1])
+
+
+_cached_spans = lru_cache(maxsize=1 << 17)(_chunk_spans)
 
 
 def _penn_spans(text: str) -> list[tuple[int, int]]:

@@ -1,0 +1,179 @@
+"""Parsing in several processes: the same trees in the same order, a core each.
+
+A step of the recurrence is too small to be shared between cores, and what surrounds it (tokens, trees, brackets) is Python,
+which runs on one. So chunks of sentences go out to processes that each hold a parser, and lines come back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.jsonl import dumps
+from ordtool.parsing.constituents import write_penn
+from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence
+from ordtool.progress import SILENT, Progress
+
+LINE_FORMATS = ("jsonl", "brackets", "penn")
+# Of a chunk: enough to sort by length, few enough that the first lines come soon.
+_SENTENCES, _CHARACTERS = 2048, 1 << 19
+# Chunks that a worker has waiting.
+_AHEAD = 2
+_MOST_WORKERS = 16
+
+Answer = tuple[list[str], list[str]]
+
+
+def format_line(parse: Parse, chosen: str) -> str:
+    """Write a result as a line: `jsonl`, `brackets` or `penn`."""
+    if chosen == "jsonl":
+        return dumps(parse.to_dict())
+    return parse.tree if chosen == "brackets" else write_penn(parse.tokens, parse.spans, parse.tags)
+
+
+def default_workers(threads: int | None = None) -> int:
+    """Give as many workers as cores that may be used, 16 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(threads or cores, _MOST_WORKERS)
+
+
+def parse_lines(
+    sentences: Iterable[Sentence],
+    config: ParseConfig,
+    chosen: str,
+    *,
+    workers: int,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[str]:
+    """Parse a stream in processes of their own.
+
+    Args:
+        sentences: Any number; `2 * workers` chunks of them are held at a time.
+        config: How to parse; on the CPU.
+        chosen: What to write of each result, one of `LINE_FORMATS`.
+        workers: Processes.
+        threads: For all of them together; None: one a worker.
+        progress: Told of sentences done, and of warnings, each once.
+
+    Yields:
+        A line for each sentence, in order.
+
+    Raises:
+        OrdtoolError: What reading the sentences raises, after what was read before it; or a worker that was killed.
+    """
+    share = max(1, (threads or workers) // workers)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (config, share))
+    waiting: deque[Future[Answer]] = deque()
+    told: set[str] = set()
+    failure: OrdtoolError | None = None
+    chunks = _chunks(sentences)
+    try:
+        while failure is None:
+            try:
+                chunk = next(chunks, None)
+            except OrdtoolError as error:
+                failure = error
+                break
+            if chunk is None:
+                break
+            waiting.append(pool.submit(_work, chunk, chosen))
+            if len(waiting) >= _AHEAD * workers:
+                yield from _take(waiting.popleft(), told, progress)
+        while waiting:
+            yield from _take(waiting.popleft(), told, progress)
+    except BrokenProcessPool:
+        raise OrdtoolError(
+            "a worker process ended unexpectedly", "out of memory? fewer --workers need less"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failure is not None:
+        raise failure
+
+
+def _take(future: Future[Answer], told: set[str], progress: Progress) -> Iterator[str]:
+    lines, warnings = future.result()
+    for message in warnings:
+        if message not in told:
+            told.add(message)
+            progress.warn(message)
+    yield from lines
+    progress.advance(len(lines))
+
+
+def _chunks(sentences: Iterable[Sentence]) -> Iterator[list[Sentence]]:
+    """Group sentences; what was read before an error comes before it."""
+    chunk: list[Sentence] = []
+    characters = 0
+    try:
+        for sentence in sentences:
+            chunk.append(sentence)
+            characters += len(sentence.text)
+            if len(chunk) >= _SENTENCES or characters >= _CHARACTERS:
+                yield chunk
+                chunk, characters = [], 0
+    except OrdtoolError:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
+
+
+class _Heard:
+    """A listener that keeps warnings for the process that has a terminal."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def start(self, description: str, total: float | None, unit: str) -> None:
+        pass
+
+    def advance(self, amount: float = 1, **stats: object) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def close(self) -> None:
+        pass
+
+
+_parser: Parser | None = None
+_heard = _Heard()
+
+
+def _begin(config: ParseConfig, threads: int) -> None:
+    """Load a parser in a new process, which ends when its parent does, however that ends."""
+    global _parser
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and says so once
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from ordtool.runtime import set_threads
+
+    set_threads(threads)
+    _parser = Parser(config, _heard)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _work(chunk: list[Sentence], chosen: str) -> Answer:
+    assert _parser is not None
+    _heard.warnings.clear()
+    lines = [format_line(parse, chosen) for parse in _parser.parse(chunk)]
+    return lines, list(_heard.warnings)

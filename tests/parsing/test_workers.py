@@ -1,0 +1,83 @@
+"""Parsing in several processes, as a person and a pipe meet it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ordtool.errors import OrdtoolError
+from ordtool.parsing.parser import ParseConfig, Parser, Sentence
+from ordtool.parsing.workers import default_workers, format_line, parse_lines
+
+LINES = [f"Line {k} has {'very ' * (k % 7)}few words ({k})." for k in range(5000)]
+
+
+@pytest.fixture
+def config(parsers):
+    return ParseConfig(models=(str(parsers()),), dtype="float32", device="cpu")
+
+
+def test_the_same_lines_in_the_same_order(config):
+    sentences = [Sentence(line, where=f"a:{k + 1}") for k, line in enumerate(LINES)]
+    lines = list(parse_lines(iter(sentences), config, "brackets", workers=2))
+    assert lines == [format_line(parse, "brackets") for parse in Parser(config).parse(sentences)]
+
+
+def test_what_was_read_before_an_error_is_parsed(config):
+    def broken():
+        yield from (Sentence(line) for line in LINES[:2100])
+        raise OrdtoolError("a:2101: bad")
+
+    got = []
+    with pytest.raises(OrdtoolError, match="a:2101"):
+        for line in parse_lines(broken(), config, "brackets", workers=2):
+            got.append(line)  # noqa: PERF402  (what came before the error counts)
+    assert len(got) == 2100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_a_killed_parent(parsers, tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("\n".join(LINES * 20))
+    command = [sys.executable, "-m", "ordtool", "parse", "-m", str(parsers()), str(text), "--workers", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout is not None and parent.stdout.read(100)
+        listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()
+        children = [int(pid) for pid in listed.split()]
+        assert len(children) >= 2
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while any(map(_lives, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_lives, children))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_reader_that_leaves_is_no_error(run, parsers, tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(LINES))
+    done = subprocess.run(
+        f"{sys.executable} -m ordtool parse -m {parsers()} a.txt --workers 2 --format brackets | head -1",
+        shell=True, cwd=tmp_path, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.count(b"\n") == 1 and done.stderr == b""
+
+
+def test_drawing_and_several_processes_do_not_go_together(refused, parsers, tmp_path):
+    (tmp_path / "a.txt").write_text("A line.\n")
+    message = refused("parse", "-m", parsers(), "a.txt", "--workers", 2, "--format", "tree", status=2)
+    assert "--workers 2 needs" in message
+
+
+def test_default_workers_are_the_cores_or_the_threads():
+    assert default_workers(3) == 3
+    assert 1 <= default_workers() <= min(16, os.cpu_count() or 1)
