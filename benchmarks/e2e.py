@@ -20,14 +20,8 @@ NAMES = {
     "familyFriendly": "family friendly",
 }
 TRAINING = [
-    "--vocabulary",
-    "seen",
-    "--epochs",
-    "8",
-    "--batch-size",
-    "64",
-    "--learning-rate",
-    "5e-4",
+    *("--vocabulary", "seen", "--epochs", "1.1", "--batch-size", "32"),
+    *("--learning-rate", "5e-4", "--valid-share", "0.01", "--eval-every", "200"),
 ]
 
 
