@@ -22,7 +22,7 @@ class Options:
     """The command line."""
 
     inputs: tuple[str, ...]
-    model: str | None
+    model: str
     methods: str
     lengths: str | None
     train_length: int | None
@@ -89,15 +89,10 @@ class Job:
         options = self.options
         if options.on_error not in ("stop", "skip"):
             raise UsageError(f"unknown --on-error {options.on_error!r}", "choices: stop, skip")
-        if options.model is None:
-            raise UsageError(
-                "no model named, and none that writes text comes with ordtool",
-                "--model smollm2 is fetched at its first use (93 MB); a folder or a hub id works too",
-            )
         if "-" in (options.inputs or ["-"]) and stdin_is_terminal():
             raise UsageError(
                 "no input: give a long text, or pipe one in",
-                "for example: ordtool extrapolate book.txt --model smollm2",
+                "for example: ordtool extrapolate book.txt",
             )
         for path in options.inputs:
             if path != "-":

@@ -36,11 +36,11 @@ def _method_names() -> list[str]:
 def extrapolate(
     inputs: Inputs = None,
     model: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--model", "-m", help="A causal LM with rotary positions: a folder, a name or a hub id."
         ),
-    ] = None,
+    ] = "tinylm",
     methods: Annotated[
         str,
         typer.Option(
@@ -148,7 +148,7 @@ def extrapolate(
     terminal gets a table and a chart, a pipe or `-o` a JSON object a method and length. A file is one text,
     and so is a line of JSONL.
 
-    For example: `ordtool extrapolate book.txt -m smollm2 --methods none,yarn,rerope --lengths 1x,1.5x` or
+    For example: `ordtool extrapolate book.txt` or
     `ordtool extrapolate book.txt -m MODEL --methods all --plot lengths.svg -o lengths.jsonl`.
     """
     from ordtool.cli._extrapolating import Job, Options

@@ -216,8 +216,6 @@ def test_a_grid_that_was_interrupted_is_gone_on_with(inside, folder, book, tmp_p
 
 
 def test_what_a_person_gets_wrong(turned_down, folder, book):
-    no_model = turned_down(book, status=2)
-    assert "no model named" in no_model and "smollm2" in no_model
     for options, status, words in (
         (("--methods", "rerop"), 2, "did you mean 'rerope'?"),
         (("--methods", "rerope+dca"), 2, "both change the positions"),
