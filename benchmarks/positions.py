@@ -214,6 +214,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, test and print."""
+    from ordtool.runtime import quiet_libraries
+
+    quiet_libraries()
     options = parse(arguments)
     if not options.table:
         chosen = options.only.split(";") if options.only else list(RUNS)
