@@ -55,6 +55,28 @@ def test_greedy_in_a_batch_with_a_cache_is_the_uncached_loop(writer, method):
         assert result.text == writer.codec.decode(writer.codec.before(ids), wanted), record.line
 
 
+@pytest.mark.parametrize("method", ["rerope", "yarn"])
+def test_models_of_train_lm_read_further_too(writers, tmp_path, method):
+    from transformers import AutoTokenizer
+
+    from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
+
+    torch.manual_seed(5)
+    config = OrdtoolLMConfig(
+        vocab_size=331, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3,
+        max_position_embeddings=64, initializer_range=0.4, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    OrdtoolLMForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(writers("llama")).save_pretrained(tmp_path)
+    writer = TextGenerator(tmp_path, device="cpu")
+    writer.reach = MethodReach(writer.backend.model, method, SILENT)
+    records = [Record("x", number, text) for number, text in enumerate((LONG, LONGER), start=1)]
+    for _, record, result in writer.stream(records, Decoding(max_new_tokens=6)):
+        ids = writer.codec.tokenizer(record.text)["input_ids"]
+        wanted = uncached_loop(writer, ids, method, 6)
+        assert result.text == writer.codec.decode(writer.codec.before(ids), wanted)
+
+
 @pytest.mark.parametrize("options", [{"beams": 4}, {"temperature": 1.0, "n": 2}, {"choices": ("cat", "dog")}])
 def test_other_ways_of_choosing_are_the_same_alone_and_in_a_batch(writer, options):
     records = [Record("x", number, text) for number, text in enumerate((LONG, LONG[4:], SHORT), start=1)]
