@@ -74,6 +74,7 @@ def parse_lines(
     waiting: deque[Future[Answer]] = deque()
     told: set[str] = set()
     failure: OrdtoolError | None = None
+    finished = False
     chunks = _chunks(sentences)
     try:
         while failure is None:
@@ -89,14 +90,23 @@ def parse_lines(
                 yield from _take(waiting.popleft(), told, progress)
         while waiting:
             yield from _take(waiting.popleft(), told, progress)
+        finished = True
     except BrokenProcessPool:
         raise OrdtoolError(
             "a worker process ended unexpectedly", "out of memory? fewer --workers need less"
         ) from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        _end(pool, at_once=not finished)
     if failure is not None:
         raise failure
+
+
+def _end(pool: ProcessPoolExecutor, *, at_once: bool) -> None:
+    """End the workers; `at_once` in the middle of their chunks, which Python's exit would otherwise wait for."""
+    processes = list(pool._processes.values()) if at_once else []
+    pool.shutdown(wait=not at_once, cancel_futures=True)
+    for process in processes:
+        process.terminate()
 
 
 def _take(future: Future[Answer], told: set[str], progress: Progress) -> Iterator[str]:

@@ -40,7 +40,8 @@ def test_what_was_read_before_an_error_is_parsed(config):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_workers_end_with_a_killed_parent(parsers, tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(parsers, tmp_path, ending):
     text = tmp_path / "a.txt"
     text.write_text("\n".join(LINES * 20))
     command = [sys.executable, "-m", "ordtool", "parse", "-m", str(parsers()), str(text), "--workers", "2"]
@@ -49,7 +50,7 @@ def test_workers_end_with_a_killed_parent(parsers, tmp_path):
         listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()
         children = [int(pid) for pid in listed.split()]
         assert len(children) >= 2
-        parent.send_signal(signal.SIGKILL)
+        parent.send_signal(ending)
     deadline = time.monotonic() + 30
     while any(map(_lives, children)) and time.monotonic() < deadline:
         time.sleep(0.1)
