@@ -10,6 +10,7 @@ import torch
 from ordtool.generation.config import Decoding
 from ordtool.generation.engine import Prompt, TextGenerator
 from ordtool.generation.loading import load_backend
+from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
 from ordtool.models.catalog import catalogue, model_folder
 
@@ -131,13 +132,11 @@ def test_one_function_in_float64(folders, name):
         torch.testing.assert_close(other, alone, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["tinylm", "gpt2"])
+@pytest.mark.parametrize("name", ["tinylm", "gpt2", pytest.param("smollm2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("beams", [1, 4])
 def test_text_alone_is_text_in_a_batch(folders, name, beams):
     generator = TextGenerator(folders(name), device="cpu")
     texts = [Record("x", number, text[:60]) for number, text in enumerate(TEXTS, start=1)]
-    from ordtool.generation.prompts import PromptStyle
-
     prompts = [Prompt(i, record, generator.encode(record, PromptStyle())) for i, record in enumerate(texts)]
     decoding = Decoding(max_new_tokens=16, beams=beams)
     assert generator.run(prompts, decoding) == [generator.run([prompt], decoding)[0] for prompt in prompts]
