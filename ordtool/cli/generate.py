@@ -277,6 +277,7 @@ def _load(model: str, device: str, dtype: str, threads: int | None, progress: Ri
     from ordtool.runtime import resolve_device, resolve_dtype, set_threads
 
     folder = resolve_model(model, progress, kind="causal")
+    _know_ladders(folder)
     set_threads(threads)
     from ordtool.generation.engine import TextGenerator
 
@@ -303,3 +304,15 @@ def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, 
     }
     files = [] if job.prompts or not job.inputs or "-" in job.inputs else job.inputs
     return resumable_lines(path, inputs=files, settings=plain, resume=resume, force=force)
+
+
+def _know_ladders(folder: Path) -> None:
+    """Let the Auto classes load a ladder on its backbone, where the folder holds one."""
+    from json import loads
+
+    try:
+        kind = loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return  # said by whoever loads it
+    if kind == "ordtool_ladder":
+        import ordtool.tuning.laddered  # noqa: F401

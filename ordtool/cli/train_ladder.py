@@ -98,7 +98,7 @@ def ladder(
         typer.Option(
             "--layers",
             metavar="LAYERS",
-            help="Layers with a rung: a number, or a list as 2,4,6.  [default: all, at most 12]",
+            help="Layers with a rung: a number, or a list as 2,4,6.  [default: every second, at most 12]",
             rich_help_panel=LADDER,
         ),
     ] = None,

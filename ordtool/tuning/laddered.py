@@ -90,10 +90,16 @@ def load_laddered(
         except OrdtoolError as error:
             raise OrdtoolError(
                 f"{folder}: its backbone can't be loaded: {error.message}",
-                error.hint if name != config.backbone else "--backbone names the place where it is now",
+                error.hint if name != config.backbone else _hint(config.labels),
             ) from error
     check_backbone(config.backbone_hash, backbone, str(folder))
     return ladder.to(backbone.model.device).eval(), backbone
+
+
+def _hint(labels: bool) -> str:
+    if labels:
+        return "--backbone names the place where it is now"
+    return "its config.json says under 'backbone' where it is; write the place where it is now there"
 
 
 def save_ladder(ladder: Ladder, backbone: Backbone, folder: Path) -> None:

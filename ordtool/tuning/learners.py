@@ -18,7 +18,7 @@ from ordtool.tuning.cache import StateSource
 from ordtool.tuning.encoding import Encoded
 from ordtool.tuning.ladder import Ladder
 
-DEV_TOKENS = 4096
+DEV_TOKENS = 1024
 _CHUNK = 256
 
 

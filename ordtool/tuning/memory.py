@@ -12,14 +12,14 @@ from types import TracebackType
 import torch
 
 _STATUS = Path("/proc/self/status")
-_EVERY = 0.002
+_EVERY = 0.01
 _MEGABYTE = 1e6
 
 
 class ExtraMemory:
     """Measure within a `with` the peak above the start; `megabytes` holds it afterwards.
 
-    On CUDA it is torch's peak. On Linux it is the process's anonymous memory, looked at every two milliseconds: files
+    On CUDA it is torch's peak. On Linux it is the process's anonymous memory, looked at a hundred times a second: files
     that are mapped, such as cached hidden states, don't count, as the system takes their pages back at will. Elsewhere
     it is None.
 

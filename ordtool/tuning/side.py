@@ -75,15 +75,15 @@ def choose_layers(wanted: str | None, total: int) -> tuple[int, ...]:
     """Turn `--layers` into the backbone's layers that get a rung, from 1.
 
     Args:
-        wanted: A number (evenly spaced, the last among them), layers with commas (`2,4,6`), or None: all, of more
-            than twelve every second, third...
+        wanted: A number (evenly spaced, the last among them), layers with commas (`2,4,6`), or None: every second, the
+            last among them, and of more than 24 every third, fourth..., so that twelve at most have one.
         total: The backbone's layers.
 
     Raises:
         UsageError: For layers that aren't there.
     """
     if wanted is None:
-        step = -(-total // 12)
+        step = max(2 if total > 3 else 1, -(-total // 12))
         return tuple(range(total, 0, -step))[::-1]
     try:
         numbers = [int(part) for part in wanted.split(",")]

@@ -66,7 +66,7 @@ def test_the_same_command_twice_gives_the_same_bytes(run, model, tmp_path):
         (["-m", "MODEL", "none.jsonl"], b"", 1, "none.jsonl: no such file"),
         (["-m", "MODEL", "--on-error", "ignore"], b"x\n", 2, "unknown --on-error"),
         (["-m", "empty"], b"x\n", 1, "config.json"),
-        (["-m", "other"], b"x\n", 1, "holds a model of type 'bert'"),
+        (["-m", "other"], b"x\n", 1, "holds a model of type 'bert' without a trained classifier"),
         ([], b"x\n", 2, "--model"),
     ],
 )

@@ -1,0 +1,177 @@
+import json
+
+import pytest
+
+
+@pytest.fixture
+def data(tmp_path):
+    """`data("a.jsonl", 24)`: texts whose word decides the label."""
+
+    def write(name, count, **changed):
+        rows = [
+            {
+                "id": i,
+                "text": f"the {'cat' if i % 2 else 'tree'} sat {'near ' * (i % 4)}",
+                "label": ["sea", "wood"][i % 2],
+            }
+            for i in range(count)
+        ]
+        for line, row in changed.items():
+            rows[int(line[1:]) - 1] = row
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return name
+
+    return write
+
+
+FAST = ["-r", 2, "--epochs", 3, "--batch-size", 8, "--learning-rate", 0.003, "--cache-dir", "states"]
+
+
+def objects(done):
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_train_and_predict(run, inside, encoders, data, tmp_path):
+    data("a.jsonl", 48), data("d.jsonl", 12)
+    done = run("train", "ladder", "a.jsonl", "--dev", "d.jsonl", "-m", encoders("bert"), "-o", "m", *FAST)
+    (record,) = objects(done)
+    assert record["metric"] == "accuracy" and record["epochs"] == 3
+    assert "ordtool predict -m m uses it" in done.stderr
+    assert (tmp_path / "m" / "model.safetensors").stat().st_size < 100_000
+    found = objects(inside("predict", "d.jsonl", "-m", "m"))
+    assert list(found[0]) == ["id", "text", "label", "probabilities"]
+    assert [row["id"] for row in found] == list(range(12))
+    shares = [sum(row["probabilities"].values()) for row in found]
+    assert shares == pytest.approx([1.0] * 12, abs=1e-5)
+    assert "accuracy" in inside("predict", "d.jsonl", "-m", "m").stderr
+    with_vectors = objects(inside("predict", "-m", "m", "--vectors", stdin=b"the cat sat\n"))
+    assert len(with_vectors[0]["vector"]) == 24
+    # The same from a table, with a head or without.
+    (tmp_path / "d.csv").write_text('n,text,label\n7,"the cat, sat",wood\n')
+    (row,) = objects(inside("predict", "d.csv", "-m", "m"))
+    assert row["n"] == "7" and row["text"] == "the cat, sat"
+    (tmp_path / "d.tsv").write_text("the cat sat\twood\n")
+    assert objects(inside("predict", "d.tsv", "-m", "m"))[0]["text"] == "the cat sat"
+    # A second training finds the hidden states, and gives the same bytes.
+    again = inside("train", "ladder", "a.jsonl", "--dev", "d.jsonl", "-m", encoders("bert"), "-o", "n", *FAST)
+    assert again.returncode == 0, again.stderr
+    assert len(list((tmp_path / "states").iterdir())) == 2
+    first, second = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in "mn")
+    assert first == second
+
+
+def test_pairs(inside, encoders, tmp_path):
+    words = ["cat", "dog", "tree", "sea"]
+    rows = [
+        {"text": words[i % 4], "text2": words[(i // 4) % 4], "label": int(i % 4 == (i // 4) % 4)}
+        for i in range(48)
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = encoders("bert")
+    objects(inside("train", "ladder", "p.jsonl", "--task", "pairs", "-m", model, "-o", "m", *FAST))
+    found = objects(inside("predict", "-m", "m", stdin=b"cat\tdog\n"))
+    assert found[0]["text2"] == "dog" and set(found[0]["probabilities"]) == {"0", "1"}
+    assert "one text, and the model takes two" in inside("predict", "-m", "m", stdin=b"cat\n").stderr
+
+
+def test_a_score(inside, encoders, tmp_path):
+    rows = [f"the {'cat' if i % 2 else 'tree'}\t{i % 2 * 4.5}\n" for i in range(40)]
+    (tmp_path / "s.tsv").write_text("".join(rows))
+    model = encoders("bert")
+    (record,) = objects(
+        inside("train", "ladder", "s.tsv", "--task", "regress", "-m", model, "-o", "m", *FAST)
+    )
+    assert record["metric"] == "pearson"
+    (row,) = objects(inside("predict", "-m", "m", stdin=b"the cat\n"))
+    assert isinstance(row["label"], float) and row["probabilities"] is None
+
+
+def test_a_language_model_writes(inside, run, writers, tmp_path):
+    (tmp_path / "book.txt").write_text("the cat sat on the red tree and the dog ran under it\n" * 60)
+    model = writers("llama")
+    arguments = ["--task", "lm", "--max-length", 24, "-m", model, "-o", "m", *FAST]
+    (record,) = objects(inside("train", "ladder", "book.txt", *arguments))
+    assert record["metric"] == "loss" and record["perplexity"] > 1
+    asked = ["-p", "the cat sat", "--max-new-tokens", 6, "--json"]
+    (ours,) = objects(run("generate", "-m", "m", *asked))
+    (theirs,) = objects(inside("generate", "-m", model, *asked))
+    assert ours["output"] and ours["output"] != theirs["output"]
+    # Alone and in a batch it writes the same.
+    batch = objects(
+        inside("generate", "-m", "m", "-p", "the cat sat", "-p", "a dog", "--max-new-tokens", 6, "--json")
+    )
+    assert batch[0]["output"] == ours["output"]
+    assert "ordtool generate -m LADDER" in inside("predict", "-m", "m", stdin=b"x\n").stderr
+
+
+def test_a_comparison(inside, encoders, data):
+    data("a.jsonl", 24), data("d.jsonl", 8)
+    model = encoders("bert")
+    arguments = ["--dev", "d.jsonl", "-m", model, "--compare", "head", "--runs", 2, *FAST]
+    rows = objects(inside("train", "ladder", "a.jsonl", *arguments))
+    assert [row["method"] for row in rows] == ["ladder", "ladder, no cache", "head"]
+    fields = "method metric score deviation scores trained_parameters peak_extra_memory_mb seconds_a_step seconds epochs"
+    assert list(rows[0]) == fields.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["missing.jsonl", "-o", "m"], 1, "missing.jsonl: no such file"),
+        (["nofield.jsonl", "-o", "m"], 1, "nofield.jsonl:3: no field 'label'"),
+        (["nulls.jsonl", "-o", "m"], 1, "nulls.jsonl:2: no field 'text'"),
+        (["one.jsonl", "-o", "m"], 1, "all labels are 'sea'"),
+        (["a.jsonl", "--dev", "empty.jsonl", "-o", "m"], 1, "the dev set is empty"),
+        (["a.jsonl", "--dev", "other.jsonl", "-o", "m"], 1, "other.jsonl:1: the label 'sand' is not one"),
+        (["a.jsonl", "--holdout", "0", "-o", "m"], 2, "leaves the dev set empty"),
+        (["a.jsonl"], 2, "nowhere to save the ladder"),
+        (["a.jsonl", "-o", "m", "--task", "sort"], 2, "unknown task 'sort'"),
+        (
+            ["a.jsonl", "-o", "m", "--task", "regress", "--label-field", "label"],
+            1,
+            "a.jsonl:1: the score 'sea'",
+        ),
+        (["a.jsonl", "-o", "m", "--task", "lm"], 1, "is not a causal language model"),
+        (["a.jsonl", "-o", "m", "--layers", "9"], 2, "the backbone has 3 layers"),
+        (["a.jsonl", "-o", "m", "--compare", "fulll"], 2, "unknown method 'fulll'"),
+        (["a.jsonl", "-o", "full"], 1, "exists already"),
+        (["a.jsonl", "-o", "m", "--test", "a.jsonl"], 2, "--test is for --compare"),
+        (["short.tsv", "-o", "m"], 1, "short.tsv:2: 1 column(s), and 2 are expected"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments, status, message, turned_down, encoders, data, tmp_path):
+    data("a.jsonl", 24)
+    data("nofield.jsonl", 6, l3={"text": "x"})
+    data("nulls.jsonl", 6, l2={"text": None, "label": "sea"})
+    (tmp_path / "one.jsonl").write_text('{"text": "x", "label": "sea"}\n' * 8)
+    (tmp_path / "other.jsonl").write_text('{"text": "x", "label": "sand"}\n')
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "short.tsv").write_text("the cat\tsea\nthe dog\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    assert message in turned_down("train", "ladder", *arguments, "-m", encoders("bert"), status=status)
+
+
+def test_what_is_wrong_at_predict(inside, turned_down, encoders, data, tmp_path):
+    data("a.jsonl", 24)
+    objects(inside("train", "ladder", "a.jsonl", "-m", encoders("bert"), "-o", "m", *FAST))
+    data("b.jsonl", 4, l3={"text": "x", "label": "sand"})
+    message = turned_down("predict", "b.jsonl", "-m", "m")
+    assert "b.jsonl:3: the label 'sand' is none of the model's: sea, wood" in message
+    skipped = inside("predict", "b.jsonl", "-m", "m", "--on-error", "skip")
+    assert len(objects(skipped)) == 3 and "1 bad record(s) skipped" in skipped.stderr
+    assert len(objects(inside("predict", "b.jsonl", "-m", "m", "--label-field", "other"))) == 4
+    wrong = turned_down("predict", "-m", "m", "--backbone", encoders("roberta"), stdin=b"x\n")
+    assert "m: belongs to another backbone" in wrong
+    data("c.jsonl", 4, l2={"label": "sea"})
+    assert "c.jsonl:2: no field 'text'" in turned_down("predict", "c.jsonl", "-m", "m")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"broken")
+    assert "can't be loaded as a ladder" in turned_down("predict", "a.jsonl", "-m", "m")
+
+
+def test_plain_checkpoints_label_too(inside, encoders):
+    (row,) = objects(inside("predict", "-m", encoders("classifier"), stdin=b"the cat\n"))
+    assert set(row["probabilities"]) == {"LABEL_0", "LABEL_1"}
+    plain = inside("predict", "-m", encoders("bert"), stdin=b"the cat\n")
+    assert plain.returncode == 1 and "without a trained classifier" in plain.stderr
