@@ -20,19 +20,42 @@ from pathlib import Path
 
 
 def make(folder: Path, layers: int, hidden: int, heads: int, vocabulary: Path) -> None:
-    """Save a random GPT-2 of the shape, built in bfloat16 from the start."""
+    """Save a random GPT-2 of the shape, a shard at a time: weights are stretches of one row of random numbers."""
     import torch
     import transformers
+    from safetensors.torch import save_file
 
     config = transformers.GPT2Config(
         vocab_size=30000, n_positions=1024, n_embd=hidden, n_layer=layers, n_head=heads,
-        bos_token_id=1, eos_token_id=7, pad_token_id=5,
+        bos_token_id=1, eos_token_id=7, pad_token_id=5, dtype=torch.bfloat16, architectures=["GPT2LMHeadModel"],
     )  # fmt: skip
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    model = transformers.GPT2LMHeadModel(config)
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        model = transformers.GPT2LMHeadModel(config)
     print(f"{model.num_parameters():,} parameters", flush=True)
-    model.save_pretrained(folder, max_shard_size="1GB")
+    row = (
+        torch.randn(4 * hidden * hidden + 999_983, generator=torch.Generator().manual_seed(0)) * 0.02
+    ).bfloat16()
+    places: dict[str, str] = {}
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    for name, weight in model.named_parameters():
+        start, size = 7_919 * len(places) % 999_983, weight.numel()
+        if name.endswith(".bias"):
+            value = torch.zeros(weight.shape, dtype=torch.bfloat16)
+        elif ".ln_" in name:
+            value = torch.ones(weight.shape, dtype=torch.bfloat16)
+        else:
+            times = -(-size // (len(row) - start))
+            value = row[start:].repeat(times)[:size].view(weight.shape).clone()
+        if sum(w.numel() for w in shards[-1].values()) > 5e8:
+            save_file(shards[-1], folder / f"model-{len(shards)}.safetensors", metadata={"format": "pt"})
+            shards[-1] = {}
+            shards.append({})
+        shards[-1][name] = value
+        places[name] = f"model-{len(shards)}.safetensors"
+    save_file(shards[-1], folder / f"model-{len(shards)}.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     shutil.copy(vocabulary, folder / "chinese_vocab.model")
 
 
@@ -70,13 +93,18 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=2560)
     parser.add_argument("--heads", type=int, default=32)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=Path, metavar="FOLDER", help="make the checkpoint there and end")
+    parser.add_argument("--folder", type=Path, help="load the checkpoint that is there")
     args = parser.parse_args()
     if args.folder is not None:
         write(args.folder)
         return
     if not args.vocabulary.is_file():
         raise SystemExit(f"{args.vocabulary} is missing: name it with --vocabulary")
+    if args.make is not None:
+        args.make.mkdir(parents=True, exist_ok=True)
+        make(args.make, args.layers, args.hidden, args.heads, args.vocabulary)
+        return
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), args.layers, args.hidden, args.heads, args.vocabulary)
         subprocess.run([sys.executable, __file__, "--folder", folder], check=True)
