@@ -26,6 +26,7 @@ ENCODERS = (
 )
 """Encoder families with positions that can be given and a cache."""
 
+_FAMILIES = f"encoders of the families {', '.join(ENCODERS)} can, and encoder-decoders"
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -164,7 +165,7 @@ def _check_encoder(folder: Path, config: Any) -> None:
         )
     raise OrdtoolError(
         f"{folder}: {names} can't be trained to write under the sequence-to-sequence mask",
-        f"encoders of the families {', '.join(ENCODERS)} can, and encoder-decoders",
+        _FAMILIES,
     )
 
 
@@ -191,6 +192,8 @@ def _loaded(folder: Path, auto: Any, what: str, **options: Any) -> Any:
     try:
         return auto.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        if "does not recognize this architecture" in str(error):
+            raise OrdtoolError(f"{folder}: not a model that can be trained to write", _FAMILIES) from error
         hint = "a model folder has config.json, safetensors weights and a tokenizer"
         if "trust_remote_code" in str(error):
             hint = "it needs code of its own, and ordtool never runs code from a model"

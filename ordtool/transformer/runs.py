@@ -83,7 +83,7 @@ def listener(progress: Progress) -> Any:
 
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             # accelerate tells the dataset of an epoch, but not when it resumes in the middle of one.
-            dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
+            dataset: Any = getattr(kwargs.get("train_dataloader"), "dataset", None)
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 

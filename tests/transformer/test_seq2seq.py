@@ -188,7 +188,7 @@ def test_a_cut_target_does_not_learn_its_end(encoders):
     assert targets[1][-1] == tokenizer.sep_token_id
 
 
-def test_what_is_refused(pairs, tmp_path, encoders, writers):
+def test_what_is_refused(pairs, tmp_path, encoders, writers, parsers):
     for wrong in (
         {"overlong": "cut"}, {"vocabulary": "all"}, {"valid_share": 0}, {"epochs": 0}, {"max_source": 1},
     ):  # fmt: skip
@@ -199,6 +199,7 @@ def test_what_is_refused(pairs, tmp_path, encoders, writers):
     for model, message in (
         (writers("gpt2"), "a causal language model \\(GPT2LMHeadModel\\), and an encoder"),
         (encoders("distilbert"), "DistilBertModel can't be trained to write"),
+        (parsers(), "not a model that can be trained to write"),
     ):
         with pytest.raises(OrdtoolError, match=message) as caught:
             train_seq2seq([pairs], model, tmp_path / "m", plain, device="cpu")
