@@ -24,7 +24,7 @@ from ordtool.cli.options import (
 
 if TYPE_CHECKING:
     from ordtool.errors import OrdtoolError
-    from ordtool.parsing.parser import Parse, ParseConfig
+    from ordtool.parsing.parser import Parse, ParseConfig, Sentence
     from ordtool.progress import Progress
 
 TREES = "The trees"
@@ -162,10 +162,8 @@ def parse(
     reading = InputConfig(input_format, field, split, language)
     check_output(output, force=force)
     check_inputs(paths, reading)
-    from ordtool.parsing.parser import ParseConfig, Parser
-    from ordtool.runtime import set_threads
+    from ordtool.parsing.parser import ParseConfig
 
-    set_threads(threads)
     progress = console.RichProgress(quiet)
     config = ParseConfig(
         models=tuple(model or ["english"]),
@@ -179,7 +177,6 @@ def parse(
     )
     workers = _workers(workers, paths, chosen, config, threads)
     skipped: list[OrdtoolError] = []
-    parser = Parser(config, progress)
     sentences = read_inputs(paths, reading, on_error=skipped.append if on_error == "skip" else None)
     try:
         if output is not None or not console.stdout_is_terminal():  # a bar would run through what is shown
@@ -193,7 +190,8 @@ def parse(
                 )
                 _write_lines(lines, file)
             else:
-                _write(parser.parse(sentences), chosen, file, width, terminal=output is None)
+                parses = _parse_here(sentences, config, threads, progress)
+                _write(parses, chosen, file, width, terminal=output is None)
     finally:
         progress.close()
         _tell_skipped(skipped, progress)
@@ -214,26 +212,52 @@ def _output_format(name: str, json: bool, output: Path | None) -> str:
     return "tree" if console.stdout_is_terminal() else "jsonl"
 
 
+def _parse_here(
+    sentences: Iterable[Sentence], config: ParseConfig, threads: int | None, progress: Progress
+) -> Iterator[Parse]:
+    from ordtool.parsing.parser import Parser
+    from ordtool.runtime import set_threads
+
+    set_threads(threads)
+    return Parser(config, progress).parse(sentences)
+
+
 def _workers(
     asked: int | None, paths: list[str], chosen: str, config: ParseConfig, threads: int | None
 ) -> int:
     """How many processes parse: where nobody said, several only if there is enough to do to make up for their start."""
     from ordtool.errors import UsageError
     from ordtool.parsing.workers import LINE_FORMATS, default_workers
-    from ordtool.runtime import resolve_device
 
-    alike = chosen in LINE_FORMATS and resolve_device(config.device).type == "cpu"
     if asked is not None:
-        if asked > 1 and not alike:
+        if asked > 1 and not (chosen in LINE_FORMATS and _on_cpu(config.device)):
             raise UsageError(
                 f"--workers {asked} needs the CPU and an output of lines",
                 f"choices of --format: {', '.join(LINE_FORMATS)}; or leave --workers out",
             )
         return asked
-    if not alike or config.batch_size == 1 or not all(Path(path).is_file() for path in paths):
+    if (
+        chosen not in LINE_FORMATS
+        or config.batch_size == 1
+        or not all(Path(path).is_file() for path in paths)
+    ):
         return 1
-    size = sum(Path(path).stat().st_size for path in paths)
-    return default_workers(threads) if size >= _MANY_BYTES else 1
+    many = sum(Path(path).stat().st_size for path in paths) >= _MANY_BYTES
+    return default_workers(threads) if many and _on_cpu(config.device) else 1
+
+
+def _on_cpu(device: str) -> bool:
+    """Whether the CPU computes; torch, which takes seconds to load, is asked only where there may be something else."""
+    import sys
+
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    if device == "cpu":
+        return True
+    if device == "auto" and sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
+        return True
+    from ordtool.runtime import resolve_device
+
+    return resolve_device(device).type == "cpu"
 
 
 def _write_lines(lines: Iterable[str], file: BinaryIO) -> None:

@@ -156,11 +156,15 @@ class Parser:
     Args:
         config: How to parse.
         progress: Told where a model comes from, if it must be fetched, and of the sentences that are done.
+        compiled: Take compiled loops from the start, where there are any; else once a window makes up for their loading.
     """
 
-    def __init__(self, config: ParseConfig | None = None, progress: Progress = SILENT) -> None:
+    def __init__(
+        self, config: ParseConfig | None = None, progress: Progress = SILENT, *, compiled: bool = False
+    ) -> None:
         self.config = config or ParseConfig()
         self._progress = progress
+        self._compiled_from = 0 if compiled else _NUMBA_WORDS
         self._check()
         self._models = _load_models(self.config, progress)
         self._weights = [_layer_weights(self.config.layer, model) for model in self._models]
@@ -193,7 +197,7 @@ class Parser:
         """Parses a stream; see `parse`."""
         stream = (self._prepare(sentence) for sentence in sentences)
         for window in _windows(stream, _read_ahead(self.config.batch_size)):
-            kernel = "auto" if sum(len(job.words) for job in window) >= _NUMBA_WORDS else "torch"
+            kernel = "auto" if sum(len(job.words) for job in window) >= self._compiled_from else "torch"
             for model in self._models:
                 model.kernel = kernel
             yield from self._parse_window(window)

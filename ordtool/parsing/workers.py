@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
 
 from ordtool.errors import OrdtoolError
@@ -23,12 +24,19 @@ from ordtool.progress import SILENT, Progress
 
 LINE_FORMATS = ("jsonl", "brackets", "penn")
 # Of a chunk: enough to sort by length, few enough that the first lines come soon.
-_SENTENCES, _CHARACTERS = 2048, 1 << 19
+_SENTENCES, _CHARACTERS = 1024, 1 << 18
 # Chunks that a worker has waiting.
 _AHEAD = 2
 _MOST_WORKERS = 16
 
-Answer = tuple[list[str], list[str]]
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a worker made of a chunk: lines and warnings, or an error, as parts that can travel."""
+
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    error: tuple[type[OrdtoolError], str, str | None] | None = None
 
 
 def format_line(parse: Parse, chosen: str) -> str:
@@ -67,11 +75,12 @@ def parse_lines(
         A line for each sentence, in order.
 
     Raises:
-        OrdtoolError: What reading the sentences raises, after what was read before it; or a worker that was killed.
+        OrdtoolError: What reading the sentences raises, after what was read before it; a model that can't be loaded; or a
+            worker that was killed.
     """
     share = max(1, (threads or workers) // workers)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (config, share))
-    waiting: deque[Future[Answer]] = deque()
+    waiting: deque[Future[_Answer]] = deque()
     told: set[str] = set()
     failure: OrdtoolError | None = None
     finished = False
@@ -103,20 +112,22 @@ def parse_lines(
 
 def _end(pool: ProcessPoolExecutor, *, at_once: bool) -> None:
     """End the workers; `at_once` in the middle of their chunks, which Python's exit would otherwise wait for."""
-    processes = list(pool._processes.values()) if at_once else []
-    pool.shutdown(wait=not at_once, cancel_futures=True)
-    for process in processes:
+    for process in list(pool._processes.values()) if at_once else ():
         process.terminate()
+    pool.shutdown(cancel_futures=True)
 
 
-def _take(future: Future[Answer], told: set[str], progress: Progress) -> Iterator[str]:
-    lines, warnings = future.result()
-    for message in warnings:
+def _take(future: Future[_Answer], told: set[str], progress: Progress) -> Iterator[str]:
+    answer = future.result()
+    if answer.error is not None:
+        kind, message, hint = answer.error
+        raise kind(message, hint)
+    for message in answer.warnings:
         if message not in told:
             told.add(message)
             progress.warn(message)
-    yield from lines
-    progress.advance(len(lines))
+    yield from answer.lines
+    progress.advance(len(answer.lines))
 
 
 def _chunks(sentences: Iterable[Sentence]) -> Iterator[list[Sentence]]:
@@ -160,7 +171,7 @@ class _Heard:
         pass
 
 
-_parser: Parser | None = None
+_parser: Parser | OrdtoolError | None = None
 _heard = _Heard()
 
 
@@ -172,7 +183,10 @@ def _begin(config: ParseConfig, threads: int) -> None:
     from ordtool.runtime import set_threads
 
     set_threads(threads)
-    _parser = Parser(config, _heard)
+    try:
+        _parser = Parser(config, _heard, compiled=True)
+    except OrdtoolError as error:
+        _parser = error
 
 
 def _end_with_parent() -> None:
@@ -182,8 +196,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(chunk: list[Sentence], chosen: str) -> Answer:
+def _work(chunk: list[Sentence], chosen: str) -> _Answer:
+    if isinstance(_parser, OrdtoolError):
+        return _Answer(error=(type(_parser), _parser.message, _parser.hint))
     assert _parser is not None
     _heard.warnings.clear()
     lines = [format_line(parse, chosen) for parse in _parser.parse(chunk)]
-    return lines, list(_heard.warnings)
+    return _Answer(lines, list(_heard.warnings))

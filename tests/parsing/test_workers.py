@@ -79,6 +79,16 @@ def test_drawing_and_several_processes_do_not_go_together(refused, parsers, tmp_
     assert "--workers 2 needs" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [(["-m", "nosuchmodel"], 2, "nosuchmodel"), (["--builder", "papper"], 2, "paper")],
+)
+def test_what_keeps_a_worker_from_starting_is_said_once(refused, parsers, tmp_path, options, status, said):
+    (tmp_path / "a.txt").write_text("A line.\n")
+    model = [] if "-m" in options else ["-m", parsers()]
+    assert said in refused("parse", *model, "a.txt", "--workers", 2, *options, status=status)
+
+
 def test_default_workers_are_the_cores_or_the_threads():
     assert default_workers(3) == 3
     assert 1 <= default_workers() <= min(16, os.cpu_count() or 1)
