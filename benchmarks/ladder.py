@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,15 +160,15 @@ def lm(args):
         )  # fmt: skip
         for rate in ("start", "trained"):
             if rate == "start":
-                from dataclasses import replace
-
                 # One step at a rate of nearly 0: U is 0, so this is the backbone's own loss.
                 still = replace(
                     settings, schedule=replace(settings.schedule, max_steps=1, learning_rate=1e-12)
                 )
                 found = train_ladder([part], None, "smollm2", still, dev=[dev])
             else:
-                found = train_ladder([part], None, "smollm2", settings, dev=[dev], progress=RichProgress())
+                found = train_ladder(
+                    [part], args.keep, "smollm2", settings, dev=[dev], force=True, progress=RichProgress()
+                )
             say({"book": book.name, "characters": args.characters, "what": rate, **found.record()})
 
 
@@ -188,6 +189,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--book")
+    parser.add_argument("--keep", help="Save the language model's ladder here.")
     parser.add_argument("--characters", type=int, default=200_000)
     parser.add_argument("--layers", default="10")
     parser.add_argument("--rate", type=float, default=2e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,10 @@ def save_ladder(ladder: Ladder, backbone: Backbone, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["architectures"] = [ARCHITECTURES[ladder.config.labels]]
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    backbone.tokenizer.save_pretrained(folder)
+    tokenizer = copy.copy(backbone.tokenizer)
+    if not ladder.config.labels and getattr(tokenizer, "chat_template", None):
+        tokenizer.chat_template = None  # it was trained to continue text, not to chat
+    tokenizer.save_pretrained(folder)
 
 
 class _OnBackbone(PreTrainedModel):

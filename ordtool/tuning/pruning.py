@@ -1,8 +1,8 @@
 r"""Initialisation of a ladder from its backbone by structural pruning (Sung et al. 2022, section 3.3).
 
 Whole units are kept, the most important ones: one choice of hidden units for all layers, since the residual stream
-ties them together; in each layer a choice of feed-forward units; and in each head a choice of dimensions, the same for
-queries and keys. The importance of a unit is the sum over its weights of $w^2$ (magnitude) or of the squared
+ties them together; in each layer a choice of feed-forward units and of heads; and in each head a choice of dimensions,
+the same for queries and keys. The importance of a unit is the sum over its weights of $w^2$ (magnitude) or of the squared
 gradients of the loss (the empirical Fisher information's diagonal). $D_l$ begins as the map that picks out the hidden
 units kept, so the ladder starts as the pruned backbone beside the whole one.
 """
