@@ -118,7 +118,7 @@ def seq2seq(
         typer.Option(
             "--eval-every",
             min=1,
-            help="Updates between dev losses and checkpoints.  [default: an epoch's]",
+            help="Updates between dev losses and checkpoints.  [default: an epoch's, ten at most]",
             rich_help_panel=TRAINING,
         ),
     ] = None,

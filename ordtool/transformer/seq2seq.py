@@ -44,7 +44,7 @@ class Seq2SeqSettings:
         warmup: Share of the steps.
         weight_decay: Of AdamW.
         dropout: Of hidden states; None: the checkpoint's own.
-        eval_every: Updates between dev losses, and checkpoints; None: an epoch's.
+        eval_every: Updates between dev losses, and checkpoints; None: an epoch's, but at most ten in all.
         patience: Dev losses without a better one before it stops; None: never.
         seed: Of everything.
         dtype: Of matrix products: `auto` is bfloat16 where that is faster.
@@ -351,7 +351,9 @@ def _trainer(
 
     place = resolve_device(device)
     steps = _steps(train, settings)
-    every = min(settings.eval_every or _steps(train, _one_epoch(settings)), steps)
+    # A checkpoint is four times the weights on the disk: ten are enough for a run of many short epochs.
+    every = settings.eval_every or max(_steps(train, _one_epoch(settings)), math.ceil(steps / 10))
+    every = min(every, steps)
     arguments = transformers.TrainingArguments(
         output_dir=str(partial),
         max_steps=steps,
