@@ -219,11 +219,16 @@ def make_baseline(
 
 
 def _add_lora(module: Headed) -> None:
+    import warnings
+
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, lora_dropout=0.1)
     try:
-        module.model = get_peft_model(module.model, config)
+        with warnings.catch_warnings():
+            # peft asks transformers for an attribute that has a new name.
+            warnings.simplefilter("ignore", FutureWarning)
+            module.model = get_peft_model(module.model, config)
     except ValueError as error:
         raise OrdtoolError(
             f"peft can't put LoRA into this model: {' '.join(str(error).split())[:200]}"

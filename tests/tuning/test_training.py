@@ -269,19 +269,22 @@ def test_batches_hold_every_text_once():
         assert len(batch) == 1 or max(lengths[batch]) * len(batch) <= 64
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_comparison(bert, table, settings):
     pytest.importorskip("peft")
     data, dev = table("a.tsv", 40), table("d.tsv", 20, 1)
     own = settings()
     read = read_data([data], [dev], Fields(), own, bert, [table("t.tsv", 30, 2)])
     before = {name: p.clone() for name, p in bert.model.named_parameters()}
-    found, first = compare_tuning(bert, read, Fields(), own, ["full", "bitfit", "head"], runs=2, epochs=1)
+    found, first = compare_tuning(
+        bert, read, Fields(), own, ["full", "lora", "bitfit", "head"], runs=2, epochs=1
+    )
     rows = {row.method: row.record() for row in found}
-    assert list(rows) == ["ladder", "ladder, no cache", "full", "bitfit", "head"]
+    assert list(rows) == ["ladder", "ladder, no cache", "full", "lora", "bitfit", "head"]
     assert len(rows["full"]["scores"]) == 2 and rows["full"]["deviation"] is not None
     assert rows["full"]["trained_parameters"] == sum(p.numel() for p in before.values()) + 2 * 24 + 2
     assert rows["head"]["trained_parameters"] == 2 * 24 + 2
+    # Two matrices of rank 8 for the queries and the values of three layers, and the read-out.
+    assert rows["lora"]["trained_parameters"] == 3 * 2 * 2 * 8 * 24 + 2 * 24 + 2
     assert first.test is not None and rows["ladder"]["scores"][0] == pytest.approx(first.test.value, abs=1e-3)
     # Nobody touched the frozen model.
     assert all(torch.equal(before[name], p) for name, p in bert.model.named_parameters())
