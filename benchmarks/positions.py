@@ -1,6 +1,6 @@
 """The article's table again: train short, test long, for every position scheme and every method.
 
-    python benchmarks/positions.py --work /tmp/positions                  # half an hour on two cores; goes on where it was
+    python benchmarks/positions.py --work /tmp/positions                  # goes on where it was
     python benchmarks/positions.py --work /tmp/positions --table          # only print what is there
     python benchmarks/positions.py --work /tmp/smoke --steps 2 --hidden 16 --layers 2 --context 16 --texts A --held-out B
 
