@@ -32,7 +32,9 @@ from ordtool.tuning.data import Fields
 from ordtool.tuning.encoding import Encoded
 from ordtool.tuning.fitting import Schedule
 from ordtool.tuning.learners import LadderLearner
-from ordtool.tuning.training import LadderData, LadderSettings, new_ladder, read_data, train_ladder
+from ordtool.tuning.reading import LadderData, read_data
+from ordtool.tuning.settings import LadderSettings
+from ordtool.tuning.training import new_ladder, train_ladder
 
 DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
 METHODS = ("full", "lora", "bitfit", "head")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ordtool.progress import Progress
     from ordtool.tuning.comparison import Compared
     from ordtool.tuning.data import Fields
-    from ordtool.tuning.training import LadderSettings
+    from ordtool.tuning.settings import LadderSettings
 
 READ = "What is read"
 LADDER = "The ladder"
@@ -214,7 +214,8 @@ def ladder(
     from ordtool.runtime import set_threads
     from ordtool.tuning.data import Fields, check_task
     from ordtool.tuning.fitting import Schedule
-    from ordtool.tuning.training import LadderSettings, default_fields
+    from ordtool.tuning.reading import default_fields
+    from ordtool.tuning.settings import LadderSettings
 
     check_task(task)
     if test and compare is None:
@@ -328,7 +329,9 @@ def _compare(
     from ordtool.tuning.backbone import load_backbone
     from ordtool.tuning.baselines import check_baselines
     from ordtool.tuning.comparison import compare_tuning
-    from ordtool.tuning.training import TEXT_TASKS, read_data, save_trained
+    from ordtool.tuning.reading import read_data
+    from ordtool.tuning.settings import TEXT_TASKS
+    from ordtool.tuning.training import save_trained
 
     if resume:
         raise UsageError("a comparison can't be resumed", "train the ladder alone, without --compare")

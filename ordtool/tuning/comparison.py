@@ -17,14 +17,9 @@ from ordtool.tuning.data import Fields
 from ordtool.tuning.fitting import Schedule, fit
 from ordtool.tuning.learners import LadderLearner, Learner
 from ordtool.tuning.memory import ExtraMemory
-from ordtool.tuning.training import (
-    LadderData,
-    LadderSettings,
-    Trained,
-    fit_ladder,
-    new_ladder,
-    state_sources,
-)
+from ordtool.tuning.reading import LadderData
+from ordtool.tuning.settings import LadderSettings
+from ordtool.tuning.training import Trained, fit_ladder, new_ladder, state_sources
 
 # Learning rates that are usual for each; the ladder's is its own.
 RATES = {"full": 1e-4, "lora": 2e-3, "bitfit": 2e-3, "head": 1e-2}

@@ -6,12 +6,12 @@ import ctypes
 import gc
 import threading
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 import torch
 
-_STATUS = Path("/proc/self/status")
+from ordtool.runtime import process_memory
+
 _EVERY = 0.01
 _MEGABYTE = 1e6
 
@@ -42,7 +42,7 @@ class ExtraMemory:
             self._start = torch.cuda.memory_allocated(self._device) / _MEGABYTE
             return self
         _give_back()
-        found = _anonymous()
+        found = process_memory("RssAnon")
         if found is not None:
             self._start = self._peak = found
             self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -63,18 +63,10 @@ class ExtraMemory:
 
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY):
-            self._peak = max(self._peak, _anonymous() or 0.0)
+            self._peak = max(self._peak, process_memory("RssAnon") or 0.0)
 
 
 def _give_back() -> None:
     """Let the C library return freed memory, so that it isn't taken for memory in use."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _anonymous() -> float | None:
-    with suppress(OSError, ValueError, IndexError):
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024 / _MEGABYTE
-    return None

@@ -1,17 +1,16 @@
-"""Training a ladder: data, backbone, hidden states, and the ladder saved alone."""
+"""Training a ladder: backbone, hidden states, and the ladder saved alone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
 from ordtool.io.jsonl import dumps
 from ordtool.models.catalog import cache_folder
@@ -19,109 +18,16 @@ from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, seed_everything
 from ordtool.tuning.backbone import Backbone, load_backbone
 from ordtool.tuning.cache import CachedStates, LiveStates, StateSource, build_cache, cache_bytes
-from ordtool.tuning.data import (
-    Example,
-    Fields,
-    check_task,
-    class_indices,
-    class_names,
-    read_examples,
-    scores,
-)
-from ordtool.tuning.encoding import Encoded, encode_blocks, encode_labelled, encode_pairs
+from ordtool.tuning.data import Fields
 from ordtool.tuning.fisher import squared_gradients
-from ordtool.tuning.fitting import Fitted, Schedule, fit
-from ordtool.tuning.ladder import KINDS, POOLINGS, Ladder, LadderConfig
+from ordtool.tuning.fitting import Fitted, fit
+from ordtool.tuning.ladder import Ladder, LadderConfig
 from ordtool.tuning.laddered import save_ladder
 from ordtool.tuning.learners import LadderLearner, Measure
-from ordtool.tuning.pruning import INITIALISATIONS, initialise
+from ordtool.tuning.pruning import initialise
+from ordtool.tuning.reading import LadderData, default_fields, read_data, text_length
+from ordtool.tuning.settings import TEXT_TASKS, LadderSettings
 from ordtool.tuning.side import choose_layers
-
-TEXT_TASKS = ("lm", "seq2seq")
-MIN_DEV = 2
-
-
-@dataclass(frozen=True, slots=True)
-class LadderSettings:
-    """What `train_ladder` does.
-
-    Attributes:
-        task: `classify`, `regress`, `pairs`, `lm` or `seq2seq`.
-        kind: `gated` or `additive`.
-        reduction: r.
-        layers: See `choose_layers`.
-        residual: Add the ladder's output to the backbone's.
-        initialisation: `random`, `magnitude` or `fisher`.
-        pooling: `mean`, `cls`, `last`; None: the last token of causal models, else the mean.
-        dropout: Within the ladder's layers.
-        max_length: Tokens of a text; of a block, for `lm`.
-        schedule: How long and how fast.
-        holdout: Share of the data held out where no dev data is given.
-        cache: Keep hidden states on disk.
-        cache_dir: Where; None: in ordtool's cache folder.
-        device: `auto`, `cpu`, `cuda`, `mps`.
-    """
-
-    task: str = "classify"
-    kind: str = "gated"
-    reduction: int = 8
-    layers: str | None = None
-    residual: bool = True
-    initialisation: str = "magnitude"
-    pooling: str | None = None
-    dropout: float = 0.0
-    max_length: int = 128
-    schedule: Schedule = field(default_factory=Schedule)
-    holdout: float = 0.1
-    cache: bool = True
-    cache_dir: str | None = None
-    device: str = "auto"
-
-    def check(self) -> None:
-        """Raise a UsageError for settings that make no sense."""
-        check_task(self.task)
-        self.schedule.check()
-        for name, value, choices in (
-            ("ladder", self.kind, KINDS),
-            ("initialisation", self.initialisation, INITIALISATIONS),
-            ("pooling", self.pooling or "mean", POOLINGS),
-        ):
-            if value not in choices:
-                raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))
-        if self.reduction < 1:
-            raise UsageError(
-                f"a reduction by {self.reduction} is not possible", "1 keeps the width, 8 is usual"
-            )
-        if self.max_length < 2:
-            raise UsageError("--max-length must be at least 2")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout {self.dropout:g} is not a share below 1")
-
-
-@dataclass(frozen=True, slots=True)
-class LadderData:
-    """Encoded data and what its labels are.
-
-    Attributes:
-        train: To train on.
-        dev: Held out.
-        names: Of the classes; empty where there are none.
-        mean: Of the training scores.
-        scale: Their standard deviation.
-        test: Measured once, after the training, by comparisons; None: there is none.
-    """
-
-    train: Encoded
-    dev: Encoded
-    names: tuple[str, ...] = ()
-    mean: float = 0.0
-    scale: float = 1.0
-    test: Encoded | None = None
-
-    @property
-    def parts(self) -> tuple[Encoded, ...]:
-        """All texts whose hidden states are needed."""
-        return (self.train, self.dev) if self.test is None else (self.train, self.dev, self.test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,121 +69,6 @@ class Trained:
         }
 
 
-def read_data(
-    paths: Sequence[str | Path],
-    dev: Sequence[str | Path],
-    fields: Fields,
-    settings: LadderSettings,
-    backbone: Backbone,
-    test: Sequence[str | Path] = (),
-) -> LadderData:
-    """Read, split and encode the data of any task.
-
-    Raises:
-        OrdtoolError: For bad records, one class only, an unknown dev label, an empty dev set.
-        UsageError: For a share that leaves nothing on one side.
-    """
-    length = _length(settings, backbone)
-    tokenizer = backbone.tokenizer
-    if settings.task == "lm":
-        return _read_lm(paths, dev, test, fields, settings, tokenizer, length)
-    examples = read_examples(paths, fields)
-    # One class only is said before the data is split.
-    names = class_names(examples) if settings.task in ("classify", "pairs") else []
-    if dev:
-        held_out = _read_dev(dev, fields)
-    else:
-        examples, held_out = _split(examples, settings.holdout, settings.schedule.seed)
-    rows = [examples, held_out, *([_read_dev(test, fields, "test")] if test else [])]
-    if settings.task == "seq2seq":
-        return _parts([encode_pairs(tokenizer, part, length) for part in rows])
-    if settings.task == "regress":
-        numbers = [scores(part) for part in rows]
-        mean, scale = float(np.mean(numbers[0])), float(np.std(numbers[0]))
-        if scale == 0:
-            raise OrdtoolError(
-                f"{examples[0].where}: all scores are {mean:g}: there is nothing to tell apart"
-            )
-        encoded = [
-            encode_labelled(tokenizer, part, [(value - mean) / scale for value in values], length)
-            for part, values in zip(rows, numbers, strict=True)
-        ]
-        return _parts(encoded, mean=mean, scale=scale)
-    encoded = [encode_labelled(tokenizer, part, class_indices(part, names), length) for part in rows]
-    return _parts(encoded, names=tuple(names))
-
-
-def _parts(parts: list[Encoded], **more: Any) -> LadderData:
-    return LadderData(parts[0], parts[1], test=parts[2] if len(parts) > 2 else None, **more)
-
-
-def _read_dev(dev: Sequence[str | Path], fields: Fields, name: str = "dev") -> list[Example]:
-    try:
-        return read_examples(dev, fields)
-    except OrdtoolError as error:
-        if "holds no records" in error.message:
-            raise OrdtoolError(
-                f"the {name} set is empty: {error.message}",
-                f"without --{name}, a share of the data is held out" if name == "dev" else None,
-            ) from None
-        raise
-
-
-def _split(examples: list[Example], holdout: float, seed: int) -> tuple[list[Example], list[Example]]:
-    count = round(len(examples) * holdout) if 0 < holdout < 1 else 0
-    if count < MIN_DEV or len(examples) - count < MIN_DEV:
-        raise UsageError(
-            f"holding out {holdout:g} of {len(examples)} records leaves the dev set empty, or nothing to train on",
-            "a larger --holdout, or --dev FILE",
-        )
-    order = np.random.default_rng([seed, 0x53504C]).permutation(len(examples))
-    held = set(order[:count].tolist())
-    kept = [example for index, example in enumerate(examples) if index not in held]
-    return kept, [examples[index] for index in sorted(held)]
-
-
-def _read_lm(
-    paths: Sequence[str | Path],
-    dev: Sequence[str | Path],
-    test: Sequence[str | Path],
-    fields: Fields,
-    settings: LadderSettings,
-    tokenizer: Any,
-    length: int,
-) -> LadderData:
-    train = encode_blocks(tokenizer, _documents(paths, fields), length)
-    last = encode_blocks(tokenizer, _documents(test, fields), length) if test else None
-    if dev:
-        return LadderData(train, encode_blocks(tokenizer, _documents(dev, fields), length), test=last)
-    count = max(1, round(len(train) * settings.holdout))
-    if not 0 < settings.holdout < 1 or count >= len(train):
-        raise UsageError(
-            f"holding out {settings.holdout:g} of {len(train)} block(s) leaves nothing to train on",
-            "more text, a shorter --max-length, or --dev FILE",
-        )
-    # The end of the text, not blocks out of its middle, which would share sentences with their neighbours.
-    parts = [Encoded(ids, starts=[1] * len(ids)) for ids in (train.ids[:-count], train.ids[-count:])]
-    return LadderData(parts[0], parts[1], test=last)
-
-
-def _documents(paths: Sequence[str | Path], fields: Fields) -> list[str]:
-    """Read texts: a file is one, and so is a JSONL record."""
-    from ordtool.io.text import has_jsonl_suffix, read_records
-
-    documents = []
-    for path in paths:
-        records = [record.text for record in read_records([path], fields.text)]
-        documents += records if has_jsonl_suffix(path) else ["\n".join(records)]
-    if not any(document.strip() for document in documents):
-        raise OrdtoolError(f"{', '.join(map(str, paths))}: holds no text")
-    return documents
-
-
-def _length(settings: LadderSettings, backbone: Backbone) -> int:
-    limit = backbone.context
-    return settings.max_length if limit is None else min(settings.max_length, limit)
-
-
 def new_ladder(backbone: Backbone, data: LadderData, fields: Fields, settings: LadderSettings) -> Ladder:
     """Make a ladder for a backbone and data, with its first weights.
 
@@ -300,7 +91,7 @@ def new_ladder(backbone: Backbone, data: LadderData, fields: Fields, settings: L
             residual=settings.residual,
             pooling=settings.pooling or ("last" if backbone.causal else "mean"),
             dropout=settings.dropout,
-            text_length=_length(settings, backbone),
+            text_length=text_length(settings, backbone),
             pair_field=fields.pair,
             target_mean=data.mean,
             target_scale=data.scale,
@@ -467,12 +258,3 @@ def _summary(data: LadderData, settings: LadderSettings) -> str:
     kind = "blocks" if settings.task == "lm" else "records"
     classes = f", {len(data.names)} classes" if data.names else ""
     return f"{len(data.train)} {kind} to train on, {len(data.dev)} held out{classes}"
-
-
-def default_fields(task: str) -> Fields:
-    """Give the fields of a task."""
-    return {
-        "pairs": Fields("text", "text2", "label"),
-        "regress": Fields("text", None, "score"),
-        "seq2seq": Fields("text", None, "target"),
-    }.get(task, Fields())

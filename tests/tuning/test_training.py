@@ -20,7 +20,9 @@ from ordtool.tuning.fitting import Schedule
 from ordtool.tuning.laddered import load_laddered
 from ordtool.tuning.learners import score_labels, text_loss
 from ordtool.tuning.predicting import CheckpointClassifier, LadderClassifier
-from ordtool.tuning.training import LadderSettings, read_data, train_ladder
+from ordtool.tuning.reading import read_data
+from ordtool.tuning.settings import LadderSettings
+from ordtool.tuning.training import train_ladder
 
 FAST = Schedule(epochs=4, batch_size=8, learning_rate=3e-3)
 

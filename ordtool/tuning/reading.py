@@ -1,0 +1,169 @@
+"""From files to encoded training, dev and test data of any task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.tuning.backbone import Backbone
+from ordtool.tuning.data import Example, Fields, class_indices, class_names, read_examples, scores
+from ordtool.tuning.encoding import Encoded, encode_blocks, encode_labelled, encode_pairs
+from ordtool.tuning.settings import LadderSettings
+
+MIN_DEV = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LadderData:
+    """Encoded data and what its labels are.
+
+    Attributes:
+        train: To train on.
+        dev: Held out.
+        names: Of the classes; empty where there are none.
+        mean: Of the training scores.
+        scale: Their standard deviation.
+        test: Measured once, after the training, by comparisons; None: there is none.
+    """
+
+    train: Encoded
+    dev: Encoded
+    names: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+    test: Encoded | None = None
+
+    @property
+    def parts(self) -> tuple[Encoded, ...]:
+        """All texts whose hidden states are needed."""
+        return (self.train, self.dev) if self.test is None else (self.train, self.dev, self.test)
+
+
+def default_fields(task: str) -> Fields:
+    """Give the fields of a task."""
+    return {
+        "pairs": Fields("text", "text2", "label"),
+        "regress": Fields("text", None, "score"),
+        "seq2seq": Fields("text", None, "target"),
+    }.get(task, Fields())
+
+
+def read_data(
+    paths: Sequence[str | Path],
+    dev: Sequence[str | Path],
+    fields: Fields,
+    settings: LadderSettings,
+    backbone: Backbone,
+    test: Sequence[str | Path] = (),
+) -> LadderData:
+    """Read, split and encode the data of any task.
+
+    Raises:
+        OrdtoolError: For bad records, one class only, an unknown dev label, an empty dev set.
+        UsageError: For a share that leaves nothing on one side.
+    """
+    length = text_length(settings, backbone)
+    tokenizer = backbone.tokenizer
+    if settings.task == "lm":
+        return _read_lm(paths, dev, test, fields, settings, tokenizer, length)
+    examples = read_examples(paths, fields)
+    # One class only is said before the data is split.
+    names = class_names(examples) if settings.task in ("classify", "pairs") else []
+    if dev:
+        held_out = _read_dev(dev, fields)
+    else:
+        examples, held_out = _split(examples, settings.holdout, settings.schedule.seed)
+    rows = [examples, held_out, *([_read_dev(test, fields, "test")] if test else [])]
+    if settings.task == "seq2seq":
+        return _parts([encode_pairs(tokenizer, part, length) for part in rows])
+    if settings.task == "regress":
+        numbers = [scores(part) for part in rows]
+        mean, scale = float(np.mean(numbers[0])), float(np.std(numbers[0]))
+        if scale == 0:
+            raise OrdtoolError(
+                f"{examples[0].where}: all scores are {mean:g}: there is nothing to tell apart"
+            )
+        encoded = [
+            encode_labelled(tokenizer, part, [(value - mean) / scale for value in values], length)
+            for part, values in zip(rows, numbers, strict=True)
+        ]
+        return _parts(encoded, mean=mean, scale=scale)
+    encoded = [encode_labelled(tokenizer, part, class_indices(part, names), length) for part in rows]
+    return _parts(encoded, names=tuple(names))
+
+
+def _parts(parts: list[Encoded], **more: Any) -> LadderData:
+    return LadderData(parts[0], parts[1], test=parts[2] if len(parts) > 2 else None, **more)
+
+
+def _read_dev(dev: Sequence[str | Path], fields: Fields, name: str = "dev") -> list[Example]:
+    try:
+        return read_examples(dev, fields)
+    except OrdtoolError as error:
+        if "holds no records" in error.message:
+            raise OrdtoolError(
+                f"the {name} set is empty: {error.message}",
+                f"without --{name}, a share of the data is held out" if name == "dev" else None,
+            ) from None
+        raise
+
+
+def _split(examples: list[Example], holdout: float, seed: int) -> tuple[list[Example], list[Example]]:
+    count = round(len(examples) * holdout) if 0 < holdout < 1 else 0
+    if count < MIN_DEV or len(examples) - count < MIN_DEV:
+        raise UsageError(
+            f"holding out {holdout:g} of {len(examples)} records leaves the dev set empty, or nothing to train on",
+            "a larger --holdout, or --dev FILE",
+        )
+    order = np.random.default_rng([seed, 0x53504C]).permutation(len(examples))
+    held = set(order[:count].tolist())
+    kept = [example for index, example in enumerate(examples) if index not in held]
+    return kept, [examples[index] for index in sorted(held)]
+
+
+def _read_lm(
+    paths: Sequence[str | Path],
+    dev: Sequence[str | Path],
+    test: Sequence[str | Path],
+    fields: Fields,
+    settings: LadderSettings,
+    tokenizer: Any,
+    length: int,
+) -> LadderData:
+    train = encode_blocks(tokenizer, _documents(paths, fields), length)
+    last = encode_blocks(tokenizer, _documents(test, fields), length) if test else None
+    if dev:
+        return LadderData(train, encode_blocks(tokenizer, _documents(dev, fields), length), test=last)
+    count = max(1, round(len(train) * settings.holdout))
+    if not 0 < settings.holdout < 1 or count >= len(train):
+        raise UsageError(
+            f"holding out {settings.holdout:g} of {len(train)} block(s) leaves nothing to train on",
+            "more text, a shorter --max-length, or --dev FILE",
+        )
+    # The end of the text, not blocks out of its middle, which would share sentences with their neighbours.
+    parts = [Encoded(ids, starts=[1] * len(ids)) for ids in (train.ids[:-count], train.ids[-count:])]
+    return LadderData(parts[0], parts[1], test=last)
+
+
+def _documents(paths: Sequence[str | Path], fields: Fields) -> list[str]:
+    """Read texts: a file is one, and so is a JSONL record."""
+    from ordtool.io.text import has_jsonl_suffix, read_records
+
+    documents = []
+    for path in paths:
+        records = [record.text for record in read_records([path], fields.text)]
+        documents += records if has_jsonl_suffix(path) else ["\n".join(records)]
+    if not any(document.strip() for document in documents):
+        raise OrdtoolError(f"{', '.join(map(str, paths))}: holds no text")
+    return documents
+
+
+def text_length(settings: LadderSettings, backbone: Backbone) -> int:
+    """Give the tokens of a text at most: what is asked for, as far as the backbone's positions reach."""
+    limit = backbone.context
+    return settings.max_length if limit is None else min(settings.max_length, limit)
