@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
@@ -138,6 +139,17 @@ def set_threads(count: int | None) -> None:
     import torch
 
     torch.set_num_threads(count)
+
+
+def process_memory(field: str) -> float | None:
+    """Give a field of this process's `/proc/self/status` (VmRSS, VmHWM, RssAnon), in megabytes; None where there is none."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    return None
 
 
 def require(module: str, extra: str) -> None:

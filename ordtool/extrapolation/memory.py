@@ -9,7 +9,9 @@ from types import TracebackType
 
 import torch
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from ordtool.runtime import process_memory
+
+_CLEAR = Path("/proc/self/clear_refs")
 _MEGABYTE = 1e6
 
 
@@ -33,7 +35,7 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        elif not _forget_peak() and _resident("VmRSS") is not None:
+        elif not _forget_peak() and process_memory("VmRSS") is not None:
             self._watcher = threading.Thread(target=self._watch, daemon=True)
             self._watcher.start()
         return self
@@ -46,14 +48,14 @@ class PeakMemory:
         elif self._watcher is not None:
             self._stop.set()
             self._watcher.join()
-            self.megabytes = max(self._seen, _resident("VmRSS") or 0.0)
+            self.megabytes = max(self._seen, process_memory("VmRSS") or 0.0)
         elif sys.platform == "linux":
-            self.megabytes = _resident("VmHWM")
+            self.megabytes = process_memory("VmHWM")
 
     def _watch(self) -> None:
         """Look every few milliseconds, where the system can't forget an older peak."""
         while not self._stop.wait(0.005):
-            self._seen = max(self._seen, _resident("VmRSS") or 0.0)
+            self._seen = max(self._seen, process_memory("VmRSS") or 0.0)
 
 
 def _forget_peak() -> bool:
@@ -62,17 +64,6 @@ def _forget_peak() -> bool:
         _CLEAR.write_text("5")
     except OSError:
         return False
-    now, peak = _resident("VmRSS"), _resident("VmHWM")
+    now, peak = process_memory("VmRSS"), process_memory("VmHWM")
     # Some sandboxes take the write and do nothing.
     return now is not None and peak is not None and peak <= now * 1.01 + 1
-
-
-def _resident(field: str) -> float | None:
-    """Read a field of the process's status, in megabytes."""
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024 / _MEGABYTE
-    except OSError:
-        pass
-    return None
