@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.causal import load_part
 from ordtool.transformer.unilm import UnilmConfig, UnilmForSeq2Seq, split_head
 
 ENCODERS = (
@@ -190,14 +191,11 @@ def _tokenizer(folder: Path) -> Any:
 
 def _loaded(folder: Path, auto: Any, what: str, **options: Any) -> Any:
     try:
-        return auto.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-        if "does not recognize this architecture" in str(error):
+        return load_part(folder, auto, what, **options)
+    except OrdtoolError as error:
+        if "does not recognize this architecture" in str(error.__cause__):
             raise OrdtoolError(f"{folder}: not a model that can be trained to write", _FAMILIES) from error
-        hint = "a model folder has config.json, safetensors weights and a tokenizer"
-        if "trust_remote_code" in str(error):
-            hint = "it needs code of its own, and ordtool never runs code from a model"
-        raise OrdtoolError(f"{folder}: the {what} can't be loaded: {_line(error)}", hint) from error
+        raise
 
 
 def _line(error: Exception) -> str:

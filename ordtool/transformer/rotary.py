@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 
 
 def inverse_frequencies(head_dim: int, base: float = 10000.0) -> Tensor:
@@ -105,6 +104,9 @@ class RotaryEmbedding(nn.Module):
 
     def reset(self) -> None:
         """Compute the frequencies anew: checkpoints don't hold them."""
+        # Here, because a parser needs the rotation too and not the seconds that importing transformers takes.
+        from transformers import initialization as init
+
         init.copy_(self.inv_freq, inverse_frequencies(self.head_dim, self.base))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

@@ -7,12 +7,15 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import file_fingerprint
 from ordtool.io.text import open_input
 from ordtool.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_texts(paths: Sequence[str | Path]) -> None:
@@ -71,6 +74,67 @@ def last_checkpoint(partial: Path) -> Path | None:
     """Give the newest checkpoint of an unfinished run, or None."""
     found = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     return found[-1] if found else None
+
+
+def trainer_arguments(
+    partial: Path, settings: Any, place: torch.device, *, steps: int, every: int, **own: Any
+) -> Any:
+    """Give the TrainingArguments that all trainings here have in common.
+
+    Args:
+        partial: The folder of the run's checkpoints.
+        settings: With `accumulate`, `learning_rate`, `warmup`, `weight_decay` and `seed`.
+        place: The device.
+        steps: Updates.
+        every: Updates between dev losses and checkpoints.
+        own: What is a training's own; it goes before.
+    """
+    from transformers import TrainingArguments
+
+    common = {
+        "output_dir": str(partial),
+        "max_steps": steps,
+        "gradient_accumulation_steps": settings.accumulate,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": round(settings.warmup * steps),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": 1.0,
+        "use_cpu": place.type == "cpu",
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "logging_steps": min(10, every),
+        "disable_tqdm": True,
+        "report_to": [],
+        "dataloader_pin_memory": place.type == "cuda",
+    }
+    return TrainingArguments(**{**common, **own})
+
+
+def make_trainer(kind: Any, settings: Any, progress: Progress, **parts: Any) -> Any:
+    """Make a Trainer of a kind that reports to `progress`, stops early if asked to, and leaves stdout to data.
+
+    Args:
+        kind: transformers' Trainer, or a class of it.
+        settings: With `patience`.
+        progress: Told of steps and dev losses.
+        parts: Model, arguments and datasets.
+    """
+    from transformers import EarlyStoppingCallback, PrinterCallback
+
+    callbacks: list[Any] = [listener(progress)]
+    if settings.patience is not None:
+        callbacks.append(EarlyStoppingCallback(settings.patience))
+    trainer = kind(callbacks=callbacks, **parts)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def listener(progress: Progress) -> Any:

@@ -14,7 +14,13 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
-from ordtool.transformer.runs import check_texts, hold_to_run, last_checkpoint, listener
+from ordtool.transformer.runs import (
+    check_texts,
+    hold_to_run,
+    last_checkpoint,
+    make_trainer,
+    trainer_arguments,
+)
 
 if TYPE_CHECKING:
     from ordtool.transformer.pairs import PairBatches, Row
@@ -353,54 +359,33 @@ def _trainer(
     steps = _steps(train, settings)
     # A checkpoint is four times the weights on the disk: ten are enough for a run of many short epochs.
     every = settings.eval_every or max(_steps(train, _one_epoch(settings)), math.ceil(steps / 10))
-    every = min(every, steps)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(partial),
-        max_steps=steps,
+    dtype = resolve_dtype(settings.dtype, place)
+    arguments = trainer_arguments(
+        partial,
+        settings,
+        place,
+        steps=steps,
+        every=min(every, steps),
         per_device_train_batch_size=1,  # an item is a batch
         per_device_eval_batch_size=1,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=round(settings.warmup * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=1.0,
-        bf16=resolve_dtype(settings.dtype, place) == torch.bfloat16,
-        fp16=resolve_dtype(settings.dtype, place) == torch.float16,
-        use_cpu=place.type == "cpu",
-        seed=settings.seed,
-        data_seed=settings.seed,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=every,
-        save_steps=every,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_steps=min(10, every),
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to=[],
-        dataloader_pin_memory=place.type == "cuda",
     )
     if place.type == "cuda":
         # A batch is rows and places in them, which can't be cut in two: one device a process.
         arguments._n_gpu = min(arguments.n_gpu, 1)
-    callbacks: list[Any] = [listener(progress)]
-    if settings.patience is not None:
-        callbacks.append(transformers.EarlyStoppingCallback(settings.patience))
-    trainer = PairTrainer(
+    return make_trainer(
+        PairTrainer,
+        settings,
+        progress,
         model=model,
         args=arguments,
         train_dataset=train,
         eval_dataset=dev,
         data_collator=_only,
-        callbacks=callbacks,
     )
-    # It prints to stdout, which is for data.
-    trainer.remove_callback(transformers.PrinterCallback)
-    return trainer
 
 
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:

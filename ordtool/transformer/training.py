@@ -14,7 +14,13 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
-from ordtool.transformer.runs import check_texts, hold_to_run, last_checkpoint, listener
+from ordtool.transformer.runs import (
+    check_texts,
+    hold_to_run,
+    last_checkpoint,
+    make_trainer,
+    trainer_arguments,
+)
 from ordtool.transformer.schemes import SCHEMES, parse_scheme
 
 
@@ -304,42 +310,24 @@ def _trainer(
     import transformers
 
     place = resolve_device(device)
-    every = min(settings.eval_every, settings.steps)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(partial),
-        max_steps=settings.steps,
+    arguments = trainer_arguments(
+        partial,
+        settings,
+        place,
+        steps=settings.steps,
+        every=min(settings.eval_every, settings.steps),
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(settings.warmup * settings.steps),
-        weight_decay=settings.weight_decay,
         adam_beta2=0.95,
-        max_grad_norm=1.0,
         bf16=settings.bf16,
-        use_cpu=place.type == "cpu",
-        seed=settings.seed,
-        data_seed=settings.seed,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=every,
-        save_steps=every,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_steps=min(10, every),
-        disable_tqdm=True,
-        report_to=[],
-        dataloader_pin_memory=place.type == "cuda",
     )
-    callbacks: list[Any] = [listener(progress)]
-    if settings.patience is not None:
-        callbacks.append(transformers.EarlyStoppingCallback(settings.patience))
-    trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=train, eval_dataset=dev, callbacks=callbacks
+    return make_trainer(
+        transformers.Trainer,
+        settings,
+        progress,
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=dev,
     )
-    # It prints to stdout, which is for data.
-    trainer.remove_callback(transformers.PrinterCallback)
-    return trainer
