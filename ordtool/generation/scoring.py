@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.io.text import (
+    decode_line,
+    has_jsonl_suffix,
+    looks_like_jsonl,
+    open_input,
+    parse_json_object,
+    read_lines,
+)
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import require
 
@@ -181,16 +187,6 @@ def _strings(where: str, value: Any, field: str) -> list[str]:
     return some
 
 
-def _is_object_with(text: str, field: str) -> bool:
-    if not text.lstrip().startswith("{"):
-        return False
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(data, dict) and field in data
-
-
 def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
     """Yield `(file:line, value)`: plain lines, or the field of JSON objects."""
     source = "<stdin>" if str(path) == "-" else str(path)
@@ -199,7 +195,7 @@ def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
         for number, raw in enumerate(read_lines(stream, source), start=1):
             text = decode_line(raw, source, number)
             if number == 1 and not jsonl:  # a pipe, or JSONL under another name
-                jsonl = text.lstrip().startswith("{") if str(path) == "-" else _is_object_with(text, field)
+                jsonl = text.lstrip().startswith("{") if str(path) == "-" else looks_like_jsonl(text, field)
             if not jsonl:
                 yield f"{source}:{number}", text
             elif text.strip():

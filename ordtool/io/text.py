@@ -89,7 +89,7 @@ def _read_one(
             try:
                 text = decode_line(raw, source, number)
                 if undecided:
-                    jsonl, undecided = _looks_like_jsonl(text, field), False
+                    jsonl, undecided = looks_like_jsonl(text, field), False
                 if not jsonl:
                     yield Record(source, number, text)
                 elif text.strip():
@@ -194,7 +194,8 @@ def has_jsonl_suffix(path: str | Path) -> bool:
     return bool(suffixes) and suffixes[-1] in JSONL_SUFFIXES
 
 
-def _looks_like_jsonl(text: str, field: str) -> bool:
+def looks_like_jsonl(text: str, field: str) -> bool:
+    """Say whether a line is a JSON object that holds the field."""
     if not text.lstrip().startswith("{"):
         return False
     try:

@@ -21,7 +21,7 @@ def load_config(folder: Path) -> Any:
     quiet_libraries()
     from transformers import AutoConfig
 
-    config = _loaded(folder, AutoConfig, "configuration")
+    config = load_part(folder, AutoConfig, "configuration")
     names = list(config.architectures or [])
     if config.is_encoder_decoder or (
         names and not any(n.endswith(("CausalLM", "LMHeadModel")) for n in names)
@@ -53,7 +53,7 @@ def load_causal_model(folder: Path, device: torch.device, dtype: torch.dtype) ->
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        model, info = _loaded(
+        model, info = load_part(
             folder, AutoModelForCausalLM, "model", dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (RuntimeError, SafetensorError) as error:
@@ -94,10 +94,15 @@ def load_tokenizer(folder: Path) -> Any:
                 f"{folder}: several tokenizers ({', '.join(file.name for file in found)}) and no tokenizer.json",
                 "leave one",
             )
-    return _loaded(folder, AutoTokenizer, "tokenizer")
+    return load_part(folder, AutoTokenizer, "tokenizer")
 
 
-def _loaded(folder: Path, auto: Any, what: str, **options: Any) -> Any:
+def load_part(folder: Path, auto: Any, what: str, **options: Any) -> Any:
+    """Load a part of a model folder by an Auto class, never from the network and never by code of the model's own.
+
+    Raises:
+        OrdtoolError: If it can't be loaded, in one line.
+    """
     try:
         return auto.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
