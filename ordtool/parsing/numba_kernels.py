@@ -79,6 +79,36 @@ def _cumulative(gate: np.ndarray, chunk: int, master_in: np.ndarray, master_forg
 
 
 @_compile
+def _activate(
+    gate: np.ndarray,
+    chunk: int,
+    bits: np.ndarray,
+    powers: np.ndarray,
+    master_in: np.ndarray,
+    master_forget: np.ndarray,
+) -> np.float32:
+    """Turn a row `(4h + 2n,)` of pre-activations into softmaxes and sigmoids, in place (of the cell's: of twice it).
+
+    Spreads the master gates over their neurons and returns the mean of the forget gate.
+    """
+    size = master_in.shape[0]
+    n = size // chunk
+    _softmax(gate[:n], bits, powers)
+    _softmax(gate[n : 2 * n], bits, powers)
+    mean = _cumulative(gate, chunk, master_in, master_forget)
+    neurons, new = gate[2 * n :], gate[2 * n + size : 2 * n + 2 * size]
+    # sigmoid(z) = 1 / (1 + exp(-z)), tanh(z) = 2 sigmoid(2 z) - 1
+    for j in range(size):
+        new[j] *= TWO
+    for j in range(4 * size):
+        neurons[j] = -neurons[j]
+    _exp(neurons, bits, powers)
+    for j in range(4 * size):
+        neurons[j] = ONE / (ONE + neurons[j])
+    return mean
+
+
+@_compile
 def _forward(
     gates: np.ndarray,
     hidden: np.ndarray,
@@ -96,22 +126,11 @@ def _forward(
     master_in, master_forget = np.empty(size, np.float32), np.empty(size, np.float32)
     for b in range(batch):
         gate = gates[b]
-        _softmax(gate[:n], bits, powers)
-        _softmax(gate[n : 2 * n], bits, powers)
-        distances[b] = ONE - _cumulative(gate, chunk, master_in, master_forget)
+        distances[b] = ONE - _activate(gate, chunk, bits, powers, master_in, master_forget)
         out = gate[2 * n : 2 * n + size]
         new = gate[2 * n + size : 2 * n + 2 * size]
         keep_in = gate[2 * n + 2 * size : 2 * n + 3 * size]
         keep_old = gate[2 * n + 3 * size : 2 * n + 4 * size]
-        neurons = gate[2 * n :]
-        # sigmoid(z) = 1 / (1 + exp(-z)), tanh(z) = 2 sigmoid(2 z) - 1
-        for j in range(size):
-            new[j] *= TWO
-        for j in range(4 * size):
-            neurons[j] = -neurons[j]
-        _exp(neurons, bits, powers)
-        for j in range(4 * size):
-            neurons[j] = ONE / (ONE + neurons[j])
         old, cell, tanh_cell, h = previous[b], cells[b], tanh_cells[b], hidden[b]
         for j in range(size):
             g = TWO * new[j] - ONE

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ordtool.parsing.numba_kernels import ONE, TWO, _compile, _cumulative, _exp, _softmax
+from ordtool.parsing.numba_kernels import ONE, TWO, _activate, _compile, _exp
 
 __all__ = ["narrow_scan"]
 
@@ -59,23 +59,13 @@ def _step(
     powers = bits.view(np.float32)
     master_in, master_forget = np.empty(size, np.float32), np.empty(size, np.float32)
     tanh_cell = np.empty(size, np.float32)
-    neurons = gate[2 * n :]
     out = gate[2 * n : 2 * n + size]
     new = gate[2 * n + size : 2 * n + 2 * size]
     keep_in = gate[2 * n + 2 * size : 2 * n + 3 * size]
     keep_old = gate[2 * n + 3 * size : 2 * n + 4 * size]
     for b in range(batch):
         _widened(inputs[b], product[b], bias, wide, gate)
-        _softmax(gate[:n], bits, powers)
-        _softmax(gate[n : 2 * n], bits, powers)
-        distances[b] = ONE - _cumulative(gate, chunk, master_in, master_forget)
-        for j in range(size):
-            new[j] *= TWO
-        for j in range(4 * size):
-            neurons[j] = -neurons[j]
-        _exp(neurons, bits, powers)
-        for j in range(4 * size):
-            neurons[j] = ONE / (ONE + neurons[j])
+        distances[b] = ONE - _activate(gate, chunk, bits, powers, master_in, master_forget)
         cell = cells[b]
         for j in range(size):
             overlap = master_in[j] * master_forget[j]
