@@ -25,22 +25,24 @@ class Progress(Protocol):
         """End the bar."""
 
 
-class _Silent:
+class Silent:
+    """A listener that says nothing; a base for those that hear little."""
+
     def start(self, description: str, total: float | None, unit: str) -> None:
-        pass
+        """Say nothing."""
 
     def advance(self, amount: float = 1, **stats: object) -> None:
-        pass
+        """Say nothing."""
 
     def note(self, message: str) -> None:
-        pass
+        """Say nothing."""
 
     def warn(self, message: str) -> None:
-        pass
+        """Say nothing."""
 
     def close(self) -> None:
-        pass
+        """Say nothing."""
 
 
-SILENT: Progress = _Silent()
+SILENT: Progress = Silent()
 """The listener that says nothing: the default of every engine."""

@@ -66,8 +66,8 @@ def parse(
         typer.Option(
             "--builder",
             "-b",
-            help="`paper`, `unbiased` or `chart`.  [default: the model's]",
-            autocompletion=lambda: ["paper", "unbiased", "chart"],
+            help="`paper`, `unbiased`, `chart` or `mixed`.  [default: the model's]",
+            autocompletion=lambda: ["paper", "unbiased", "chart", "mixed"],
             rich_help_panel=TREES,
         ),
     ] = None,
@@ -87,6 +87,14 @@ def parse(
             rich_help_panel=TREES,
         ),
     ] = None,
+    marks: Annotated[
+        bool,
+        typer.Option(
+            "--marks/--no-marks",
+            help="Let commas, brackets and other punctuation say where phrases end.",
+            rich_help_panel=TREES,
+        ),
+    ] = True,
     tokenized: Annotated[
         bool,
         typer.Option(
@@ -170,6 +178,7 @@ def parse(
         layer=layer,
         builder=builder,
         tilt=tilt,
+        marks=marks,
         tokens="whitespace" if tokenized else None,
         batch_size=batch_size,
         device=device,

@@ -8,6 +8,7 @@ from ordtool.cli._lazy import CONTEXT, lazy_group
 
 COMMANDS = {
     "parser": "ordtool.cli.train_parser:parser",
+    "spans": "ordtool.cli.train_spans:spans",
     "lm": "ordtool.cli.train_lm:lm",
     "seq2seq": "ordtool.cli.train_seq2seq:seq2seq",
     "ladder": "ordtool.cli.train_ladder:ladder",
@@ -25,4 +26,4 @@ app = typer.Typer(
 
 @app.callback()
 def train() -> None:
-    """Train a model: a parser, a language model, a ladder beside a frozen model, or a network by the HSIC bottleneck."""
+    """Train a model: a parser, a span scorer, a language model, a ladder, or a network by the HSIC bottleneck."""

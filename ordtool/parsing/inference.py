@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ordtool.errors import OrdtoolError
 from ordtool.parsing.elementwise import numba_available
-from ordtool.parsing.lookup import WordLookup, read_json
+from ordtool.parsing.lookup import WordLookup
+from ordtool.parsing.marks import check_weights
 from ordtool.parsing.scan import ordered_scan
 
-WEIGHTS_FILE = "model.safetensors"
 # Steps that are projected at once; a sentence may be much longer, its state is carried.
 _WINDOW = 256
 # A line of more words than any sentence has is read in pieces side by side, each after some words of context: word by word
@@ -47,6 +45,7 @@ class DistanceModel:
         weights: Weight of each layer's standardised distances in the mixture that makes trees.
         builder: The tree builder that the model's configuration names.
         tilt: How far its trees lean to the right, likewise.
+        mark_weights: How far punctuation raises a boundary, likewise; see `raise_marked`.
         matmul_dtype: Element type of matrix products; None: float32.
         kernel: Of the scan; `auto` takes numba's where it is installed, which is faster and takes seconds to load.
     """
@@ -57,6 +56,7 @@ class DistanceModel:
         self.weights = parse_weights(config)
         self.builder = str(config.get("parse_builder", "paper"))
         self.tilt = float(config.get("parse_tilt") or 0.0)
+        self.mark_weights = check_weights(config.get("parse_marks") or {})
         self._chunk = int(config["chunk_size"])
         self._eos = int(config.get("eos_token_id") or 0)
         self._embedding = tensors["model.embed_tokens.weight"]
@@ -72,30 +72,17 @@ class DistanceModel:
         self.kernel = "torch"
 
     @classmethod
-    def from_folder(cls, folder: str | Path, device: torch.device | str = "cpu") -> DistanceModel:
-        """Load a model folder; weights are computed with as float32, whatever they are stored as.
+    def from_parts(
+        cls, config: dict[str, Any], tensors: dict[str, Tensor], words: WordLookup, device: torch.device | str
+    ) -> DistanceModel:
+        """Make a model of what a model folder holds.
 
         Raises:
-            OrdtoolError: If the folder holds no ON-LSTM, or its files don't belong together.
+            KeyError: For a setting or a weight that isn't there.
+            ValueError: For parts that don't fit each other.
         """
-        folder = Path(folder)
-        config = read_json(folder / "config.json")
-        if config.get("model_type") != "onlstm":
-            raise OrdtoolError(
-                f"{folder}: a model of type {config.get('model_type')!r}, and a parser is an 'onlstm'",
-                "ordtool models list names parsers; ordtool train parser makes one",
-            )
-        words = WordLookup.from_folder(folder)
-        tensors = {name: tensor.to(device, torch.float32) for name, tensor in _read_tensors(folder).items()}
-        try:
-            model = cls(config, tensors, words)
-            model._check()
-        except (KeyError, ValueError) as error:
-            what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-            raise OrdtoolError(
-                f"{folder}: the weights don't fit the configuration ({what})",
-                "was the copy or download cut short?",
-            ) from None
+        model = cls(config, {name: tensor.to(device) for name, tensor in tensors.items()}, words)
+        model._check()
         return model
 
     def _check(self) -> None:
@@ -113,7 +100,12 @@ class DistanceModel:
                 raise ValueError(f"layer {k + 1} has input weights of shape {tuple(layer.weight_ih.shape)}")
             size = hidden
 
-    def distances(self, sentences: Sequence[Sequence[int]], depth: int | None = None) -> list[np.ndarray]:
+    def distances(
+        self,
+        sentences: Sequence[Sequence[int]],
+        depth: int | None = None,
+        marks: Sequence[np.ndarray] | None = None,
+    ) -> list[np.ndarray]:
         """Measure the height of the boundary before each word.
 
         Every sentence is read as `<eos> words` from a zero state. A line of over 4,096 words, which is no sentence, is
@@ -122,6 +114,7 @@ class DistanceModel:
         Args:
             sentences: Ids of the words of each sentence; of similar lengths, because short ones are padded.
             depth: Layers to run; None: all. Layers above the ones that make trees need not be.
+            marks: Not looked at: the network doesn't read punctuation.
 
         Returns:
             For each sentence 1 - mean(master forget gate), `(depth, words)`, float32.
@@ -224,24 +217,6 @@ class DistanceModel:
             return F.linear(hidden, layer.weight_ih, layer.bias)
         product = F.linear(hidden.to(self.matmul_dtype), layer.weight_ih.to(self.matmul_dtype))
         return product.float() + layer.bias
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise OrdtoolError(
-            f"{folder}: no weights in it ({WEIGHTS_FILE})", "was the copy or download cut short?"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise OrdtoolError(
-            f"{path}: damaged weights ({reason})", "was the copy or download cut short?"
-        ) from None
 
 
 def parse_weights(config: dict[str, Any]) -> list[float]:

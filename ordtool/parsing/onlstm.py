@@ -46,6 +46,7 @@ class OnlstmConfig(PreTrainedConfig):
         parse_layer_weights: Weights of the layers' standardised distances, one a layer; None: `parse_layer` alone.
         parse_builder: Tree builder: `paper`, `unbiased` or `chart`.
         parse_tilt: How far trees lean to the right where distances leave it open; see `ordtool.parsing.tree`.
+        parse_marks: How far punctuation raises the boundaries at which it stands; see `ordtool.parsing.marks`.
         parse_tuned_on: Treebank on which the four settings above were chosen, with its score; None: by default.
         eos_token_id: Id of `<eos>`, which stands between sentences and pads.
 
@@ -72,6 +73,7 @@ class OnlstmConfig(PreTrainedConfig):
         parse_layer_weights: list[float] | None = None,
         parse_builder: str = "paper",
         parse_tilt: float = 0.0,
+        parse_marks: dict[str, float] | None = None,
         parse_tuned_on: str | None = None,
         eos_token_id: int = 0,
         **kwargs: Any,
@@ -100,6 +102,7 @@ class OnlstmConfig(PreTrainedConfig):
         self.parse_layer_weights = parse_layer_weights
         self.parse_builder = parse_builder
         self.parse_tilt = parse_tilt
+        self.parse_marks = parse_marks or {}
         self.parse_tuned_on = parse_tuned_on
         kwargs |= {"eos_token_id": eos_token_id, "pad_token_id": eos_token_id, "tie_word_embeddings": True}
         super().__init__(**kwargs)

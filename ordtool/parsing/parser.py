@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.parsing.chart import CHART_LIMIT, chart_spans, margin_scores, vote_scores
+from ordtool.parsing.chart import CHART_LIMIT, chart_spans, vote_scores
 from ordtool.parsing.constituents import attach_punctuation, write_brackets
-from ordtool.parsing.tree import BUILDERS, Span, build_spans, mix_distances, tilt_distances
+from ordtool.parsing.marks import marks_between, raise_marked
+from ordtool.parsing.tree import BUILDERS, SPAN_SCORES, Span, build_spans, mix_distances, tilt_distances
 from ordtool.parsing.words import TOKEN_KINDS, Token, is_punctuation, tokenize, whitespace_tokens
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from ordtool.parsing.inference import DistanceModel
+    from ordtool.parsing.loading import TreeModel
+
+T = TypeVar("T")
 
 # Sentences read ahead to be sorted by length: few at first, so that the first tree comes soon.
 _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
@@ -27,6 +30,8 @@ _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
 _WINDOW_WORDS = 1 << 18
 # Padded words of a batch, at most.
 _BATCH_WORDS = 1 << 13
+# What stands in for a chart over a sentence that is too long for one.
+_LINEAR = {"chart": "unbiased", "mixed": "paper"}
 # Words of a window from which numba's loops, which take a while to load, save more time than that.
 _NUMBA_WORDS = 20_000
 
@@ -38,9 +43,10 @@ class ParseConfig:
     Attributes:
         models: Model folders or names; several vote.
         layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own.
-        builder: `paper`, `unbiased` or `chart`; None: each model's own. With several models, `chart` adds up their span
-            scores, and the others build a tree a model and let the trees vote.
+        builder: `paper`, `unbiased`, `chart` or `mixed`; None: each model's own. With several models, `chart` and `mixed`
+            add up their span scores, and the others build a tree a model and let the trees vote.
         tilt: How far trees lean to the right where distances leave it open, see `tilt_distances`; None: each model's own.
+        marks: Let punctuation say where phrases end, as far as the models know how; see `ordtool.parsing.marks`.
         tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
         batch_size: Sentences a batch, at most. 64 batches are read ahead to be sorted by length; 1 reads nothing ahead.
         device: As in `ordtool.runtime.resolve_device`.
@@ -51,6 +57,7 @@ class ParseConfig:
     layer: str | None = None
     builder: str | None = None
     tilt: float | None = None
+    marks: bool = True
     tokens: str | None = None
     batch_size: int = 128
     device: str = "auto"
@@ -110,7 +117,7 @@ class Parse:
 
     def to_dict(self) -> dict[str, Any]:
         """Gives the fields of the JSON output after the keys that are passed through."""
-        fields = {
+        fields: dict[str, Any] = {
             "text": self.text,
             "tokens": self.tokens,
             "offsets": self.offsets,
@@ -118,6 +125,8 @@ class Parse:
             "spans": self.spans,
             "tree": self.tree,
         }
+        if self.tags is not None:
+            fields["tags"] = list(self.tags)
         return {**(self.data or {}), **fields}
 
 
@@ -196,7 +205,9 @@ class Parser:
     def parse(self, sentences: Iterable[str | Sentence]) -> Iterator[Parse]:
         """Parses a stream; see `parse`."""
         stream = (self._prepare(sentence) for sentence in sentences)
-        for window in _windows(stream, _read_ahead(self.config.batch_size)):
+        largest = _read_ahead(self.config.batch_size)
+        first = min(_FIRST_WINDOW, largest)
+        for window in in_windows(stream, lambda job: len(job.tokens), first, largest, _WINDOW_WORDS):
             kernel = "auto" if sum(len(job.words) for job in window) >= self._compiled_from else "torch"
             for model in self._models:
                 model.kernel = kernel
@@ -217,7 +228,15 @@ class Parser:
         else:
             marks = [is_punctuation(token) for token in tokens]
         words = [token.text for token, mark in zip(tokens, marks, strict=True) if not mark]
-        return _Job(sentence, tokens, marks, words)
+        return _Job(sentence, tokens, marks, words, self._between(sentence, tokens, marks))
+
+    def _between(self, sentence: Sentence, tokens: Sequence[Token], marks: list[bool]) -> np.ndarray:
+        """What stands between the words, if that is to count."""
+        if not self.config.marks or not any(marks):
+            return np.zeros(len(marks) - sum(marks) + 1, dtype=np.uint16)
+        # Tokens that were given have the offsets of a text made of them, which say nothing about what touches what.
+        offsets = None if sentence.tokens else [(token.start, token.end) for token in tokens]
+        return marks_between([token.text for token in tokens], marks, sentence.tags, offsets)
 
     def _parse_window(self, window: list[_Job]) -> Iterator[Parse]:
         """Measures a window in batches of like lengths, and yields its results in order."""
@@ -227,7 +246,8 @@ class Parser:
         for batch in _batches(order, [len(job.words) for job in window], self.config.batch_size):
             for model, weights, table in zip(self._models, self._weights, ids, strict=True):
                 depth = max(k + 1 for k, weight in enumerate(weights) if weight)
-                measured = model.distances([table[place] for place in batch], depth)
+                between = [window[place].between for place in batch]
+                measured = model.distances([table[place] for place in batch], depth, between)
                 for place, layers in zip(batch, measured, strict=True):
                     heights[place].append(mix_distances(layers, weights[:depth]))
         for job, mixtures in zip(window, heights, strict=True):
@@ -241,7 +261,7 @@ class Parser:
             mixed = _mean(mixtures)
             rounded = iter(np.round(mixed.astype(np.float64), 6).tolist())
             distances = [0.0 if mark else next(rounded) for mark in job.marks]
-            spans = self._build(*self._tilted(mixtures), job)
+            spans = self._build(*self._hinted(mixtures, job.between), job)
         return Parse(
             text=sentence.text,
             tokens=tokens,
@@ -253,21 +273,26 @@ class Parser:
             where=sentence.where,
         )
 
-    def _tilted(self, mixtures: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-        """The distances that trees are built of, a model each and their mean."""
+    def _hinted(self, mixtures: list[np.ndarray], between: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The distances that trees are built of, a model each and their mean: tilted, and raised where marks stand."""
         slopes = [model.tilt if self.config.tilt is None else self.config.tilt for model in self._models]
-        tilted = [tilt_distances(heights, slope) for heights, slope in zip(mixtures, slopes, strict=True)]
-        return tilted, _mean(tilted)
+        hinted = [
+            raise_marked(tilt_distances(heights, slope), between, model.mark_weights)
+            for heights, slope, model in zip(mixtures, slopes, self._models, strict=True)
+        ]
+        return hinted, _mean(hinted)
 
     def _build(self, mixtures: list[np.ndarray], mixed: np.ndarray, job: _Job) -> list[Span]:
         builders = [self.config.builder or model.builder for model in self._models]
-        if len(mixtures) == 1 and (builders[0] != "chart" or len(mixed) <= CHART_LIMIT):
+        charted = len(mixtures) > 1 or builders[0] in SPAN_SCORES
+        if not charted:
             return build_spans(mixed, builders[0])
         if len(mixed) > CHART_LIMIT:
             self._warn_of_length(job)
-            return build_spans(mixed, builders[0] if builders[0] != "chart" else "unbiased")
-        if set(builders) == {"chart"}:
-            return chart_spans(sum((margin_scores(heights) for heights in mixtures), np.zeros(())))
+            return build_spans(mixed, _LINEAR.get(builders[0], builders[0]))
+        if len(set(builders)) == 1 and builders[0] in SPAN_SCORES:
+            table = SPAN_SCORES[builders[0]]
+            return chart_spans(sum((table(heights) for heights in mixtures), np.zeros(())))
         trees = [build_spans(heights, builder) for heights, builder in zip(mixtures, builders, strict=True)]
         return chart_spans(vote_scores(trees, len(mixed)))
 
@@ -283,33 +308,43 @@ class Parser:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A sentence on its way: its tokens, which of them are punctuation, and the words that the model reads."""
+    """A sentence on its way: its tokens, which of them are punctuation, the words that the models read, what is between."""
 
     sentence: Sentence
     tokens: tuple[Token, ...]
     marks: list[bool]
     words: list[str]
+    between: np.ndarray
 
 
 def _read_ahead(batch_size: int) -> int:
     return 1 if batch_size == 1 else min(_LARGEST_WINDOW, 64 * batch_size)
 
 
-def _windows(jobs: Iterator[_Job], largest: int) -> Iterator[list[_Job]]:
-    """Groups jobs into windows of growing size, closed early when they hold many words.
+def in_windows(
+    items: Iterable[T], weigh: Callable[[T], int], first: int, largest: int, heaviest: int
+) -> Iterator[list[T]]:
+    """Groups items into windows that double in size, closed early when they weigh much.
 
-    A bad record ends a window too: what was read before it is parsed before the error is raised.
+    A bad record ends a window too: what was read before it is given out before the error is raised.
+
+    Args:
+        items: Any number.
+        weigh: Of an item.
+        first: Items of the first window.
+        largest: Items of a window at most.
+        heaviest: Weight from which a window is closed.
     """
-    size = min(_FIRST_WINDOW, largest)
-    window: list[_Job] = []
-    words = 0
+    size = first
+    window: list[T] = []
+    weight = 0
     try:
-        for job in jobs:
-            window.append(job)
-            words += len(job.tokens)
-            if len(window) >= size or words >= _WINDOW_WORDS:
+        for item in items:
+            window.append(item)
+            weight += weigh(item)
+            if len(window) >= size or weight >= heaviest:
                 yield window
-                window, words, size = [], 0, min(size * 2, largest)
+                window, weight, size = [], 0, min(size * 2, largest)
     except OrdtoolError:
         if window:
             yield window
@@ -331,20 +366,20 @@ def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterato
         yield batch
 
 
-def _load_models(config: ParseConfig, progress: Progress) -> list[DistanceModel]:
+def _load_models(config: ParseConfig, progress: Progress) -> list[TreeModel]:
     from ordtool.models.catalog import resolve_model
 
     folders = [resolve_model(name, progress, kind="parser") for name in config.models]
     import torch
 
-    from ordtool.parsing.inference import DistanceModel
+    from ordtool.parsing.loading import load_parser
     from ordtool.runtime import resolve_device, resolve_dtype
 
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     models = []
     for folder in folders:
-        model = DistanceModel.from_folder(folder, device)
+        model = load_parser(folder, device)
         model.matmul_dtype = None if dtype == torch.float32 else dtype
         models.append(model)
     return models
@@ -357,7 +392,7 @@ def _mean(mixtures: list[np.ndarray]) -> np.ndarray:
 _LAYER = re.compile(r"(\d+)(?::(-?\d*\.?\d+))?")
 
 
-def _layer_weights(layer: str | None, model: DistanceModel) -> list[float]:
+def _layer_weights(layer: str | None, model: TreeModel) -> list[float]:
     """Reads `2`, `2,3` or `2:0.25,3:0.75` into a weight a layer."""
     if layer is None:
         return model.weights

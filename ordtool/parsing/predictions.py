@@ -35,11 +35,15 @@ class Prediction:
         tokens: Its tokens.
         spans: Constituents over the tokens, half-open.
         where: `file:line`.
+        tags: A part-of-speech tag for each token, where they are known.
+        offsets: Where each token stands in its text, half-open, where that is known.
     """
 
     tokens: tuple[str, ...]
     spans: tuple[Span, ...]
     where: str
+    tags: tuple[str, ...] | None = None
+    offsets: tuple[Span, ...] | None = None
 
 
 def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
@@ -94,7 +98,23 @@ def _from_json(data: dict[str, Any], where: str) -> Prediction:
             f"{where}: a span is no pair of places among its {len(tokens)} tokens",
             "spans are half-open: [start, end], 0 <= start < end <= number of tokens",
         )
-    return Prediction(tuple(str(token) for token in tokens), tuple((a, b) for a, b in spans), where)
+    tags, offsets = _parallel(data, "tags", len(tokens)), _parallel(data, "offsets", len(tokens))
+    return Prediction(
+        tuple(str(token) for token in tokens),
+        tuple((a, b) for a, b in spans),
+        where,
+        None if tags is None else tuple(str(tag) for tag in tags),
+        None if offsets is None else tuple((int(a), int(b)) for a, b in offsets),
+    )
+
+
+def _parallel(data: dict[str, Any], key: str, length: int) -> list[Any] | None:
+    """What a record says of each token under `key`; None where it says nothing, or of other tokens."""
+    values = data.get(key)
+    if not isinstance(values, list) or len(values) != length:
+        return None
+    pairs = all(isinstance(v, list) and len(v) == 2 and all(isinstance(x, int) for x in v) for v in values)
+    return values if key != "offsets" or pairs else None
 
 
 def _read_brackets(lines: Iterator[bytes], source: str) -> Iterator[list[Prediction]]:
@@ -102,7 +122,15 @@ def _read_brackets(lines: Iterator[bytes], source: str) -> Iterator[list[Predict
         readings = [to_unlabelled_tree(atoms, where)]
         if not is_unlabelled(atoms):
             readings.insert(0, to_tree(atoms, where))
-        yield [Prediction(r.tokens, tuple((c.start, c.end) for c in r.constituents), where) for r in readings]
+        yield [
+            Prediction(
+                r.tokens,
+                tuple((c.start, c.end) for c in r.constituents),
+                where,
+                r.tags if any(r.tags) else None,
+            )
+            for r in readings
+        ]
 
 
 def align_predictions(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.marks import marks_between, raise_marked
 from ordtool.parsing.onlstm import OnlstmForCausalLM
 from ordtool.parsing.scoring import score_trees
 from ordtool.parsing.tree import build_spans, mix_distances, tilt_distances
@@ -27,6 +28,17 @@ BATCH_TOKENS = 4096
 TILTS = (0.05, 0.1, 0.15, 0.2, 0.3)
 # Settings that are worth trying with every tilt.
 _FINALISTS = 3
+# Kinds of marks that are weighed together, and the weights that are tried, one kind after the other; a sign that joins words
+# holds them together.
+MARK_STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
+    (("comma",), (1.0, 2.0, 3.0, 4.0)),
+    (("open", "close"), (1.0, 2.0, 3.0)),
+    (("colon",), (1.0, 2.0, 4.0)),
+    (("dash",), (1.0, 2.0, 4.0)),
+    (("joint",), (-1.0, -3.0)),
+    (("quote",), (0.5, 1.0)),
+    (("stop",), (1.0, 2.0)),
+)
 
 
 @dataclass(frozen=True)
@@ -35,19 +47,23 @@ class Setting:
 
     Attributes:
         weights: Weight of each layer's standardised distances.
-        builder: `paper` or `unbiased`.
+        builder: `paper`, `unbiased` or `mixed`.
         tilt: How far trees lean to the right; see `tilt_distances`.
+        marks: How far punctuation raises boundaries, by kind; see `raise_marked`.
     """
 
     weights: tuple[float, ...]
     builder: str
     tilt: float = 0.0
+    marks: tuple[tuple[str, float], ...] = ()
 
     @property
     def name(self) -> str:
         """For people, such as `layer 2, paper`."""
         layers = [f"layer {k + 1}" + (f" x {w:g}" if w != 1 else "") for k, w in enumerate(self.weights) if w]
-        return f"{' + '.join(layers)}, {self.builder}" + (f", tilt {self.tilt:g}" if self.tilt else "")
+        marks = ", ".join(f"{kind} {weight:g}" for kind, weight in self.marks)
+        tilt = f", tilt {self.tilt:g}" if self.tilt else ""
+        return f"{' + '.join(layers)}, {self.builder}{tilt}" + (f", {marks}" if marks else "")
 
 
 def candidate_settings(layers: int, builders: Sequence[str] = ("paper", "unbiased")) -> list[Setting]:
@@ -75,28 +91,50 @@ def score_settings(
 ) -> dict[Setting, float]:
     """Sentence F1 in percent of each setting, by the default protocol.
 
-    The model reads the words of the gold trees without their punctuation.
+    The model reads the words of the gold trees; their punctuation counts as far as a setting gives it weight.
 
     Raises:
         OrdtoolError: No tree has two words.
     """
-    kept = [_words(tree, tokenizer) for tree in trees]
-    usable = [k for k, words in enumerate(kept) if len(words) > 1]
-    if not usable:
-        raise OrdtoolError(
-            "no tree of two words or more in the treebank", "name a folder of Penn-style trees"
+    return _Measured.of(model, tokenizer, trees).score(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Gold trees with what a model makes of their words, so that many settings can be tried on them."""
+
+    gold: list[Tree]
+    kept: list[list[int]]
+    distances: list[np.ndarray]
+    between: list[np.ndarray]
+
+    @classmethod
+    def of(cls, model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree]) -> _Measured:
+        pairs = [(tree, _words(tree, tokenizer)) for tree in trees]
+        pairs = [(tree, words) for tree, words in pairs if len(words) > 1]
+        if not pairs:
+            raise OrdtoolError(
+                "no tree of two words or more in the treebank", "name a folder of Penn-style trees"
+            )
+        sentences = [[tree.tokens[k] for k in words] for tree, words in pairs]
+        return cls(
+            [tree for tree, _ in pairs],
+            [words for _, words in pairs],
+            layer_distances(model, tokenizer, sentences),
+            [_between(tree, words) for tree, words in pairs],
         )
-    distances = layer_distances(model, tokenizer, [[trees[k].tokens[n] for n in kept[k]] for k in usable])
-    gold = [trees[k] for k in usable]
-    result = {}
-    for setting in settings:
-        predictions = []
-        for k, layers in zip(usable, distances, strict=True):
-            heights = tilt_distances(mix_distances(layers, setting.weights), setting.tilt)
-            spans = build_spans(heights, setting.builder)
-            predictions.append([(kept[k][start], kept[k][end - 1] + 1) for start, end in spans])
-        result[setting] = score_trees(predictions, gold, baselines=False)[0].sentence_f1
-    return result
+
+    def score(self, settings: Sequence[Setting]) -> dict[Setting, float]:
+        result = {}
+        for setting in settings:
+            weights = dict(setting.marks)
+            predictions = []
+            for kept, layers, marks in zip(self.kept, self.distances, self.between, strict=True):
+                heights = tilt_distances(mix_distances(layers, setting.weights), setting.tilt)
+                spans = build_spans(raise_marked(heights, marks, weights), setting.builder)
+                predictions.append([(kept[start], kept[end - 1] + 1) for start, end in spans])
+            result[setting] = score_trees(predictions, self.gold, baselines=False)[0].sentence_f1
+        return result
 
 
 def _words(tree: Tree, tokenizer: OnlstmTokenizer) -> list[int]:
@@ -105,6 +143,12 @@ def _words(tree: Tree, tokenizer: OnlstmTokenizer) -> list[int]:
         return list(range(len(tree.tokens)))
     marks = zip(tree.tokens, tree.punctuation, strict=True)
     return [k for k, (token, mark) in enumerate(marks) if not mark and tokenizer.keeps(token)]
+
+
+def _between(tree: Tree, kept: Sequence[int]) -> np.ndarray:
+    """What stands between the words that the model reads."""
+    words = set(kept)
+    return marks_between(tree.tokens, [k not in words for k in range(len(tree.tokens))], tree.tags)
 
 
 def layer_distances(
@@ -141,8 +185,8 @@ def choose_settings(
     """Put the best setting on `trees` into the model's configuration.
 
     Args:
-        model: Its `config.parse_layer_weights`, `parse_layer`, `parse_builder`, `parse_tilt` and `parse_tuned_on` are
-            set.
+        model: Its `config.parse_layer_weights`, `parse_layer`, `parse_builder`, `parse_tilt`, `parse_marks` and
+            `parse_tuned_on` are set.
         tokenizer: The model's.
         trees: A development treebank.
         name: What it is called; kept in `config.parse_tuned_on` with its size and the score.
@@ -151,10 +195,18 @@ def choose_settings(
         The score of every setting, best first.
     """
     settings = candidate_settings(model.config.num_hidden_layers)
-    scores = score_settings(model, tokenizer, trees, settings)
+    measured = _Measured.of(model, tokenizer, trees)
+    scores = measured.score(settings)
     finalists = sorted(settings, key=lambda setting: -scores[setting])[:_FINALISTS]
-    tilted = [replace(setting, tilt=tilt) for setting in finalists for tilt in TILTS]
-    scores |= score_settings(model, tokenizer, trees, tilted)
+    scores |= measured.score([replace(setting, tilt=tilt) for setting in finalists for tilt in TILTS])
+    if tokenizer.drop_punctuation:
+        _try_marks(measured, scores)
+    best = max(scores, key=lambda setting: scores[setting])
+    weights = list(dict.fromkeys(setting.weights for setting in (best, *finalists)))
+    slopes = sorted({0.0, *TILTS})
+    scores |= measured.score(
+        [replace(best, weights=w, builder="mixed", tilt=tilt) for w in weights for tilt in slopes]
+    )
     ranked = dict(sorted(scores.items(), key=lambda item: -item[1]))
     best = next(iter(ranked))
     config = model.config
@@ -162,5 +214,14 @@ def choose_settings(
     config.parse_layer_weights = list(best.weights)
     config.parse_builder = best.builder
     config.parse_tilt = best.tilt
+    config.parse_marks = dict(best.marks)
     config.parse_tuned_on = f"{name} ({len(trees):,} sentences): sentence F1 {ranked[best]:.1f}"
     return ranked
+
+
+def _try_marks(measured: _Measured, scores: dict[Setting, float]) -> None:
+    """Add to `scores` weights of one kind of marks after another, each on top of the best so far."""
+    for kinds, weights in MARK_STEPS:
+        best = max(scores, key=lambda setting: scores[setting])
+        tried = [replace(best, marks=(*best.marks, *((kind, w) for kind in kinds))) for w in weights]
+        scores |= measured.score(tried)

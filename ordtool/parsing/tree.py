@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from ordtool.errors import UsageError, close_match_hint
-from ordtool.parsing.chart import chart_spans, margin_scores
+from ordtool.parsing.chart import chart_spans, margin_scores, mixed_scores
 
 Span = tuple[int, int]
-Builder = Literal["paper", "unbiased", "chart"]
+Builder = Literal["paper", "unbiased", "chart", "mixed"]
 
 
 def paper_spans(distances: Sequence[float] | np.ndarray) -> list[Span]:
@@ -109,7 +109,14 @@ BUILDERS: dict[str, Callable[[Sequence[float] | np.ndarray], list[Span]]] = {
     "paper": paper_spans,
     "unbiased": unbiased_spans,
     "chart": lambda distances: chart_spans(margin_scores(distances)),
+    "mixed": lambda distances: chart_spans(mixed_scores(distances, paper_spans(distances))),
 }
+
+SPAN_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "chart": margin_scores,
+    "mixed": lambda distances: mixed_scores(distances, paper_spans(distances)),
+}
+"""Builders that look for the best sum of span scores, and those scores: tables of several models can be added up."""
 
 
 def build_spans(distances: Sequence[float] | np.ndarray, builder: str = "paper") -> list[Span]:
@@ -117,7 +124,8 @@ def build_spans(distances: Sequence[float] | np.ndarray, builder: str = "paper")
 
     Args:
         distances: `(n,)`, one a word.
-        builder: `paper`, `unbiased` or `chart` (which, of one set of distances, gives the unbiased tree).
+        builder: `paper`, `unbiased`, `chart` (which, of one set of distances, gives the unbiased tree), or `mixed` (see
+            `ordtool.parsing.chart.mixed_scores`).
 
     Returns:
         Spans wider than one word, in pre-order.

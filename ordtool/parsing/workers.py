@@ -19,8 +19,8 @@ from multiprocessing import connection, get_context, parent_process
 from ordtool.errors import OrdtoolError
 from ordtool.io.jsonl import dumps
 from ordtool.parsing.constituents import write_penn
-from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence
-from ordtool.progress import SILENT, Progress
+from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence, in_windows
+from ordtool.progress import SILENT, Progress, Silent
 
 LINE_FORMATS = ("jsonl", "brackets", "penn")
 # Of a chunk: enough to sort by length, few enough that the first lines come soon.
@@ -84,7 +84,7 @@ def parse_lines(
     told: set[str] = set()
     failure: OrdtoolError | None = None
     finished = False
-    chunks = _chunks(sentences)
+    chunks = in_windows(sentences, lambda sentence: len(sentence.text), _SENTENCES, _SENTENCES, _CHARACTERS)
     try:
         while failure is None:
             try:
@@ -130,45 +130,14 @@ def _take(future: Future[_Answer], told: set[str], progress: Progress) -> Iterat
     progress.advance(len(answer.lines))
 
 
-def _chunks(sentences: Iterable[Sentence]) -> Iterator[list[Sentence]]:
-    """Group sentences; what was read before an error comes before it."""
-    chunk: list[Sentence] = []
-    characters = 0
-    try:
-        for sentence in sentences:
-            chunk.append(sentence)
-            characters += len(sentence.text)
-            if len(chunk) >= _SENTENCES or characters >= _CHARACTERS:
-                yield chunk
-                chunk, characters = [], 0
-    except OrdtoolError:
-        if chunk:
-            yield chunk
-        raise
-    if chunk:
-        yield chunk
-
-
-class _Heard:
+class _Heard(Silent):
     """A listener that keeps warnings for the process that has a terminal."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
-    def start(self, description: str, total: float | None, unit: str) -> None:
-        pass
-
-    def advance(self, amount: float = 1, **stats: object) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        pass
-
     def warn(self, message: str) -> None:
         self.warnings.append(message)
-
-    def close(self) -> None:
-        pass
 
 
 _parser: Parser | OrdtoolError | None = None

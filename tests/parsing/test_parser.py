@@ -8,7 +8,7 @@ import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.chart import CHART_LIMIT, chart_spans, vote_scores
-from ordtool.parsing.inference import DistanceModel
+from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence, parse
 from ordtool.parsing.tree import mix_distances, paper_spans, unbiased_spans
 
@@ -45,7 +45,7 @@ def test_distances_are_those_of_the_model(parsers):
     from ordtool.parsing.vocabulary import OnlstmTokenizer
 
     folder = parsers(half=True)
-    reader = DistanceModel.from_folder(folder)
+    reader = load_parser(folder)
     model = OnlstmForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = OnlstmTokenizer.from_pretrained(folder)
     words = [["the", "cat"], ["The", "zebras", "went", "running"], ["it"] * 700]
@@ -62,7 +62,7 @@ def test_distances_are_those_of_the_model(parsers):
 
 
 def test_a_line_longer_than_any_sentence_is_read_in_pieces(parsers):
-    reader = DistanceModel.from_folder(parsers())
+    reader = load_parser(parsers())
     words = np.random.default_rng(0).integers(4, 20, 5_000).tolist()
     short, whole = reader.distances([words[:7], words], depth=2)
     assert whole.shape == (2, 5_000)
@@ -89,7 +89,7 @@ def test_results_hold_the_text_and_one_number_a_token(parsers):
 
 @pytest.mark.parametrize("builder", ["paper", "unbiased"])
 def test_trees_are_built_from_the_distances_of_the_layer(parsers, builder):
-    reader = DistanceModel.from_folder(parsers())
+    reader = load_parser(parsers())
     words = "the old cat sat on the mat".split()
     layers = reader.distances(reader.words.encode_words([words]))[0]
     build = {"paper": paper_spans, "unbiased": unbiased_spans}[builder]

@@ -3,7 +3,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -99,26 +98,33 @@ def test_ctrl_c_waits_for_the_step():
         signal.signal(signal.SIGINT, before)
 
 
-def wait_for(path, process) -> None:
-    deadline = time.monotonic() + 100
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
+# A process that kills itself, at a step that is known, after the step's checkpoint.
+KILLED = """
+import os, signal, sys
+from ordtool.cli.app import main
+from ordtool.console import RichProgress
+
+def advance(self, amount=1, **stats):
+    advance.left -= bool(stats)
+    if not advance.left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+advance.left = int(sys.argv[1])
+RichProgress.advance = advance
+main(sys.argv[2:])
+"""
 
 
 def test_killed_and_resumed_is_uninterrupted(text, tmp_path):
     train_parser(TrainingRun([text], tmp_path / "whole", threads=1), recipe("small", **SMALL | {"epochs": 3}))
-    command = [sys.executable, "-m", "ordtool", "train", "parser", str(text), "-o", "model", *OPTIONS]
-    command += ["--epochs", "3", "--checkpoint-minutes", "0"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
-    wait_for(checkpoint, process)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint.exists() and not (tmp_path / "model").exists(), (
-        "killed too late or too early to mean anything"
-    )
-    subprocess.run([*command, "--resume"], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+    command = ["train", "parser", str(text), "-o", "model", *OPTIONS, "--epochs", "3"]
+    killed = [sys.executable, "-c", KILLED, "70", *command, "--checkpoint-minutes", "0"]
+    process = subprocess.run(killed, cwd=tmp_path, stderr=subprocess.DEVNULL, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert (tmp_path / "model.training" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "model").exists()
+    command = [sys.executable, "-m", "ordtool", *command, "--resume"]
+    subprocess.run(command, cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
     assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
 
 

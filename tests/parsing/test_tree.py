@@ -114,6 +114,18 @@ def test_margins_are_positive_for_the_unbiased_tree_alone(distances):
     assert chart_spans(table) == unbiased_spans(distances) == build_spans(distances, "chart")
 
 
+@given(st.lists(st.integers(0, 10**6), min_size=3, max_size=8, unique=True))
+def test_mixed_trees_hold_the_most_of_the_papers_spans_and_of_the_margins(distances):
+    margins, paper = margin_scores(distances), set(paper_spans(distances))
+
+    def value(tree):
+        return sum((span in paper) + 0.4 * min(max(margins[span], -2), 2) for span in tree)
+
+    spans = build_spans(distances, "mixed")
+    best = max(value(tree) for tree in all_trees(0, len(distances)))
+    assert value(spans) == pytest.approx(best, abs=1e-9)
+
+
 def test_a_vote_follows_the_majority_and_the_first_in_doubt():
     trees = [right_branching(5), left_branching(5), left_branching(5)]
     assert chart_spans(vote_scores(trees, 5)) == left_branching(5)

@@ -1,0 +1,66 @@
+"""Model folders to parsers, without transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.parsing.inference import DistanceModel
+from ordtool.parsing.lookup import WordLookup, read_json
+from ordtool.parsing.span_inference import SpanParser
+from ordtool.parsing.span_model import MODEL_TYPE
+
+__all__ = ["TreeModel", "load_parser"]
+
+WEIGHTS_FILE = "model.safetensors"
+
+TreeModel = DistanceModel | SpanParser
+
+_KINDS: dict[str, type[DistanceModel] | type[SpanParser]] = {"onlstm": DistanceModel, MODEL_TYPE: SpanParser}
+
+
+def load_parser(folder: str | Path, device: torch.device | str = "cpu") -> TreeModel:
+    """Load a model folder; weights are computed with as float32, whatever they are stored as.
+
+    Raises:
+        OrdtoolError: If the folder holds no parser, or its files don't belong together.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    kind = _KINDS.get(str(config.get("model_type")))
+    if kind is None:
+        raise OrdtoolError(
+            f"{folder}: a model of type {config.get('model_type')!r}, and a parser is an 'onlstm' or an '{MODEL_TYPE}'",
+            "ordtool models list names parsers; ordtool train parser makes one",
+        )
+    words = WordLookup.from_folder(folder)
+    tensors = {name: tensor.float() for name, tensor in _read_tensors(folder).items()}
+    try:
+        return kind.from_parts(config, tensors, words, device)
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise OrdtoolError(
+            f"{folder}: the weights don't fit the configuration ({what})",
+            "was the copy or download cut short?",
+        ) from None
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise OrdtoolError(
+            f"{folder}: no weights in it ({WEIGHTS_FILE})", "was the copy or download cut short?"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise OrdtoolError(
+            f"{path}: damaged weights ({reason})", "was the copy or download cut short?"
+        ) from None

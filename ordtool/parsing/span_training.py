@@ -1,0 +1,480 @@
+"""Training of span scorers on trees that something else has drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
+from ordtool.parsing.checkpoint import DeferredInterrupt, digest, read_checkpoint, write_checkpoint
+from ordtool.parsing.lookup import UNKNOWN, WordLookup
+from ordtool.parsing.marks import marks_between
+from ordtool.parsing.predictions import read_predictions
+from ordtool.parsing.span_inference import SpanParser
+from ordtool.parsing.span_model import MODEL_TYPE, SpanConfig, SpanModel, span_mask
+from ordtool.parsing.tree import Span, unbiased_spans
+from ordtool.parsing.treebank import tree_files
+from ordtool.parsing.vocabulary import OnlstmTokenizer, build_vocabulary
+from ordtool.parsing.words import TOKEN_KINDS, is_punctuation
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import resolve_device, resolve_dtype
+
+__all__ = ["SpanRun", "SpanTrainingConfig", "train_spans"]
+
+CHECKPOINT = "checkpoint.safetensors"
+# Longer lines are no sentences, and their spans would fill the memory.
+LONGEST = 200
+
+
+@dataclass(frozen=True)
+class SpanTrainingConfig:
+    """Everything that decides what a trained span scorer is, apart from the trees.
+
+    Attributes:
+        tokens: Of what kind the trees' tokens are: `words`, `chars` or `jieba`; stored with the model.
+        lowercase: Look words up in lower case.
+        vocab_size: Tokens of the vocabulary, shape classes included.
+        embedding_size: See `SpanConfig`, as the next five.
+        hidden_size: d.
+        num_hidden_layers: Blocks.
+        num_attention_heads: Heads.
+        span_size: Of a boundary's vectors.
+        dropout: In the network.
+        word_dropout: Share of words that are read as unknown ones while training.
+        learning_rate: Peak, after a linear warm-up over 4% of the steps; a cosine to zero follows.
+        weight_decay: Of weights, not of biases.
+        clip: Largest norm of the whole gradient.
+        epochs: Passes over the trees.
+        batch_words: Words of a batch, about.
+        holdout: Share of the trees that is held out.
+        seed: Of weights, shuffling and dropout.
+        dtype: Of matrix products: `auto`, `float32` or `bfloat16`; weights are float32.
+    """
+
+    tokens: str = "words"
+    lowercase: bool = True
+    vocab_size: int = 12_000
+    embedding_size: int = 128
+    hidden_size: int = 192
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    span_size: int = 128
+    dropout: float = 0.1
+    word_dropout: float = 0.1
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    epochs: int = 4
+    batch_words: int = 1024
+    holdout: float = 0.02
+    seed: int = 0
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the trees.
+
+        Raises:
+            UsageError: A value out of range.
+        """
+        for name in (
+            "embedding_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "span_size",
+            "epochs",
+            "batch_words",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', '-')} must be at least 1")
+        for name in ("dropout", "word_dropout", "holdout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', '-')} must be at least 0 and less than 1")
+        if not (self.learning_rate > 0 and self.clip > 0):
+            raise UsageError("learning-rate and clip must be positive")
+        if self.tokens not in TOKEN_KINDS:
+            raise UsageError(f"unknown tokens {self.tokens!r}", close_match_hint(self.tokens, TOKEN_KINDS))
+        self.shape(1)
+
+    def shape(self, vocab_size: int) -> SpanConfig:
+        """Give the shape of the network."""
+        return SpanConfig(
+            vocab_size=vocab_size,
+            embedding_size=self.embedding_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=4 * self.hidden_size,
+            span_size=self.span_size,
+            dropout=self.dropout,
+        )
+
+
+@dataclass(frozen=True)
+class SpanRun:
+    """Where a run reads, writes and runs: nothing in it changes the result.
+
+    Attributes:
+        trees: JSONL as `ordtool parse` writes it, or bracketed trees: files and folders.
+        output: The model folder to make.
+        force: Replace an existing model or an abandoned run.
+        resume: Continue from the end of the last epoch that was finished.
+        device: `auto`, `cpu`, `cuda[:n]` or `mps`.
+        half: Save weights as float16.
+    """
+
+    trees: Sequence[str | Path]
+    output: Path
+    force: bool = False
+    resume: bool = False
+    device: str = "auto"
+    half: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Working folder of the run, beside the output."""
+        return self.output.with_name(self.output.name + ".training")
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A sentence with its tree: words, marks between them, spans over the words."""
+
+    words: list[str]
+    marks: np.ndarray
+    spans: list[Span]
+
+
+@dataclass(slots=True)
+class _Position:
+    """How far a run has come."""
+
+    step: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train_spans(
+    run: SpanRun, config: SpanTrainingConfig | None = None, *, progress: Progress = SILENT
+) -> list[dict[str, Any]]:
+    """Train a span scorer on trees and save it as a model folder.
+
+    Every span wider than a word is a question of its own, phrase or not (binary cross-entropy). What is held out is scored
+    by its agreement: the share of the spans of the trees that the scorer finds again.
+
+    Args:
+        run: Files and machine.
+        config: What is trained and how.
+        progress: Told of everything.
+
+    Returns:
+        A record an epoch: `epoch`, `step`, `train_loss`, `agreement` (in percent), `seconds`.
+
+    Raises:
+        OrdtoolError: Unreadable trees, none of three words or more, an output that exists, a checkpoint of another run.
+        UsageError: A share held out that leaves nothing.
+    """
+    config = config or SpanTrainingConfig()
+    _check_folders(run)
+    device = resolve_device(run.device)
+    drawn = _read_drawn(run.trees, progress)
+    train, held_out = _split(drawn, config)
+    lookup = _lookup(train, config, progress)
+    trainer = _Trainer(run, config, lookup, train, held_out, device, progress)
+    if run.resume:
+        trainer.restore()
+    progress.note(
+        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(train):,} trees to train on, "
+        f"{len(held_out):,} held out, {trainer.total_steps:,} steps"
+    )
+    try:
+        trainer.run_epochs()
+    finally:
+        progress.close()
+    with atomic_directory(run.output, force=run.force or run.resume) as folder:
+        _save(trainer.model, lookup, folder, half=run.half)
+        record = {"config": asdict(config), "history": trainer.at.history, "data": trainer.data}
+        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    shutil.rmtree(run.folder, ignore_errors=True)
+    return trainer.at.history
+
+
+def _check_folders(run: SpanRun) -> None:
+    if not run.resume:
+        check_directory(run.output, force=run.force)
+    if run.resume or not (run.folder / CHECKPOINT).exists():
+        return
+    if not run.force:
+        raise OrdtoolError(
+            f"{run.folder}: an unfinished run is there", "--resume continues it, --force starts anew"
+        )
+    shutil.rmtree(run.folder)
+
+
+def _read_drawn(paths: Sequence[str | Path], progress: Progress) -> list[_Drawn]:
+    """Read trees and take the punctuation out of them; sentences without a choice teach nothing."""
+    drawn: list[_Drawn] = []
+    long = 0
+    progress.start("reading", None, "trees")
+    for path in paths:
+        for readings in read_predictions(path):
+            progress.advance()
+            found = readings[0]
+            tokens, spans = found.tokens, found.spans
+            marks = [is_punctuation(token) for token in tokens]
+            words = [token for token, mark in zip(tokens, marks, strict=True) if not mark]
+            if len(words) < 3:
+                continue
+            if len(words) > LONGEST:
+                long += 1
+                continue
+            before = np.concatenate(([0], np.cumsum(~np.array(marks)))).tolist()
+            inner = {(before[start], before[end]) for start, end in spans}
+            kept = sorted(s for s in inner if s[1] - s[0] > 1 and s != (0, len(words)))
+            drawn.append(_Drawn(words, marks_between(tokens, marks, found.tags, found.offsets), kept))
+    if long:
+        progress.note(f"{long} sentence(s) of over {LONGEST} words left out")
+    if not drawn:
+        raise OrdtoolError(
+            f"{', '.join(map(str, paths))}: no tree of three words or more",
+            "trees are what ordtool parse writes: ordtool parse TEXT -o trees.jsonl",
+        )
+    return drawn
+
+
+def _split(drawn: list[_Drawn], config: SpanTrainingConfig) -> tuple[list[_Drawn], list[_Drawn]]:
+    count = round(len(drawn) * config.holdout)
+    if count == len(drawn):
+        raise UsageError(f"holding out {config.holdout:g} of {len(drawn)} trees leaves nothing to train on")
+    order = np.random.default_rng([config.seed, 1]).permutation(len(drawn))
+    held = set(order[:count].tolist())
+    return [tree for k, tree in enumerate(drawn) if k not in held], [drawn[k] for k in sorted(held)]
+
+
+def _lookup(train: Sequence[_Drawn], config: SpanTrainingConfig, progress: Progress) -> WordLookup:
+    counts = Counter(word for tree in train for word in tree.words)
+    words = build_vocabulary(counts, config.vocab_size, lowercase=config.lowercase)
+    lookup = WordLookup(words, lowercase=config.lowercase, token_kind=config.tokens)
+    total = sum(counts.values())
+    unknown = sum(
+        count for word, count in counts.items() if words[lookup.word_id(word)].startswith(UNKNOWN[:-1])
+    )
+    progress.note(
+        f"vocabulary: {len(words):,} tokens; {100 * unknown / total:.1f}% of the words need a shape class"
+    )
+    return lookup
+
+
+class _Trainer:
+    """The loop: epochs, batches, a checkpoint an epoch."""
+
+    def __init__(
+        self,
+        run: SpanRun,
+        config: SpanTrainingConfig,
+        lookup: WordLookup,
+        train: list[_Drawn],
+        held_out: list[_Drawn],
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self.run, self.config, self.lookup, self.progress = run, config, lookup, progress
+        self.train, self.held_out, self.device = train, held_out, device
+        self.dtype = resolve_dtype(config.dtype, device)
+        self.ids = lookup.encode_words(tree.words for tree in train)
+        self.lengths = np.array([len(ids) for ids in self.ids])
+        self.total_steps = sum(sum(1 for _ in self._batches(epoch)) for epoch in range(config.epochs))
+        torch.manual_seed(config.seed)
+        self.model = SpanModel(config.shape(len(lookup.tokens))).to(device)
+        self.optimiser = _optimiser(self.model, config)
+        self.at = _Position()
+        files = [file for path in run.trees for file in tree_files([path])]
+        self.data = digest(file_fingerprint(files))
+        self.identity = digest(self.data, asdict(config))
+
+    def run_epochs(self) -> None:
+        self.progress.start("training", float(self.config.epochs * self.lengths.sum()), "words")
+        self.progress.advance(float(self.at.epoch * self.lengths.sum()))
+        started = time.monotonic() - self.at.seconds
+        with DeferredInterrupt() as interrupt:
+            while self.at.epoch < self.config.epochs:
+                loss = self._epoch(interrupt)
+                self.at.epoch += 1
+                record: dict[str, Any] = {
+                    "epoch": self.at.epoch,
+                    "step": self.at.step,
+                    "train_loss": round(loss, 4),
+                }
+                if self.held_out:
+                    record["agreement"] = round(self._agreement(), 2)
+                self.at.seconds = time.monotonic() - started
+                record["seconds"] = round(self.at.seconds)
+                self.at.history.append(record)
+                self.progress.note(", ".join(f"{k.replace('_', ' ')} {v}" for k, v in record.items()))
+                self.save()
+
+    def _epoch(self, interrupt: DeferredInterrupt) -> float:
+        self.model.train()
+        # Dropout of an epoch depends on its number alone, so a resumed run draws what the whole one would.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.at.epoch)
+        total = count = 0.0
+        for batch in self._batches(self.at.epoch):
+            loss = self._step(batch)
+            if not math.isfinite(loss):
+                raise OrdtoolError(
+                    f"the loss is {loss} at step {self.at.step}", "try a lower --learning-rate"
+                )
+            total, count = total + loss, count + 1
+            words = int(self.lengths[batch].sum())
+            self.progress.advance(words, epoch=self.at.epoch + 1, loss=f"{total / count:.4f}")
+            interrupt.check()
+        return total / max(count, 1)
+
+    def _batches(self, epoch: int) -> Iterator[list[int]]:
+        """Batches of sentences of like lengths, in an order that is drawn for each epoch."""
+        random = np.random.default_rng([self.config.seed, 2, epoch])
+        # Sorted by length, with a little noise so that batches differ from epoch to epoch.
+        order = np.argsort(self.lengths + random.random(len(self.lengths)) * 2, kind="stable")
+        batches: list[list[int]] = []
+        batch: list[int] = []
+        for place in order.tolist():
+            if batch and (len(batch) + 1) * self.lengths[place] > self.config.batch_words:
+                batches.append(batch)
+                batch = []
+            batch.append(place)
+        batches.append(batch)
+        return (batches[k] for k in random.permutation(len(batches)))
+
+    def _step(self, batch: list[int]) -> float:
+        words, marks, lengths, gold = self._tensors(batch)
+        if self.config.word_dropout:
+            hidden = torch.rand(words.shape, device=words.device) < self.config.word_dropout
+            words = words.masked_fill(hidden, self.lookup.ids[UNKNOWN])
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            scores = self.model(words, marks, lengths).float()
+        counted = span_mask(lengths, words.shape[1])
+        loss = F.binary_cross_entropy_with_logits(scores[counted], gold[counted])
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.at.step += 1
+        return float(loss.detach())
+
+    def _rate(self) -> float:
+        peak, warmup = self.config.learning_rate, max(1, self.total_steps // 25)
+        if self.at.step < warmup:
+            return peak * (self.at.step + 1) / warmup
+        share = (self.at.step - warmup) / max(self.total_steps - warmup, 1)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+    def _tensors(self, batch: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        longest = int(self.lengths[batch].max())
+        words = np.zeros((len(batch), longest), dtype=np.int64)
+        marks = np.zeros((len(batch), longest + 1), dtype=np.int64)
+        gold = np.zeros((len(batch), longest + 1, longest + 1), dtype=np.float32)
+        for row, place in enumerate(batch):
+            ids, tree = self.ids[place], self.train[place]
+            words[row, : len(ids)] = ids
+            marks[row, : len(ids) + 1] = tree.marks
+            if tree.spans:
+                starts, ends = zip(*tree.spans, strict=True)
+                gold[row, starts, ends] = 1.0
+        lengths = self.lengths[batch]
+        found = tuple(torch.from_numpy(x).to(self.device) for x in (words, marks, lengths, gold))
+        return found[0], found[1], found[2], found[3]
+
+    def _agreement(self) -> float:
+        """Percent of the spans of held-out trees that the scorer's best trees hold."""
+        state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        config = asdict(self.model.config)
+        parser = SpanParser.from_parts(config, state, self.lookup, self.device)
+        order = sorted(range(len(self.held_out)), key=lambda k: len(self.held_out[k].words))
+        found = total = 0
+        for first in range(0, len(order), 64):
+            trees = [self.held_out[k] for k in order[first : first + 64]]
+            ids = self.lookup.encode_words(tree.words for tree in trees)
+            for tree, heights in zip(
+                trees, parser.distances(ids, marks=[t.marks for t in trees]), strict=True
+            ):
+                found += len(set(unbiased_spans(heights[0])) & set(tree.spans))
+                total += len(tree.spans)
+        return 100 * found / max(total, 1)
+
+    def save(self) -> None:
+        """Write a checkpoint from which the run continues bit for bit."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{key}": value for key, value in values.items()}
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        state = {"position": asdict(self.at), "identity": self.identity}
+        write_checkpoint(self.run.folder / CHECKPOINT, tensors, state)
+
+    def restore(self) -> None:
+        """Continue from the checkpoint.
+
+        Raises:
+            OrdtoolError: There is none, or it belongs to another configuration or other trees.
+        """
+        path = self.run.folder / CHECKPOINT
+        tensors, state = read_checkpoint(path)
+        if state["identity"] != self.identity:
+            raise OrdtoolError(
+                f"{path}: another run: options or trees differ", "give the same ones, or --force"
+            )
+        self.model.load_state_dict(_part(tensors, "model."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimiser.").items():
+            number, key = name.split(".")
+            moments.setdefault(int(number), {})[key] = tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self.at = _Position(**state["position"])
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _optimiser(model: SpanModel, config: SpanTrainingConfig) -> torch.optim.AdamW:
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+
+
+def _save(model: SpanModel, lookup: WordLookup, folder: Path, *, half: bool) -> None:
+    config = {"model_type": MODEL_TYPE, "architectures": ["SpanModel"], **asdict(replace(model.config))}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    dtype = torch.float16 if half else torch.float32
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
+    }
+    weights = folder / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod((folder / "config.json").stat().st_mode)
+    OnlstmTokenizer.from_tokens(
+        lookup.tokens,
+        lowercase=lookup.lowercase,
+        digits=lookup.digits,
+        drop_punctuation=lookup.drop_punctuation,
+        token_kind=lookup.token_kind,
+    ).save_pretrained(folder)
