@@ -91,7 +91,7 @@ def raise_marked(distances: np.ndarray, marks: np.ndarray, weights: Mapping[str,
     Returns:
         `(words,)`.
     """
-    if not marks[1:-1].any():
+    if not weights or not marks[1:-1].any():
         return distances
     bonus = sum(weights[kind] * ((marks[1:-1] & _BITS[kind]) > 0) for kind in weights)
     raised = np.array(distances, dtype=np.float64)
