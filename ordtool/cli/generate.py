@@ -243,7 +243,8 @@ def generate(
     settings = {"model": model, "dtype": dtype, "field": field, "decoding": decoding, "style": style}
     settings["context"] = context
     with _lines(None if shown else output, job, settings, resume, force) as lines:
-        writer = _load(model, device, dtype, threads, progress)
+        # A method of extrapolation works on transformers' model.
+        writer = _load(model, device, dtype, threads, progress, light=context is None)
         if context is not None:
             from ordtool.cli._reaching import MethodReach
 
@@ -272,19 +273,22 @@ def _style(template: str | None, examples: str | None, chat: bool | None, system
     )
 
 
-def _load(model: str, device: str, dtype: str, threads: int | None, progress: RichProgress) -> TextGenerator:
+def _load(
+    model: str, device: str, dtype: str, threads: int | None, progress: RichProgress, *, light: bool
+) -> TextGenerator:
     from ordtool.models.catalog import resolve_model
-    from ordtool.runtime import resolve_device, resolve_dtype, set_threads
+    from ordtool.runtime import importing, resolve_device, resolve_dtype, set_threads
 
     folder = resolve_model(model, progress, kind="causal")
-    _know_ladders(folder)
-    set_threads(threads)
-    from ordtool.generation.engine import TextGenerator
+    with importing():
+        from ordtool.generation.engine import TextGenerator
 
-    place = resolve_device(device)
-    # On a CPU batches in bfloat16 are slower than in float32, and near ties are common.
-    wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
-    return TextGenerator(folder, device=device, dtype=resolve_dtype(wanted, place))
+        _know_ladders(folder)
+        set_threads(threads)
+        place = resolve_device(device)
+        # On a CPU batches in bfloat16 are slower than in float32, and near ties are common.
+        wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
+        return TextGenerator(folder, device=device, dtype=resolve_dtype(wanted, place), light=light)
 
 
 def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, force: bool) -> Any:

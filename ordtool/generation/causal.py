@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax
 
+UNBOUNDED = 10**7
+"""A context of so many tokens is none: a number that means no limit."""
+
 
 class CausalBackend:
     """What is particular to a causal LM in batched generation.
@@ -31,6 +34,11 @@ class CausalBackend:
         self._prefix = getattr(model.config, "objective", None) == "prefix"
         # Whether its positions are rotations, which can be made to reach further.
         self.rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
+
+    @property
+    def stops(self) -> list[int]:
+        """The tokens that end a text."""
+        return list(self.model.generation_config.eos_token_id or [])
 
     def room(self, prompt: Sequence[int]) -> int | None:
         """Give how many tokens the context has left after `prompt`; None for no limit."""

@@ -14,12 +14,14 @@ from ordtool.errors import OrdtoolError
 from ordtool.generation.batching import partition
 from ordtool.generation.codec import Codec
 from ordtool.generation.config import Choice, Continuation, Decoding, Result
+from ordtool.generation.light import LightBackend, load_light
 from ordtool.generation.loading import Backend, load_backend
 from ordtool.generation.processors import ChooseToken
 from ordtool.generation.prompts import PromptStyle
 from ordtool.generation.reach import Reach, level_of, reaching
 from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
 from ordtool.generation.unilm import UnilmBackend
+from ordtool.generation.writing import write_tokens
 from ordtool.io.text import Record
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
@@ -51,6 +53,8 @@ class TextGenerator:
         device: `auto`, `cpu`, `cuda`...
         dtype: Of weights and arithmetic. float32 is the default: near ties between tokens
             are then rare, so that the same text alone and in a batch costs nothing.
+        light: Where the model is a plain Llama on a CPU, leave transformers out: it starts seconds
+            earlier and writes the same. Beams load transformers' model when they are asked for.
 
     Attributes:
         reach: How texts longer than the context are read; None: they are refused.
@@ -62,13 +66,20 @@ class TextGenerator:
     reach: Reach | None = None
 
     def __init__(
-        self, folder: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32
+        self,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        dtype: torch.dtype = torch.float32,
+        light: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.dtype = dtype
+        self.device = resolve_device(device)
         self.backend: Backend
-        self.backend, tokenizer = load_backend(self.folder, resolve_device(device), dtype)
-        self._stops = frozenset(self.backend.model.generation_config.eos_token_id or [])
+        found = load_light(self.folder, self.device, dtype) if light else None
+        self.backend, tokenizer = found or load_backend(self.folder, self.device, dtype)
+        self._stops = frozenset(self.backend.stops)
         self.codec = Codec(
             tokenizer,
             list(self._stops),
@@ -124,6 +135,8 @@ class TextGenerator:
             A result a prompt, in the order given.
         """
         style = style or PromptStyle()
+        if decoding.beams > 1 and isinstance(self.backend, LightBackend):
+            self.backend, _ = load_backend(self.folder, self.device, self.dtype)
         results: dict[int, Result] = {}
         for level, batch in self._plan(prompts, decoding):
             with reaching(self.reach, level):
@@ -169,9 +182,8 @@ class TextGenerator:
             stream = TextStream(befores[0], stops, self.codec.decode, write)
         criterion = StopStrings(stops, befores, columns, self.codec.decode) if stops else None
         choose = self._processor(batch, decoding, pads, columns, criterion)
-        sequences = self._generate(
-            inputs, decoding, self._steps(batch[0], decoding), choose, criterion, stream
-        )
+        steps = self._steps(batch[0], decoding)
+        sequences = write_tokens(self.backend, inputs, decoding, steps, choose, criterion, stream)
         rows = sequences[:, columns:].tolist()
         results = []
         for number, prompt in enumerate(batch):
@@ -204,41 +216,6 @@ class TextGenerator:
             ended=ended,
             dtype=self.dtype,
         )
-
-    def _generate(
-        self,
-        inputs: dict[str, torch.Tensor],
-        decoding: Decoding,
-        steps: int,
-        choose: ChooseToken,
-        criterion: StopStrings | None,
-        stream: TextStream | None,
-    ) -> torch.Tensor:
-        from transformers import LogitsProcessorList, StoppingCriteriaList
-
-        copies = 1 if decoding.beams > 1 else decoding.n
-        options: dict[str, Any] = {"max_new_tokens": steps}
-        if decoding.beams > 1:
-            options |= {
-                "num_beams": decoding.beams,
-                "num_return_sequences": decoding.n,
-                "length_penalty": decoding.length_penalty,
-            }
-        if stream is not None:
-            options["streamer"] = stream
-        try:
-            sequences: torch.Tensor = self.backend.model.generate(
-                **{name: value.repeat_interleave(copies, dim=0) for name, value in inputs.items()},
-                logits_processor=LogitsProcessorList([choose]),
-                stopping_criteria=StoppingCriteriaList([criterion] if criterion else []),
-                **options,
-            )
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            rows = len(inputs["input_ids"]) * decoding.rows_per_prompt
-            raise OrdtoolError(
-                f"out of memory with {rows} sequences at once", "try a smaller --batch-size"
-            ) from error
-        return sequences
 
     def _finish(
         self, prompt: Prompt, rows: list[list[int]], decoding: Decoding, stops: Sequence[str], *, strip: bool
@@ -392,6 +369,6 @@ def generate(
     from ordtool.models.catalog import resolve_model
 
     decoding = Decoding(**options)
-    writer = TextGenerator(resolve_model(model, progress, kind="causal"), device=device)
+    writer = TextGenerator(resolve_model(model, progress, kind="causal"), device=device, light=True)
     records = [Record("prompts", number, text) for number, text in enumerate(prompts, start=1)]
     return [result for _, _, result in writer.stream(records, decoding, style, progress=progress)]

@@ -8,17 +8,16 @@ from typing import Any
 import torch
 
 from ordtool.errors import OrdtoolError
-from ordtool.generation.causal import CausalBackend
+from ordtool.generation.causal import UNBOUNDED, CausalBackend
 from ordtool.generation.seq2seq import Seq2SeqBackend
 from ordtool.generation.unilm import UnilmBackend
 from ordtool.runtime import quiet_libraries
 
 Backend = CausalBackend | Seq2SeqBackend
 
-_WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2Seq")
+_WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2Seq", "MTModel")
 _LABELS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 _LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-_UNBOUNDED = 10**7
 
 
 def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Backend, Any]:
@@ -192,7 +191,7 @@ def context_of(model: Any, tokenizer: Any) -> int | None:
     config = model.config.get_text_config()
     for name in _LIMITS:
         value = getattr(config, name, None)
-        if isinstance(value, int) and 0 < value < _UNBOUNDED:
+        if isinstance(value, int) and 0 < value < UNBOUNDED:
             # RoBERTa's family numbers positions from padding_idx + 1.
             offset = 2 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
             return value - offset

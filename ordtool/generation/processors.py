@@ -11,21 +11,15 @@ row's own, so sampled texts don't depend on the neighbours either.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import LogitsProcessorList
-from transformers.generation.logits_process import (
-    MinPLogitsWarper,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-)
 
 from ordtool.generation.config import Decoding
+
+Processor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(ids so far (rows, length), scores (rows, vocabulary)) -> scores."""
 
 Alone = Callable[[int, torch.Tensor], torch.Tensor]
 """(prompt's number, its generated ids) -> logits (vocabulary,) of the row by itself."""
@@ -34,30 +28,44 @@ MARGIN = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 0.25}
 """Nearer than this, two logits of size up to 8 are a near tie: some 30 times the noise measured."""
 
 
-def penalties(decoding: Decoding) -> LogitsProcessorList:
+def penalties(decoding: Decoding) -> list[Processor]:
     """Give the processors that look at the tokens so far."""
-    processors = LogitsProcessorList()
+    found: list[Processor] = []
     if decoding.repetition_penalty != 1:
-        processors.append(RepetitionPenaltyLogitsProcessor(decoding.repetition_penalty))
+        found.append(_processor("RepetitionPenaltyLogitsProcessor", decoding.repetition_penalty))
     if decoding.no_repeat_ngram:
-        processors.append(NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram))
-    return processors
-
-
-def warpers(decoding: Decoding) -> LogitsProcessorList:
-    """Give the processors that reshape the distribution before a draw, in the usual order."""
-    found = LogitsProcessorList()
-    if decoding.temperature not in (None, 0, 1):
-        found.append(TemperatureLogitsWarper(float(decoding.temperature or 1)))
-    if decoding.top_k is not None:
-        found.append(TopKLogitsWarper(decoding.top_k))
-    if decoding.top_p is not None and decoding.top_p < 1:
-        found.append(TopPLogitsWarper(decoding.top_p))
-    if decoding.min_p is not None:
-        found.append(MinPLogitsWarper(decoding.min_p))
-    if decoding.typical is not None:
-        found.append(TypicalLogitsWarper(decoding.typical))
+        found.append(_processor("NoRepeatNGramLogitsProcessor", decoding.no_repeat_ngram))
     return found
+
+
+def warpers(decoding: Decoding) -> list[Processor]:
+    """Give the processors that reshape the distribution before a draw, in the usual order."""
+    found: list[Processor] = []
+    if decoding.temperature not in (None, 0, 1):
+        found.append(_processor("TemperatureLogitsWarper", float(decoding.temperature or 1)))
+    if decoding.top_k is not None:
+        found.append(_processor("TopKLogitsWarper", decoding.top_k))
+    if decoding.top_p is not None and decoding.top_p < 1:
+        found.append(_processor("TopPLogitsWarper", decoding.top_p))
+    if decoding.min_p is not None:
+        found.append(_processor("MinPLogitsWarper", decoding.min_p))
+    if decoding.typical is not None:
+        found.append(_processor("TypicalLogitsWarper", decoding.typical))
+    return found
+
+
+def _processor(name: str, value: Any) -> Processor:
+    """Make a processor of transformers, which is imported only for those who ask for one: that takes time."""
+    from transformers.generation import logits_process
+
+    made: Processor = getattr(logits_process, name)(value)
+    return made
+
+
+def _through(processors: Sequence[Processor], ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    for processor in processors:
+        scores = processor(ids, scores)
+    return scores
 
 
 def row_generator(seed: int, index: int, sample: int) -> np.random.Generator:
@@ -117,7 +125,7 @@ class ChooseToken:
         if not self.penalties:
             return scores
         rows = [
-            self.penalties(ids[None, self._pad(row, len(input_ids)) :], scores[row : row + 1])
+            _through(self.penalties, ids[None, self._pad(row, len(input_ids)) :], scores[row : row + 1])
             for row, ids in enumerate(input_ids)
         ]
         return torch.cat(rows)
@@ -141,7 +149,7 @@ class ChooseToken:
             self.near_ties += 1
             logits = self.alone(self._prompt(row, len(scores)), generated).float()[None]
             ids = input_ids[row : row + 1, self._pad(row, len(scores)) :]
-            logits = self.penalties(ids, logits)[0]
+            logits = _through(self.penalties, ids, logits)[0]
             # What earlier processors forbid (forced or suppressed tokens) stays forbidden.
             chosen[row] = logits.masked_fill(scores[row] == -torch.inf, -torch.inf).argmax()
         return chosen
@@ -149,7 +157,7 @@ class ChooseToken:
     def _draw(self, scores: torch.Tensor) -> torch.Tensor:
         """Draw by inversion: the first token at which the cumulated probability passes u."""
         probabilities = (
-            self.warpers(torch.empty(len(scores), 0, dtype=torch.long), scores).double().softmax(-1)
+            _through(self.warpers, torch.empty(len(scores), 0, dtype=torch.long), scores).double().softmax(-1)
         )
         cumulated = probabilities.cumsum(-1)
         uniform = torch.tensor([[g.random()] for g in self.generators], dtype=torch.float64)

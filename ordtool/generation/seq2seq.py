@@ -28,6 +28,11 @@ class Seq2SeqBackend:
         self.context = context
         self.start = start
 
+    @property
+    def stops(self) -> list[int]:
+        """The tokens that end a text."""
+        return list(self.model.generation_config.eos_token_id or [])
+
     def room(self, prompt: Sequence[int]) -> int | None:
         """Give how many tokens the decoder can write; 0 if the encoder can't hold the prompt."""
         if self.context is None:
