@@ -133,7 +133,7 @@ WORDS = (
 
 @pytest.fixture(scope="session")
 def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folders of tiny random models that write: `writers("llama")`, `gpt2`, `t5`, `bart`, `unilm`, `chat`.
+    """Folders of tiny random models that write: `writers("llama")`, `gpt2`, `t5`, `bart`, `marian`, `unilm`, `chat`.
 
     Their weights are large, so that texts vary; `flat` has small ones, so that near ties abound.
     """
@@ -214,6 +214,11 @@ def _build_writer(kind: str, folder: Path) -> None:
             encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64, init_std=std,
             decoder_start_token_id=2, forced_bos_token_id=None, forced_eos_token_id=None, **ids,
         ),
+        "marian": lambda: transformers.MarianConfig(
+            d_model=24, encoder_layers=2, decoder_layers=1, encoder_attention_heads=3, decoder_attention_heads=2,
+            encoder_ffn_dim=40, decoder_ffn_dim=32, max_position_embeddings=64, init_std=std,
+            decoder_start_token_id=0, forced_eos_token_id=None, **ids,
+        ),
         "prefix": lambda: _small(std, objective="prefix", **ids),
         "unilm": lambda: _unilm(std, **ids),
         "permutation": lambda: _small(std, objective="permutation", talking_heads=True, logn=True, **ids),
@@ -222,6 +227,7 @@ def _build_writer(kind: str, folder: Path) -> None:
     model = {
         "t5": "T5ForConditionalGeneration",
         "bart": "BartForConditionalGeneration",
+        "marian": "MarianMTModel",
         "gpt2": "GPT2LMHeadModel",
     }
     if config.model_type.startswith("ordtool"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,25 @@ class States:
         rungs: `(rungs + 1, batch, seq, hidden)`: embeddings and kept layers, each token standardised.
         last: The backbone's output `(batch, seq, hidden)`, as it is.
         mask: `(batch, seq)`, 1 for tokens.
+        memory: Beside a decoder, the encoder's output, standardised: `(batch, source, hidden)`.
+        memory_mask: `(batch, source)`, 1 for tokens.
     """
 
     rungs: Tensor
     last: Tensor
     mask: Tensor
+    memory: Tensor | None = None
+    memory_mask: Tensor | None = None
+
+    def arguments(self) -> dict[str, Tensor | None]:
+        """Name them as a ladder's `forward` does."""
+        return {
+            "states": self.rungs,
+            "last": self.last,
+            "attention_mask": self.mask,
+            "memory": self.memory,
+            "memory_mask": self.memory_mask,
+        }
 
 
 @dataclass
@@ -43,11 +58,11 @@ class Backbone:
     Attributes:
         name: As it was named: a folder, a catalogue name, a hub id.
         folder: Where it is.
-        model: Without its head; of an encoder-decoder the encoder.
-        head: The map from its output to the vocabulary, of causal language models loaded as such.
+        model: Without its head; of an encoder-decoder that isn't to write the encoder.
+        head: The map from its output to the vocabulary, of models loaded to write.
         config: The model's configuration.
         tokenizer: The model's tokenizer.
-        full: The whole causal language model, where there is a head.
+        full: The whole model, where there is a head.
     """
 
     name: str
@@ -66,9 +81,24 @@ class Backbone:
                 part.eval().requires_grad_(False)
 
     @property
+    def shape(self) -> Any:
+        """The configuration as it holds for the layers that the ladder stands beside."""
+        return self.config
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it reads a source and writes a target of its own: an encoder-decoder with its head."""
+        return False
+
+    @property
     def depth(self) -> int:
-        """How many layers it has."""
-        return depth(self.config)
+        """How many layers the ladder stands beside."""
+        return depth(self.shape)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Those layers."""
+        return find_layers(self.model, self.depth)
 
     @property
     def hash(self) -> str:
@@ -115,36 +145,47 @@ class Backbone:
             dtype: Of what is kept.
             **options: Given to the model.
         """
-        found: dict[int, Tensor] = {}
-        modules = find_layers(self.model, self.depth)
-
-        def keep(place: int) -> Any:
-            def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-                hidden = args[0] if args else kwargs["hidden_states"]
-                found[place] = standardise(hidden).to(dtype)
-
-            return enter
-
-        hooks = [
-            modules[place].register_forward_pre_hook(keep(place), with_kwargs=True)
-            for place in (0, *layers)
-            if place < self.depth
-        ]
-        try:
-            with torch.inference_mode():
-                output = self.model(**inputs, **(options or _no_cache(self.model)))
-                last = output.last_hidden_state
-                if self.depth in layers:
-                    found[self.depth] = standardise(last).to(dtype)
-                last = last.to(dtype)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with watched(self.layers, layers, dtype) as found, torch.inference_mode():
+            output = self.model(**inputs, **(options or _no_cache(self.model)))
+            last = output.last_hidden_state
+            if self.depth in layers:
+                found[self.depth] = standardise(last).to(dtype)
+            last = last.to(dtype)
         # Made outside of inference mode from what was made inside, so autograd may keep them as inputs.
         mask = inputs.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(inputs["input_ids"])
         return States(torch.stack([found[place] for place in (0, *layers)]), last.clone(), mask)
+
+
+@contextmanager
+def watched(modules: nn.ModuleList, layers: Sequence[int], dtype: torch.dtype) -> Iterator[dict[int, Tensor]]:
+    """Keep, while a model runs, what enters its first layer (at 0) and what leaves some others, but the last.
+
+    Args:
+        modules: The model's layers.
+        layers: Which, from 1.
+        dtype: Of what is kept, standardised.
+    """
+    found: dict[int, Tensor] = {}
+
+    def keep(place: int) -> Any:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            found[place] = standardise(hidden).to(dtype)
+
+        return enter
+
+    hooks = [
+        modules[place].register_forward_pre_hook(keep(place), with_kwargs=True)
+        for place in (0, *layers)
+        if place < len(modules)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _no_cache(model: Any) -> dict[str, Any]:
@@ -163,7 +204,7 @@ def load_backbone(
 
     Args:
         name: A folder, a catalogue name or a hub id.
-        writes: Load the head of a causal language model too.
+        writes: Load the head of a language model, or of an encoder-decoder, too.
         device: Where it goes; the CPU if None.
         dtype: Of its weights.
         progress: Told of downloads.
@@ -172,17 +213,34 @@ def load_backbone(
         OrdtoolError: If it can't be loaded, lacks weights, or is no causal model where one is needed.
     """
     quiet_libraries()
+    from transformers import AutoConfig
     from transformers.utils import logging
 
-    from ordtool.models.causal import load_causal_model, load_config, load_tokenizer
+    from ordtool.models.causal import load_causal_model, load_config, load_part, load_tokenizer
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     folder = resolve_model(name, progress)
     place = torch.device("cpu") if device is None else device
     kept = str(folder.resolve()) if Path(name).expanduser().is_dir() else name
+    config = load_part(folder, AutoConfig, "configuration")
+    if config.model_type.endswith("encoder-decoder"):
+        raise OrdtoolError(
+            f"{folder}: a model put together of two others ({config.model_type}); no ladder can be built for it",
+            "name a BERT, a Llama, a T5, a BART or their like",
+        )
     if writes:
-        load_config(folder)
+        if config.is_encoder_decoder:
+            from ordtool.tuning.encoder_decoder import load_encoder_decoder
+
+            return load_encoder_decoder(kept, folder, place, dtype)
+        try:
+            load_config(folder)
+        except OrdtoolError as error:
+            raise OrdtoolError(
+                error.message,
+                "a causal language model, such as --model smollm2, is needed; seq2seq takes an encoder-decoder too",
+            ) from error
         full = load_causal_model(folder, place, dtype)
         tokenizer = load_tokenizer(folder)
         return Backbone(

@@ -2,7 +2,8 @@
 
 A frozen backbone gives the same states in every epoch. They are kept as float16, a row a token: the embeddings, the
 layers with a rung and the output, one after the other; no padding is stored. The folder's name is a hash of the backbone's
-weights, the layers and the token ids, so a changed text or model is never served old states.
+weights, the layers and the token ids, so a changed text or model is never served old states. Beside a decoder
+a second file holds the encoder's output, a row a token of the sources.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory
@@ -69,13 +72,32 @@ class CachedStates:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self._rows = read_npy(folder / "states.npy", ndim=3)
-        self._starts = read_npy(folder / "starts.npy", ndim=1)
-        self._lengths = read_npy(folder / "lengths.npy", ndim=1)
+        self._own = _Rows(folder, "states", "starts", "lengths")
+        self._sources = None
+        if (folder / "sources.npy").is_file():
+            self._sources = _Rows(folder, "sources", "source_starts", "source_lengths")
         self._device = device
 
     def batch(self, index: Sequence[int]) -> States:
         """Read a batch."""
+        states, mask = (found.to(self._device) for found in self._own.batch(index))
+        rungs, last = states[:, :, :-1].permute(2, 0, 1, 3), states[:, :, -1]
+        if self._sources is None:
+            return States(rungs, last, mask)
+        memory, memory_mask = (found.to(self._device) for found in self._sources.batch(index))
+        return States(rungs, last, mask, memory[:, :, 0], memory_mask)
+
+
+class _Rows:
+    """A file with rows of texts one after the other, where each begins, and how many it has."""
+
+    def __init__(self, folder: Path, rows: str, starts: str, lengths: str) -> None:
+        self._rows = read_npy(folder / f"{rows}.npy", ndim=3)
+        self._starts = read_npy(folder / f"{starts}.npy", ndim=1)
+        self._lengths = read_npy(folder / f"{lengths}.npy", ndim=1)
+
+    def batch(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Give the rows of some texts, `(batch, longest, slots, hidden)`, and their mask."""
         lengths = [int(self._lengths[i]) for i in index]
         longest = max(lengths)
         slots, hidden = self._rows.shape[1:]
@@ -83,9 +105,8 @@ class CachedStates:
         for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
             start = int(self._starts[i])
             block[row, :length] = self._rows[start : start + length]
-        states = torch.from_numpy(block).to(self._device)
         mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
-        return States(states[:, :, :-1].permute(2, 0, 1, 3), states[:, :, -1], mask.long().to(self._device))
+        return torch.from_numpy(block), mask.long()
 
 
 def cache_key(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> str:
@@ -93,7 +114,7 @@ def cache_key(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> str:
     digest = hashlib.sha256()
     facts = [FORMAT, backbone.hash, str(backbone.model.dtype), list(layers), data.types is not None]
     digest.update(json.dumps(facts).encode())
-    for rows in (data.ids, data.types or []):
+    for rows in (data.ids, data.types or [], data.sources or []):
         digest.update(np.array([len(row) for row in rows], dtype=np.int64).tobytes())
         for row in rows:
             digest.update(row.tobytes())
@@ -102,7 +123,9 @@ def cache_key(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> str:
 
 def cache_bytes(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> int:
     """Give the size that a cache has on disk."""
-    return int(data.lengths.sum()) * (len(layers) + 2) * int(backbone.config.hidden_size) * 2
+    sources = int((data.lengths - data.own_lengths).sum())
+    slots = int(data.own_lengths.sum()) * (len(layers) + 2) + sources
+    return slots * int(backbone.config.hidden_size) * 2
 
 
 def build_cache(
@@ -142,31 +165,63 @@ def build_cache(
         )
     # Every batch in the file's order; texts of like length lie side by side, as batches will ask for them.
     batches = sorted_batches(data.lengths, BATCH_TOKENS)
-    starts = np.zeros(len(data), dtype=np.int64)
+    hidden = int(backbone.config.hidden_size)
     source = LiveStates(backbone, data, layers)
     progress.start("hidden states, once", int(data.lengths.sum()), "tokens")
-    with atomic_directory(folder, force=True) as made:
-        with open(made / "states.npy", "wb") as file:
-            writer = NpyWriter(file, (len(layers) + 2, int(backbone.config.hidden_size)), "float16")
-            for batch in batches:
-                starts[batch] = writer.rows + np.cumsum([0, *data.lengths[batch][:-1]])
-                rows = _rows(source.batch(batch))
-                if not np.isfinite(rows).all():
-                    raise OrdtoolError(
-                        "a hidden state of this backbone is too large for float16", "--no-cache keeps float32"
-                    )
-                writer.write(rows)
-                progress.advance(len(rows))
-            writer.close()
-        np.save(made / "starts.npy", starts)
-        np.save(made / "lengths.npy", data.lengths)
+    with atomic_directory(folder, force=True) as made, ExitStack() as files:
+        own = files.enter_context(_Writer(made, ("states", "starts", "lengths"), len(layers) + 2, hidden))
+        memory = None
+        if data.sources is not None:
+            names = ("sources", "source_starts", "source_lengths")
+            memory = files.enter_context(_Writer(made, names, 1, hidden))
+        for batch in batches:
+            states = source.batch(batch)
+            own.write(batch, torch.cat([states.rungs, states.last[None]]).permute(1, 2, 0, 3), states.mask)
+            if memory is not None and states.memory is not None and states.memory_mask is not None:
+                memory.write(batch, states.memory[:, :, None], states.memory_mask)
+            progress.advance(int(data.lengths[batch].sum()))
     progress.close()
     return folder
 
 
-def _rows(states: States) -> np.ndarray:
-    """Give the real tokens' rows, `(tokens, slots, hidden)`."""
-    real = states.mask.bool()
-    slots = torch.cat([states.rungs, states.last[None]]).permute(1, 2, 0, 3)
-    found: np.ndarray = slots[real].cpu().numpy()
-    return found
+class _Writer:
+    """Writes what `_Rows` reads.
+
+    Args:
+        folder: Where.
+        names: Of the files with the rows, their starts and their numbers.
+        slots: Hidden states a row.
+        hidden: Their size.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, str, str], slots: int, hidden: int) -> None:
+        self._folder, self._names = folder, names
+        self._file = open(folder / f"{names[0]}.npy", "wb")  # noqa: SIM115 (closed by __exit__)
+        self._rows = NpyWriter(self._file, (slots, hidden), "float16")
+        self._places: dict[int, tuple[int, int]] = {}
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        with self._file:
+            if kind is not None:
+                return
+            self._rows.close()
+        places = np.array([self._places[i] for i in sorted(self._places)], dtype=np.int64).reshape(-1, 2)
+        for name, column in zip(self._names[1:], places.T, strict=True):
+            np.save(self._folder / f"{name}.npy", column)
+
+    def write(self, index: Sequence[int], states: Tensor, mask: Tensor) -> None:
+        """Write the real tokens of a batch, `(batch, seq, slots, hidden)`."""
+        counts = mask.sum(dim=1).tolist()
+        start = self._rows.rows
+        for i, count in zip(index, counts, strict=True):
+            self._places[i] = (start, count)
+            start += count
+        rows = states[mask.bool()].cpu().numpy()
+        if not np.isfinite(rows).all():
+            raise OrdtoolError(
+                "a hidden state of this backbone is too large for float16", "--no-cache keeps float32"
+            )
+        self._rows.write(rows)

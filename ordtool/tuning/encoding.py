@@ -24,12 +24,14 @@ class Encoded:
         types: Token types (0 the first text, 1 the second) where the tokenizer gives them.
         targets: Class indices or scores, `(texts,)`; None for text tasks.
         starts: For text tasks, the first token of each text that is predicted.
+        sources: What an encoder reads for each text, where `ids` are for a decoder.
     """
 
     ids: list[NDArray[np.int64]]
     types: list[NDArray[np.int64]] | None = None
     targets: NDArray[Any] | None = None
     starts: list[int] | None = None
+    sources: list[NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         """Give the number of texts."""
@@ -37,24 +39,33 @@ class Encoded:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """The tokens of each text."""
-        return np.array([len(ids) for ids in self.ids], dtype=np.int64)
+        """The tokens of each text, those of its source among them."""
+        return self.own_lengths + (0 if self.sources is None else _lengths(self.sources))
+
+    @property
+    def own_lengths(self) -> NDArray[np.int64]:
+        """The tokens of each text without its source."""
+        return _lengths(self.ids)
 
     def inputs(self, index: Sequence[int], pad: int) -> dict[str, Tensor]:
-        """Give a batch, padded on the right: `input_ids`, `attention_mask`, perhaps `token_type_ids`."""
-        longest = max(len(self.ids[i]) for i in index)
-        found = {
-            "input_ids": torch.full((len(index), longest), pad),
-            "attention_mask": torch.zeros(len(index), longest, dtype=torch.long),
-        }
+        """Give a batch as a model takes it, padded on the right.
+
+        Returns:
+            `input_ids`, `attention_mask`, perhaps `token_type_ids`. Of an encoder-decoder these are the source's, and
+            `decoder_input_ids` and `decoder_attention_mask` the text's.
+        """
+        ids, mask = _padded(self.ids, index, pad)
+        if self.sources is not None:
+            source, source_mask = _padded(self.sources, index, pad)
+            return {
+                "input_ids": source,
+                "attention_mask": source_mask,
+                "decoder_input_ids": ids,
+                "decoder_attention_mask": mask,
+            }
+        found = {"input_ids": ids, "attention_mask": mask}
         if self.types is not None:
-            found["token_type_ids"] = torch.zeros(len(index), longest, dtype=torch.long)
-        for row, i in enumerate(index):
-            length = len(self.ids[i])
-            found["input_ids"][row, :length] = torch.from_numpy(self.ids[i])
-            found["attention_mask"][row, :length] = 1
-            if self.types is not None:
-                found["token_type_ids"][row, :length] = torch.from_numpy(self.types[i])
+            found["token_type_ids"] = _padded(self.types, index, 0)[0]
         return found
 
     def labels(self, index: Sequence[int]) -> Tensor:
@@ -66,6 +77,21 @@ class Encoded:
             begin = max(1, self.starts[i])
             found[row, begin - 1 : len(self.ids[i]) - 1] = torch.from_numpy(self.ids[i][begin:])
         return found
+
+
+def _lengths(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.array([len(row) for row in rows], dtype=np.int64)
+
+
+def _padded(rows: Sequence[NDArray[np.int64]], index: Sequence[int], pad: int) -> tuple[Tensor, Tensor]:
+    """Give some rows, padded on the right, and their mask, each `(batch, longest)`."""
+    longest = max(len(rows[i]) for i in index)
+    found = torch.full((len(index), longest), pad)
+    mask = torch.zeros(len(index), longest, dtype=torch.long)
+    for place, i in enumerate(index):
+        found[place, : len(rows[i])] = torch.from_numpy(rows[i])
+        mask[place, : len(rows[i])] = 1
+    return found, mask
 
 
 def encode_texts(
@@ -136,6 +162,22 @@ def encode_pairs(tokenizer: Any, examples: Sequence[Example], max_length: int) -
         ids.append(np.array((source + target)[:max_length], dtype=np.int64))
         starts.append(len(source))
     return Encoded(ids, starts=starts)
+
+
+def encode_sources(tokenizer: Any, examples: Sequence[Example], max_length: int, start: int) -> Encoded:
+    """Encode sources for an encoder and targets for its decoder: the start token, the target, the end.
+
+    Either is cut after `max_length` tokens.
+    """
+    sources, _ = encode_texts(tokenizer, [example.text for example in examples], None, max_length)
+    ids = []
+    for example in examples:
+        target = list(tokenizer(text_target=example.label, verbose=False)["input_ids"])
+        end = tokenizer.eos_token_id
+        if end is not None and target[-1:] != [end]:
+            target.append(end)
+        ids.append(np.array([start, *target][:max_length], dtype=np.int64))
+    return Encoded(ids, starts=[1] * len(ids), sources=sources)
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:

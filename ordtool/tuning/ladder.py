@@ -12,6 +12,9 @@ $u = U \, \mathrm{LayerNorm}(h)$ has the backbone's width again.
 Deviations: $b_l$ is brought to mean 0 and spread 1 in each token before $D_l$ (without weights), which lets one learning
 rate serve models whose hidden states grow through the layers; and $u$, whose $U$ is 0 at first, is added to the
 backbone's own output, so the ladder starts from what the backbone knows (`residual=False` is the paper's form).
+
+Beside an encoder-decoder that writes, the ladder stands at the decoder. Its blocks attend to the encoder's output $e$,
+which a map of its own makes as narrow, $D_e e$; the paper has a second ladder beside the encoder for that.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from ordtool.errors import UsageError, close_match_hint
-from ordtool.tuning.side import build_side, find_layers, side_config, unused_names
+from ordtool.tuning.side import as_decoder, build_side, find_layers, side_config, unused_names
 
 MODEL_TYPE = "ordtool_ladder"
 KINDS = ("gated", "additive")
@@ -98,9 +101,15 @@ class LadderConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     def backbone_as_config(self) -> Any:
-        """Give the backbone's configuration as an object."""
+        """Give the backbone's configuration as an object, of the half that the ladder stands beside."""
         fields = dict(self.backbone_config)
-        return AutoConfig.for_model(fields.pop("model_type"), **fields)
+        found = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        return as_decoder(found) if self.decodes else found
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the ladder stands beside the decoder of an encoder-decoder."""
+        return not self.labels and bool(self.backbone_config.get("is_encoder_decoder"))
 
     @property
     def labels(self) -> bool:
@@ -158,9 +167,12 @@ class Ladder(PreTrainedModel):
         rungs = len(config.layers)
         inner = side_config(backbone, config.reduction, rungs, config.dropout)
         self.hidden_size, self.width = int(backbone.hidden_size), int(inner.hidden_size)
-        self.side = build_side(inner)
+        self.side = build_side(inner, decoder=config.decodes)
         self.down_weight = nn.Parameter(torch.empty(rungs + 1, self.hidden_size, self.width))
         self.down_bias = nn.Parameter(torch.zeros(rungs + 1, self.width))
+        if config.decodes:
+            self.memory_weight = nn.Parameter(torch.empty(self.hidden_size, self.width))
+            self.memory_bias = nn.Parameter(torch.zeros(self.width))
         self.gates = nn.Parameter(torch.zeros(rungs)) if config.kind == "gated" else None
         self.norm = nn.LayerNorm(self.width)
         self.up = nn.Linear(self.width, self.hidden_size)
@@ -182,6 +194,9 @@ class Ladder(PreTrainedModel):
         if module is self:
             nn.init.normal_(self.down_weight, std=self.hidden_size**-0.5)
             nn.init.zeros_(self.down_bias)
+            if self.config.decodes:
+                nn.init.normal_(self.memory_weight, std=self.hidden_size**-0.5)
+                nn.init.zeros_(self.memory_bias)
             if self.gates is not None:
                 nn.init.zeros_(self.gates)
             self.norm.reset_parameters()
@@ -233,7 +248,12 @@ class Ladder(PreTrainedModel):
         return beside + mu * (below - beside)
 
     def climb(
-        self, states: Tensor, attention_mask: Tensor | None = None, **options: Any
+        self,
+        states: Tensor,
+        attention_mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Any]:
         """Run the side network.
 
@@ -241,12 +261,20 @@ class Ladder(PreTrainedModel):
             states: The backbone's, standardised: `(rungs + 1, batch, seq, hidden)`, embeddings first; float16 is kept
                 as such for the backward pass.
             attention_mask: `(batch, seq)`, 1 for tokens.
+            memory: Beside a decoder, the encoder's output, standardised: `(batch, source, hidden)`.
+            memory_mask: `(batch, source)`, 1 for tokens.
             **options: Given to the side model (`past_key_values`, `use_cache`, `position_ids`).
 
         Returns:
             The ladder's output `(batch, seq, hidden)` and the side model's own output.
         """
         rows, batch, length, hidden = states.shape
+        if memory is not None:
+            narrow = _Downsample.apply(memory, self.memory_weight.expand(len(memory), -1, -1))
+            options |= {
+                "encoder_hidden_states": narrow + self.memory_bias,
+                "encoder_attention_mask": memory_mask,
+            }
         down = _Downsample.apply(states.reshape(rows, batch * length, hidden), self.down_weight)
         down = down + self.down_bias[:, None]
         self._incoming = down.view(rows, batch, length, self.width)
@@ -260,7 +288,13 @@ class Ladder(PreTrainedModel):
         return found, side
 
     def forward(
-        self, states: Tensor, last: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self,
+        states: Tensor,
+        last: Tensor,
+        attention_mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> LadderOutput:
         """Climb, and read labels off at the top.
 
@@ -268,9 +302,11 @@ class Ladder(PreTrainedModel):
             states: `(rungs + 1, batch, seq, hidden)`, see `climb`.
             last: The backbone's output, `(batch, seq, hidden)`.
             attention_mask: `(batch, seq)`, 1 for tokens, padding on the right.
+            memory: See `climb`.
+            memory_mask: See `climb`.
             **kwargs: Given to the side model.
         """
-        output, side = self.climb(states, attention_mask, **kwargs)
+        output, side = self.climb(states, attention_mask, memory, memory_mask, **kwargs)
         if self.config.residual:
             output = output + last.to(output.dtype)
         past = getattr(side, "past_key_values", None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,109 +9,23 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     DynamicCache,
+    EncoderDecoderCache,
     GenerationMixin,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import CausalLMOutputWithPast, SequenceClassifierOutput
+from transformers.modeling_outputs import (
+    CausalLMOutputWithPast,
+    Seq2SeqLMOutput,
+    SequenceClassifierOutput,
+)
 
-from ordtool.errors import OrdtoolError
-from ordtool.progress import SILENT, Progress
-from ordtool.runtime import quiet_libraries
-from ordtool.tuning.backbone import Backbone, check_backbone, load_backbone
+from ordtool.tuning.backbone import Backbone
+from ordtool.tuning.encoder_decoder import EncoderDecoderBackbone
 from ordtool.tuning.ladder import Ladder, LadderConfig, LadderOutput
-
-ARCHITECTURES = {True: "LadderForSequenceClassification", False: "LadderForCausalLM"}
-
-
-def is_ladder(folder: Path) -> bool:
-    """Say whether a model folder holds a ladder."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == LadderConfig.model_type
-
-
-def load_ladder(folder: str | Path) -> Ladder:
-    """Load the ladder alone, without its backbone.
-
-    Raises:
-        OrdtoolError: If it is something else, or damaged.
-    """
-    quiet_libraries()
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        ladder, info = Ladder.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise OrdtoolError(
-            f"{folder}: can't be loaded as a ladder ({reason})", "was the copy cut short?"
-        ) from error
-    if wrong := sorted([*info["missing_keys"], *info["unexpected_keys"]]):
-        raise OrdtoolError(
-            f"{folder}: the weights don't fit the configuration ({wrong[0]})", "was it written by hand?"
-        )
-    return ladder
-
-
-def load_laddered(
-    folder: str | Path,
-    *,
-    backbone: str | Backbone | None = None,
-    device: torch.device | None = None,
-    progress: Progress = SILENT,
-) -> tuple[Ladder, Backbone]:
-    """Load a ladder and the backbone it belongs to.
-
-    Args:
-        folder: What `ordtool train ladder` wrote.
-        backbone: Where the backbone is now; None: as the ladder says.
-        device: Where both go.
-        progress: Told of downloads.
-
-    Raises:
-        OrdtoolError: If the backbone isn't found, or is another one.
-    """
-    ladder = load_ladder(folder)
-    config = ladder.config
-    if not isinstance(backbone, Backbone):
-        name = backbone or config.backbone
-        try:
-            backbone = load_backbone(name, writes=not config.labels, device=device, progress=progress)
-        except OrdtoolError as error:
-            raise OrdtoolError(
-                f"{folder}: its backbone can't be loaded: {error.message}",
-                error.hint if name != config.backbone else _hint(config.labels),
-            ) from error
-    check_backbone(config.backbone_hash, backbone, str(folder))
-    return ladder.to(backbone.model.device).eval(), backbone
-
-
-def _hint(labels: bool) -> str:
-    if labels:
-        return "--backbone names the place where it is now"
-    return "its config.json says under 'backbone' where it is; write the place where it is now there"
-
-
-def save_ladder(ladder: Ladder, backbone: Backbone, folder: Path) -> None:
-    """Save the ladder alone, with the tokenizer of its backbone."""
-    ladder.config.architectures = [ARCHITECTURES[ladder.config.labels]]
-    ladder.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["architectures"] = [ARCHITECTURES[ladder.config.labels]]
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    tokenizer = copy.copy(backbone.tokenizer)
-    if not ladder.config.labels and getattr(tokenizer, "chat_template", None):
-        tokenizer.chat_template = None  # it was trained to continue text, not to chat
-    tokenizer.save_pretrained(folder)
+from ordtool.tuning.saving import load_laddered, save_ladder
 
 
 class _OnBackbone(PreTrainedModel):
@@ -221,37 +133,51 @@ class LadderForSequenceClassification(_OnBackbone):
         return SequenceClassifierOutput(loss=loss, logits=found.logits, hidden_states=(found.pooled,))
 
 
-class LadderCache(DynamicCache):
+class _WithSide:
+    """A cache that takes another, of the side network, along wherever it goes."""
+
+    side: Any
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Follow the beams."""
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self.side.reorder_cache(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row."""
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self.side.batch_repeat_interleave(repeats)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows."""
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self.side.batch_select_indices(indices)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last tokens."""
+        super().crop(tokens_to_remove)  # type: ignore[misc]
+        self.side.crop(tokens_to_remove)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()  # type: ignore[misc]
+        self.side.reset()
+
+
+class LadderCache(_WithSide, DynamicCache):
     """Keys and values of the backbone, and beside them the side network's."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.side = DynamicCache()
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Follow the beams."""
-        super().reorder_cache(beam_idx)
-        self.side.reorder_cache(beam_idx)
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row."""
-        super().batch_repeat_interleave(repeats)
-        self.side.batch_repeat_interleave(repeats)
+class LadderPairCache(_WithSide, EncoderDecoderCache):
+    """Keys and values of the decoder, its own and the source's, and beside them the side network's."""
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        super().batch_select_indices(indices)
-        self.side.batch_select_indices(indices)
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens."""
-        super().crop(tokens_to_remove)
-        self.side.crop(tokens_to_remove)
-
-    def reset(self) -> None:
-        """Forget everything."""
-        super().reset()
-        self.side.reset()
+    def __init__(self) -> None:
+        super().__init__(DynamicCache(), DynamicCache())
+        self.side = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
 
 class LadderForCausalLM(_OnBackbone, GenerationMixin):
@@ -318,5 +244,90 @@ class LadderForCausalLM(_OnBackbone, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
 
 
+class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
+    """An encoder-decoder whose decoder's output the ladder corrects before the frozen head."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: Any, ladder: Ladder, backbone: EncoderDecoderBackbone) -> None:
+        super().__init__(config, ladder, backbone)
+        self.generation_config = backbone.full.generation_config
+        self._start = backbone.start
+
+    @staticmethod
+    def _config(ladder: Ladder, backbone: Backbone) -> Any:
+        return backbone.config
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """The cache is made by `forward`, as it has two parts."""
+        return False
+
+    def get_encoder(self, modality: str | None = None) -> Any:
+        """Give the frozen encoder."""
+        return self.backbone.model.encoder
+
+    def get_output_embeddings(self) -> Any:
+        """Give the frozen head."""
+        return self.backbone.head
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """Write a batch of targets.
+
+        Args:
+            input_ids: The sources, `(batch, source)`.
+            attention_mask: `(batch, source)`.
+            decoder_input_ids: `(batch, new)`; None: the labels, moved on by the start token.
+            decoder_attention_mask: `(batch, past + new)`.
+            encoder_outputs: Of the encoder, instead of `input_ids`.
+            past_key_values: A `LadderPairCache` that an earlier call gave.
+            use_cache: Give keys and values.
+            labels: `(batch, new)`, -100 where none counts; the loss is in nats a token.
+            **kwargs: Ignored.
+        """
+        if decoder_input_ids is None and labels is not None:
+            start = labels.new_full((len(labels), 1), self._start)
+            decoder_input_ids = torch.cat([start, labels[:, :-1].masked_fill(labels[:, :-1] < 0, 0)], dim=1)
+        cache = past_key_values if isinstance(past_key_values, LadderPairCache) else None
+        if use_cache and cache is None:
+            cache = LadderPairCache()
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "decoder_input_ids": decoder_input_ids,
+            "decoder_attention_mask": decoder_attention_mask,
+            "encoder_hidden_states": None if encoder_outputs is None else encoder_outputs[0],
+        }
+        used: dict[str, Any] = {"use_cache": cache is not None}
+        states = self.backbone.states(
+            {name: value for name, value in inputs.items() if value is not None},
+            self.ladder.config.layers,
+            self.ladder.down_weight.dtype,
+            past_key_values=cache,
+            **used,
+        )
+        # A mask that wasn't given is of the new tokens alone, and there may be earlier ones.
+        given = {**states.arguments(), "attention_mask": decoder_attention_mask}
+        found = self.ladder(**given, past_key_values=None if cache is None else cache.side, **used)
+        assert found.output is not None and self.backbone.head is not None
+        logits = self.backbone.head(found.output)
+        loss = None
+        if labels is not None:
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        return Seq2SeqLMOutput(loss=loss, logits=logits, past_key_values=cache)
+
+
 AutoModelForSequenceClassification.register(LadderConfig, LadderForSequenceClassification, exist_ok=True)
 AutoModelForCausalLM.register(LadderConfig, LadderForCausalLM, exist_ok=True)
+AutoModelForSeq2SeqLM.register(LadderConfig, LadderForConditionalGeneration, exist_ok=True)

@@ -125,7 +125,7 @@ class LadderLearner:
     def loss(self, index: Sequence[int]) -> Tensor:
         """Give the mean loss of some training texts."""
         states = self.train_states.batch(index)
-        found = self.module(states.rungs, states.last, states.mask)
+        found = self.module(**states.arguments())
         if self.train.targets is not None:
             targets = torch.from_numpy(self.train.targets[list(index)]).to(found.logits.device)
             return label_loss(found.logits, targets, self.task)
@@ -140,7 +140,7 @@ class LadderLearner:
         def run(index: list[int]) -> tuple[Tensor | None, Tensor | None]:
             assert source is not None
             states = source.batch(index)
-            found = self.module(states.rungs, states.last, states.mask)
+            found = self.module(**states.arguments())
             return found.logits, found.output
 
         return measure(self.module, data, self.task, run, self.head)

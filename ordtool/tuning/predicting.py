@@ -16,7 +16,7 @@ from ordtool.runtime import quiet_libraries
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.encoding import Encoded, encode_texts
 from ordtool.tuning.ladder import Ladder, pool
-from ordtool.tuning.laddered import load_laddered
+from ordtool.tuning.saving import load_laddered
 
 Rows = NDArray[np.float32]
 

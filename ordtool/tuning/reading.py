@@ -12,7 +12,8 @@ import numpy as np
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.data import Example, Fields, class_indices, class_names, read_examples, scores
-from ordtool.tuning.encoding import Encoded, encode_blocks, encode_labelled, encode_pairs
+from ordtool.tuning.encoder_decoder import EncoderDecoderBackbone
+from ordtool.tuning.encoding import Encoded, encode_blocks, encode_labelled, encode_pairs, encode_sources
 from ordtool.tuning.settings import LadderSettings
 
 MIN_DEV = 2
@@ -70,6 +71,11 @@ def read_data(
     length = text_length(settings, backbone)
     tokenizer = backbone.tokenizer
     if settings.task == "lm":
+        if backbone.decodes:
+            raise UsageError(
+                f"--task lm continues a text, and {backbone.name} is an encoder-decoder: it answers one",
+                "--task seq2seq teaches it to, from pairs; or name a causal model, such as -m smollm2",
+            )
         return _read_lm(paths, dev, test, fields, settings, tokenizer, length)
     examples = read_examples(paths, fields)
     # One class only is said before the data is split.
@@ -80,6 +86,8 @@ def read_data(
         examples, held_out = _split(examples, settings.holdout, settings.schedule.seed)
     rows = [examples, held_out, *([_read_dev(test, fields, "test")] if test else [])]
     if settings.task == "seq2seq":
+        if isinstance(backbone, EncoderDecoderBackbone):
+            return _parts([encode_sources(tokenizer, part, length, backbone.start) for part in rows])
         return _parts([encode_pairs(tokenizer, part, length) for part in rows])
     if settings.task == "regress":
         numbers = [scores(part) for part in rows]

@@ -28,7 +28,22 @@ _INNER = (
 )
 _HEAD_SIZES = ("head_dim", "d_kv")
 _HEAD_SIZE = 16
-_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
+_DEPTHS = (
+    "num_hidden_layers",
+    "num_layers",
+    "n_layer",
+    "n_layers",
+    "encoder_layers",
+    "decoder_layers",
+    "num_decoder_layers",
+)
+# What an encoder-decoder's configuration calls the sizes of its two halves, where they may differ.
+_HALVES = (
+    ("encoder_layers", "decoder_layers"),
+    ("num_layers", "num_decoder_layers"),
+    ("encoder_attention_heads", "decoder_attention_heads"),
+    ("encoder_ffn_dim", "decoder_ffn_dim"),
+)
 _DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -54,6 +69,15 @@ def depth(config: Any) -> int:
         if isinstance(count := getattr(config, name, None), int):
             return count
     raise OrdtoolError(f"a {config.model_type} model does not say how many layers it has")
+
+
+def as_decoder(config: Any) -> Any:
+    """Copy an encoder-decoder's configuration so that what it says of the encoder holds for the decoder."""
+    found = copy.deepcopy(config)
+    for encoder, decoder in _HALVES:
+        if isinstance(value := getattr(config, decoder, None), int):
+            setattr(found, encoder, value)
+    return found
 
 
 def find_layers(model: nn.Module, count: int) -> nn.ModuleList:
@@ -204,16 +228,18 @@ def _set_depth(side: Any, layers: int) -> None:
         side.layer_types = side.layer_types[:1] * layers
 
 
-def build_side(config: Any) -> nn.Module:
+def build_side(config: Any, *, decoder: bool = False) -> nn.Module:
     """Make the side network's model, random; of an encoder-decoder the encoder.
 
     Args:
         config: As `side_config` gives.
+        decoder: Of an encoder-decoder the decoder.
     """
     from transformers import AutoModel
 
     if config.is_encoder_decoder:
-        found: nn.Module = AutoModel.from_config(config).get_encoder()
+        whole = AutoModel.from_config(config)
+        found: nn.Module = whole.get_decoder() if decoder else whole.get_encoder()
         return found
     made: nn.Module = AutoModel.from_config(config)
     if getattr(made, "pooler", None) is not None:

@@ -22,10 +22,10 @@ from ordtool.tuning.data import Fields
 from ordtool.tuning.fisher import squared_gradients
 from ordtool.tuning.fitting import Fitted, fit
 from ordtool.tuning.ladder import Ladder, LadderConfig
-from ordtool.tuning.laddered import save_ladder
 from ordtool.tuning.learners import LadderLearner, Measure
 from ordtool.tuning.pruning import initialise
 from ordtool.tuning.reading import LadderData, default_fields, read_data, text_length
+from ordtool.tuning.saving import save_ladder
 from ordtool.tuning.settings import TEXT_TASKS, LadderSettings
 from ordtool.tuning.side import choose_layers
 
@@ -95,6 +95,7 @@ def new_ladder(backbone: Backbone, data: LadderData, fields: Fields, settings: L
             pair_field=fields.pair,
             target_mean=data.mean,
             target_scale=data.scale,
+            is_encoder_decoder=backbone.decodes,
             **labels,
         )
     ).to(backbone.model.device)
