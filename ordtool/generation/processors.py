@@ -11,15 +11,12 @@ row's own, so sampled texts don't depend on the neighbours either.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from ordtool.generation import warping
 from ordtool.generation.config import Decoding
-
-Processor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(ids so far (rows, length), scores (rows, vocabulary)) -> scores."""
 
 Alone = Callable[[int, torch.Tensor], torch.Tensor]
 """(prompt's number, its generated ids) -> logits (vocabulary,) of the row by itself."""
@@ -28,43 +25,27 @@ MARGIN = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 0.25}
 """Nearer than this, two logits of size up to 8 are a near tie: some 30 times the noise measured."""
 
 
-def penalties(decoding: Decoding) -> list[Processor]:
-    """Give the processors that look at the tokens so far."""
-    found: list[Processor] = []
+def penalised(decoding: Decoding, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Apply the options that look at the tokens so far, `(rows, length)`, to scores `(rows, vocabulary)`."""
     if decoding.repetition_penalty != 1:
-        found.append(_processor("RepetitionPenaltyLogitsProcessor", decoding.repetition_penalty))
+        scores = warping.repetition_penalty(ids, scores, decoding.repetition_penalty)
     if decoding.no_repeat_ngram:
-        found.append(_processor("NoRepeatNGramLogitsProcessor", decoding.no_repeat_ngram))
-    return found
+        scores = warping.no_repeat_ngram(ids, scores, decoding.no_repeat_ngram)
+    return scores
 
 
-def warpers(decoding: Decoding) -> list[Processor]:
-    """Give the processors that reshape the distribution before a draw, in the usual order."""
-    found: list[Processor] = []
+def warped(decoding: Decoding, scores: torch.Tensor) -> torch.Tensor:
+    """Apply the options that reshape the distribution before a draw, in the usual order."""
     if decoding.temperature not in (None, 0, 1):
-        found.append(_processor("TemperatureLogitsWarper", float(decoding.temperature or 1)))
+        scores = scores / float(decoding.temperature or 1)
     if decoding.top_k is not None:
-        found.append(_processor("TopKLogitsWarper", decoding.top_k))
+        scores = warping.top_k(scores, decoding.top_k)
     if decoding.top_p is not None and decoding.top_p < 1:
-        found.append(_processor("TopPLogitsWarper", decoding.top_p))
+        scores = warping.top_p(scores, decoding.top_p)
     if decoding.min_p is not None:
-        found.append(_processor("MinPLogitsWarper", decoding.min_p))
+        scores = warping.min_p(scores, decoding.min_p)
     if decoding.typical is not None:
-        found.append(_processor("TypicalLogitsWarper", decoding.typical))
-    return found
-
-
-def _processor(name: str, value: Any) -> Processor:
-    """Make a processor of transformers, which is imported only for those who ask for one: that takes time."""
-    from transformers.generation import logits_process
-
-    made: Processor = getattr(logits_process, name)(value)
-    return made
-
-
-def _through(processors: Sequence[Processor], ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    for processor in processors:
-        scores = processor(ids, scores)
+        scores = warping.typical(scores, decoding.typical)
     return scores
 
 
@@ -102,8 +83,8 @@ class ChooseToken:
         self.alone = alone
         self.ended = ended
         self.margin = MARGIN.get(dtype, 1e-3)
-        self.penalties = penalties(decoding)
-        self.warpers = warpers(decoding)
+        self.decoding = decoding
+        self.penalising = decoding.repetition_penalty != 1 or decoding.no_repeat_ngram > 0
         self.beams = decoding.beams > 1
         self.generators = (
             [row_generator(decoding.seed, i, s) for i in indices for s in range(decoding.n)]
@@ -122,10 +103,10 @@ class ChooseToken:
         return only.scatter_(1, chosen[:, None], 0.0)
 
     def _penalised(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not self.penalties:
+        if not self.penalising:
             return scores
         rows = [
-            _through(self.penalties, ids[None, self._pad(row, len(input_ids)) :], scores[row : row + 1])
+            penalised(self.decoding, ids[None, self._pad(row, len(input_ids)) :], scores[row : row + 1])
             for row, ids in enumerate(input_ids)
         ]
         return torch.cat(rows)
@@ -149,16 +130,14 @@ class ChooseToken:
             self.near_ties += 1
             logits = self.alone(self._prompt(row, len(scores)), generated).float()[None]
             ids = input_ids[row : row + 1, self._pad(row, len(scores)) :]
-            logits = _through(self.penalties, ids, logits)[0]
+            logits = penalised(self.decoding, ids, logits)[0]
             # What earlier processors forbid (forced or suppressed tokens) stays forbidden.
             chosen[row] = logits.masked_fill(scores[row] == -torch.inf, -torch.inf).argmax()
         return chosen
 
     def _draw(self, scores: torch.Tensor) -> torch.Tensor:
         """Draw by inversion: the first token at which the cumulated probability passes u."""
-        probabilities = (
-            _through(self.warpers, torch.empty(len(scores), 0, dtype=torch.long), scores).double().softmax(-1)
-        )
+        probabilities = warped(self.decoding, scores).double().softmax(-1)
         cumulated = probabilities.cumsum(-1)
         uniform = torch.tensor([[g.random()] for g in self.generators], dtype=torch.float64)
         target = uniform.to(scores.device) * cumulated[:, -1:]

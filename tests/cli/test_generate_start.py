@@ -52,8 +52,9 @@ def imported(tmp_path):
         ("-m", "tinylm", "-p", "The capital of France is"),
         ("-m", "tinylm", "-p", "Once", "--stop", "zebra", "--logprobs", "--max-new-tokens", 4),
         ("-m", "tinylm", "-p", "Once", "--choices", "upon,a time"),
+        ("-m", "tinylm", "-p", "Once", "--temperature", 0.7, "--top-p", 0.9, "--repetition-penalty", 1.2),
     ],
-    ids=["greedy", "stop", "choices"],
+    ids=["greedy", "stop", "choices", "drawn"],
 )
 def test_a_plain_model_starts_without_transformers(imported, args):
     output, modules = imported(*args)
