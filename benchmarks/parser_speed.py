@@ -13,6 +13,7 @@ recurrent layer can hope for. The mean loss over the last fifth of the steps sho
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--window", type=int, default=70)
     parser.add_argument("--vocabulary", type=int, default=10_000)
+    parser.add_argument("--models", nargs="+", default=["english", "english-onlstm"], help="A+B votes.")
     parser.add_argument("--sentences", type=int, default=10_000)
     parser.add_argument("--system", choices=SYSTEMS)
     options = parser.parse_args()
@@ -236,7 +238,7 @@ def ordtool_step(options: argparse.Namespace) -> Callable[..., float]:
 
 
 def parse(options: argparse.Namespace) -> None:
-    """Sentences a second of the packaged model on sentences of 18 to 26 tokens."""
+    """Sentences a second of the packaged models on sentences of 18 to 26 tokens."""
     import tempfile
 
     lines = [
@@ -251,29 +253,41 @@ def parse(options: argparse.Namespace) -> None:
         empty = Path(folder) / "one.txt"
         empty.write_text(lines[0] + "\n", "utf-8")
         rows = []
-        for workers in (1, os.cpu_count() or 1):
+        for model, workers in itertools.product(options.models, sorted({1, os.cpu_count() or 1})):
             command = [sys.executable, "-m", "ordtool", "parse", "--format", "brackets", "-q"]
+            command += [part for name in model.split("+") for part in ("-m", name)]
             command += ["--workers", str(workers), "--force", "-o", str(Path(folder) / "out")]
-            whole = statistics.median(timed([*command, str(text)]) for _ in range(options.rounds))
-            start = statistics.median(timed([*command, str(empty)]) for _ in range(options.rounds))
-            rows.append(
-                {"workers": workers, "seconds": whole, "start": start, "rate": len(lines) / (whole - start)}
-            )
+            whole, peak = median_of(options.rounds, [*command, str(text)])
+            start, _ = median_of(options.rounds, [*command, str(empty)])
+            row = {"model": model, "workers": workers, "seconds": whole, "start": start, "peak_mb": peak}
+            rows.append(row | {"rate": len(lines) / (whole - start)})
             print(json.dumps(rows[-1]), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"\n{len(lines):,} sentences of 18 to 26 tokens; largest process {peak:.0f} MB\n")
-    print("| workers | seconds, whole | seconds, one sentence | sentences/s between |\n|---|---|---|---|")
+    print(f"\n{len(lines):,} sentences of 18 to 26 tokens\n")
+    print(
+        "| model | workers | seconds, whole | seconds, one sentence | sentences/s between | largest process, MB |"
+    )
+    print("|---|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row['workers']} | {row['seconds']:.1f} | {row['start']:.1f} | {row['rate']:,.0f} |")
+        print(
+            f"| {row['model']} | {row['workers']} | {row['seconds']:.1f} | {row['start']:.1f} | {row['rate']:,.0f} "
+            f"| {row['peak_mb']:.0f} |"
+        )
     if "ORDERED_NEURONS" in os.environ:
         print(f"\nreference, one at a time: {reference_parsing(options, lines[:200]):,.0f} sentences/s")
 
 
-def timed(command: list[str]) -> float:
-    """Seconds of a process."""
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    return time.perf_counter() - start
+def median_of(rounds: int, command: list[str]) -> tuple[float, float]:
+    """Median seconds of a process, and the memory of the largest process it started or was, in MB."""
+    seconds, peaks = [], []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds.append(time.perf_counter() - start)
+        peaks.append(usage.ru_maxrss / 1024)
+        if status:
+            raise SystemExit(f"failed: {' '.join(command)}")
+    return statistics.median(seconds), max(peaks)
 
 
 def reference_parsing(options: argparse.Namespace, lines: list[str]) -> float:

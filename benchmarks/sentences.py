@@ -1,6 +1,6 @@
 """Text as `ordtool train parser` reads it, punctuation kept: a sentence a line, its tokens apart.
 
-    python benchmarks/sentences.py TEXT... | ordtool parse --tokenized -m A -m B -o trees.jsonl
+python benchmarks/sentences.py TEXT... | ordtool parse --tokenized -m A -m B -o trees.jsonl
 """
 
 import sys

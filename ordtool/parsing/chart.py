@@ -11,6 +11,9 @@ Span = tuple[int, int]
 # Of the margins in `mixed_scores`: chosen on CRAFT's training part, where 0.3 to 0.6 differ by half a point of F1.
 _MARGIN_SHARE, _LARGEST_MARGIN = 0.4, 2.0
 
+# Of the tables that are held side by side.
+_CELLS = 1 << 17
+
 CHART_LIMIT = 2_000
 """Words above which callers fall back on a linear builder: the chart takes n^3 / 6 additions."""
 
@@ -32,12 +35,38 @@ def chart_spans(scores: np.ndarray) -> list[Span]:
     Raises:
         ValueError: If the table has another shape or holds NaN.
     """
-    length = len(scores)
-    if scores.shape != (length, length + 1) or np.isnan(scores).any():
-        raise ValueError(f"expected a table of numbers (n, n + 1), found shape {scores.shape}, or NaN in it")
-    if length < 2:
-        return []
-    return [(start, end) for start, end, _, _ in _follow(_best_splits(scores[None])[0], length)]
+    return chart_trees([scores])[0]
+
+
+def chart_trees(tables: Sequence[np.ndarray]) -> list[list[Span]]:
+    """Finds the best trees of many sentences, those of like lengths side by side; see `chart_spans`.
+
+    Args:
+        tables: `(n, n + 1)` each.
+
+    Raises:
+        ValueError: If a table has another shape or holds NaN.
+    """
+    for scores in tables:
+        if scores.shape != (len(scores), len(scores) + 1) or np.isnan(scores).any():
+            raise ValueError(
+                f"expected a table of numbers (n, n + 1), found shape {scores.shape}, or NaN in it"
+            )
+    trees: list[list[Span]] = [[] for _ in tables]
+    order = sorted(
+        (place for place in range(len(tables)) if len(tables[place]) > 1), key=lambda k: len(tables[k])
+    )
+    while order:
+        longest = len(tables[order[-1]])
+        count = max(1, _CELLS // (longest + 1) ** 2)
+        group, order = order[-count:], order[:-count]
+        together = np.zeros((len(group), longest, longest + 1))
+        for row, place in enumerate(group):
+            length = len(tables[place])
+            together[row, :length, : length + 1] = tables[place]
+        for place, splits in zip(group, _best_splits(together), strict=True):
+            trees[place] = [(start, end) for start, end, _, _ in _follow(splits, len(tables[place]))]
+    return trees
 
 
 def chart_heights(scores: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
@@ -143,12 +172,15 @@ def margin_scores(distances: Sequence[float] | np.ndarray) -> np.ndarray:
         return scores
     deviation = max(float(heights[1:].std()), 1e-12)
     edges = np.concatenate(([np.inf], heights[1:], [np.inf]))
-    for start in range(length - 1):
-        end = slice(start + 2, length + 1)
-        inside = np.maximum.accumulate(edges[start + 1 : length])
-        scores[start, end] = (np.minimum(edges[start], edges[end]) - inside) / deviation
-    scores[0, length] = 0.0
-    return scores
+    places = np.arange(length + 1)
+    later = places[None, :] > places[:-1, None]
+    # inside[i, k]: the highest boundary from i + 1 to k.
+    inside = np.maximum.accumulate(np.where(later, edges, -np.inf), axis=1)
+    outside = np.minimum(edges[:-1, None], edges[None, :])
+    wide = places[None, :] >= places[:-1, None] + 2
+    wide[0, length] = False
+    np.subtract(outside[:, 1:], inside[:, :-1], out=scores[:, 1:], where=wide[:, 1:])
+    return scores / deviation
 
 
 def mixed_scores(distances: Sequence[float] | np.ndarray, spans: Iterable[Span]) -> np.ndarray:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.parsing.chart import CHART_LIMIT, chart_spans, vote_scores
+from ordtool.parsing.building import build_trees, mean_distances, needs_chart
+from ordtool.parsing.chart import CHART_LIMIT
 from ordtool.parsing.constituents import attach_punctuation, write_brackets
 from ordtool.parsing.marks import marks_between, raise_marked
-from ordtool.parsing.tree import BUILDERS, SPAN_SCORES, Span, build_spans, mix_distances, tilt_distances
+from ordtool.parsing.tree import BUILDERS, Span, mix_distances, tilt_distances
 from ordtool.parsing.words import TOKEN_KINDS, Token, is_punctuation, tokenize, whitespace_tokens
 from ordtool.progress import SILENT, Progress
 
@@ -30,8 +31,6 @@ _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
 _WINDOW_WORDS = 1 << 18
 # Padded words of a batch, at most.
 _BATCH_WORDS = 1 << 13
-# What stands in for a chart over a sentence that is too long for one.
-_LINEAR = {"chart": "unbiased", "mixed": "paper"}
 # Words of a window from which numba's loops, which take a while to load, save more time than that.
 _NUMBA_WORDS = 20_000
 
@@ -239,71 +238,53 @@ class Parser:
         return marks_between([token.text for token in tokens], marks, sentence.tags, offsets)
 
     def _parse_window(self, window: list[_Job]) -> Iterator[Parse]:
-        """Measures a window in batches of like lengths, and yields its results in order."""
-        heights: list[list[np.ndarray]] = [[] for _ in window]
+        """Parses a window in batches of like lengths, and yields its results in order."""
+        found: list[tuple[np.ndarray, list[Span]]] = [(np.zeros(0), []) for _ in window]
         ids = [model.words.encode_words(job.words for job in window) for model in self._models]
         order = sorted(range(len(window)), key=lambda place: len(window[place].words))
         for batch in _batches(order, [len(job.words) for job in window], self.config.batch_size):
-            for model, weights, table in zip(self._models, self._weights, ids, strict=True):
-                depth = max(k + 1 for k, weight in enumerate(weights) if weight)
-                between = [window[place].between for place in batch]
-                measured = model.distances([table[place] for place in batch], depth, between)
-                for place, layers in zip(batch, measured, strict=True):
-                    heights[place].append(mix_distances(layers, weights[:depth]))
-        for job, mixtures in zip(window, heights, strict=True):
-            yield self._result(job, mixtures)
+            jobs = [window[place] for place in batch]
+            mixtures = self._measure(jobs, [[table[place] for place in batch] for table in ids])
+            trees = self._build(jobs, mixtures)
+            for place, mixture, spans in zip(batch, mixtures, trees, strict=True):
+                found[place] = (mean_distances(mixture), spans)
+        for job, (heights, spans) in zip(window, found, strict=True):
+            yield _result(job, heights, spans)
 
-    def _result(self, job: _Job, mixtures: list[np.ndarray]) -> Parse:
-        sentence, tokens = job.sentence, [token.text for token in job.tokens]
-        distances = [0.0] * len(tokens)
-        spans: list[Span] = []
-        if job.words:
-            mixed = _mean(mixtures)
-            rounded = iter(np.round(mixed.astype(np.float64), 6).tolist())
-            distances = [0.0 if mark else next(rounded) for mark in job.marks]
-            spans = self._build(*self._hinted(mixtures, job.between), job)
-        return Parse(
-            text=sentence.text,
-            tokens=tokens,
-            offsets=[(token.start, token.end) for token in job.tokens],
-            distances=distances,
-            spans=attach_punctuation(spans, tokens, job.marks),
-            tags=sentence.tags,
-            data=sentence.data,
-            where=sentence.where,
-        )
+    def _measure(self, jobs: list[_Job], ids: list[list[list[int]]]) -> list[list[np.ndarray]]:
+        """The distances of each sentence by each model, its layers mixed."""
+        measured: list[list[np.ndarray]] = [[] for _ in jobs]
+        between = [job.between for job in jobs]
+        for model, weights, sentences in zip(self._models, self._weights, ids, strict=True):
+            depth = max(k + 1 for k, weight in enumerate(weights) if weight)
+            for mixtures, layers in zip(measured, model.distances(sentences, depth, between), strict=True):
+                mixtures.append(mix_distances(layers, weights[:depth]))
+        return measured
 
-    def _hinted(self, mixtures: list[np.ndarray], between: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """The distances that trees are built of, a model each and their mean: tilted, and raised where marks stand."""
+    def _build(self, jobs: list[_Job], measured: list[list[np.ndarray]]) -> list[list[Span]]:
+        """The trees of distances that are tilted, and raised where marks stand."""
+        builders = [self.config.builder or model.builder for model in self._models]
         slopes = [model.tilt if self.config.tilt is None else self.config.tilt for model in self._models]
         hinted = [
-            raise_marked(tilt_distances(heights, slope), between, model.mark_weights)
-            for heights, slope, model in zip(mixtures, slopes, self._models, strict=True)
+            [
+                raise_marked(tilt_distances(heights, slope), job.between, model.mark_weights)
+                for heights, slope, model in zip(mixtures, slopes, self._models, strict=True)
+            ]
+            for job, mixtures in zip(jobs, measured, strict=True)
         ]
-        return hinted, _mean(hinted)
+        if needs_chart(builders):
+            self._warn_of_length(jobs)
+        return build_trees(hinted, builders)
 
-    def _build(self, mixtures: list[np.ndarray], mixed: np.ndarray, job: _Job) -> list[Span]:
-        builders = [self.config.builder or model.builder for model in self._models]
-        charted = len(mixtures) > 1 or builders[0] in SPAN_SCORES
-        if not charted:
-            return build_spans(mixed, builders[0])
-        if len(mixed) > CHART_LIMIT:
-            self._warn_of_length(job)
-            return build_spans(mixed, _LINEAR.get(builders[0], builders[0]))
-        if len(set(builders)) == 1 and builders[0] in SPAN_SCORES:
-            table = SPAN_SCORES[builders[0]]
-            return chart_spans(sum((table(heights) for heights in mixtures), np.zeros(())))
-        trees = [build_spans(heights, builder) for heights, builder in zip(mixtures, builders, strict=True)]
-        return chart_spans(vote_scores(trees, len(mixed)))
-
-    def _warn_of_length(self, job: _Job) -> None:
-        if not self._warned:
-            place = f"{job.sentence.where}: " if job.sentence.where else ""
-            self._progress.warn(
-                f"{place}a sentence of {len(job.words):,} words is too long for the chart ({CHART_LIMIT:,} at most);"
-                " such sentences get the tree of the mean distances"
-            )
-        self._warned = True
+    def _warn_of_length(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if len(job.words) > CHART_LIMIT and not self._warned:
+                place = f"{job.sentence.where}: " if job.sentence.where else ""
+                self._progress.warn(
+                    f"{place}a sentence of {len(job.words):,} words is too long for the chart ({CHART_LIMIT:,} at most);"
+                    " such sentences get the tree of the mean distances"
+                )
+                self._warned = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +296,21 @@ class _Job:
     marks: list[bool]
     words: list[str]
     between: np.ndarray
+
+
+def _result(job: _Job, heights: np.ndarray, spans: list[Span]) -> Parse:
+    sentence, tokens = job.sentence, [token.text for token in job.tokens]
+    rounded = iter(np.round(heights.astype(np.float64), 6).tolist())
+    return Parse(
+        text=sentence.text,
+        tokens=tokens,
+        offsets=[(token.start, token.end) for token in job.tokens],
+        distances=[0.0 if mark else next(rounded) for mark in job.marks],
+        spans=attach_punctuation(spans, tokens, job.marks),
+        tags=sentence.tags,
+        data=sentence.data,
+        where=sentence.where,
+    )
 
 
 def _read_ahead(batch_size: int) -> int:
@@ -383,10 +379,6 @@ def _load_models(config: ParseConfig, progress: Progress) -> list[TreeModel]:
         model.matmul_dtype = None if dtype == torch.float32 else dtype
         models.append(model)
     return models
-
-
-def _mean(mixtures: list[np.ndarray]) -> np.ndarray:
-    return mixtures[0] if len(mixtures) == 1 else mix_distances(np.stack(mixtures), [1.0] * len(mixtures))
 
 
 _LAYER = re.compile(r"(\d+)(?::(-?\d*\.?\d+))?")
