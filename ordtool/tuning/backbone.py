@@ -269,7 +269,9 @@ def _load_base(folder: Path, dtype: torch.dtype) -> Any:
             "name a Transformer, such as minilm",
         )
     missing = sorted(
-        name for name in info["missing_keys"] if "pooler" not in name and "position_ids" not in name
+        name
+        for name in info["missing_keys"]
+        if "pooler" not in name and "position_ids" not in name and not _computed(model, name)
     )
     if missing:
         raise OrdtoolError(
@@ -278,6 +280,11 @@ def _load_base(folder: Path, dtype: torch.dtype) -> Any:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def _computed(model: Any, name: str) -> bool:
+    """Say whether a weight is a table of sines, as in Marian, which no checkpoint holds."""
+    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 def weights_hash(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError, UsageError
@@ -12,7 +13,7 @@ from ordtool.tuning.ladder import Ladder, LadderConfig, pool
 from ordtool.tuning.laddered import LadderForSequenceClassification
 from ordtool.tuning.side import choose_layers, narrow_heads
 
-LAYERS = {"bert": 3, "roberta": 3, "distilbert": 2, "llama": 2, "gpt2": 2, "t5": 2, "bart": 1}
+LAYERS = {"bert": 3, "roberta": 3, "distilbert": 2, "llama": 2, "gpt2": 2, "t5": 2, "bart": 1, "marian": 2}
 
 
 def build(backbone, **options):
@@ -62,13 +63,16 @@ def test_the_formula_against_a_loop(kind, residual, bert):
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
 def test_any_backbone(kind, encoders, writers):
-    folder = writers(kind) if kind in ("llama", "gpt2", "t5", "bart") else encoders(kind)
+    folder = writers(kind) if kind in ("llama", "gpt2", "t5", "bart", "marian") else encoders(kind)
     backbone = load_backbone(str(folder))
     assert backbone.depth == LAYERS[kind]
     ladder = build(backbone)
     data = texts(backbone)
     inputs = data.inputs([0, 1, 2], backbone.pad)
     states = backbone.states(inputs, ladder.config.layers, torch.float32)
+    if kind == "marian":  # whose sines no checkpoint holds
+        whole = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).get_encoder()
+        assert torch.equal(backbone.model.embed_positions.weight, whole.embed_positions.weight)
     # The states are those that transformers itself gives.
     with torch.no_grad():
         theirs = backbone.model(**inputs, output_hidden_states=True).hidden_states
@@ -190,8 +194,6 @@ def test_heads_become_fewer_when_they_would_be_tiny():
 
 
 def test_shared_layers_are_refused(tmp_path):
-    import transformers
-
     config = transformers.AlbertConfig(
         vocab_size=30,
         embedding_size=8,
