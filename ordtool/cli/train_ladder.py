@@ -203,7 +203,7 @@ def ladder(
     """Train a narrow network beside a frozen model: Ladder Side-Tuning.
 
     No gradient passes through the model, its hidden states are computed once, and what is saved is the ladder alone, a
-    megabyte or two. `ordtool predict -m LADDER` labels with it, `ordtool generate -m LADDER` writes with one of `--task lm`.
+    megabyte or two. `ordtool predict -m LADDER` labels with it, `ordtool generate -m LADDER` writes with one of `lm` or `seq2seq`.
 
     Examples:
     `ordtool train ladder reviews.tsv -m minilm -o sentiment` ·
