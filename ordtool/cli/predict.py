@@ -69,7 +69,8 @@ def predict(
     Examples: `echo 'Who was Galileo?' | ordtool predict -m model` ·
     `ordtool predict v.npy -m model -o out.jsonl`
     """
-    from ordtool.cli._predicting import Predicting, PredictOptions, Reader, load_predictor
+    from ordtool.cli._predicting import Predicting, PredictOptions, load_predictor
+    from ordtool.cli._predicting_input import Reader
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.errors import UsageError
     from ordtool.io.atomic import check_output
@@ -103,7 +104,7 @@ def predict(
 
 def _check_inputs(inputs: list[str]) -> None:
     """Find missing files, and a keyboard on stdin, before a model loads."""
-    from ordtool.cli._predicting import is_npy
+    from ordtool.cli._predicting_input import is_npy
 
     for path in inputs:
         is_npy(path)
