@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, Runs
 from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ordtool.progress import Progress
 
 NETWORK = "The network"
-TRAINING = "Its training"
 MEASURE = "How it is measured"
 READ = "What is read"
 
@@ -62,9 +62,7 @@ def bottleneck(
         typer.Option("--beta", help="Weight of the labels against the inputs.", rich_help_panel=TRAINING),
     ] = 500.0,
     epsilon: Annotated[float, typer.Option("--epsilon", help="Of nHSIC.", rich_help_panel=TRAINING)] = 1e-5,
-    epochs: Annotated[
-        int, typer.Option("--epochs", help="Passes over the data.", rich_help_panel=TRAINING)
-    ] = 30,
+    epochs: Epochs = 30,
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Rows a batch.", rich_help_panel=TRAINING)
     ] = 256,
@@ -93,9 +91,9 @@ def bottleneck(
     ] = 0.1,
     methods: Annotated[
         str,
-        typer.Option("--methods", help="What is trained and compared.", rich_help_panel=MEASURE),
+        typer.Option("--methods", help="What is trained and compared.", rich_help_panel=COMPARISON),
     ] = "hsic,backprop,linear,random",
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Seeds a method.", rich_help_panel=MEASURE)] = 3,
+    runs: Runs = 3,
     label_field: Annotated[
         str, typer.Option("--label-field", metavar="KEY", help="A JSONL's labels.", rich_help_panel=READ)
     ] = "label",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, LearningRate, Runs
 from ordtool.cli.options import OUT, Device, Force, Json, Model, Quiet, Seed, Threads
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 READ = "What is read"
 LADDER = "The ladder"
-TRAINING = "Training"
 STATES = "Hidden states"
-MEASURE = "Comparison"
 
 
 def ladder(
@@ -139,18 +138,14 @@ def ladder(
     dropout: Annotated[
         float, typer.Option("--dropout", help="In the ladder's layers.", rich_help_panel=LADDER)
     ] = 0.0,
-    epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes over the data.", rich_help_panel=TRAINING)
-    ] = 10,
+    epochs: Epochs = 10,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", min=1, help="Steps at most.", rich_help_panel=TRAINING)
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Records a step.", rich_help_panel=TRAINING)
     ] = 32,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", "--lr", help="At its peak.", rich_help_panel=TRAINING)
-    ] = 3e-3,
+    learning_rate: LearningRate = 3e-3,
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="adamw or adafactor.", rich_help_panel=TRAINING)
     ] = "adamw",
@@ -181,13 +176,13 @@ def ladder(
             "--compare",
             metavar="METHODS",
             help="Train these too: full,lora,bitfit,head.",
-            rich_help_panel=MEASURE,
+            rich_help_panel=COMPARISON,
         ),
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Seeds a method.", rich_help_panel=MEASURE)] = 3,
+    runs: Runs = 3,
     compare_epochs: Annotated[
         int,
-        typer.Option("--compare-epochs", min=1, help="Of full, lora and bitfit.", rich_help_panel=MEASURE),
+        typer.Option("--compare-epochs", min=1, help="Of full, lora and bitfit.", rich_help_panel=COMPARISON),
     ] = 3,
     json: Json = False,
     resume: Annotated[
@@ -203,7 +198,8 @@ def ladder(
     """Train a narrow network beside a frozen model: Ladder Side-Tuning.
 
     No gradient passes through the model, its hidden states are computed once, and what is saved is the ladder alone, a
-    megabyte or two. `ordtool predict -m LADDER` labels with it, `ordtool generate -m LADDER` writes with one of `lm` or `seq2seq`.
+    megabyte or two. `ordtool predict -m LADDER` labels with it; with one of `lm` or `seq2seq`,
+    `ordtool generate -m LADDER` writes.
 
     Examples:
     `ordtool train ladder reviews.tsv -m minilm -o sentiment` ·

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ordtool.cli.options import OUT, RUN, Device, Field, Force, Quiet, Seed, Threads
+from ordtool.cli._training_options import (
+    TRAINING,
+    Accumulate,
+    LearningRate,
+    ModelFolder,
+    Patience,
+    ResumeTraining,
+)
+from ordtool.cli.options import RUN, Device, Field, Force, Quiet, Seed, Threads
 
 TEXT = "The text"
 MODEL = "The model"
-TRAINING = "Training"
 
 
 def _schemes() -> list[str]:
@@ -24,9 +30,7 @@ def lm(
     text: Annotated[
         list[str], typer.Argument(metavar="TEXT...", help="Text files (a document each) or JSONL.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
-    ],
+    output: ModelFolder,
     valid: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,12 +124,8 @@ def lm(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Blocks a batch.", rich_help_panel=TRAINING)
     ] = 16,
-    accumulate: Annotated[
-        int, typer.Option("--accumulate", min=1, help="Batches an update.", rich_help_panel=TRAINING)
-    ] = 1,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", min=0, help="At its peak.", rich_help_panel=TRAINING)
-    ] = 1e-3,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = 1e-3,
     eval_every: Annotated[
         int,
         typer.Option(
@@ -135,25 +135,12 @@ def lm(
             rich_help_panel=TRAINING,
         ),
     ] = 200,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            "--patience",
-            min=1,
-            help="Dev losses without a better one before it stops.  [default: never]",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    patience: Patience = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16.", rich_help_panel=RUN)] = False,
     device: Device = "auto",
     threads: Threads = None,
     seed: Seed = 0,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on from the last checkpoint in MODEL.partial.", rich_help_panel=OUT
-        ),
-    ] = False,
+    resume: ResumeTraining = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ordtool.cli.options import OUT, RUN, Device, Force, Model, Quiet, Seed, Threads
+from ordtool.cli._training_options import (
+    TRAINING,
+    Accumulate,
+    LearningRate,
+    ModelFolder,
+    Patience,
+    ResumeTraining,
+)
+from ordtool.cli.options import RUN, Device, Force, Model, Quiet, Seed, Threads
 
 PAIRS = "The pairs"
-TRAINING = "Training"
 
 
 def seq2seq(
@@ -21,9 +27,7 @@ def seq2seq(
         ),
     ],
     model: Model,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
-    ],
+    output: ModelFolder,
     source_field: Annotated[
         str, typer.Option("--source-field", help="Key or column of the source.", rich_help_panel=PAIRS)
     ] = "source",
@@ -93,13 +97,8 @@ def seq2seq(
             rich_help_panel=TRAINING,
         ),
     ] = 8,
-    accumulate: Annotated[
-        int, typer.Option("--accumulate", min=1, help="Batches an update.", rich_help_panel=TRAINING)
-    ] = 1,
-    learning_rate: Annotated[
-        float,
-        typer.Option("--learning-rate", "--lr", min=0, help="At its peak.", rich_help_panel=TRAINING),
-    ] = 1e-4,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = 1e-4,
     weight_decay: Annotated[
         float, typer.Option("--weight-decay", min=0, help="Of AdamW.", rich_help_panel=TRAINING)
     ] = 0.01,
@@ -122,15 +121,7 @@ def seq2seq(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            "--patience",
-            min=1,
-            help="Dev losses without a better one before it stops.  [default: never]",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    patience: Patience = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -143,12 +134,7 @@ def seq2seq(
     device: Device = "auto",
     threads: Threads = None,
     seed: Seed = 0,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on from the last checkpoint in MODEL.partial.", rich_help_panel=OUT
-        ),
-    ] = False,
+    resume: ResumeTraining = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:

@@ -1,0 +1,40 @@
+"""Options that several training commands share, as `options` has those of all commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ordtool.cli.options import OUT
+
+TRAINING = "Training"
+COMPARISON = "Comparison"
+
+ModelFolder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
+]
+Epochs = Annotated[
+    int, typer.Option("--epochs", min=1, help="Passes over the data.", rich_help_panel=TRAINING)
+]
+Accumulate = Annotated[
+    int, typer.Option("--accumulate", min=1, help="Batches an update.", rich_help_panel=TRAINING)
+]
+LearningRate = Annotated[
+    float, typer.Option("--learning-rate", "--lr", min=0, help="At its peak.", rich_help_panel=TRAINING)
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        min=1,
+        help="Dev losses without a better one before it stops.  [default: never]",
+        rich_help_panel=TRAINING,
+    ),
+]
+ResumeTraining = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the last checkpoint in MODEL.partial.", rich_help_panel=OUT),
+]
+Runs = Annotated[int, typer.Option("--runs", min=1, help="Seeds a method.", rich_help_panel=COMPARISON)]
