@@ -82,9 +82,16 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "english",
         ("parser",),
-        "trees of English sentences (ON-LSTM)",
+        "trees of English sentences, learned from ON-LSTMs' votes",
         "CC-BY-SA-4.0",
-        15_000_000,
+        4_500_000,
+    ),
+    Entry(
+        "english-onlstm",
+        ("parser",),
+        "trees of English sentences by an ON-LSTM's master gates",
+        "CC-BY-SA-4.0",
+        15_500_000,
     ),
     Entry(
         "static",

@@ -1,0 +1,51 @@
+"""The parsers that ship inside: they load, agree with what their cards promise, and stay small."""
+
+import json
+
+import pytest
+
+from ordtool.models.catalog import PACKAGED, names_of_kind, resolve_model
+from ordtool.parsing.loading import load_parser
+from ordtool.parsing.parser import ParseConfig, parse
+
+NAMES = ["english", "english-onlstm"]
+PHRASES = [
+    ("The old man told his grandchildren a story .", (0, 3)),
+    ("The president of the company resigned in May .", (0, 5)),
+    ("She said that the children were in the garden .", (6, 9)),
+    ("Prices rose ( in most countries ) and wages fell .", (3, 6)),
+    ("In the morning , the ship left the harbour .", (0, 3)),
+]
+
+
+def test_they_are_listed_and_small():
+    assert names_of_kind("parser") == NAMES
+    sizes = [sum(file.stat().st_size for file in (PACKAGED / name).iterdir()) for name in NAMES]
+    assert sum(sizes) < 20_500_000
+    for name in NAMES:
+        assert {"README.md", "config.json", "model.safetensors", "vocab.txt"} <= {
+            file.name for file in (PACKAGED / name).iterdir()
+        }
+
+
+@pytest.mark.parametrize(("name", "least"), [("english", 4), ("english-onlstm", 3)])
+def test_plain_phrases_are_found(name, least):
+    config = ParseConfig(models=(name,), tokens="whitespace", device="cpu", dtype="float32")
+    results = list(parse([text for text, _ in PHRASES], config))
+    found = [span in set(result.spans) for result, (_, span) in zip(results, PHRASES, strict=True)]
+    assert sum(found) >= least, [result.tree for result in results]
+
+
+def test_the_two_vote_together():
+    text = ["The old man told his grandchildren a story."]
+    [vote] = parse(text, ParseConfig(models=tuple(NAMES), device="cpu", dtype="float32"))
+    assert vote.spans[0] == (0, 9) and len(vote.spans) == 7
+
+
+def test_cards_name_what_the_configurations_hold():
+    for name in NAMES:
+        folder = resolve_model(name)
+        card = (folder / "README.md").read_text()
+        config = json.loads((folder / "config.json").read_text())
+        assert f"{config['vocab_size']:,}" in card
+        assert load_parser(folder).words.tokens[0] == "<eos>"
