@@ -14,5 +14,5 @@ for book in greatexp middlemarch moby pride sheppard war-and-peace; do texts+=("
 for text in ewt state_union inaugural; do texts+=("$ORDTOOL_DATA/text/$text.txt"); done
 exec ordtool train lm "${texts[@]}" --valid "$ORDTOOL_DATA/books/sherlock.txt" \
   --vocab-size 3072 --context 256 --layers 4 --hidden 192 --heads 4 \
-  --steps "${STEPS:-1200}" --batch-size 8 --learning-rate 0.003 --eval-every 600 --bf16 \
+  --steps "${STEPS:-3600}" --batch-size 8 --learning-rate 0.003 --eval-every 600 --bf16 \
   --seed 1 -o "${OUTPUT:-tinylm}" "$@"
