@@ -395,7 +395,8 @@ def _layer_weights(layer: str | None, model: TreeModel) -> list[float]:
             raise UsageError(f"--layer {layer!r} is no layer", "for example 2, or 2,3, or 2:0.25,3:0.75")
         number = int(found[1])
         if not 1 <= number <= model.layers:
-            raise UsageError(f"there is no layer {number}: the model has layers 1 to {model.layers}")
+            hint = "an ON-LSTM has several: -m english-onlstm" if model.layers == 1 else None
+            raise UsageError(f"there is no layer {number}: the model has layers 1 to {model.layers}", hint)
         weights[number - 1] = float(found[2] or 1.0)
     if not any(weights):
         raise UsageError(f"--layer {layer!r} gives no layer any weight")
