@@ -6,8 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,144 +17,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
 from ordtool.parsing.checkpoint import DeferredInterrupt, digest, read_checkpoint, write_checkpoint
 from ordtool.parsing.lookup import UNKNOWN, WordLookup
-from ordtool.parsing.marks import marks_between
-from ordtool.parsing.predictions import read_predictions
+from ordtool.parsing.span_data import DrawnTree, read_drawn_trees, split_trees, word_lookup
 from ordtool.parsing.span_inference import SpanParser
-from ordtool.parsing.span_model import MODEL_TYPE, SpanConfig, SpanModel, span_mask
-from ordtool.parsing.tree import Span, unbiased_spans
+from ordtool.parsing.span_model import MODEL_TYPE, SpanModel, span_mask
+from ordtool.parsing.span_settings import SpanRun, SpanTrainingConfig
+from ordtool.parsing.tree import unbiased_spans
 from ordtool.parsing.treebank import tree_files
-from ordtool.parsing.vocabulary import OnlstmTokenizer, build_vocabulary
-from ordtool.parsing.words import TOKEN_KINDS, is_punctuation
+from ordtool.parsing.vocabulary import OnlstmTokenizer
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 
-__all__ = ["SpanRun", "SpanTrainingConfig", "train_spans"]
+__all__ = ["train_spans"]
 
 CHECKPOINT = "checkpoint.safetensors"
-# Longer lines are no sentences, and their spans would fill the memory.
-LONGEST = 200
-
-
-@dataclass(frozen=True)
-class SpanTrainingConfig:
-    """Everything that decides what a trained span scorer is, apart from the trees.
-
-    Attributes:
-        tokens: Of what kind the trees' tokens are: `words`, `chars` or `jieba`; stored with the model.
-        lowercase: Look words up in lower case.
-        vocab_size: Tokens of the vocabulary, shape classes included.
-        embedding_size: See `SpanConfig`, as the next five.
-        hidden_size: d.
-        num_hidden_layers: Blocks.
-        num_attention_heads: Heads.
-        span_size: Of a boundary's vectors.
-        dropout: In the network.
-        word_dropout: Share of words that are read as unknown ones while training.
-        learning_rate: Peak, after a linear warm-up over 4% of the steps; a cosine to zero follows.
-        weight_decay: Of weights, not of biases.
-        clip: Largest norm of the whole gradient.
-        epochs: Passes over the trees.
-        batch_words: Words of a batch, about.
-        holdout: Share of the trees that is held out.
-        seed: Of weights, shuffling and dropout.
-        dtype: Of matrix products: `auto`, `float32` or `bfloat16`; weights are float32.
-    """
-
-    tokens: str = "words"
-    lowercase: bool = True
-    vocab_size: int = 12_000
-    embedding_size: int = 128
-    hidden_size: int = 192
-    num_hidden_layers: int = 3
-    num_attention_heads: int = 4
-    span_size: int = 128
-    dropout: float = 0.1
-    word_dropout: float = 0.1
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    epochs: int = 4
-    batch_words: int = 1024
-    holdout: float = 0.02
-    seed: int = 0
-    dtype: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without the trees.
-
-        Raises:
-            UsageError: A value out of range.
-        """
-        for name in (
-            "embedding_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "span_size",
-            "epochs",
-            "batch_words",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be at least 1")
-        for name in ("dropout", "word_dropout", "holdout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be at least 0 and less than 1")
-        if not (self.learning_rate > 0 and self.clip > 0):
-            raise UsageError("learning-rate and clip must be positive")
-        if self.tokens not in TOKEN_KINDS:
-            raise UsageError(f"unknown tokens {self.tokens!r}", close_match_hint(self.tokens, TOKEN_KINDS))
-        self.shape(1)
-
-    def shape(self, vocab_size: int) -> SpanConfig:
-        """Give the shape of the network."""
-        return SpanConfig(
-            vocab_size=vocab_size,
-            embedding_size=self.embedding_size,
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            intermediate_size=4 * self.hidden_size,
-            span_size=self.span_size,
-            dropout=self.dropout,
-        )
-
-
-@dataclass(frozen=True)
-class SpanRun:
-    """Where a run reads, writes and runs: nothing in it changes the result.
-
-    Attributes:
-        trees: JSONL as `ordtool parse` writes it, or bracketed trees: files and folders.
-        output: The model folder to make.
-        force: Replace an existing model or an abandoned run.
-        resume: Continue from the end of the last epoch that was finished.
-        device: `auto`, `cpu`, `cuda[:n]` or `mps`.
-        half: Save weights as float16.
-    """
-
-    trees: Sequence[str | Path]
-    output: Path
-    force: bool = False
-    resume: bool = False
-    device: str = "auto"
-    half: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Working folder of the run, beside the output."""
-        return self.output.with_name(self.output.name + ".training")
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A sentence with its tree: words, marks between them, spans over the words."""
-
-    words: list[str]
-    marks: np.ndarray
-    spans: list[Span]
 
 
 @dataclass(slots=True)
@@ -191,9 +69,9 @@ def train_spans(
     config = config or SpanTrainingConfig()
     _check_folders(run)
     device = resolve_device(run.device)
-    drawn = _read_drawn(run.trees, progress)
-    train, held_out = _split(drawn, config)
-    lookup = _lookup(train, config, progress)
+    drawn = read_drawn_trees(run.trees, progress)
+    train, held_out = split_trees(drawn, config)
+    lookup = word_lookup(train, config, progress)
     trainer = _Trainer(run, config, lookup, train, held_out, device, progress)
     if run.resume:
         trainer.restore()
@@ -225,60 +103,6 @@ def _check_folders(run: SpanRun) -> None:
     shutil.rmtree(run.folder)
 
 
-def _read_drawn(paths: Sequence[str | Path], progress: Progress) -> list[_Drawn]:
-    """Read trees and take the punctuation out of them; sentences without a choice teach nothing."""
-    drawn: list[_Drawn] = []
-    long = 0
-    progress.start("reading", None, "trees")
-    for path in paths:
-        for readings in read_predictions(path):
-            progress.advance()
-            found = readings[0]
-            tokens, spans = found.tokens, found.spans
-            marks = [is_punctuation(token) for token in tokens]
-            words = [token for token, mark in zip(tokens, marks, strict=True) if not mark]
-            if len(words) < 3:
-                continue
-            if len(words) > LONGEST:
-                long += 1
-                continue
-            before = np.concatenate(([0], np.cumsum(~np.array(marks)))).tolist()
-            inner = {(before[start], before[end]) for start, end in spans}
-            kept = sorted(s for s in inner if s[1] - s[0] > 1 and s != (0, len(words)))
-            drawn.append(_Drawn(words, marks_between(tokens, marks, found.tags, found.offsets), kept))
-    if long:
-        progress.note(f"{long} sentence(s) of over {LONGEST} words left out")
-    if not drawn:
-        raise OrdtoolError(
-            f"{', '.join(map(str, paths))}: no tree of three words or more",
-            "trees are what ordtool parse writes: ordtool parse TEXT -o trees.jsonl",
-        )
-    return drawn
-
-
-def _split(drawn: list[_Drawn], config: SpanTrainingConfig) -> tuple[list[_Drawn], list[_Drawn]]:
-    count = round(len(drawn) * config.holdout)
-    if count == len(drawn):
-        raise UsageError(f"holding out {config.holdout:g} of {len(drawn)} trees leaves nothing to train on")
-    order = np.random.default_rng([config.seed, 1]).permutation(len(drawn))
-    held = set(order[:count].tolist())
-    return [tree for k, tree in enumerate(drawn) if k not in held], [drawn[k] for k in sorted(held)]
-
-
-def _lookup(train: Sequence[_Drawn], config: SpanTrainingConfig, progress: Progress) -> WordLookup:
-    counts = Counter(word for tree in train for word in tree.words)
-    words = build_vocabulary(counts, config.vocab_size, lowercase=config.lowercase)
-    lookup = WordLookup(words, lowercase=config.lowercase, token_kind=config.tokens)
-    total = sum(counts.values())
-    unknown = sum(
-        count for word, count in counts.items() if words[lookup.word_id(word)].startswith(UNKNOWN[:-1])
-    )
-    progress.note(
-        f"vocabulary: {len(words):,} tokens; {100 * unknown / total:.1f}% of the words need a shape class"
-    )
-    return lookup
-
-
 class _Trainer:
     """The loop: epochs, batches, a checkpoint an epoch."""
 
@@ -287,8 +111,8 @@ class _Trainer:
         run: SpanRun,
         config: SpanTrainingConfig,
         lookup: WordLookup,
-        train: list[_Drawn],
-        held_out: list[_Drawn],
+        train: list[DrawnTree],
+        held_out: list[DrawnTree],
         device: torch.device,
         progress: Progress,
     ) -> None:

@@ -19,7 +19,8 @@ from ordtool.parsing.lookup import WordLookup
 from ordtool.parsing.parser import ParseConfig, parse
 from ordtool.parsing.span_inference import SpanParser
 from ordtool.parsing.span_model import SpanConfig, SpanModel, span_mask
-from ordtool.parsing.span_training import SpanRun, SpanTrainingConfig, train_spans
+from ordtool.parsing.span_settings import SpanRun, SpanTrainingConfig
+from ordtool.parsing.span_training import train_spans
 from ordtool.parsing.tree import unbiased_spans
 
 SHAPE = SpanConfig(
