@@ -114,11 +114,13 @@ def train_worker(options: argparse.Namespace) -> dict[str, Any]:
         losses.append(step(window[:, :-1], window[:, 1:]))
         seconds.append(time.perf_counter() - start)
     tail = losses[-max(1, options.steps // 5) :]
+    part = max(1, options.steps // 10)
     if not all(map(math.isfinite, losses)):
         raise SystemExit("the loss is not finite")
     return {
         "tokens_per_second": options.batch * options.window / statistics.median(seconds),
         "loss": statistics.fmean(tail),
+        "curve": [round(statistics.fmean(losses[k : k + part]), 3) for k in range(0, len(losses), part)],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
