@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import check_directory
 
-__all__ = ["DeferredInterrupt", "digest", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "CHECKPOINT",
+    "DeferredInterrupt",
+    "check_run",
+    "digest",
+    "part_of",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class DeferredInterrupt:
@@ -94,3 +106,32 @@ def digest(*parts: Any) -> str:
         total.update(len(data).to_bytes(8, "little"))
         total.update(data)
     return total.hexdigest()
+
+
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Give the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def check_run(output: Path, folder: Path, *, force: bool, resume: bool) -> None:
+    """Make sure that a run may begin: nothing is replaced unasked.
+
+    Args:
+        output: The model folder to make.
+        folder: The run's working folder; an abandoned run in it is removed by `force`.
+        force: Replace what is there.
+        resume: The run goes on, so both may be there.
+
+    Raises:
+        OrdtoolError: If there is a model or an unfinished run.
+    """
+    if resume:
+        return
+    check_directory(output, force=force)
+    if not (folder / CHECKPOINT).exists():
+        return
+    if not force:
+        raise OrdtoolError(
+            f"{folder}: an unfinished run is there", hint="--resume continues it, --force starts anew"
+        )
+    shutil.rmtree(folder)

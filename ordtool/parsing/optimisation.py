@@ -11,7 +11,47 @@ from torch import Tensor, nn
 
 from ordtool.parsing.recipes import TrainingConfig
 
-__all__ = ["AdamWCosine", "AveragedSgd", "make_optimiser"]
+__all__ = [
+    "AdamWCosine",
+    "AveragedSgd",
+    "load_moments",
+    "make_optimiser",
+    "moments",
+    "warmup_cosine",
+    "weight_groups",
+]
+
+
+def weight_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Part parameters for AdamW: matrices are decayed, vectors (biases, norms) are not."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Give the share of the peak rate at a step, counted from 0: up to 1 in `warmup` steps, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(total - warmup, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Give an optimiser's state by `number.key`, to be saved."""
+    state = optimiser.state_dict()["state"]
+    return {f"{number}.{key}": value for number, values in state.items() for key, value in values.items()}
+
+
+def load_moments(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Continue from what `moments` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 class AdamWCosine:
@@ -24,22 +64,15 @@ class AdamWCosine:
         """Make the optimiser for a run of `total_steps`."""
         self.config = config
         self.total_steps = total_steps
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
         fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
         self.inner = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=config.learning_rate, fused=fused
+            weight_groups(parameters, config.weight_decay), lr=config.learning_rate, fused=fused
         )
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
         peak, warmup = self.config.learning_rate, min(self.config.warmup, self.total_steps // 10)
-        if step < warmup:
-            return peak * (step + 1) / warmup
-        progress = (step - warmup) / max(self.total_steps - warmup, 1)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return peak * warmup_cosine(step, warmup, self.total_steps)
 
     def step(self, step: int, window_scale: float = 1.0) -> None:
         """Move the parameters by their gradients."""
@@ -55,18 +88,11 @@ class AdamWCosine:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values from which `load` continues."""
-        tensors: dict[str, Tensor] = {}
-        for number, values in self.inner.state_dict()["state"].items():
-            tensors |= {f"{number}.{key}": value for key, value in values.items()}
-        return tensors, {}
+        return moments(self.inner), {}
 
     def load(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = tensor
-        self.inner.load_state_dict({"state": state, "param_groups": self.inner.state_dict()["param_groups"]})
+        load_moments(self.inner, tensors)
 
 
 class AveragedSgd:

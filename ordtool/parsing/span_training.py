@@ -18,9 +18,18 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
-from ordtool.parsing.checkpoint import DeferredInterrupt, digest, read_checkpoint, write_checkpoint
+from ordtool.io.atomic import atomic_directory, file_fingerprint
+from ordtool.parsing.checkpoint import (
+    CHECKPOINT,
+    DeferredInterrupt,
+    check_run,
+    digest,
+    part_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from ordtool.parsing.lookup import UNKNOWN, WordLookup
+from ordtool.parsing.optimisation import load_moments, moments, warmup_cosine, weight_groups
 from ordtool.parsing.span_data import DrawnTree, read_drawn_trees, split_trees, word_lookup
 from ordtool.parsing.span_inference import SpanParser
 from ordtool.parsing.span_model import MODEL_TYPE, SpanModel, span_mask
@@ -32,8 +41,6 @@ from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 
 __all__ = ["train_spans"]
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(slots=True)
@@ -67,7 +74,7 @@ def train_spans(
         UsageError: A share held out that leaves nothing.
     """
     config = config or SpanTrainingConfig()
-    _check_folders(run)
+    check_run(run.output, run.folder, force=run.force, resume=run.resume)
     device = resolve_device(run.device)
     drawn = read_drawn_trees(run.trees, progress)
     train, held_out = split_trees(drawn, config)
@@ -91,18 +98,6 @@ def train_spans(
     return trainer.at.history
 
 
-def _check_folders(run: SpanRun) -> None:
-    if not run.resume:
-        check_directory(run.output, force=run.force)
-    if run.resume or not (run.folder / CHECKPOINT).exists():
-        return
-    if not run.force:
-        raise OrdtoolError(
-            f"{run.folder}: an unfinished run is there", "--resume continues it, --force starts anew"
-        )
-    shutil.rmtree(run.folder)
-
-
 class _Trainer:
     """The loop: epochs, batches, a checkpoint an epoch."""
 
@@ -124,7 +119,8 @@ class _Trainer:
         self.total_steps = sum(sum(1 for _ in self._batches(epoch)) for epoch in range(config.epochs))
         torch.manual_seed(config.seed)
         self.model = SpanModel(config.shape(len(lookup.tokens))).to(device)
-        self.optimiser = _optimiser(self.model, config)
+        groups = weight_groups(list(self.model.parameters()), config.weight_decay)
+        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
         self.at = _Position()
         files = [file for path in run.trees for file in tree_files([path])]
         self.data = digest(file_fingerprint(files))
@@ -202,11 +198,9 @@ class _Trainer:
         return float(loss.detach())
 
     def _rate(self) -> float:
-        peak, warmup = self.config.learning_rate, max(1, self.total_steps // 25)
-        if self.at.step < warmup:
-            return peak * (self.at.step + 1) / warmup
-        share = (self.at.step - warmup) / max(self.total_steps - warmup, 1)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        return self.config.learning_rate * warmup_cosine(
+            self.at.step, max(1, self.total_steps // 25), self.total_steps
+        )
 
     def _tensors(self, batch: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         longest = int(self.lengths[batch].max())
@@ -244,8 +238,7 @@ class _Trainer:
     def save(self) -> None:
         """Write a checkpoint from which the run continues bit for bit."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for number, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{key}": value for key, value in values.items()}
+        tensors |= {f"optimiser.{name}": value for name, value in moments(self.optimiser).items()}
         self.run.folder.mkdir(parents=True, exist_ok=True)
         state = {"position": asdict(self.at), "identity": self.identity}
         write_checkpoint(self.run.folder / CHECKPOINT, tensors, state)
@@ -262,27 +255,9 @@ class _Trainer:
             raise OrdtoolError(
                 f"{path}: another run: options or trees differ", "give the same ones, or --force"
             )
-        self.model.load_state_dict(_part(tensors, "model."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, "optimiser.").items():
-            number, key = name.split(".")
-            moments.setdefault(int(number), {})[key] = tensor
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self.model.load_state_dict(part_of(tensors, "model."))
+        load_moments(self.optimiser, part_of(tensors, "optimiser."))
         self.at = _Position(**state["position"])
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _optimiser(model: SpanModel, config: SpanTrainingConfig) -> torch.optim.AdamW:
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
 
 
 def _save(model: SpanModel, lookup: WordLookup, folder: Path, *, half: bool) -> None:

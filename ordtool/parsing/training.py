@@ -19,8 +19,16 @@ import numpy as np
 import torch
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory, check_directory
-from ordtool.parsing.checkpoint import DeferredInterrupt, digest, read_checkpoint, write_checkpoint
+from ordtool.io.atomic import atomic_directory
+from ordtool.parsing.checkpoint import (
+    CHECKPOINT,
+    DeferredInterrupt,
+    check_run,
+    digest,
+    part_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from ordtool.parsing.corpus import streams
 from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
@@ -36,8 +44,6 @@ from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 
 __all__ = ["TrainingRun", "train_parser"]
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def train_parser(
             loss that is no number.
     """
     config = config or TrainingConfig()
-    _check_folders(run)
+    check_run(run.output, run.folder, force=run.force, resume=run.resume)
     treebank, development = (_read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
     device = resolve_device(run.device)
     data = load_data(run.text, run.valid, config, run.folder, resume=run.resume, progress=progress)
@@ -143,18 +149,6 @@ def train_parser(
     if not run.keep_checkpoints:
         shutil.rmtree(run.folder, ignore_errors=True)
     return trainer.at.history
-
-
-def _check_folders(run: TrainingRun) -> None:
-    if not run.resume:
-        check_directory(run.output, force=run.force)
-    if run.resume or not (run.folder / CHECKPOINT).exists():
-        return
-    if not run.force:
-        raise OrdtoolError(
-            f"{run.folder}: an unfinished run is there", hint="--resume continues it, --force starts anew"
-        )
-    shutil.rmtree(run.folder)
 
 
 def _read_treebank(paths: Sequence[str | Path], count: int) -> list[Tree]:
@@ -350,8 +344,8 @@ class _Trainer:
             )
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
-        self.optimiser.load(_part(tensors, "optimiser."), state["optimiser"])
-        self.loss.load(_part(tensors, "loss."))
+        self.optimiser.load(part_of(tensors, "optimiser."), state["optimiser"])
+        self.loss.load(part_of(tensors, "loss."))
         self.at = _Position(**state["position"])
 
     def _difference(self, state: dict[str, Any]) -> str:
@@ -363,7 +357,3 @@ class _Trainer:
             if theirs.get(key) != value
         ]
         return "another run: " + ("; ".join(changed) if changed else "the text is not the same")
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
