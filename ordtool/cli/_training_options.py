@@ -38,3 +38,8 @@ ResumeTraining = Annotated[
     typer.Option("--resume", help="Go on from the last checkpoint in MODEL.partial.", rich_help_panel=OUT),
 ]
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Seeds a method.", rich_help_panel=COMPARISON)]
+MatmulDtype = Annotated[
+    str,
+    typer.Option("--dtype", envvar="ORDTOOL_DTYPE", help="Of matrix products: auto, float32 or bfloat16."),
+]
+Half = Annotated[bool, typer.Option("--half", help="Save the weights as float16.")]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
 from ordtool.cli.options import Device, Field, Force, Quiet, Resume, Seed, Threads
 
 MODEL = "Model"
-TRAINING = "Training"
 TEXT = "Text"
 
 
@@ -21,9 +20,7 @@ def parser(
             metavar="TEXT...", help="Text, JSONL or bracketed trees; a folder stands for its trees."
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
-    ],
+    output: ModelFolder,
     valid: Annotated[
         list[str] | None,
         typer.Option("--valid", help="Held-out text for the perplexity.  [default: 1% of the text]"),
@@ -127,15 +124,10 @@ def parser(
             "--checkpoint-minutes", min=0, help="Minutes between checkpoints.", rich_help_panel=TRAINING
         ),
     ] = 10.0,
-    half: Annotated[bool, typer.Option("--half", help="Save the weights as float16.")] = False,
+    half: Half = False,
     seed: Seed = 0,
     device: Device = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype", envvar="ORDTOOL_DTYPE", help="Of matrix products: auto, float32 or bfloat16."
-        ),
-    ] = "auto",
+    dtype: MatmulDtype = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
     force: Force = False,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
 from ordtool.cli.options import Device, Force, Quiet, Resume, Seed, Threads
 
 MODEL = "Model"
-TRAINING = "Training"
 TEXT = "Text"
 
 
@@ -22,9 +21,7 @@ def spans(
             help="JSONL from `ordtool parse`, or bracketed trees; a folder stands for its trees.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
-    ],
+    output: ModelFolder,
     tokens: Annotated[
         str,
         typer.Option(
@@ -70,15 +67,10 @@ def spans(
     clip: Annotated[
         float, typer.Option("--clip", help="Largest gradient norm.", rich_help_panel=TRAINING)
     ] = 1.0,
-    half: Annotated[bool, typer.Option("--half", help="Save the weights as float16.")] = False,
+    half: Half = False,
     seed: Seed = 0,
     device: Device = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype", envvar="ORDTOOL_DTYPE", help="Of matrix products: auto, float32 or bfloat16."
-        ),
-    ] = "auto",
+    dtype: MatmulDtype = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
     force: Force = False,
