@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.simplified import is_han, simplify
 from ordtool.parsing.words import is_punctuation
 
 EOS = "<eos>"
@@ -37,11 +38,17 @@ def shape_classes(word: str) -> list[str]:
     """Name the shape of a word, from the finest class to the coarsest.
 
     The parts, as far as they are there: `N` digits, `Aa` capital, `AA` capitals throughout,
-    `-` a hyphen, and a suffix (of a word of at least two letters more than it). The list ends with `<unk>`.
+    `-` a hyphen, and a suffix (of a word of at least two letters more than it). A Chinese word is `Han` and, if it is longer
+    than a character, its last one, which is its head more often than not. The list ends with `<unk>`.
 
     Examples: `running` -> `<unk:ing>`, `<unk>`; `Nations` -> `<unk:Aa:tions>`, `<unk:Aa>`, `<unk>`;
-    `B-52s` -> `<unk:N:->`, `<unk:N>`, `<unk>`.
+    `B-52s` -> `<unk:N:->`, `<unk:N>`, `<unk>`; `北京市` -> `<unk:Han:市>`, `<unk:Han>`, `<unk>`.
     """
+    parts = _latin_parts(word) if word.isascii() or not is_han(word[-1]) else ["Han", *word[1:][-1:]]
+    return [f"<unk:{':'.join(parts[:n])}>" for n in range(len(parts), 0, -1)] + [UNKNOWN]
+
+
+def _latin_parts(word: str) -> list[str]:
     parts = []
     if any(character.isdigit() for character in word):
         parts.append("N")
@@ -54,7 +61,7 @@ def shape_classes(word: str) -> list[str]:
         suffix = next((s for s in SUFFIXES if lower.endswith(s) and len(lower) >= len(s) + 2), None)
         if suffix:
             parts.append(suffix)
-    return [f"<unk:{':'.join(parts[:n])}>" for n in range(len(parts), 0, -1)] + [UNKNOWN]
+    return parts
 
 
 class WordLookup:
@@ -66,6 +73,7 @@ class WordLookup:
         digits: Write every run of digits (with its decimal points and thousands commas) as `N`.
         drop_punctuation: Punctuation isn't part of the model's language; `keeps` tells.
         token_kind: How raw text is split: `words`, `chars` or `jieba`.
+        simplified: Look words up in simplified Chinese characters.
 
     Raises:
         OrdtoolError: A vocabulary that holds a token twice or lacks `<eos>` or `<unk>`.
@@ -79,6 +87,7 @@ class WordLookup:
         digits: bool = True,
         drop_punctuation: bool = True,
         token_kind: str = "words",
+        simplified: bool = False,
         source: str = "vocabulary",
     ) -> None:
         self.tokens = list(tokens)
@@ -93,6 +102,7 @@ class WordLookup:
         self.digits = digits
         self.drop_punctuation = drop_punctuation
         self.token_kind = token_kind
+        self.simplified = simplified
         # Words of running text repeat; each distinct surface is normalised and looked up once.
         self._cache: dict[str, int] = {}
 
@@ -104,7 +114,7 @@ class WordLookup:
             OrdtoolError: For a missing or malformed file.
         """
         options = read_json(Path(folder) / OPTIONS_FILE)
-        names = ("lowercase", "digits", "drop_punctuation", "token_kind")
+        names = ("lowercase", "digits", "drop_punctuation", "token_kind", "simplified")
         path = Path(folder) / VOCABULARY_FILE
         return cls(
             read_vocabulary(path),
@@ -114,10 +124,14 @@ class WordLookup:
 
     def normalize(self, word: str) -> str:
         """The form under which a word is looked up."""
-        word = word.replace("’", "'")  # books print n’t and ’s
+        word = self.fold(word).replace("’", "'")  # books print n’t and ’s
         if self.lowercase:
             word = word.lower()
         return _DIGITS.sub("N", word) if self.digits else word
+
+    def fold(self, word: str) -> str:
+        """The word in the characters of the vocabulary."""
+        return simplify(word) if self.simplified else word
 
     def keeps(self, word: str) -> bool:
         """Whether the model reads this token (False: punctuation that it was trained without)."""
@@ -129,7 +143,7 @@ class WordLookup:
         if found is None:
             found = self.ids.get(self.normalize(word), -1)
             if found < 0:
-                found = next(self.ids[shape] for shape in shape_classes(word) if shape in self.ids)
+                found = next(self.ids[shape] for shape in shape_classes(self.fold(word)) if shape in self.ids)
             if len(self._cache) < 200_000:
                 self._cache[word] = found
         return found

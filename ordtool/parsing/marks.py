@@ -12,16 +12,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 MARKS = ("comma", "colon", "open", "close", "dash", "joint", "quote", "stop", "other")
-"""Kinds of punctuation. `joint` is a hyphen or slash that joins two words, `dash` the same sign between phrases."""
+"""Kinds of punctuation. `joint` is a hyphen or slash that joins two words, `dash` the same sign between phrases; the comma
+of Chinese enumerations, which stands inside phrases, is among the `other` ones."""
 
+# Between the parts of a foreign name in Chinese: never a dash.
+_NAME_DOTS = ("·", "‧", "・", "•")
 _KINDS = {
-    **dict.fromkeys(",،、，", "comma"),
+    **dict.fromkeys(",،，", "comma"),
     **dict.fromkeys(";:；：", "colon"),
     **dict.fromkeys("([{（［【《〈「『<", "open"),
     **dict.fromkeys(")]}）］】》〉」』>", "close"),
-    **dict.fromkeys((".", "!", "?", "。", "！", "？", "...", "…", ".."), "stop"),
-    **dict.fromkeys(("--", "---", "—", "——", "―"), "dash"),
-    **dict.fromkeys(("-", "–", "‐", "‑", "/", "·"), "joint"),  # noqa: RUF001
+    **dict.fromkeys((".", "!", "?", "。", "！", "？", "...", "…", "……", ".."), "stop"),
+    **dict.fromkeys(("--", "---", "—", "——", "―", "─", "──"), "dash"),
+    **dict.fromkeys(("-", "–", "‐", "‑", "/", *_NAME_DOTS), "joint"),  # noqa: RUF001
     **dict.fromkeys(('"', "'", "`", "``", "''", "“", "”", "‘", "’", "„", "′"), "quote"),  # noqa: RUF001
 }
 _BITS = {kind: 1 << place for place, kind in enumerate(MARKS)}
@@ -37,7 +40,7 @@ def mark_kind(token: str, tag: str | None = None, *, joined: bool = False) -> st
         joined: Whether it touches the words on both sides; tells the same where there is no tag.
     """
     kind = _KINDS.get(token, "other")
-    if kind == "joint" and not (tag in _JOINT_TAGS if tag else joined):
+    if kind == "joint" and token not in _NAME_DOTS and not (tag in _JOINT_TAGS if tag else joined):
         return "dash"
     return kind
 

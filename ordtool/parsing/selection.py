@@ -38,6 +38,7 @@ MARK_STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
     (("joint",), (-1.0, -3.0)),
     (("quote",), (0.5, 1.0)),
     (("stop",), (1.0, 2.0)),
+    (("other",), (1.0, 2.0)),
 )
 
 

@@ -13,6 +13,7 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.lookup import UNKNOWN, WordLookup
 from ordtool.parsing.marks import marks_between
 from ordtool.parsing.predictions import read_predictions
+from ordtool.parsing.simplified import CHINESE_KINDS
 from ordtool.parsing.span_settings import SpanTrainingConfig
 from ordtool.parsing.tree import Span
 from ordtool.parsing.vocabulary import build_vocabulary
@@ -93,8 +94,9 @@ def split_trees(
 def word_lookup(train: Sequence[DrawnTree], config: SpanTrainingConfig, progress: Progress) -> WordLookup:
     """Make the vocabulary of the trees to train on."""
     counts = Counter(word for tree in train for word in tree.words)
-    words = build_vocabulary(counts, config.vocab_size, lowercase=config.lowercase)
-    lookup = WordLookup(words, lowercase=config.lowercase, token_kind=config.tokens)
+    chinese = config.tokens in CHINESE_KINDS
+    words = build_vocabulary(counts, config.vocab_size, lowercase=config.lowercase, simplified=chinese)
+    lookup = WordLookup(words, lowercase=config.lowercase, token_kind=config.tokens, simplified=chinese)
     total = sum(counts.values())
     unknown = sum(
         count for word, count in counts.items() if words[lookup.word_id(word)].startswith(UNKNOWN[:-1])

@@ -276,4 +276,5 @@ def _save(model: SpanModel, lookup: WordLookup, folder: Path, *, half: bool) -> 
         digits=lookup.digits,
         drop_punctuation=lookup.drop_punctuation,
         token_kind=lookup.token_kind,
+        simplified=lookup.simplified,
     ).save_pretrained(folder)

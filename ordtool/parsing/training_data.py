@@ -22,6 +22,7 @@ from ordtool.parsing.corpus import (
     text_files,
 )
 from ordtool.parsing.recipes import TrainingConfig
+from ordtool.parsing.simplified import CHINESE_KINDS
 from ordtool.parsing.vocabulary import OnlstmTokenizer, build_vocabulary
 from ordtool.progress import SILENT, Progress
 
@@ -83,7 +84,11 @@ def load_data(
         return TrainingData(_tokenizer(state["words"], config), train, held_out, fingerprint)
     train_text, valid_text = _sentences(text, valid, config, progress)
     words = build_vocabulary(
-        count_words(train_text), config.vocab_size, lowercase=config.lowercase, digits=config.digits
+        count_words(train_text),
+        config.vocab_size,
+        lowercase=config.lowercase,
+        digits=config.digits,
+        simplified=config.tokens in CHINESE_KINDS,
     )
     tokenizer = _tokenizer(words, config)
     train, held_out = encode_sentences(train_text, tokenizer), encode_sentences(valid_text, tokenizer)
@@ -110,6 +115,7 @@ def _tokenizer(words: list[str], config: TrainingConfig) -> OnlstmTokenizer:
         "lowercase": config.lowercase,
         "digits": config.digits,
         "token_kind": config.tokens,
+        "simplified": config.tokens in CHINESE_KINDS,
     }
     return OnlstmTokenizer.from_tokens(words, drop_punctuation=not config.punctuation, **options)
 

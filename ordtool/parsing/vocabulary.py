@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizer
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.lookup import EOS, UNKNOWN, VOCABULARY_FILE, WordLookup, read_vocabulary, shape_classes
 from ordtool.parsing.onlstm import OnlstmConfig
+from ordtool.parsing.simplified import simplify
 
 __all__ = ["EOS", "UNKNOWN", "OnlstmTokenizer", "build_vocabulary", "shape_classes"]
 
@@ -34,6 +35,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
         digits: Write every run of digits (with its decimal points and thousands commas) as `N`.
         drop_punctuation: Punctuation isn't part of the model's language; `keeps` tells.
         token_kind: How raw text is split: `words`, `chars` or `jieba`.
+        simplified: Look words up in simplified Chinese characters.
 
     Raises:
         OrdtoolError: A vocabulary that is missing, empty, holds a token twice or lacks `<eos>` or `<unk>`.
@@ -49,6 +51,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
         digits: bool = True,
         drop_punctuation: bool = True,
         token_kind: str = "words",
+        simplified: bool = False,
         **kwargs: Any,
     ) -> None:
         self.lookup = WordLookup(
@@ -57,12 +60,14 @@ class OnlstmTokenizer(PreTrainedTokenizer):
             digits=digits,
             drop_punctuation=drop_punctuation,
             token_kind=token_kind,
+            simplified=simplified,
             source=str(vocab_file),
         )
         self.lowercase = lowercase
         self.digits = digits
         self.drop_punctuation = drop_punctuation
         self.token_kind = token_kind
+        self.simplified = simplified
         self._tokens, self._ids = self.lookup.tokens, self.lookup.ids
         options = {"eos_token": EOS, "unk_token": UNKNOWN, "pad_token": EOS, "special_tokens_pattern": "none"}
         super().__init__(
@@ -70,6 +75,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
             digits=digits,
             drop_punctuation=drop_punctuation,
             token_kind=token_kind,
+            simplified=simplified,
             **(options | kwargs),
         )
 
@@ -146,6 +152,7 @@ def build_vocabulary(
     *,
     lowercase: bool = True,
     digits: bool = True,
+    simplified: bool = False,
     minimum_class_count: int = 20,
 ) -> list[str]:
     """Choose the tokens of a vocabulary from counts of surface words.
@@ -159,6 +166,7 @@ def build_vocabulary(
         size: Upper bound of the number of tokens.
         lowercase: As in `OnlstmTokenizer`.
         digits: As in `OnlstmTokenizer`.
+        simplified: As in `OnlstmTokenizer`.
         minimum_class_count: Occurrences that make a shape class worth a row.
 
     Raises:
@@ -167,6 +175,8 @@ def build_vocabulary(
     if size < 3:
         raise OrdtoolError(f"a vocabulary of {size} holds no word", hint="use --vocab-size 1000 or more")
     reader = OnlstmTokenizer(lowercase=lowercase, digits=digits)
+    if simplified:
+        counts = _folded(counts)
     normal = {word: reader.normalize(word) for word in counts}
     totals: Counter[str] = Counter()
     for word, count in counts.items():
@@ -182,6 +192,14 @@ def build_vocabulary(
         classes = _frequent_classes(counts, normal, kept, minimum_class_count, limit=size // 4)
         kept = set(ranked[: size - 2 - len(classes)])
     return [EOS, UNKNOWN, *classes, *ranked[: size - 2 - len(classes)]]
+
+
+def _folded(counts: Counter[str]) -> Counter[str]:
+    """Counts of words in simplified characters."""
+    folded: Counter[str] = Counter()
+    for word, count in counts.items():
+        folded[simplify(word)] += count
+    return folded
 
 
 def _frequent_classes(

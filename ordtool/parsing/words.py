@@ -14,11 +14,13 @@ import logging
 import re
 import sys
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.simplified import simplify
 
 TokenKind = Literal["words", "chars", "jieba"]
 TOKEN_KINDS: tuple[str, ...] = ("words", "chars", "jieba")
@@ -67,7 +69,8 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
             should go through `split_sentences` first.
         kind: `words`: Penn Treebank rules (nltk's word tokenizer) for English and languages written like it.
             `chars`: a token a character, for Chinese; runs of Latin, Greek or Cyrillic letters and of digits
-            stay together. `jieba`: Chinese words by the jieba segmenter.
+            stay together. `jieba`: Chinese words by the jieba segmenter, in
+            traditional characters as in simplified ones.
 
     Returns:
         Tokens in order of the text. They do not overlap, hold no whitespace, and together cover every character
@@ -85,7 +88,9 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
     if kind == "chars":
         return [Token(match.group(), match.start(), match.end()) for match in _CHARACTER_TOKEN.finditer(text)]
     if kind == "jieba":
-        return [Token(*piece) for piece in _jieba_tokenize()(text) if not piece[0].isspace()]
+        # The dictionary is a simplified one; a fold is as long as its text, so the offsets are the text's own.
+        pieces = _jieba_tokenize()(simplify(text))
+        return [Token(text[start:end], start, end) for piece, start, end in pieces if not piece.isspace()]
     raise ValueError(f"kind is one of {', '.join(TOKEN_KINDS)}, not {kind!r}")
 
 
@@ -261,7 +266,9 @@ def _forget_nltk(before: set[str]) -> None:
 @cache
 def _jieba_tokenize() -> Callable[[str], Iterator[tuple[str, int, int]]]:
     try:
-        import jieba
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # jieba's own source has old escapes and an old import
+            import jieba
     except ImportError as error:
         raise OrdtoolError(
             "Chinese words need jieba, which is not installed", hint="pip install 'ordtool[zh]'"

@@ -30,6 +30,17 @@ def test_without_punctuation_there_are_no_marks():
     assert named(marks_between([".", ".."], [True, True])) == [{"stop"}]
 
 
+def test_chinese_marks():
+    tokens = "约翰 · 史密斯 说 ： 苹果 、 梨 《 红楼梦 》 ， 走 —— 好 ……".split()
+    marks = [is_punctuation(token) for token in tokens]
+    tags = ["PUNCT" if mark else "X" for mark in marks]
+    wanted = [
+        set(), {"joint"}, set(), {"colon"}, {"other"}, {"open"}, {"close", "comma"}, {"dash"}, {"stop"},
+    ]  # fmt: skip
+    assert named(marks_between(tokens, marks, tags=tags)) == wanted
+    assert named(marks_between(tokens, marks)) == wanted
+
+
 def test_a_hyphen_is_told_from_a_dash_by_its_tag_or_by_what_it_touches():
     tokens, marks = ["wild", "-", "type", "mice"], [False, True, False, False]
     assert mark_kind("-", "HYPH") == "joint" and mark_kind("-", ":") == "dash"

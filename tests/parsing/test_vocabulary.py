@@ -31,6 +31,9 @@ def tokenizer() -> OnlstmTokenizer:
         ("zzz", []),
         ("A", ["<unk:Aa>"]),
         ("½", []),
+        ("北京市", ["<unk:Han:市>", "<unk:Han>"]),
+        ("市", ["<unk:Han>"]),
+        ("N年", ["<unk:Han:年>", "<unk:Han>"]),
     ],
 )
 def test_shapes(word, classes):
@@ -55,6 +58,16 @@ def test_lookup(tokenizer):
     wanted = ["the", "dog", "<unk:Aa>", "<unk:ing>", "N", "N", "N%", "<unk:N>", "<unk>", "<unk>"]
     assert names == [wanted, []]
     assert [tokenizer.is_unknown(k) for k in ids[0][:3]] == [False, False, True]
+
+
+def test_a_chinese_vocabulary_reads_both_kinds_of_characters():
+    counts = Counter({"汉语": 3, "漢語": 4, "著": 5, "桃花源": 20, "一": 30, "果汁": 1, "菜汁": 1})
+    words = build_vocabulary(counts, 8, simplified=True, minimum_class_count=2)
+    assert words == [EOS, UNKNOWN, "<unk:Han:汁>", "<unk:Han>", "一", "桃花源", "汉语", "着"]
+    lookup = WordLookup([EOS, UNKNOWN, "<unk:Han>", "<unk:Han:语>", "汉语"], simplified=True)
+    assert lookup.encode_words([["漢語", "汉语", "華語", "詞"]]) == [[4, 4, 3, 2]]
+    plain = WordLookup([EOS, UNKNOWN, "<unk:Han>", "<unk:Han:语>", "汉语"])
+    assert plain.encode_words([["漢語", "汉语", "華語"]]) == [[2, 4, 2]]
 
 
 def test_options_change_the_lookup():

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ordtool.errors import OrdtoolError
+from ordtool.parsing import words
 from ordtool.parsing.words import (
     Token,
     _penn_tokenizer,
@@ -116,6 +118,25 @@ def test_jieba_words_with_offsets():
     tokens = tokenize(text, "jieba")
     assert surfaces(tokens) == ["我们", "喜欢", "北京", "。"]
     assert all(text[token.start : token.end] == token.text for token in tokens)
+
+
+def test_jieba_reads_traditional_characters_as_simplified_ones():
+    pytest.importorskip("jieba")
+    text = "馬祖列島是隸屬於中華民國的群島，他著急地看著顯著的變化。"
+    simplified = "马祖列岛是隶属于中华民国的群岛，他着急地看着显著的变化。"
+    tokens = tokenize(text, "jieba")
+    assert [(t.start, t.end) for t in tokens] == [(t.start, t.end) for t in tokenize(simplified, "jieba")]
+    assert "".join(surfaces(tokens)) == text
+    assert {"中華民國", "群島", "看著", "顯著"} <= set(surfaces(tokens))
+
+
+def test_without_jieba_one_line_says_what_to_install(monkeypatch):
+    words._jieba_tokenize.cache_clear()
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(OrdtoolError, match="jieba, which is not installed") as caught:
+        tokenize("我们", "jieba")
+    assert caught.value.hint == "pip install 'ordtool[zh]'"
+    words._jieba_tokenize.cache_clear()
 
 
 def test_an_unknown_kind_is_refused():
