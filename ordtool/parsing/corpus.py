@@ -21,7 +21,7 @@ from ordtool.errors import OrdtoolError
 from ordtool.io.text import open_input, read_lines, read_records
 from ordtool.parsing.lookup import UNKNOWN, WordLookup
 from ordtool.parsing.treebank import TREE_SUFFIXES, read_trees, tree_files
-from ordtool.parsing.words import TokenKind, is_punctuation, split_sentences, tokenize
+from ordtool.parsing.words import TokenKind, is_punctuation, join_lines, split_sentences, tokenize
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -140,10 +140,10 @@ def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
         if line.strip():
             block.append(line.strip())
         elif block:
-            yield " ".join(block)
+            yield join_lines(block)
             block = []
     if block:
-        yield " ".join(block)
+        yield join_lines(block)
 
 
 def _looks_wrapped(path: str, options: TextOptions) -> bool:

@@ -14,7 +14,7 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.text import GZIP_MAGIC, STDIN, Record, has_jsonl_suffix, open_binary, open_input, read_records
 from ordtool.parsing.parser import Sentence
 from ordtool.parsing.treebank import TREE_SUFFIXES, Tree, read_trees, tree_files
-from ordtool.parsing.words import Token, split_sentences
+from ordtool.parsing.words import Token, join_lines, split_sentences
 
 FORMATS = ("auto", "text", "jsonl", "trees")
 _PLAIN_SUFFIX = ".txt"
@@ -173,13 +173,13 @@ def _paragraphs(records: Iterator[Record]) -> Iterator[Record]:
     for record in records:
         text = record.text.strip()
         if first is not None and not (text and _continues(lines[-1])):
-            yield Record(first.source, first.line, " ".join(lines))
+            yield Record(first.source, first.line, join_lines(lines))
             lines, first = [], None
         if text:
             first = first or record
             lines.append(text)
     if first is not None:
-        yield Record(first.source, first.line, " ".join(lines))
+        yield Record(first.source, first.line, join_lines(lines))
 
 
 def _continues(line: str) -> bool:

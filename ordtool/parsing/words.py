@@ -15,12 +15,12 @@ import re
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 from ordtool.errors import OrdtoolError
-from ordtool.parsing.simplified import simplify
+from ordtool.parsing.simplified import is_han, simplify
 
 TokenKind = Literal["words", "chars", "jieba"]
 TOKEN_KINDS: tuple[str, ...] = ("words", "chars", "jieba")
@@ -118,6 +118,19 @@ def is_punctuation(token: Token | str) -> bool:
     (`%`, `&`, `#`, `@`, `*`, currency) are not punctuation.
     """
     return _is_punctuation_text(token if isinstance(token, str) else token.text)
+
+
+def join_lines(lines: Sequence[str]) -> str:
+    """Joins the lines of hard-wrapped text: with spaces, but for none where a Chinese sentence was broken."""
+    joined = lines[0] if lines else ""
+    for line in lines[1:]:
+        chinese = joined[-1:] and line[:1] and _is_wide(joined[-1]) and _is_wide(line[0])
+        joined += line if chinese else f" {line}"
+    return joined
+
+
+def _is_wide(character: str) -> bool:
+    return is_han(character) or "\u3000" <= character <= "\u303f" or "\uff00" <= character <= "\uff65"
 
 
 def split_sentences(text: str, language: str = "en") -> list[Token]:

@@ -139,6 +139,12 @@ def test_without_jieba_one_line_says_what_to_install(monkeypatch):
     words._jieba_tokenize.cache_clear()
 
 
+def test_lines_are_joined_as_their_script_is_written():
+    assert words.join_lines(["the cat", "sat"]) == "the cat sat"
+    assert words.join_lines(["他去了北", "京，", "然后", "use", "它"]) == "他去了北京，然后 use 它"
+    assert words.join_lines([]) == "" and words.join_lines(["", "我"]) == " 我"
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="words, chars, jieba"):
         tokenize("a", "bytes")  # type: ignore[arg-type]
