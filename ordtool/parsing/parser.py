@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import UsageError, close_match_hint
 from ordtool.parsing.building import build_trees, mean_distances, needs_chart
 from ordtool.parsing.chart import CHART_LIMIT
 from ordtool.parsing.constituents import attach_punctuation, write_brackets
 from ordtool.parsing.marks import marks_between, raise_marked
+from ordtool.parsing.simplified import is_chinese
 from ordtool.parsing.tree import BUILDERS, Span, mix_distances, tilt_distances
+from ordtool.parsing.windows import in_batches, in_windows
 from ordtool.parsing.words import TOKEN_KINDS, Token, is_punctuation, tokenize, whitespace_tokens
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from ordtool.parsing.loading import TreeModel
 
-T = TypeVar("T")
-
 # Sentences read ahead to be sorted by length: few at first, so that the first tree comes soon.
 _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
 # Words of a window, at most: what bounds memory when sentences are long.
 _WINDOW_WORDS = 1 << 18
-# Padded words of a batch, at most.
-_BATCH_WORDS = 1 << 13
 # Words of a window from which numba's loops, which take a while to load, save more time than that.
 _NUMBA_WORDS = 20_000
 
@@ -187,7 +184,7 @@ class Parser:
                     "take models that were trained with the same --tokens and --punctuation",
                 )
         self._kind = self.config.tokens or first.token_kind
-        self._warned = False
+        self._warned = self._warned_of_script = False
 
     def _check(self) -> None:
         config = self.config
@@ -218,6 +215,7 @@ class Parser:
             sentence = Sentence(sentence)
         tokens = sentence.tokens
         if tokens is None:
+            self._warn_of_script(sentence.text)
             found = whitespace_tokens(sentence.text) if self._kind == "whitespace" else None
             tokens = tuple(found if found is not None else tokenize(sentence.text, self._kind))  # type: ignore[arg-type]
         if not self._models[0].words.drop_punctuation:
@@ -242,7 +240,7 @@ class Parser:
         found: list[tuple[np.ndarray, list[Span]]] = [(np.zeros(0), []) for _ in window]
         ids = [model.words.encode_words(job.words for job in window) for model in self._models]
         order = sorted(range(len(window)), key=lambda place: len(window[place].words))
-        for batch in _batches(order, [len(job.words) for job in window], self.config.batch_size):
+        for batch in in_batches(order, [len(job.words) for job in window], self.config.batch_size):
             jobs = [window[place] for place in batch]
             mixtures = self._measure(jobs, [[table[place] for place in batch] for table in ids])
             trees = self._build(jobs, mixtures)
@@ -275,6 +273,15 @@ class Parser:
         if needs_chart(builders):
             self._warn_of_length(jobs)
         return build_trees(hinted, builders)
+
+    def _warn_of_script(self, text: str) -> None:
+        """Say it once when Chinese text is to be cut at spaces, of which it has none."""
+        if self._kind == "words" and not self._warned_of_script and is_chinese(text):
+            name = self.config.models[0]
+            self._progress.warn(
+                f"Chinese text, and {name} reads words between spaces; -m chinese finds its words"
+            )
+            self._warned_of_script = True
 
     def _warn_of_length(self, jobs: list[_Job]) -> None:
         for job in jobs:
@@ -315,51 +322,6 @@ def _result(job: _Job, heights: np.ndarray, spans: list[Span]) -> Parse:
 
 def _read_ahead(batch_size: int) -> int:
     return 1 if batch_size == 1 else min(_LARGEST_WINDOW, 64 * batch_size)
-
-
-def in_windows(
-    items: Iterable[T], weigh: Callable[[T], int], first: int, largest: int, heaviest: int
-) -> Iterator[list[T]]:
-    """Groups items into windows that double in size, closed early when they weigh much.
-
-    A bad record ends a window too: what was read before it is given out before the error is raised.
-
-    Args:
-        items: Any number.
-        weigh: Of an item.
-        first: Items of the first window.
-        largest: Items of a window at most.
-        heaviest: Weight from which a window is closed.
-    """
-    size = first
-    window: list[T] = []
-    weight = 0
-    try:
-        for item in items:
-            window.append(item)
-            weight += weigh(item)
-            if len(window) >= size or weight >= heaviest:
-                yield window
-                window, weight, size = [], 0, min(size * 2, largest)
-    except OrdtoolError:
-        if window:
-            yield window
-        raise
-    if window:
-        yield window
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Cuts sentences sorted by length into batches; those without words are left out."""
-    rest = iter([place for place in order if lengths[place]])
-    batch = list(islice(rest, 1))
-    for place in rest:
-        if len(batch) >= size or (len(batch) + 1) * lengths[place] > _BATCH_WORDS:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def _load_models(config: ParseConfig, progress: Progress) -> list[TreeModel]:

@@ -11,13 +11,15 @@ import re
 from functools import cache
 from pathlib import Path
 
-__all__ = ["CHINESE_KINDS", "is_han", "simplify"]
+__all__ = ["CHINESE_KINDS", "is_chinese", "is_han", "simplify"]
 
 CHINESE_KINDS = frozenset({"chars", "jieba"})
 """Kinds of tokens that are Chinese ones: models of them look words up in simplified characters."""
 
 # 著 stays in 著名, 著作, 显著 ...; everywhere else it is the aspect marker 着.
 _ASPECT = re.compile(r"(?<![显顯原名巨编編合论論专專土])著(?![名作称稱述书書录錄者])")
+# Characters from which a text is long enough to tell its language.
+_SHORTEST = 5
 _FULL_WIDTH = {0xFF01 + k: 0x21 + k for k in range(94) if chr(0x21 + k).isalnum()}
 
 
@@ -43,6 +45,13 @@ def simplify(text: str) -> str:
     if text.isascii():
         return text
     return _ASPECT.sub("着", text).translate(_table())
+
+
+def is_chinese(text: str) -> bool:
+    """Whether a text of some length is mostly Chinese characters: one that has no spaces to find words by."""
+    if text.isascii() or len(text) < _SHORTEST:
+        return False
+    return 2 * sum(map(is_han, text)) > len(text)
 
 
 def is_han(character: str) -> bool:

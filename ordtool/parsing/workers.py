@@ -19,7 +19,8 @@ from multiprocessing import connection, get_context, parent_process
 from ordtool.errors import OrdtoolError
 from ordtool.io.jsonl import dumps
 from ordtool.parsing.constituents import write_penn
-from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence, in_windows
+from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence
+from ordtool.parsing.windows import in_windows
 from ordtool.progress import SILENT, Progress, Silent
 
 LINE_FORMATS = ("jsonl", "brackets", "penn")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordtool.parsing.simplified import CHINESE_KINDS, _table, is_han, simplify
+from ordtool.parsing.simplified import CHINESE_KINDS, _table, is_chinese, is_han, simplify
 from ordtool.parsing.words import TOKEN_KINDS
 
 
@@ -42,4 +42,10 @@ def test_no_character_leads_to_another_traditional_one():
 
 def test_what_is_chinese():
     assert all(map(is_han, "汉語〇㐀𠀀")) and not any(map(is_han, "aカ。，１ー"))
+    assert is_chinese("这是一个句子。") and is_chinese("我在 iPad 上读书看报")
+    assert (
+        not is_chinese("The word 汉语 is Chinese.")
+        and not is_chinese("汉语")
+        and not is_chinese("これはペンです")
+    )
     assert set(TOKEN_KINDS) - CHINESE_KINDS == {"words"}
