@@ -26,15 +26,13 @@ import transformers
 from ordtool.console import RichProgress
 from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.baselines import make_baseline
-from ordtool.tuning.cache import CachedStates, LiveStates, build_cache
 from ordtool.tuning.comparison import compare_tuning, time_steps
 from ordtool.tuning.data import Fields
 from ordtool.tuning.encoding import Encoded
 from ordtool.tuning.fitting import Schedule
-from ordtool.tuning.learners import LadderLearner
 from ordtool.tuning.reading import LadderData, read_data
 from ordtool.tuning.settings import LadderSettings
-from ordtool.tuning.training import new_ladder, train_ladder
+from ordtool.tuning.training import make_learner, new_ladder, state_sources, train_ladder
 
 DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
 METHODS = ("full", "lora", "bitfit", "head")
@@ -93,9 +91,9 @@ def synthetic(backbone, texts, length):
     return Encoded(ids, None, rng.integers(0, 2, texts))
 
 
-def learners(backbone, data, folder, names):
+def learners(backbone, data, folder, names, dtype="auto"):
     """Yields every method on the same data, one at a time."""
-    settings = LadderSettings(initialisation="random")
+    settings = LadderSettings(initialisation="random", cache_dir=str(folder), dtype=dtype)
     ladder_data = LadderData(data, data, ("a", "b"))
     for name in names:
         if name in METHODS[:3]:
@@ -105,17 +103,14 @@ def learners(backbone, data, folder, names):
             )
             continue
         ladder = new_ladder(backbone, ladder_data, Fields(), settings)
-        layers = ladder.config.layers
-        if name == "ladder, no cache":
-            source = LiveStates(backbone, data, layers, torch.float32)
-        else:
-            source = CachedStates(build_cache(backbone, data, layers, folder), backbone.model.device)
+        own = replace(settings, cache="no cache" not in name)
+        sources = state_sources(backbone, ladder_data, ladder.config.layers, own)
         if name == "head":
             yield name, make_baseline(
-                "head", backbone, "classify", data, data, labels=2, pooling="mean", seed=0, states=(source, source)
+                "head", backbone, "classify", data, data, labels=2, pooling="mean", seed=0, states=sources
             )  # fmt: skip
         else:
-            yield name, LadderLearner(ladder, "classify", data, data, source, source)
+            yield name, make_learner(ladder, backbone, ladder_data, own, sources)
 
 
 ORDER = ("full", "lora", "bitfit", "ladder, no cache", "ladder", "head")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, LearningRate, Runs
-from ordtool.cli.options import OUT, Device, Force, Json, Model, Quiet, Seed, Threads
+from ordtool.cli.options import OUT, Device, Dtype, Force, Json, Model, Quiet, Seed, Threads
 
 if TYPE_CHECKING:
     from ordtool.progress import Progress
@@ -193,6 +193,7 @@ def ladder(
     quiet: Quiet = False,
     seed: Seed = 0,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     threads: Threads = None,
 ) -> None:
     """Train a narrow network beside a frozen model: Ladder Side-Tuning.
@@ -240,6 +241,7 @@ def ladder(
         cache=cache,
         cache_dir=None if cache_dir is None else str(cache_dir),
         device=device,
+        dtype=dtype,
     )
     usual = default_fields(task)
     fields = Fields(field or usual.text, pair_field or usual.pair, label_field or usual.label)

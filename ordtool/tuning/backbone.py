@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from ordtool.errors import OrdtoolError
 from ordtool.models.catalog import resolve_model
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries
-from ordtool.tuning.ladder import standardise
 from ordtool.tuning.side import depth, find_layers
+from ordtool.tuning.threads import use_threads
+from ordtool.tuning.watching import Kept, watched
 
 _BLOCK = 1 << 22
 
@@ -73,6 +75,7 @@ class Backbone:
     head: nn.Module | None = None
     full: Any = None
     _hash: str | None = None
+    _others: dict[torch.dtype, Backbone] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Freeze it."""
@@ -130,6 +133,24 @@ class Backbone:
         found = self.tokenizer.pad_token_id
         return 0 if found is None else int(found)
 
+    def in_dtype(self, dtype: torch.dtype) -> Backbone:
+        """Give this backbone with its pass in another dtype: itself, or a copy, made once; the head stays as it is.
+
+        Args:
+            dtype: Of weights and activations. Tables that positions are read from keep theirs.
+        """
+        if self.model.dtype == dtype:
+            return self
+        if dtype not in self._others:
+            # Parameters that deepcopy finds here are not copied in full width first.
+            cast = {
+                id(p): nn.Parameter(p.detach().to(dtype), requires_grad=False)
+                for p in self.model.parameters()
+            }
+            model = copy.deepcopy(self.model, cast)
+            self._others[dtype] = replace(self, model=model, full=None, _hash=self.hash, _others={})
+        return self._others[dtype]
+
     def states(
         self,
         inputs: dict[str, Tensor],
@@ -145,47 +166,39 @@ class Backbone:
             dtype: Of what is kept.
             **options: Given to the model.
         """
-        with watched(self.layers, layers, dtype) as found, torch.inference_mode():
-            output = self.model(**inputs, **(options or _no_cache(self.model)))
-            last = output.last_hidden_state
+        with watched(self.layers, layers, dtype) as kept:
+            return self._pass(inputs, layers, kept, options)
+
+    def side_by_side(
+        self, parts: Sequence[dict[str, Tensor]], layers: Sequence[int], dtype: torch.dtype = torch.float16
+    ) -> list[States]:
+        """Run several batches, each in a thread of its own, which needn't wait for others inside of each product.
+
+        Args:
+            parts: The batches, as `states` takes them.
+            layers: The layers with a rung, from 1.
+            dtype: Of what is kept.
+        """
+        with (
+            watched(self.layers, layers, dtype) as kept,
+            use_threads(max(1, torch.get_num_threads() // len(parts))),
+            ThreadPoolExecutor(len(parts)) as pool,
+        ):
+            return list(pool.map(lambda part: self._pass(part, layers, kept, {}), parts))
+
+    def _pass(
+        self, inputs: dict[str, Tensor], layers: Sequence[int], kept: Kept, options: dict[str, Any]
+    ) -> States:
+        with torch.inference_mode():
+            last = self.model(**inputs, **(options or _no_cache(self.model))).last_hidden_state
             if self.depth in layers:
-                found[self.depth] = standardise(last).to(dtype)
-            last = last.to(dtype)
-        # Made outside of inference mode from what was made inside, so autograd may keep them as inputs.
+                kept.keep(self.depth, last)
+            last = last.to(kept.dtype)
         mask = inputs.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(inputs["input_ids"])
-        return States(torch.stack([found[place] for place in (0, *layers)]), last.clone(), mask)
-
-
-@contextmanager
-def watched(modules: nn.ModuleList, layers: Sequence[int], dtype: torch.dtype) -> Iterator[dict[int, Tensor]]:
-    """Keep, while a model runs, what enters its first layer (at 0) and what leaves some others, but the last.
-
-    Args:
-        modules: The model's layers.
-        layers: Which, from 1.
-        dtype: Of what is kept, standardised.
-    """
-    found: dict[int, Tensor] = {}
-
-    def keep(place: int) -> Any:
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            found[place] = standardise(hidden).to(dtype)
-
-        return enter
-
-    hooks = [
-        modules[place].register_forward_pre_hook(keep(place), with_kwargs=True)
-        for place in (0, *layers)
-        if place < len(modules)
-    ]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+        # Made outside of inference mode from what was made inside, so autograd may keep them as inputs.
+        return States(kept.take((0, *layers)), last.clone(), mask)
 
 
 def _no_cache(model: Any) -> dict[str, Any]:

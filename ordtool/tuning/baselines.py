@@ -83,6 +83,7 @@ class TokensLearner:
         dev: Held-out texts.
         pad: The padding token.
         head: Of the backbone, for text tasks.
+        threads: None: as many as torch has.
     """
 
     module: Headed
@@ -91,6 +92,7 @@ class TokensLearner:
     dev: Encoded
     pad: int
     head: Any = None
+    threads: int | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         """Give what is trained."""
@@ -142,6 +144,7 @@ class HeadLearner:
         train_states: Their states.
         dev_states: Theirs.
         pooling: How tokens become a text.
+        threads: None: as many as torch has.
     """
 
     module: nn.Module
@@ -151,6 +154,7 @@ class HeadLearner:
     train_states: StateSource
     dev_states: StateSource
     pooling: str
+    threads: int | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         """Give the read-out's parameters."""

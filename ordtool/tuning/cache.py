@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -28,9 +29,12 @@ from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone import Backbone, States
 from ordtool.tuning.batching import sorted_batches
 from ordtool.tuning.encoding import Encoded
+from ordtool.tuning.threads import use_threads
 
 FORMAT = 1
 BATCH_TOKENS = 4096
+# A thread of its own is worth its start from about here on.
+PART_TOKENS = 128
 _SPARE = 1 << 30
 
 
@@ -49,18 +53,65 @@ class LiveStates:
         data: The texts.
         layers: Layers with a rung.
         dtype: What they are kept in; float16 as in the cache, or float32.
+
+    The backbone has as many threads as torch has now, whatever the ladder is given later.
     """
 
     def __init__(
         self, backbone: Backbone, data: Encoded, layers: Sequence[int], dtype: torch.dtype = torch.float16
     ) -> None:
         self._backbone, self._data, self._layers, self._dtype = backbone, data, layers, dtype
+        self._lengths = data.lengths
+        self._threads = torch.get_num_threads()
 
     def batch(self, index: Sequence[int]) -> States:
         """Run the backbone."""
+        with use_threads(self._threads):
+            cuts = self._cuts(index)
+            parts = [self._inputs(index[start:stop]) for start, stop in pairwise(cuts)]
+            if len(parts) == 1:
+                return self._backbone.states(parts[0], self._layers, self._dtype)
+            return _together(self._backbone.side_by_side(parts, self._layers, self._dtype))
+
+    def _inputs(self, index: Sequence[int]) -> dict[str, Tensor]:
         device = self._backbone.model.device
-        inputs = {name: t.to(device) for name, t in self._data.inputs(index, self._backbone.pad).items()}
-        return self._backbone.states(inputs, self._layers, self._dtype)
+        return {name: t.to(device) for name, t in self._data.inputs(index, self._backbone.pad).items()}
+
+    def _cuts(self, index: Sequence[int]) -> list[int]:
+        """Say where to cut a batch into parts of about as many tokens each, one a CPU thread."""
+        tokens = self._lengths[list(index)].cumsum()
+        parts = min(self._threads, int(tokens[-1]) // PART_TOKENS)
+        if parts < 2 or self._backbone.model.device.type != "cpu":
+            return [0, len(index)]
+        cuts = tokens.searchsorted([tokens[-1] * part / parts for part in range(1, parts)]) + 1
+        return sorted({0, *cuts.tolist(), len(index)})
+
+
+def _together(parts: Sequence[States]) -> States:
+    """Put the states of parts of a batch together, zeros behind shorter ones."""
+    longest = max(part.mask.shape[1] for part in parts)
+    source = max(0 if part.memory_mask is None else part.memory_mask.shape[1] for part in parts)
+    rows = sum(len(part.mask) for part in parts)
+
+    def join(tensors: Sequence[Tensor | None], at: int, length: int) -> Tensor | None:
+        known = [tensor for tensor in tensors if tensor is not None]
+        if not known:
+            return None
+        shape = list(known[0].shape)
+        shape[at], shape[at + 1] = rows, length
+        found, start = known[0].new_zeros(shape), 0
+        for tensor in known:
+            count, own = tensor.shape[at : at + 2]
+            found.narrow(at, start, count).narrow(at + 1, 0, own).copy_(tensor)
+            start += count
+        return found
+
+    rungs = join([part.rungs for part in parts], 1, longest)
+    last = join([part.last for part in parts], 0, longest)
+    mask = join([part.mask for part in parts], 0, longest)
+    assert rungs is not None and last is not None and mask is not None
+    memory = join([part.memory for part in parts], 0, source)
+    return States(rungs, last, mask, memory, join([part.memory_mask for part in parts], 0, source))
 
 
 class CachedStates:
@@ -81,11 +132,10 @@ class CachedStates:
     def batch(self, index: Sequence[int]) -> States:
         """Read a batch."""
         states, mask = (found.to(self._device) for found in self._own.batch(index))
-        rungs, last = states[:, :, :-1].permute(2, 0, 1, 3), states[:, :, -1]
         if self._sources is None:
-            return States(rungs, last, mask)
+            return States(states[:-1], states[-1], mask)
         memory, memory_mask = (found.to(self._device) for found in self._sources.batch(index))
-        return States(rungs, last, mask, memory[:, :, 0], memory_mask)
+        return States(states[:-1], states[-1], mask, memory[0], memory_mask)
 
 
 class _Rows:
@@ -97,14 +147,15 @@ class _Rows:
         self._lengths = read_npy(folder / f"{lengths}.npy", ndim=1)
 
     def batch(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Give the rows of some texts, `(batch, longest, slots, hidden)`, and their mask."""
+        """Give the rows of some texts, `(slots, batch, longest, hidden)`, and their mask."""
         lengths = [int(self._lengths[i]) for i in index]
         longest = max(lengths)
         slots, hidden = self._rows.shape[1:]
-        block = np.zeros((len(index), longest, slots, hidden), dtype=np.float16)
+        # Each slot in one piece, as the products want it.
+        block = np.zeros((slots, len(index), longest, hidden), dtype=np.float16)
         for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
             start = int(self._starts[i])
-            block[row, :length] = self._rows[start : start + length]
+            block[:, row, :length] = self._rows[start : start + length].swapaxes(0, 1)
         mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
         return torch.from_numpy(block), mask.long()
 

@@ -12,14 +12,15 @@ import numpy as np
 from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.baselines import make_baseline
-from ordtool.tuning.cache import LiveStates, StateSource
+from ordtool.tuning.cache import StateSource
 from ordtool.tuning.data import Fields
 from ordtool.tuning.fitting import Schedule, fit
-from ordtool.tuning.learners import LadderLearner, Learner
+from ordtool.tuning.learners import Learner
 from ordtool.tuning.memory import ExtraMemory
 from ordtool.tuning.reading import LadderData
 from ordtool.tuning.settings import LadderSettings
-from ordtool.tuning.training import Trained, fit_ladder, new_ladder, state_sources
+from ordtool.tuning.threads import use_threads
+from ordtool.tuning.training import Trained, fit_ladder, make_learner, new_ladder, state_sources
 
 # Learning rates that are usual for each; the ladder's is its own.
 RATES = {"full": 1e-4, "lora": 2e-3, "bitfit": 2e-3, "head": 1e-2}
@@ -168,14 +169,10 @@ def _ladders(
 
 def _live(trained: Trained, backbone: Backbone, data: LadderData, settings: LadderSettings) -> Compared:
     """Time a few steps with the backbone's pass in each, on a copy of nothing: a ladder of the same shape."""
-    import torch
-
     ladder = type(trained.ladder)(trained.ladder.config).to(backbone.model.device)
     layers = ladder.config.layers
-    sources = [LiveStates(backbone, part, layers, torch.float32) for part in (data.train, data.dev)]
-    learner = LadderLearner(
-        ladder, settings.task, data.train, data.dev, sources[0], sources[1], backbone.head
-    )
+    sources = state_sources(backbone, data, layers, replace(settings, cache=False))
+    learner = make_learner(ladder, backbone, data, settings, sources)
     seconds, memory = time_steps(learner, data, settings.schedule, backbone, LIVE_STEPS)
     metric = trained.fitted.best.name if trained.fitted.best else ""
     return Compared(LIVE, metric, (), trained.parameters, memory, seconds, seconds * LIVE_STEPS, 0)
@@ -196,13 +193,14 @@ def time_steps(
     seconds = 0.0
     with ExtraMemory(backbone.model.device) as extra:
         optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-        for number, index in enumerate(batches):
-            started = time.perf_counter()
-            learner.loss(index).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            seconds += time.perf_counter() - started if number else 0.0
+        with use_threads(learner.threads):
+            for number, index in enumerate(batches):
+                started = time.perf_counter()
+                learner.loss(index).backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                seconds += time.perf_counter() - started if number else 0.0
     return seconds / max(1, len(batches) - 1), extra.megabytes
 
 

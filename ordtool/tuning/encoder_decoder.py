@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import Seq2SeqModelOutput
 
 from ordtool.errors import OrdtoolError
-from ordtool.tuning.backbone import Backbone, States, watched
+from ordtool.tuning.backbone import Backbone, States
 from ordtool.tuning.ladder import standardise
 from ordtool.tuning.side import as_decoder, find_layers
+from ordtool.tuning.watching import Kept
 
 
 class EncoderDecoder(nn.Module):
@@ -127,38 +128,22 @@ class EncoderDecoderBackbone(Backbone):
         """The decoder's layers."""
         return find_layers(self.model.decoder, self.depth)
 
-    def states(
-        self,
-        inputs: dict[str, Tensor],
-        layers: Sequence[int],
-        dtype: torch.dtype = torch.float16,
-        **options: Any,
+    def _pass(
+        self, inputs: dict[str, Tensor], layers: Sequence[int], kept: Kept, options: dict[str, Any]
     ) -> States:
-        """Run a batch in inference mode and keep what the ladder reads, and nothing else.
-
-        Args:
-            inputs: `decoder_input_ids` `(batch, seq)` and perhaps its mask; `input_ids` of the source, or
-                `encoder_hidden_states`, and its `attention_mask`.
-            layers: The decoder's layers with a rung, from 1.
-            dtype: Of what is kept.
-            **options: Given to the model.
-        """
-        with watched(self.layers, layers, dtype) as found, torch.inference_mode():
+        """Run a batch of `decoder_input_ids` and `input_ids` of the sources, or `encoder_hidden_states`, and their masks."""
+        with torch.inference_mode():
             output = self.model(**inputs, **options)
             last, memory = output.last_hidden_state, output.encoder_last_hidden_state
             if self.depth in layers:
-                found[self.depth] = standardise(last).to(dtype)
-            last, memory = last.to(dtype), standardise(memory).to(dtype)
+                kept.keep(self.depth, last)
+            last, memory = last.to(kept.dtype), standardise(memory).to(kept.dtype)
         mask = inputs.get("decoder_attention_mask")
         if mask is None:
             mask = torch.ones_like(inputs["decoder_input_ids"])
         # Made outside of inference mode from what was made inside, so autograd may keep them as inputs.
         return States(
-            torch.stack([found[place] for place in (0, *layers)]),
-            last.clone(),
-            mask,
-            memory.clone(),
-            inputs.get("attention_mask"),
+            kept.take((0, *layers)), last.clone(), mask, memory.clone(), inputs.get("attention_mask")
         )
 
 

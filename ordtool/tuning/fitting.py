@@ -19,6 +19,7 @@ from ordtool.progress import SILENT, Progress
 from ordtool.runtime import seed_everything
 from ordtool.tuning.batching import shuffled_batches
 from ordtool.tuning.learners import Learner, Measure
+from ordtool.tuning.threads import use_threads
 
 OPTIMIZERS = ("adamw", "adafactor")
 
@@ -131,18 +132,19 @@ def fit(
         seed_everything((schedule.seed * 100_003 + epoch) % 2**32)
         learner.module.train()
         losses: list[float] = []
-        for index in shuffled_batches(lengths, schedule.batch_size, schedule.seed, epoch):
-            if done >= total:
-                break
-            rate = _rate(done, int(total), schedule)
-            losses.append(_step(learner, optimizer, parameters, index, rate))
-            done += 1
-            progress.advance(1, loss=f"{losses[-1]:.3f}")
-        seconds = time.perf_counter() - started
-        found = learner.measure()
-        if found.better_than(fitted.best):
-            fitted.best, fitted.epoch = found, epoch + 1
-            best = [parameter.detach().clone() for parameter in parameters]
+        with use_threads(learner.threads):
+            for index in shuffled_batches(lengths, schedule.batch_size, schedule.seed, epoch):
+                if done >= total:
+                    break
+                rate = _rate(done, int(total), schedule)
+                losses.append(_step(learner, optimizer, parameters, index, rate))
+                done += 1
+                progress.advance(1, loss=f"{losses[-1]:.3f}")
+            seconds = time.perf_counter() - started
+            found = learner.measure()
+            if found.better_than(fitted.best):
+                fitted.best, fitted.epoch = found, epoch + 1
+                best = [parameter.detach().clone() for parameter in parameters]
         fitted.seconds += time.perf_counter() - started
         mean = sum(losses) / len(losses)
         fitted.history.append(

@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from ordtool.errors import UsageError, close_match_hint
+from ordtool.tuning.bert_rungs import block, can_climb, visible
 from ordtool.tuning.side import as_decoder, build_side, find_layers, side_config, unused_names
 
 MODEL_TYPE = "ordtool_ladder"
@@ -121,15 +122,16 @@ class _Downsample(torch.autograd.Function):
     """All $D_l$ at once, keeping the states for the backward pass in the dtype they came in (float16)."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(states)
-        return torch.bmm(states.to(weight.dtype), weight)
+        return torch.baddbmm(bias[:, None], states.to(weight.dtype), weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor]:
         (states,) = ctx.saved_tensors
         gradient = gradients[0]
-        return None, torch.bmm(states.to(gradient.dtype).transpose(1, 2), gradient)
+        product = torch.bmm(states.to(gradient.dtype).transpose(1, 2), gradient)
+        return None, product, gradient.sum(dim=1)
 
 
 @dataclass
@@ -137,7 +139,7 @@ class LadderOutput(ModelOutput):
     """What a ladder says.
 
     Attributes:
-        output: At the backbone's width, `(batch, seq, hidden)`.
+        output: At the backbone's width, `(batch, seq, hidden)`; None where there are labels.
         logits: `(batch, classes)`; `(batch, 1)` standardised scores for regression; None for text tasks.
         pooled: What the logits were read from, `(batch, hidden)`.
         past_key_values: The side network's keys and values, where they were asked for.
@@ -178,8 +180,9 @@ class Ladder(PreTrainedModel):
         self.up = nn.Linear(self.width, self.hidden_size)
         self.head_dropout = nn.Dropout(HEAD_DROPOUT)
         self.classifier = nn.Linear(self.hidden_size, config.num_labels) if config.labels else None
-        self._incoming: Tensor | None = None
+        self._incoming: Sequence[Tensor] | None = None
         self._top: Tensor | None = None
+        self._bert = can_climb(inner, self.rungs)
         self._hook()
         self._leave_out_unused()
         self.post_init()
@@ -244,8 +247,7 @@ class Ladder(PreTrainedModel):
         beside = self._incoming[index + 1]
         if self.gates is None:
             return below + beside
-        mu = torch.sigmoid(self.gates[index] / GATE_TEMPERATURE)
-        return beside + mu * (below - beside)
+        return torch.lerp(beside, below, torch.sigmoid(self.gates[index] / GATE_TEMPERATURE))
 
     def climb(
         self,
@@ -266,26 +268,39 @@ class Ladder(PreTrainedModel):
             **options: Given to the side model (`past_key_values`, `use_cache`, `position_ids`).
 
         Returns:
-            The ladder's output `(batch, seq, hidden)` and the side model's own output.
+            The normed top `(batch, seq, width)` and the side model's own output, if it was asked for anything.
         """
         rows, batch, length, hidden = states.shape
         if memory is not None:
-            narrow = _Downsample.apply(memory, self.memory_weight.expand(len(memory), -1, -1))
-            options |= {
-                "encoder_hidden_states": narrow + self.memory_bias,
-                "encoder_attention_mask": memory_mask,
-            }
-        down = _Downsample.apply(states.reshape(rows, batch * length, hidden), self.down_weight)
-        down = down + self.down_bias[:, None]
-        self._incoming = down.view(rows, batch, length, self.width)
+            narrow = _Downsample.apply(
+                memory,
+                self.memory_weight.expand(len(memory), -1, -1),
+                self.memory_bias.expand(len(memory), -1),
+            )
+            options |= {"encoder_hidden_states": narrow, "encoder_attention_mask": memory_mask}
+        down = _Downsample.apply(
+            states.reshape(rows, batch * length, hidden), self.down_weight, self.down_bias
+        )
+        self._incoming = down.view(rows, batch, length, self.width).unbind(0)
         try:
-            side = self.side(inputs_embeds=self._incoming[0], attention_mask=attention_mask, **options)
-            top = self._top
+            side = None
+            if self._bert and not options:
+                top = self._climb_bert(visible(attention_mask))
+            else:
+                side = self.side(inputs_embeds=self._incoming[0], attention_mask=attention_mask, **options)
+                assert self._top is not None
+                top = self._top
         finally:
             self._incoming = self._top = None
-        assert top is not None
-        found: Tensor = self.up(self.norm(top))
+        found: Tensor = self.norm(top)
         return found, side
+
+    def _climb_bert(self, seen: Tensor | None) -> Tensor:
+        assert self._incoming is not None
+        hidden = self._incoming[0]
+        for index, layer in enumerate(self.rungs):
+            hidden = block(layer, self._mix(index, hidden), seen)
+        return hidden
 
     def forward(
         self,
@@ -306,19 +321,18 @@ class Ladder(PreTrainedModel):
             memory_mask: See `climb`.
             **kwargs: Given to the side model.
         """
-        output, side = self.climb(states, attention_mask, memory, memory_mask, **kwargs)
-        if self.config.residual:
-            output = output + last.to(output.dtype)
-        past = getattr(side, "past_key_values", None)
+        narrow, side = self.climb(states, attention_mask, memory, memory_mask, **kwargs)
         if self.classifier is None:
-            return LadderOutput(output=output, past_key_values=past)
-        pooled = pool(output, attention_mask, self.config.pooling)
-        return LadderOutput(
-            output=output,
-            logits=self.classifier(self.head_dropout(pooled)),
-            pooled=pooled,
-            past_key_values=past,
-        )
+            output = self.up(narrow)
+            if self.config.residual:
+                output = output + last.to(output.dtype)
+            return LadderOutput(output=output, past_key_values=getattr(side, "past_key_values", None))
+        # U is linear and pooling a mean, so the tokens are pooled before they become wide: the same, for less.
+        how = self.config.pooling
+        pooled = self.up(pool(narrow, attention_mask, how))
+        if self.config.residual:
+            pooled = pooled + pool(last.to(pooled.dtype), attention_mask, how)
+        return LadderOutput(logits=self.classifier(self.head_dropout(pooled)), pooled=pooled)
 
 
 def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:

@@ -44,10 +44,17 @@ class Measure:
 
 
 class Learner(Protocol):
-    """A method of tuning, with its data."""
+    """A method of tuning, with its data.
+
+    Attributes:
+        train: Training texts.
+        dev: Held-out texts.
+        threads: For its steps; None: as many as torch has.
+    """
 
     train: Encoded
     dev: Encoded
+    threads: int | None
 
     @property
     def module(self) -> nn.Module:
@@ -108,6 +115,7 @@ class LadderLearner:
         train_states: States of the training texts.
         dev_states: States of the held-out texts.
         head: Of the backbone, for text tasks.
+        threads: For its steps; None: as many as torch has.
     """
 
     module: Ladder
@@ -117,6 +125,7 @@ class LadderLearner:
     train_states: StateSource
     dev_states: StateSource
     head: Any = None
+    threads: int | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         """Give the ladder's parameters."""

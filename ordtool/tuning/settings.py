@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ordtool.errors import UsageError, close_match_hint
+from ordtool.runtime import resolve_dtype
 from ordtool.tuning.data import check_task
 from ordtool.tuning.fitting import Schedule
 from ordtool.tuning.ladder import KINDS, POOLINGS
@@ -32,6 +33,8 @@ class LadderSettings:
         cache: Keep hidden states on disk.
         cache_dir: Where; None: in ordtool's cache folder.
         device: `auto`, `cpu`, `cuda`, `mps`.
+        dtype: Of the frozen backbone's pass: `auto` (bfloat16 where the hardware multiplies it fast, else float32),
+            `float32`, `bfloat16`, `float16`. The ladder itself is float32.
     """
 
     task: str = "classify"
@@ -48,11 +51,13 @@ class LadderSettings:
     cache: bool = True
     cache_dir: str | None = None
     device: str = "auto"
+    dtype: str = "auto"
 
     def check(self) -> None:
         """Raise a UsageError for settings that make no sense."""
         check_task(self.task)
         self.schedule.check()
+        resolve_dtype(self.dtype)
         for name, value, choices in (
             ("ladder", self.kind, KINDS),
             ("initialisation", self.initialisation, INITIALISATIONS),

@@ -15,7 +15,7 @@ from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprin
 from ordtool.io.jsonl import dumps
 from ordtool.models.catalog import cache_folder
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import resolve_device, seed_everything
+from ordtool.runtime import resolve_device, resolve_dtype, seed_everything
 from ordtool.tuning.backbone import Backbone, load_backbone
 from ordtool.tuning.cache import CachedStates, LiveStates, StateSource, build_cache, cache_bytes
 from ordtool.tuning.data import Fields
@@ -28,6 +28,7 @@ from ordtool.tuning.reading import LadderData, default_fields, read_data, text_l
 from ordtool.tuning.saving import save_ladder
 from ordtool.tuning.settings import TEXT_TASKS, LadderSettings
 from ordtool.tuning.side import choose_layers
+from ordtool.tuning.threads import ladder_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +128,7 @@ def fit_ladder(
     size = (
         sum(cache_bytes(backbone, part, layers) for part in (data.train, data.dev)) if settings.cache else 0
     )
-    learner = LadderLearner(
-        ladder, settings.task, data.train, data.dev, sources[0], sources[1], backbone.head
-    )
+    learner = make_learner(ladder, backbone, data, settings, sources)
     fitted = fit(
         learner,
         data.train.lengths,
@@ -144,6 +143,26 @@ def fit_ladder(
     return Trained(ladder, fitted, count, seconds, size, test)
 
 
+def make_learner(
+    ladder: Ladder,
+    backbone: Backbone,
+    data: LadderData,
+    settings: LadderSettings,
+    sources: Sequence[StateSource],
+) -> LadderLearner:
+    """Put a ladder, its data and their hidden states together, and choose its threads.
+
+    Text tasks have all: their products with the vocabulary are large.
+    """
+    threads = None
+    if ladder.config.labels:
+        tokens = float(data.train.lengths.mean()) * settings.schedule.batch_size
+        threads = ladder_threads(tokens, ladder.width)
+    return LadderLearner(
+        ladder, settings.task, data.train, data.dev, sources[0], sources[1], backbone.head, threads
+    )
+
+
 def state_sources(
     backbone: Backbone,
     data: LadderData,
@@ -152,6 +171,7 @@ def state_sources(
     progress: Progress = SILENT,
 ) -> tuple[StateSource, ...]:
     """Give the hidden states of all parts of the data, cached if the settings say so."""
+    backbone = backbone.in_dtype(resolve_dtype(settings.dtype, backbone.model.device))
     if not settings.cache:
         return tuple(LiveStates(backbone, part, layers, torch.float32) for part in data.parts)
     parent = Path(settings.cache_dir) if settings.cache_dir else cache_folder() / "states"
@@ -206,7 +226,10 @@ def train_ladder(
     data = read_data(paths, dev, fields, settings, backbone)
     progress.note(_summary(data, settings))
     ladder = new_ladder(backbone, data, fields, settings)
+    # The float32 weights were for the ladder's first ones; from here on they only take memory.
+    backbone = backbone.in_dtype(resolve_dtype(settings.dtype, backbone.model.device))
     facts = {"settings": _plain(settings), "fields": asdict(fields), "backbone": backbone.hash}
+    facts["dtype"] = str(backbone.model.dtype)
     facts["data"] = file_fingerprint([path for path in (*paths, *dev) if str(path) != "-"])
     trained = fit_ladder(
         ladder, backbone, data, settings, checkpoint=checkpoint, facts=facts, resume=resume, progress=progress

@@ -125,7 +125,7 @@ def test_the_gate_begins_in_the_middle_and_u_at_zero(bert):
     assert torch.equal(ladder.gates, torch.zeros(3))
     states = bert.states(texts(bert).inputs([0, 1, 2], 0), [1, 2, 3], torch.float32)
     found = ladder(states.rungs, states.last, states.mask)
-    torch.testing.assert_close(found.output, states.last)
+    torch.testing.assert_close(found.pooled, pool(states.last, states.mask, "mean"))
 
 
 def test_half_states_give_nearly_the_same_gradients(bert):
@@ -148,7 +148,8 @@ def test_the_downsampling_gradient_by_differences(bert):
 
     states = torch.randn(2, 5, 3, dtype=torch.float64)
     weight = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: _Downsample.apply(states, w), (weight,))
+    bias = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w, b: _Downsample.apply(states, w, b), (weight, bias))
 
 
 def test_pooling():

@@ -73,10 +73,11 @@ def test_another_text_layer_or_model_has_another_cache(bert, encoders):
     assert len(keys) == 5
 
 
-def test_cached_training_is_uncached_training(encoders, table, settings):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_cached_training_is_uncached_training(dtype, encoders, table, settings):
     data, dev = table("a.tsv", 40), table("d.tsv", 20, 1)
     first, second = (
-        train_ladder([data], None, str(encoders("bert")), settings(cache=cache), dev=[dev])
+        train_ladder([data], None, str(encoders("bert")), settings(cache=cache, dtype=dtype), dev=[dev])
         for cache in (True, False)
     )
     for a, b in zip(first.fitted.history, second.fitted.history, strict=True):
