@@ -2,21 +2,23 @@
 
 transformers has the same model, but importing its modelling base takes a process longer than importing torch
 and writing a first token together. Checkpoints with nothing unusual about them are read here instead. Operations
-and their order are those of transformers' implementation on a CPU, so that logits are the same bits; what isn't
-known here for certain is not guessed at: `read_llama` then gives None.
+and their order are those of transformers' implementation on a CPU, so that logits are the same bits (but for the products
+of a single row in a large model, see `transformer.products`); what isn't known here for certain is not guessed
+at: `read_llama` then gives None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, scaled_dot_product_attention, silu
 
+from ordtool.transformer.products import Products, choose_row_products, plain_products
 from ordtool.transformer.rotary import rotate
 
 # What a configuration may say beside the shape: only this, or nothing.
@@ -125,7 +127,7 @@ def plain_shape(config: Mapping[str, Any]) -> LlamaShape | None:
 
 
 def read_llama(
-    folder: Path, config: Mapping[str, Any], device: torch.device, dtype: torch.dtype
+    folder: Path, config: Mapping[str, Any], device: torch.device, dtype: torch.dtype, kernel: str = "auto"
 ) -> Llama | None:
     """Read a checkpoint; weights of the wanted dtype stay in the file, mapped into memory.
 
@@ -134,6 +136,7 @@ def read_llama(
         config: Its config.json.
         device: Where the weights go.
         dtype: Of weights and arithmetic.
+        kernel: Of a single row's products, as in `Llama`.
 
     Returns:
         The model; None if the configuration says something that isn't known here, or the weights aren't
@@ -157,7 +160,7 @@ def read_llama(
             tensors = {name: weights.get_tensor(name).to(device, dtype) for name in expected}
     except (OSError, SafetensorError):
         return None
-    return Llama(shape, tensors)
+    return Llama(shape, tensors, kernel)
 
 
 class KeyValues:
@@ -203,12 +206,15 @@ class Llama:
     Args:
         shape: Its numbers.
         tensors: The weights, by their names in a checkpoint.
+        kernel: Of a single row's products, see `transformer.products`; with `torch` logits are the same bits as
+            those of transformers.
     """
 
-    def __init__(self, shape: LlamaShape, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, shape: LlamaShape, tensors: Mapping[str, Tensor], kernel: str = "auto") -> None:
         self.shape = shape
         self._tensors = tensors
         self.device = tensors["model.norm.weight"].device
+        self._row_products = choose_row_products(tensors.values(), kernel)
         steps = torch.arange(0, shape.head_dim, 2, dtype=torch.float) / shape.head_dim
         self._frequencies = (1.0 / (shape.base**steps)).to(self.device)
 
@@ -241,11 +247,13 @@ class Llama:
             position_ids = torch.arange(past, past + length, device=self.device)[None]
         turns = self._turns(position_ids, states.dtype)
         mask = visible(attention_mask, past, length, self.device)
+        # A prompt's last logits are a single row too, but numba is not to be waited for before the first token.
+        products = self._row_products if input_ids.numel() == 1 else plain_products
         for number in range(self.shape.layers):
-            states = self._layer(number, states, turns, mask, past_key_values)
+            states = self._layer(number, states, turns, mask, past_key_values, products)
         states = self._norm("model.norm", states[:, -logits_to_keep:])  # [-0:] is all
         table = self._tensors["model.embed_tokens.weight" if self.shape.tied else "lm_head.weight"]
-        return LlamaOutput(linear(states, table), past_key_values)
+        return LlamaOutput(products(states, [table])[0], past_key_values)
 
     def _turns(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         angles = positions[..., None].float() * self._frequencies
@@ -264,27 +272,27 @@ class Llama:
         turns: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KeyValues | None,
+        products: Products,
     ) -> Tensor:
+        def project(states: Tensor, *names: str) -> Sequence[Tensor]:
+            return products(states, [self._tensors[f"{layer}.{name}_proj.weight"] for name in names])
+
         layer = f"model.layers.{number}"
         read = self._norm(f"{layer}.input_layernorm", states)
         query, key, value = (
-            self._project(f"{layer}.self_attn.{name}_proj", read)
-            .unflatten(-1, (-1, self.shape.head_dim))
-            .transpose(1, 2)
-            for name in "qkv"
+            part.unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
+            for part in project(read, "self_attn.q", "self_attn.k", "self_attn.v")
         )
         query, key = rotate(query, *turns), rotate(key, *turns)
         if cache is not None:
             key, value = cache.extend(number, key, value)
         read = attend(query, key, value, mask, self.shape.head_dim**-0.5)
-        states = states + self._project(f"{layer}.self_attn.o_proj", read.transpose(1, 2).flatten(2))
+        (read,) = project(read.transpose(1, 2).flatten(2), "self_attn.o")
+        states = states + read
         read = self._norm(f"{layer}.post_attention_layernorm", states)
-        gate = silu(self._project(f"{layer}.mlp.gate_proj", read))
-        inner = gate * self._project(f"{layer}.mlp.up_proj", read)
-        return states + self._project(f"{layer}.mlp.down_proj", inner)
-
-    def _project(self, name: str, states: Tensor) -> Tensor:
-        return linear(states, self._tensors[f"{name}.weight"])
+        gate, inner = project(read, "mlp.gate", "mlp.up")
+        (read,) = project(silu(gate) * inner, "mlp.down")
+        return states + read
 
 
 def visible(padding: Tensor | None, past: int, length: int, device: torch.device) -> Tensor | None:
