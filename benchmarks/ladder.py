@@ -1,7 +1,7 @@
 """Ladder Side-Tuning beside full fine-tuning, LoRA, BitFit and a head.
 
     python benchmarks/ladder.py scores [--texts 1500] [--tasks sst2,trec]     accuracy, memory and time, three seeds
-    python benchmarks/ladder.py steps [--length 26]                           seconds a step, measured in turn
+    python benchmarks/ladder.py steps [--length 26 | --task trec]             seconds a step, measured in turn
     python benchmarks/ladder.py memory [--lengths 64,128,256,512]             peak extra memory by length
     python benchmarks/ladder.py lm [--book FILE]                              a language model on one book
 
@@ -78,7 +78,7 @@ def scores(args):
             )
             data = read_data(paths[:1], [], Fields(), settings, backbone, paths[1:])
             compare_tuning(
-                backbone, data, Fields(), settings, args.methods.split(","),
+                backbone, data, Fields(), settings, [name for name in args.methods.split(",") if name],
                 runs=args.runs, epochs=args.full_epochs, progress=RichProgress(),
                 done=lambda row, task=task, data=data: say({"task": task, "texts": len(data.train), **row.record()}),
             )  # fmt: skip
@@ -91,55 +91,94 @@ def synthetic(backbone, texts, length):
     return Encoded(ids, None, rng.integers(0, 2, texts))
 
 
-def learners(backbone, data, folder, names, dtype="auto"):
-    """Yields every method on the same data, one at a time."""
-    settings = LadderSettings(initialisation="random", cache_dir=str(folder), dtype=dtype)
-    ladder_data = LadderData(data, data, ("a", "b"))
-    for name in names:
-        if name in METHODS[:3]:
-            yield (
-                name,
-                make_baseline(name, backbone, "classify", data, data, labels=2, pooling="mean", seed=0),
-            )
-            continue
-        ladder = new_ladder(backbone, ladder_data, Fields(), settings)
-        own = replace(settings, cache="no cache" not in name)
-        sources = state_sources(backbone, ladder_data, ladder.config.layers, own)
-        if name == "head":
-            yield name, make_baseline(
-                "head", backbone, "classify", data, data, labels=2, pooling="mean", seed=0, states=sources
-            )  # fmt: skip
-        else:
-            yield name, make_learner(ladder, backbone, ladder_data, own, sources)
+class Autocast:
+    """A method whose products are in bfloat16 by autocast, its weights in float32."""
+
+    def __init__(self, learner):
+        self._learner = learner
+        self.threads = learner.threads
+        self.module = learner.module
+        self.parameters = learner.parameters
+
+    def loss(self, index):
+        """Gives the loss; the backward pass follows the dtypes of the forward one."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self._learner.loss(index)
 
 
-ORDER = ("full", "lora", "bitfit", "ladder, no cache", "ladder", "head")
+def learner_of(name, backbone, data, folder):
+    """Gives a method on some data, which it is also measured with."""
+    settings = LadderSettings(initialisation="random", cache_dir=str(folder))
+    labels = int(data.targets.max()) + 1
+    both = LadderData(data, data, tuple(map(str, range(labels))))
+    options = {"labels": labels, "pooling": "mean", "seed": 0}
+    if name in METHODS[:3]:
+        return make_baseline(name, backbone, "classify", data, data, **options)
+    if name == "full, bfloat16":
+        return Autocast(make_baseline("full", backbone, "classify", data, data, **options))
+    ladder = new_ladder(backbone, both, Fields(), settings)
+    if "float32" in name:
+        settings = replace(settings, dtype="float32")
+    own = replace(settings, cache="no cache" not in name)
+    sources = state_sources(backbone, both, ladder.config.layers, own)
+    if name == "head":
+        return make_baseline("head", backbone, "classify", data, data, states=sources, **options)
+    return make_learner(ladder, backbone, both, own, sources)
+
+
+ORDER = (
+    "full", "full, bfloat16", "lora", "bitfit", "ladder, no cache", "ladder, no cache, float32", "ladder", "head",
+)  # fmt: skip
+QUICK = ("ladder", "head")
+
+
+def texts_of(task, backbone, count):
+    """Random training texts of a task, encoded as `scores` does."""
+    rows = rows_of({"sst2": "sst2-train.tsv", "trec": "trec-train.txt"}[task])
+    order = np.random.default_rng(1).permutation(len(rows))
+    with tempfile.TemporaryDirectory() as name:
+        path = write(Path(name), "train.tsv", [rows[i] for i in order[: 2 * count + 20]])
+        data = read_data([path], [], Fields(), LadderSettings(), backbone).train
+    return Encoded(data.ids[:count], None, data.targets[:count])
 
 
 def steps(args, lengths=None, batch=None):
-    """Seconds a step and peak extra memory of each method on the same batches."""
+    """Seconds a step and peak extra memory of each method on the same batches, method after method, in rounds.
+
+    A round's figure is a mean over its batches, what is written the median of the rounds: a machine that
+    is slower for a while is so for all of them.
+    """
     backbone = load_backbone("minilm")
     for length in lengths or [args.length]:
         size = batch or args.batch_size
-        data = synthetic(backbone, 4 * size, length)
-        ladder_data = LadderData(data, data, ("a", "b"))
-        schedule = Schedule(batch_size=size)
+        count = args.steps * size
+        data = texts_of(args.task, backbone, count) if args.task else synthetic(backbone, count, length)
+        both, schedule = LadderData(data, data, ("a", "b")), Schedule(batch_size=size)
         with tempfile.TemporaryDirectory() as folder:
-            for name, learner in learners(backbone, data, Path(folder), ORDER):
-                count = args.steps if name in METHODS[:3] or "no cache" in name else 8 * args.steps
-                seconds, extra = time_steps(learner, ladder_data, schedule, backbone, count)
-                say(
-                    {
-                        "length": length, "batch": size, "method": name, "steps": count,
-                        "seconds_a_step": round(seconds, 5),
-                        "peak_extra_memory_mb": None if extra is None else round(extra, 1),
-                    }
-                )  # fmt: skip
-                del learner
+            methods = {
+                name: learner_of(name, backbone, data, Path(folder))
+                for name in (args.order.split("|") if args.order else ORDER)
+            }
+            found = {name: [] for name in methods}
+            for _ in range(args.rounds):
+                for name, learner in methods.items():
+                    times = 8 if name in QUICK else 1
+                    found[name].append(time_steps(learner, both, schedule, backbone, times * args.steps))
+        for name, rounds in found.items():
+            seconds = [step for step, _ in rounds]
+            extra = [megabytes for _, megabytes in rounds if megabytes is not None]
+            say(
+                {
+                    "length": round(float(data.lengths.mean()), 1) if args.task else length,
+                    "task": args.task, "batch": size, "method": name, "steps": args.steps,
+                    "seconds_a_step": round(float(np.median(seconds)), 5),
+                    "rounds": [round(step, 5) for step in seconds],
+                    "peak_extra_memory_mb": round(max(extra), 1) if extra else None,
+                }
+            )  # fmt: skip
 
 
 def memory(args):
-    args.steps = 2
     steps(args, [int(n) for n in args.lengths.split(",")], args.batch_size)
 
 
@@ -185,6 +224,9 @@ def main():
     parser.add_argument("--lengths", default="64,128,256,512")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--task", choices=["sst2", "trec"], help="Real texts for `steps`.")
+    parser.add_argument("--order", help="Methods of `steps`, with | between them.")
     parser.add_argument("--book")
     parser.add_argument("--keep", help="Save the language model's ladder here.")
     parser.add_argument("--characters", type=int, default=200_000)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, LearningRate, Runs
+from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, Runs
 from ordtool.cli.options import OUT, Device, Dtype, Force, Json, Model, Quiet, Seed, Threads
 
 if TYPE_CHECKING:
@@ -145,7 +145,16 @@ def ladder(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Records a step.", rich_help_panel=TRAINING)
     ] = 32,
-    learning_rate: LearningRate = 3e-3,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            min=0,
+            help="At its peak.  [default: 3e-3; for labels less beyond 200 steps]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="adamw or adafactor.", rich_help_panel=TRAINING)
     ] = "adamw",

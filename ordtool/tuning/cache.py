@@ -71,7 +71,10 @@ class LiveStates:
             parts = [self._inputs(index[start:stop]) for start, stop in pairwise(cuts)]
             if len(parts) == 1:
                 return self._backbone.states(parts[0], self._layers, self._dtype)
-            return _together(self._backbone.side_by_side(parts, self._layers, self._dtype))
+            found = self._backbone.side_by_side(parts, self._layers, self._dtype)
+        # Copying a few megabytes isn't worth waking another thread.
+        with use_threads(1):
+            return _together(found)
 
     def _inputs(self, index: Sequence[int]) -> dict[str, Tensor]:
         device = self._backbone.model.device

@@ -22,6 +22,9 @@ from ordtool.tuning.learners import Learner, Measure
 from ordtool.tuning.threads import use_threads
 
 OPTIMIZERS = ("adamw", "adafactor")
+USUAL_RATE = 3e-3
+# Steps that a labelling ladder takes well at that rate.
+_SHORT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Schedule:
     Attributes:
         epochs: Passes over the data.
         batch_size: Texts a step.
-        learning_rate: At its peak; rises over `warmup` of the steps and falls to 0 in a line.
+        learning_rate: At its peak; rises over `warmup` of the steps and falls to 0 in a line. None: `USUAL_RATE`,
+            and for ladders that label less in long trainings (`label_rate`).
         warmup: Share of the steps.
         weight_decay: Of AdamW.
         optimizer: `adamw` or `adafactor`.
@@ -42,7 +46,7 @@ class Schedule:
 
     epochs: int = 10
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.01
     optimizer: str = "adamw"
@@ -50,16 +54,33 @@ class Schedule:
     max_steps: int | None = None
     seed: int = 0
 
+    @property
+    def peak(self) -> float:
+        """The learning rate, given or usual."""
+        return USUAL_RATE if self.learning_rate is None else self.learning_rate
+
+    def steps(self, texts: int) -> int:
+        """Give the steps that a training on some texts takes at most."""
+        return int(min(self.epochs * math.ceil(texts / self.batch_size), self.max_steps or math.inf))
+
     def check(self) -> None:
         """Raise a UsageError for numbers that make no sense."""
         if self.epochs < 1 or self.batch_size < 1 or (self.max_steps is not None and self.max_steps < 1):
             raise UsageError("at least one epoch, one step and one text a batch are needed")
-        if not 0 < self.learning_rate < math.inf:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning rate {self.learning_rate:g} is not possible", "a positive number")
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"unknown optimizer {self.optimizer!r}", f"choices: {', '.join(OPTIMIZERS)}")
         if not 0 <= self.warmup < 1 or self.weight_decay < 0:
             raise UsageError("the warm-up is a share below 1, and the weight decay not negative")
+
+
+def label_rate(steps: int) -> float:
+    """Give the learning rate of a ladder that labels: in a long training less, as the root of its steps grows.
+
+    Few steps need a high rate to arrive at all; many at a high rate end on noise.
+    """
+    return USUAL_RATE * math.sqrt(min(1.0, _SHORT / max(1, steps)))
 
 
 @dataclass
@@ -117,13 +138,12 @@ def fit(
     schedule.check()
     parameters = learner.parameters()
     optimizer = _optimizer(parameters, schedule)
-    epoch_steps = math.ceil(len(lengths) / schedule.batch_size)
-    total = min(schedule.epochs * epoch_steps, schedule.max_steps or math.inf)
+    total = schedule.steps(len(lengths))
     state = _State(learner, optimizer, checkpoint, facts or {})
     fitted = state.load() if resume else Fitted()
     best = state.best
     done = sum(row["steps"] for row in fitted.history)
-    progress.start(name, int(total), "steps")
+    progress.start(name, total, "steps")
     progress.advance(done)
     for epoch in range(len(fitted.history), schedule.epochs):
         if _stops(fitted, schedule) or done >= total:
@@ -136,7 +156,7 @@ def fit(
             for index in shuffled_batches(lengths, schedule.batch_size, schedule.seed, epoch):
                 if done >= total:
                     break
-                rate = _rate(done, int(total), schedule)
+                rate = _rate(done, total, schedule)
                 losses.append(_step(learner, optimizer, parameters, index, rate))
                 done += 1
                 progress.advance(1, loss=f"{losses[-1]:.3f}")
@@ -183,15 +203,15 @@ def _optimizer(parameters: list[Any], schedule: Schedule) -> torch.optim.Optimiz
     ]
     groups = [group for group in groups if group["params"]]
     if schedule.optimizer == "adafactor":
-        return torch.optim.Adafactor(groups, lr=schedule.learning_rate)
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+        return torch.optim.Adafactor(groups, lr=schedule.peak)
+    return torch.optim.AdamW(groups, lr=schedule.peak, fused=True)
 
 
 def _rate(step: int, total: int, schedule: Schedule) -> float:
     rise = schedule.warmup * total
     if step < rise:
-        return schedule.learning_rate * (step + 1) / (rise + 1)
-    return schedule.learning_rate * (total - step) / max(1.0, total - rise)
+        return schedule.peak * (step + 1) / (rise + 1)
+    return schedule.peak * (total - step) / max(1.0, total - rise)
 
 
 def _step(

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 
 # Numbers in a batch's hidden state, below which a second thread waits more than it works: at a width of 48, two threads
-# were slower than one by a third for 32 texts of 12 or 26 tokens, and nowhere faster up to 8 texts of 512.
-_ALONE = 1 << 18
+# were slower than one up to 32 texts of 64 tokens, by a third for those of 12 or 26, and faster from 32 of 128 on.
+_ALONE = 1 << 17
 
 
 def ladder_threads(tokens: float, width: int) -> int | None:

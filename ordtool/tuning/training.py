@@ -20,7 +20,7 @@ from ordtool.tuning.backbone import Backbone, load_backbone
 from ordtool.tuning.cache import CachedStates, LiveStates, StateSource, build_cache, cache_bytes
 from ordtool.tuning.data import Fields
 from ordtool.tuning.fisher import squared_gradients
-from ordtool.tuning.fitting import Fitted, fit
+from ordtool.tuning.fitting import Fitted, fit, label_rate
 from ordtool.tuning.ladder import Ladder, LadderConfig
 from ordtool.tuning.learners import LadderLearner, Measure
 from ordtool.tuning.pruning import initialise
@@ -129,10 +129,13 @@ def fit_ladder(
         sum(cache_bytes(backbone, part, layers) for part in (data.train, data.dev)) if settings.cache else 0
     )
     learner = make_learner(ladder, backbone, data, settings, sources)
+    schedule = settings.schedule
+    if schedule.learning_rate is None and ladder.config.labels:
+        schedule = replace(schedule, learning_rate=label_rate(schedule.steps(len(data.train))))
     fitted = fit(
         learner,
         data.train.lengths,
-        settings.schedule,
+        schedule,
         checkpoint=checkpoint,
         facts=facts,
         resume=resume,

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.tuning import training
 from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.batching import shuffled_batches, sorted_batches
 from ordtool.tuning.cache import CachedStates, LiveStates, build_cache, cache_bytes, cache_key
 from ordtool.tuning.comparison import compare_tuning
 from ordtool.tuning.data import Fields
 from ordtool.tuning.encoding import Encoded, encode_blocks
-from ordtool.tuning.fitting import Schedule
+from ordtool.tuning.fitting import Schedule, label_rate
 from ordtool.tuning.laddered import load_laddered
 from ordtool.tuning.learners import score_labels, text_loss
 from ordtool.tuning.predicting import CheckpointClassifier, LadderClassifier
@@ -309,6 +310,33 @@ def test_a_plain_checkpoint(encoders, lines):
             wanted = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
             torch.testing.assert_close(torch.tensor(row), wanted, rtol=1e-4, atol=1e-5)
     assert classifier.labels == ["LABEL_0", "LABEL_1"] and vectors.shape == (5, 24)
+
+
+def test_long_trainings_of_labels_have_a_lower_rate(
+    encoders, writers, table, settings, tmp_path, monkeypatch
+):
+    assert label_rate(1) == label_rate(200) == 3e-3
+    assert label_rate(800) == pytest.approx(1.5e-3)
+    rates = []
+    monkeypatch.setattr(training, "fit", lambda learner, lengths, schedule, **_: rates.append(schedule.peak))
+    bert, data = load_backbone(str(encoders("bert"))), table("a.tsv", 40)
+    for schedule in (
+        Schedule(epochs=100, batch_size=5),
+        Schedule(epochs=100, batch_size=5, max_steps=50),
+        Schedule(epochs=100, batch_size=5, learning_rate=0.02),
+    ):
+        own = settings(schedule=schedule)
+        read = read_data([data], [data], Fields(), own, bert)
+        training.fit_ladder(training.new_ladder(bert, read, Fields(), own), bert, read, own)
+    # 800 steps, 50 of them, and a rate that was given.
+    assert rates == [pytest.approx(1.5e-3), 3e-3, 0.02]
+    book = tmp_path / "book.txt"
+    book.write_text("the cat sat on the red tree and the dog ran under it\n" * 60)
+    llama = load_backbone(str(writers("llama")), writes=True)
+    own = settings(task="lm", max_length=32, schedule=Schedule(epochs=900))
+    read = read_data([book], [book], Fields(), own, llama)
+    training.fit_ladder(training.new_ladder(llama, read, Fields(), own), llama, read, own)
+    assert rates[-1] == 3e-3
 
 
 def test_settings_that_make_no_sense(settings):
