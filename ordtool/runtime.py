@@ -144,6 +144,21 @@ def set_threads(count: int | None) -> None:
     torch.set_num_threads(count)
 
 
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads meanwhile, also in threads begun inside; None changes nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
+
+
 def process_memory(field: str) -> float | None:
     """Give a field of this process's `/proc/self/status` (VmRSS, VmHWM, RssAnon), in megabytes; None where there is none."""
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +17,7 @@ from ordtool.embedding.pooling import parse_layers, parse_poolings, pool_slab
 from ordtool.embedding.settings import FolderSettings, Step, read_settings
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.progress import SILENT, Progress
+from ordtool.runtime import use_threads
 
 if TYPE_CHECKING:
     import torch
@@ -334,7 +334,7 @@ class TransformerEncoder:
     def _map(self, batches: list[Batch]) -> Iterator[tuple[Batch, Rows]]:
         """Run batches side by side, one CPU thread each: no thread waits for another inside a product."""
         workers = min(self._threads, len(batches)) if self._packed else 1
-        with _intra_op_threads(1 if workers > 1 else self._threads):
+        with use_threads(1 if workers > 1 else self._threads):
             if workers <= 1:
                 yield from ((batch, self._vectors(batch)) for batch in batches)
                 return
@@ -378,16 +378,3 @@ def _thread_count(threads: int | None) -> int:
     if threads is not None:
         return threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _intra_op_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads a product meanwhile; threads begun inside take it over."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ordtool.generation.causal import UNBOUNDED, CausalBackend
 from ordtool.generation.cpm import find_cpm
+from ordtool.runtime import use_threads
 from ordtool.transformer.llama import Llama, read_llama
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -222,22 +223,24 @@ class LightBackend(CausalBackend):
         if streamer is not None:
             streamer.put(ids)
         out = self.model(ids, mask, positions, logits_to_keep=1)
-        for step in range(steps):
-            if step:
-                mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-                positions = positions[:, -1:] + 1
-                out = self.model(ids[:, -1:], mask, positions, out.past_key_values, logits_to_keep=1)
-            tokens = choose(ids, out.logits[:, -1].float()).argmax(-1)
-            if self._stops:
-                tokens = torch.where(going, tokens, self.pad)
-            ids = torch.cat([ids, tokens[:, None]], dim=1)
-            if streamer is not None:
-                streamer.put(tokens)
-            going &= ~torch.isin(tokens, stops)
-            if ended is not None:
-                going &= ~ended(ids, None)
-            if not going.any():
-                break
+        # Where products of one row take one thread, a second would do nothing but wait for its turn.
+        with use_threads(1 if len(ids) == 1 and self.model.row_alone else None):
+            for step in range(steps):
+                if step:
+                    mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+                    positions = positions[:, -1:] + 1
+                    out = self.model(ids[:, -1:], mask, positions, out.past_key_values, logits_to_keep=1)
+                tokens = choose(ids, out.logits[:, -1].float()).argmax(-1)
+                if self._stops:
+                    tokens = torch.where(going, tokens, self.pad)
+                ids = torch.cat([ids, tokens[:, None]], dim=1)
+                if streamer is not None:
+                    streamer.put(tokens)
+                going &= ~torch.isin(tokens, stops)
+                if ended is not None:
+                    going &= ~ended(ids, None)
+                if not going.any():
+                    break
         return ids
 
 

@@ -9,16 +9,16 @@ at: `read_llama` then gives None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from ordtool.transformer.products import Products, choose_row_products, plain_products
+from ordtool.transformer.products import Product, choose_row_product
 from ordtool.transformer.rotary import rotate
 
 # What a configuration may say beside the shape: only this, or nothing.
@@ -208,13 +208,19 @@ class Llama:
         tensors: The weights, by their names in a checkpoint.
         kernel: Of a single row's products, see `transformer.products`; with `torch` logits are the same bits as
             those of transformers.
+
+    Attributes:
+        shape: As given.
+        device: Where the weights are.
+        row_alone: A single row's products take one thread.
     """
 
     def __init__(self, shape: LlamaShape, tensors: Mapping[str, Tensor], kernel: str = "auto") -> None:
         self.shape = shape
         self._tensors = tensors
         self.device = tensors["model.norm.weight"].device
-        self._row_products = choose_row_products(tensors.values(), kernel)
+        self._row_product = choose_row_product(tensors.values(), kernel)
+        self.row_alone = self._row_product is not linear
         steps = torch.arange(0, shape.head_dim, 2, dtype=torch.float) / shape.head_dim
         self._frequencies = (1.0 / (shape.base**steps)).to(self.device)
 
@@ -248,12 +254,12 @@ class Llama:
         turns = self._turns(position_ids, states.dtype)
         mask = visible(attention_mask, past, length, self.device)
         # A prompt's last logits are a single row too, but numba is not to be waited for before the first token.
-        products = self._row_products if input_ids.numel() == 1 else plain_products
+        product = self._row_product if input_ids.numel() == 1 else linear
         for number in range(self.shape.layers):
-            states = self._layer(number, states, turns, mask, past_key_values, products)
+            states = self._layer(number, states, turns, mask, past_key_values, product)
         states = self._norm("model.norm", states[:, -logits_to_keep:])  # [-0:] is all
         table = self._tensors["model.embed_tokens.weight" if self.shape.tied else "lm_head.weight"]
-        return LlamaOutput(products(states, [table])[0], past_key_values)
+        return LlamaOutput(product(states, table), past_key_values)
 
     def _turns(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         angles = positions[..., None].float() * self._frequencies
@@ -272,27 +278,25 @@ class Llama:
         turns: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KeyValues | None,
-        products: Products,
+        product: Product,
     ) -> Tensor:
-        def project(states: Tensor, *names: str) -> Sequence[Tensor]:
-            return products(states, [self._tensors[f"{layer}.{name}_proj.weight"] for name in names])
+        def project(states: Tensor, name: str) -> Tensor:
+            return product(states, self._tensors[f"{layer}.{name}_proj.weight"])
 
         layer = f"model.layers.{number}"
         read = self._norm(f"{layer}.input_layernorm", states)
         query, key, value = (
-            part.unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
-            for part in project(read, "self_attn.q", "self_attn.k", "self_attn.v")
+            project(read, f"self_attn.{name}").unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
+            for name in "qkv"
         )
         query, key = rotate(query, *turns), rotate(key, *turns)
         if cache is not None:
             key, value = cache.extend(number, key, value)
         read = attend(query, key, value, mask, self.shape.head_dim**-0.5)
-        (read,) = project(read.transpose(1, 2).flatten(2), "self_attn.o")
-        states = states + read
+        states = states + project(read.transpose(1, 2).flatten(2), "self_attn.o")
         read = self._norm(f"{layer}.post_attention_layernorm", states)
-        gate, inner = project(read, "mlp.gate", "mlp.up")
-        (read,) = project(silu(gate) * inner, "mlp.down")
-        return states + read
+        inner = silu(project(read, "mlp.gate")) * project(read, "mlp.up")
+        return states + project(inner, "mlp.down")
 
 
 def visible(padding: Tensor | None, past: int, length: int, device: torch.device) -> Tensor | None:

@@ -1,8 +1,8 @@
-"""Products of states with a model's matrices: torch's, and for a single row a loop that keeps pace with memory."""
+"""The product of states with a matrix: torch's, or for a single row a loop that keeps pace with memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
 
@@ -10,34 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-Products = Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor]]
+Product = Callable[[Tensor, Tensor], Tensor]
 
 # Below this many bytes a token is written so soon that loading numba (half a second) would hardly ever come back.
 _WORTH_IT = 64 << 20
+# The loop has one thread, which beats one or two of torch's; more were not measured.
+_MOST_THREADS = 2
 
 
-def plain_products(states: Tensor, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Give `states @ matrix.T` for each matrix, by torch.
-
-    Args:
-        states: `(..., in)`.
-        matrices: `(out, in)` each.
-
-    Returns:
-        `(..., out)` for each.
-    """
-    return [linear(states, matrix) for matrix in matrices]
-
-
-def row_products(states: Tensor, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Give the same for a single row, by numba (`transformer.single_row`), with other last bits."""
+def row_product(states: Tensor, matrix: Tensor) -> Tensor:
+    """Give `states @ matrix.T` for a single row by numba (`transformer.single_row`), with other last bits than torch's."""
     multiply = _compiled()
-    if multiply is None:
-        return plain_products(states, matrices)
-    return multiply(states, *matrices).split([len(matrix) for matrix in matrices], dim=-1)
+    return linear(states, matrix) if multiply is None else multiply(states, matrix)
 
 
-def choose_row_products(matrices: Iterable[Tensor], kernel: str = "auto") -> Products:
+def choose_row_product(matrices: Iterable[Tensor], kernel: str = "auto") -> Product:
     """Pick how a model multiplies a single row.
 
     The choice depends on the machine and the model alone, never on what was written before: the same prompt gives the
@@ -45,7 +32,7 @@ def choose_row_products(matrices: Iterable[Tensor], kernel: str = "auto") -> Pro
 
     Args:
         matrices: The model's weights; vectors among them don't count.
-        kernel: `torch`; `numba`; `auto`: numba where it is installed and a model is large enough to win by it.
+        kernel: `torch`; `numba`; `auto`: numba where it is installed and wins by the model's size and the threads.
 
     Raises:
         ValueError: An unknown name, or `numba` where it can't run.
@@ -56,8 +43,8 @@ def choose_row_products(matrices: Iterable[Tensor], kernel: str = "auto") -> Pro
     fits = find_spec("numba") is not None and all(_fits(matrix) for matrix in wide)
     if kernel == "numba" and not fits:
         raise ValueError("numba multiplies float32 and bfloat16 on the CPU, where it is installed")
-    large = sum(matrix.nbytes for matrix in wide) >= _WORTH_IT
-    return row_products if fits and kernel != "torch" and (large or kernel == "numba") else plain_products
+    wins = sum(matrix.nbytes for matrix in wide) >= _WORTH_IT and torch.get_num_threads() <= _MOST_THREADS
+    return row_product if kernel == "numba" or (kernel == "auto" and fits and wins) else linear
 
 
 def _fits(matrix: Tensor) -> bool:
@@ -66,7 +53,7 @@ def _fits(matrix: Tensor) -> bool:
 
 
 @cache
-def _compiled() -> Callable[..., Tensor] | None:
+def _compiled() -> Product | None:
     """Load the compiled loop, when the first single row comes; None where numba is installed but can't be used."""
     try:
         from ordtool.transformer.single_row import multiply
