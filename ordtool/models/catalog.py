@@ -94,6 +94,13 @@ ENTRIES: tuple[Entry, ...] = (
         15_500_000,
     ),
     Entry(
+        "chinese",
+        ("parser",),
+        "trees of Chinese sentences, simplified or traditional; its words need the extra zh",
+        "CC-BY-SA-4.0",
+        4_600_000,
+    ),
+    Entry(
         "static",
         ("encoder",),
         "English word vectors, very fast",

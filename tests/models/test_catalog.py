@@ -220,7 +220,7 @@ def test_every_entry_says_what_it_is():
         assert entry.kinds and entry.summary and entry.licence and entry.size
         if entry.wheel is not None:
             assert len(entry.wheel.sha256) == 64
-    assert catalog.names_of_kind("parser") == ["english", "english-onlstm"]
+    assert catalog.names_of_kind("parser") == ["english", "english-onlstm", "chinese"]
     assert {"static", "minilm", "smollm2", "e5-multilingual"} <= set(catalog.names_of_kind("encoder"))
 
 

@@ -16,13 +16,29 @@ PHRASES = [
     ("Prices rose ( in most countries ) and wages fell .", (3, 6)),
     ("In the morning , the ship left the harbour .", (0, 3)),
 ]
+CHINESE = ParseConfig(models=("chinese",), tokens="whitespace", device="cpu", dtype="float32")
+CHINESE_PHRASES = [
+    ("他 买 了 一 本 关于 历史 的 书 。", (5, 9)),
+    ("中国 的 首都 是 北京 。", (0, 3)),
+    ("我 的 朋友 在 学校 工作 。", (0, 3)),
+    ("公司 的 总经理 昨天 宣布 辞职 。", (0, 3)),
+    ("这个 问题 的 答案 很 简单 。", (0, 4)),
+]
+TRADITIONAL = [
+    "他 買 了 一 本 關於 歷史 的 書 。",
+    "中國 的 首都 是 北京 。",
+    "我 的 朋友 在 學校 工作 。",
+    "公司 的 總經理 昨天 宣布 辭職 。",
+    "這個 問題 的 答案 很 簡單 。",
+]
 
 
 def test_they_are_listed_and_small():
-    assert names_of_kind("parser") == NAMES
+    assert names_of_kind("parser") == [*NAMES, "chinese"]
     sizes = [sum(file.stat().st_size for file in (PACKAGED / name).iterdir()) for name in NAMES]
     assert sum(sizes) < 20_500_000
-    for name in NAMES:
+    assert sum(file.stat().st_size for file in (PACKAGED / "chinese").iterdir()) < 7_000_000
+    for name in (*NAMES, "chinese"):
         assert {"README.md", "config.json", "model.safetensors", "vocab.txt"} <= {
             file.name for file in (PACKAGED / name).iterdir()
         }
@@ -36,6 +52,20 @@ def test_plain_phrases_are_found(name, least):
     assert sum(found) >= least, [result.tree for result in results]
 
 
+def test_plain_chinese_phrases_are_found_in_both_scripts():
+    results = list(parse([text for text, _ in CHINESE_PHRASES], CHINESE))
+    found = [span in set(result.spans) for result, (_, span) in zip(results, CHINESE_PHRASES, strict=True)]
+    assert sum(found) >= 4, [result.tree for result in results]
+    assert [result.spans for result in parse(TRADITIONAL, CHINESE)] == [result.spans for result in results]
+
+
+def test_chinese_text_is_read_without_spaces():
+    pytest.importorskip("jieba")
+    [result] = parse(["他買了一本關於歷史的書。"], models=("chinese",), device="cpu", dtype="float32")
+    assert result.tokens == ["他", "買", "了", "一本", "關於", "歷史", "的", "書", "。"]
+    assert result.spans[0] == (0, 9) and len(result.spans) == 7
+
+
 def test_the_two_vote_together():
     text = ["The old man told his grandchildren a story."]
     [vote] = parse(text, ParseConfig(models=tuple(NAMES), device="cpu", dtype="float32"))
@@ -43,7 +73,7 @@ def test_the_two_vote_together():
 
 
 def test_cards_name_what_the_configurations_hold():
-    for name in NAMES:
+    for name in (*NAMES, "chinese"):
         folder = resolve_model(name)
         card = (folder / "README.md").read_text()
         config = json.loads((folder / "config.json").read_text())
