@@ -16,7 +16,7 @@ MARKS = ("comma", "colon", "open", "close", "dash", "joint", "quote", "stop", "o
 of Chinese enumerations, which stands inside phrases, is among the `other` ones."""
 
 # Between the parts of a foreign name in Chinese: never a dash.
-_NAME_DOTS = ("·", "‧", "・", "•")
+_NAME_DOTS = ("·", "‧", "・")
 _KINDS = {
     **dict.fromkeys(",،，", "comma"),
     **dict.fromkeys(";:；：", "colon"),
