@@ -64,9 +64,7 @@ def main() -> None:
         for name, shape in SHAPES.items():
             spans = [raised_spans(tree, shape, weights) for tree in trees]
             [row] = score_trees(spans, trees, baselines=False)
-            print(
-                f"{path}: {name}, raised: sentence F1 {row.sentence_f1:.1f}, corpus F1 {row.corpus_f1:.1f}"
-            )
+            print(f"{path}: {name}, raised: sentence F1 {row.sentence_f1:.1f}, corpus F1 {row.corpus_f1:.1f}")
         words = [w for t in trees for w, mark in zip(t.tokens, t.punctuation, strict=True) if not mark]
         unknown = sum(lookup.tokens[lookup.word_id(word)].startswith("<unk") for word in words)
         print(f"{path}: {100 * unknown / len(words):.1f}% of {len(words):,} words unknown")
