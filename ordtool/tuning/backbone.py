@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from ordtool.errors import OrdtoolError
 from ordtool.models.catalog import resolve_model
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import quiet_libraries
+from ordtool.runtime import quiet_libraries, use_threads
 from ordtool.tuning.side import depth, find_layers
-from ordtool.tuning.threads import use_threads
 from ordtool.tuning.watching import Kept, watched
 
 _BLOCK = 1 << 22

@@ -26,10 +26,10 @@ from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory
 from ordtool.io.npy import NpyWriter, read_npy
 from ordtool.progress import SILENT, Progress
+from ordtool.runtime import use_threads
 from ordtool.tuning.backbone import Backbone, States
 from ordtool.tuning.batching import sorted_batches
 from ordtool.tuning.encoding import Encoded
-from ordtool.tuning.threads import use_threads
 
 FORMAT = 1
 BATCH_TOKENS = 4096

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ordtool.progress import SILENT, Progress
+from ordtool.runtime import use_threads
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.baselines import make_baseline
 from ordtool.tuning.cache import StateSource
@@ -19,7 +20,6 @@ from ordtool.tuning.learners import Learner
 from ordtool.tuning.memory import ExtraMemory
 from ordtool.tuning.reading import LadderData
 from ordtool.tuning.settings import LadderSettings
-from ordtool.tuning.threads import use_threads
 from ordtool.tuning.training import Trained, fit_ladder, make_learner, new_ladder, state_sources
 
 # Learning rates that are usual for each; the ladder's is its own.

@@ -16,10 +16,9 @@ from torch import Tensor
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_directory
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import seed_everything
+from ordtool.runtime import seed_everything, use_threads
 from ordtool.tuning.batching import shuffled_batches
 from ordtool.tuning.learners import Learner, Measure
-from ordtool.tuning.threads import use_threads
 
 OPTIMIZERS = ("adamw", "adafactor")
 USUAL_RATE = 3e-3

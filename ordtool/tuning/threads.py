@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
-
 # Numbers in a batch's hidden state, below which a second thread waits more than it works: at a width of 48, two threads
 # were slower than one up to 32 texts of 64 tokens, by a third for those of 12 or 26, and faster from 32 of 128 on.
 _ALONE = 1 << 17
@@ -20,16 +15,3 @@ def ladder_threads(tokens: float, width: int) -> int | None:
         width: The ladder's.
     """
     return 1 if tokens * width < _ALONE else None
-
-
-@contextmanager
-def use_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads meanwhile; None changes nothing."""
-    before = torch.get_num_threads()
-    if count is not None and count != before:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)

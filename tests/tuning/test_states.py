@@ -8,13 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from ordtool.errors import UsageError
+from ordtool.runtime import use_threads
 from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.bert_rungs import can_climb, visible
 from ordtool.tuning.cache import PART_TOKENS, CachedStates, LiveStates, build_cache
 from ordtool.tuning.encoding import Encoded
 from ordtool.tuning.ladder import Ladder, LadderConfig
 from ordtool.tuning.settings import LadderSettings
-from ordtool.tuning.threads import ladder_threads, use_threads
+from ordtool.tuning.threads import ladder_threads
 
 
 @pytest.fixture
