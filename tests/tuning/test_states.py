@@ -64,13 +64,14 @@ def test_parts_side_by_side_are_the_whole(kind, encoders):
     layers = list(range(1, backbone.depth + 1))
     inputs = data.inputs(range(40), backbone.pad)
     whole = backbone.states(inputs, layers, torch.float32)
-    seen = set()
-    hook = backbone.layers[0].register_forward_hook(lambda *_: seen.add(threading.get_ident()))
+    seen = []
+    hook = backbone.layers[0].register_forward_hook(lambda *_: seen.append(threading.get_ident()))
     with use_threads(3):
         source = LiveStates(backbone, data, layers, torch.float32)
     found = source.batch(range(40))
     hook.remove()
-    assert len(seen) > 1 and threading.get_ident() not in seen
+    # A thread that is done early may take another part, so only the parts are counted.
+    assert len(seen) == 3 and threading.get_ident() not in seen
     assert torch.equal(found.mask, whole.mask)
     real = whole.mask.bool()
     torch.testing.assert_close(found.rungs[:, real], whole.rungs[:, real], rtol=1e-4, atol=1e-5)
