@@ -91,11 +91,13 @@ def test_float32_kernels_against_float64(kernel):
 def test_both_kernels_agree(seed, seq, batch, scale):
     results = []
     for kernel in ("torch", "numba"):
-        args = inputs(torch.float32, seed, seq, batch, scale, grad=True)
+        # Only what comes in is scaled: large recurrent weights too would blow up the last bits of either kernel.
+        x, *others = inputs(torch.float32, seed, seq, batch, grad=True)
+        args = [(x.detach() * scale).requires_grad_(), *others]
         results.append(gradients(lambda *x, k=kernel: ordered_scan(*x, CHUNK, kernel=k), args))
         results[-1] += [t.detach() for t in ordered_scan(*args, CHUNK, kernel=kernel)]
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=3e-5 * float(a.abs().max().clamp(min=1)))
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(a.abs().max().clamp(min=1)))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
