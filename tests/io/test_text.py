@@ -113,6 +113,13 @@ class Pipe:
         (b"{not json\n", ["{not json"]),
         (gzip.compress(b"one\n"), ["one"]),
     ],
+    ids=[
+        "lines",
+        "objects",
+        "other objects",
+        "no object",
+        "gzip",
+    ],  # gzip writes the time: no name for a test
 )
 def test_stdin_is_looked_at(monkeypatch, data, expected):
     monkeypatch.setattr("sys.stdin", Pipe(data))
