@@ -76,8 +76,8 @@ def measure(system: str, length: int, layers: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from ordtool.extrapolation.memory import PeakMemory
     from ordtool.extrapolation.patch import extrapolate
+    from ordtool.memory import PeakMemory
 
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, **SHAPE)).eval()

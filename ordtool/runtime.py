@@ -11,7 +11,6 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
@@ -157,17 +156,6 @@ def use_threads(count: int | None) -> Iterator[None]:
     finally:
         if count is not None:
             torch.set_num_threads(before)
-
-
-def process_memory(field: str) -> float | None:
-    """Give a field of this process's `/proc/self/status` (VmRSS, VmHWM, RssAnon), in megabytes; None where there is none."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024 / 1e6
-    except OSError:
-        pass
-    return None
 
 
 def require(module: str, extra: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ordtool.embedding.modules import after_pooling
 from ordtool.embedding.pooling import parse_layers, parse_poolings, pool_slab
 from ordtool.embedding.settings import FolderSettings, Step, read_settings
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.parallel import thread_count
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
 
@@ -201,7 +201,7 @@ class TransformerEncoder:
         self._prompt = _prompt(settings, config)
         self._skip = self._choose_skip(settings, config, hidden.is_causal(model))
         self._choose_steps(settings, config, own_choice)
-        self._threads = _thread_count(config.threads)
+        self._threads = thread_count(config.threads)
         self._budget = config.batch_tokens or (CPU_TOKENS if self._device.type == "cpu" else GPU_TOKENS)
         self._pool_head = hidden.pooler_of(model) if "pooler" in self._poolings else None
         self._place(model)
@@ -372,9 +372,3 @@ def _prompt(settings: FolderSettings, config: EncoderConfig) -> str:
     if config.prompt is None:
         return settings.prompts.get(settings.default_prompt or "", "")
     return settings.prompts.get(config.prompt, config.prompt)
-
-
-def _thread_count(threads: int | None) -> int:
-    if threads is not None:
-        return threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

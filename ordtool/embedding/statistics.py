@@ -15,14 +15,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.parallel import in_order
 from ordtool.errors import OrdtoolError
+from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 Float64Array = NDArray[np.float64]
@@ -168,11 +167,13 @@ def accumulate(
     while done < array.shape[0]:
         # Waves double, so that the precision is looked at a few times only, at the same rows on any machine.
         wide = array.dtype.itemsize > 4 or total.needs_float64()
-        jobs = (
-            partial(_chunk_moments, chunk, first + start, np.float64 if wide else np.float32)
-            for start, chunk in row_chunks(array, done, done + wave)
-        )
-        for chunk in in_order(jobs, threads):
+        dtype = np.float64 if wide else np.float32
+
+        def chunk_moments(piece: tuple[int, NDArray[Any]], dtype: type[np.floating] = dtype) -> Moments:
+            start, rows = piece
+            return _chunk_moments(rows, first + start, dtype)
+
+        for chunk in ordered_map(chunk_moments, row_chunks(array, done, done + wave), threads):
             total._add(chunk)
             progress.advance(chunk.count)
         done += wave

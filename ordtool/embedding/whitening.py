@@ -18,14 +18,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.parallel import in_order
 from ordtool.embedding.rows import as_rows, describe_source, normalize_rows, output_dtype
 from ordtool.embedding.statistics import (
     DataError,
@@ -39,6 +37,7 @@ from ordtool.embedding.statistics import (
 )
 from ordtool.embedding.whitening_solver import ParameterError, Solution, WhiteningOptions, solve
 from ordtool.errors import close_match_hint
+from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 FLOAT32_STRETCH = 1e3
@@ -245,9 +244,7 @@ class Whitening:
         # A map that stretches some directions ten thousandfold stretches float32's rounding with them.
         exact = np.dtype(np.float64) if self.solve().condition > FLOAT32_STRETCH else dtype
         affine = _Affine.of(self, exact)
-        return in_order(
-            (partial(affine.apply, chunk, first, dtype) for first, chunk in row_chunks(array)), threads
-        )
+        return ordered_map(lambda piece: affine.apply(piece[1], piece[0], dtype), row_chunks(array), threads)
 
     def _check_width(self, array: NDArray[Any]) -> None:
         if array.ndim != 2 or array.shape[1] != self.n_features_in_:

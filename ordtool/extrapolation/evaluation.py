@@ -16,10 +16,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ordtool.errors import UsageError
-from ordtool.extrapolation.memory import PeakMemory
 from ordtool.extrapolation.patch import apply_plan, check_plan
 from ordtool.extrapolation.plan import Plan, make_plan, parse_spec
 from ordtool.extrapolation.rotary import check_long, find_rotary
+from ordtool.memory import PeakMemory
 from ordtool.progress import SILENT, Progress
 
 LOGITS = 2**28  # at most so many numbers of logits at once: 1 GB in float32

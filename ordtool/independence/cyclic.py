@@ -11,10 +11,10 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ordtool.independence.blocks import in_threads
 from ordtool.independence.centring import centring, from_cross_products, is_cheap_in_features, normaliser
 from ordtool.independence.kernels import Kernel
 from ordtool.independence.moments import PairSums
+from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -124,7 +124,7 @@ def _by_bands(
     width = min(max(_JOB_NUMBERS // (n * work.sides) // 16 * 16, _WIDTHS[0]), _WIDTHS[1])
     jobs = [(first, min(width, n // 2 + 1 - first)) for first in range(1, n // 2 + 1, width)]
     total = np.zeros((len(pairs), n // 2 + 1), dtype=np.complex128)
-    for job, part in zip(jobs, in_threads(work, jobs, threads), strict=True):
+    for job, part in zip(jobs, ordered_map(work, jobs, threads), strict=True):
         total += part
         progress.advance(n * job[1] / (n // 2))
     return (2 * _inverse(total, n) + _diagonals(state, pairs, left, right)) / normaliser(n, state.estimator)
@@ -210,7 +210,7 @@ def _by_features(
     def column(index: int) -> Float64Array:
         return np.square(_inverse(phi[:, index].conj() * psi.T, n)).sum(axis=0, dtype=np.float64)
 
-    squares = sum(in_threads(column, range(phi.shape[1]), threads), np.zeros(n))
+    squares = sum(ordered_map(column, range(phi.shape[1]), threads), np.zeros(n))
     norms = [kernel.diagonal() for kernel in kernels]
     traces = (norms[0].sum(), norms[1].sum())
     diagonals = _correlation(norms[0][left], norms[1][right])

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.blocks import in_threads
 from ordtool.independence.kernels import Kernel
+from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -193,7 +193,7 @@ def _by_blocks(
     products = np.zeros(len(wanted))
     row_sums = np.zeros((len(kernels), n))
     progress.start("pairs", n * (n + 1) // 2, "pairs")
-    for (i, j), (dots, across, down) in zip(jobs, in_threads(work, jobs, threads), strict=True):
+    for (i, j), (dots, across, down) in zip(jobs, ordered_map(work, jobs, threads), strict=True):
         products += dots if i == j else 2 * dots
         row_sums[:, i : i + BLOCK] += across
         if i != j:

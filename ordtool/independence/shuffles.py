@@ -11,10 +11,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.blocks import in_threads
 from ordtool.independence.centring import centring, from_cross_products, is_cheap_in_features, normaliser
 from ordtool.independence.kernels import Kernel
 from ordtool.independence.moments import PairSums, cross_product
+from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -93,7 +93,7 @@ def _by_matrices(left: Array, right: Array, orders: NDArray[np.intp], threads: i
     batch = max(1, _GATHER // left.size) if small else 1
     work: Callable[[NDArray[np.intp]], Float64Array] = partial(_small if small else _large, left, right)
     jobs = [orders[start : start + batch] for start in range(0, len(orders), batch)]
-    return np.concatenate(list(in_threads(work, jobs, threads)))
+    return np.concatenate(list(ordered_map(work, jobs, threads)))
 
 
 def _small(left: Array, right: Array, orders: NDArray[np.intp]) -> Float64Array:
@@ -129,4 +129,4 @@ def _by_features(
         diagonals = norms[0] @ norms[1][order]
         return float(from_cross_products(np.vdot(cross, cross), diagonals, traces, left.rows, estimator))
 
-    return np.array(list(in_threads(one, list(orders), threads)))
+    return np.array(list(ordered_map(one, list(orders), threads)))

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.blocks import in_threads
 from ordtool.independence.gamma import NullMoments, Shape, pair_variance, permutation_skewness, u_centred
 from ordtool.independence.kernels import Kernel
 from ordtool.independence.rows import MIN_ROWS
+from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -94,7 +94,7 @@ def subsampled_hsic(
     jobs = [np.sort(order[g * group_rows : (g + 1) * group_rows]) for g in range(groups)]
     progress.start("groups", groups, "groups")
     values, moments = [], []
-    for value, moment in in_threads(lambda index: _one_group(left, right, index), jobs, threads):
+    for value, moment in ordered_map(lambda index: _one_group(left, right, index), jobs, threads):
         values.append(value)
         moments.append(moment)
         progress.advance()

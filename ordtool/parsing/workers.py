@@ -18,6 +18,7 @@ from multiprocessing import connection, get_context, parent_process
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.jsonl import dumps
+from ordtool.parallel import thread_count
 from ordtool.parsing.constituents import write_penn
 from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence
 from ordtool.parsing.windows import in_windows
@@ -49,8 +50,7 @@ def format_line(parse: Parse, chosen: str) -> str:
 
 def default_workers(threads: int | None = None) -> int:
     """Give as many workers as cores that may be used, 16 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(threads or cores, _MOST_WORKERS)
+    return min(thread_count(threads), _MOST_WORKERS)
 
 
 def parse_lines(

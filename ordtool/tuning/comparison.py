@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ordtool.memory import ExtraMemory
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
 from ordtool.tuning.backbone import Backbone
@@ -17,7 +18,6 @@ from ordtool.tuning.cache import StateSource
 from ordtool.tuning.data import Fields
 from ordtool.tuning.fitting import Schedule, fit
 from ordtool.tuning.learners import Learner
-from ordtool.tuning.memory import ExtraMemory
 from ordtool.tuning.reading import LadderData
 from ordtool.tuning.settings import LadderSettings
 from ordtool.tuning.training import Trained, fit_ladder, make_learner, new_ladder, state_sources

@@ -6,10 +6,10 @@ import torch
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation import evaluation
 from ordtool.extrapolation.evaluation import Grid, check_grid, evaluate, score_last
-from ordtool.extrapolation.memory import PeakMemory
 from ordtool.extrapolation.patch import extrapolate
 from ordtool.extrapolation.texts import Text, cut_windows, gather_texts, repeat_windows
 from ordtool.io.text import Record
+from ordtool.memory import PeakMemory
 
 TRAINED = 13
 
