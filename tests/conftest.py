@@ -1,10 +1,12 @@
-"""Shared fixtures: everything runs offline, and commands run as real processes."""
+"""Shared fixtures: everything runs offline; commands run in this process, or in one of their own."""
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -54,17 +56,57 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def refused(run: Run) -> Callable[..., str]:
+def run_in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary
+) -> Callable[..., SimpleNamespace]:
+    """As `run`, with the same answer, in this process: for all that needs no process of its own.
+
+    A process of its own takes seconds to load torch. Keep those for pipes, terminals, signals and what is loaded.
+    """
+    from ordtool.cli.app import main
+
+    def call(*args: object, stdin: bytes = b"", env: dict[str, str] | None = None) -> SimpleNamespace:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            for name in [name for name in os.environ if name.startswith("ORDTOOL_")]:
+                patch.delenv(name)
+            for name, value in {"COLUMNS": "100", "NO_COLOR": "1", **(env or {})}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin))))
+            capsysbinary.readouterr()
+            with pytest.raises(SystemExit) as end:
+                main([str(arg) for arg in args])
+        out, err = capsysbinary.readouterr()
+        return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err.decode())
+
+    return call
+
+
+def _failure(done, status: int) -> str:
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sum(line.startswith("error: ") for line in lines) == 1, done.stderr
+    assert sum(line.startswith("hint: ") for line in lines) <= 1, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def fails_in_process(run_in_process: Callable[..., SimpleNamespace]) -> Callable[..., str]:
     """Run a command that must fail: one error line, a hint line at most, no traceback. Gives stderr."""
 
-    def call(*args: object, status: int = 1, stdin: bytes = b"", **kwargs) -> str:
-        done = run(*args, stdin=stdin, **kwargs)
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        assert done.returncode == status, done.stderr
-        assert "Traceback" not in done.stderr
-        assert sum(line.startswith("error: ") for line in lines) == 1, done.stderr
-        assert sum(line.startswith("hint: ") for line in lines) <= 1, done.stderr
-        return done.stderr
+    def call(*args: object, status: int = 1, **kwargs) -> str:
+        return _failure(run_in_process(*args, **kwargs), status)
+
+    return call
+
+
+@pytest.fixture
+def fails_in_subprocess(run: Run) -> Callable[..., str]:
+    """As `fails_in_process`, in a process of its own."""
+
+    def call(*args: object, status: int = 1, **kwargs) -> str:
+        return _failure(run(*args, **kwargs), status)
 
     return call
 

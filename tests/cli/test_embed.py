@@ -91,10 +91,10 @@ def test_parquet(run, tmp_path):
     np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), rows)
 
 
-def test_parquet_refuses_what_it_cannot_hold(refused, tmp_path):
+def test_parquet_refuses_what_it_cannot_hold(fails_in_subprocess, tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "a.jsonl").write_text('{"id": 7, "text": "a cat"}\n{"id": "x", "text": "a dog"}\n')
-    message = refused("embed", "-m", "static", "a.jsonl", "-o", "a.parquet")
+    message = fails_in_subprocess("embed", "-m", "static", "a.jsonl", "-o", "a.parquet")
     assert "a key has values of several types" in message
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
@@ -220,35 +220,39 @@ BAD = [
 
 
 @pytest.mark.parametrize(("options", "status", "message", "hint"), BAD, ids=lambda value: str(value)[:30])
-def test_bad_options(refused, texts, options, status, message, hint):
+def test_bad_options(fails_in_subprocess, texts, options, status, message, hint):
     model = [] if "-m" in options else ["-m", "static"]
-    said = refused("embed", *model, "a.txt", *options, status=status)
+    said = fails_in_subprocess("embed", *model, "a.txt", *options, status=status)
     assert message in said
     assert hint in said
     assert [path.name for path in texts.iterdir()] == ["a.txt"]
 
 
-def test_bad_inputs(refused, tmp_path):
+def test_bad_inputs(fails_in_subprocess, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
-    assert "latin.txt:2: invalid UTF-8" in refused("embed", "-m", "static", "latin.txt", "--json")
-    assert "missing.txt: no such file" in refused("embed", "-m", "static", "missing.txt")
+    assert "latin.txt:2: invalid UTF-8" in fails_in_subprocess("embed", "-m", "static", "latin.txt", "--json")
+    assert "missing.txt: no such file" in fails_in_subprocess("embed", "-m", "static", "missing.txt")
     (tmp_path / "a.jsonl").write_text('{"body": "a cat"}\n')
-    assert "no field 'text' (keys: body)" in refused("embed", "-m", "static", "a.jsonl", "--json")
+    assert "no field 'text' (keys: body)" in fails_in_subprocess("embed", "-m", "static", "a.jsonl", "--json")
     (tmp_path / "a.npy").write_text("")
-    assert "exists already" in refused("embed", "-m", "static", "a.jsonl", "-o", "a.npy", "--field", "body")
+    assert "exists already" in fails_in_subprocess(
+        "embed", "-m", "static", "a.jsonl", "-o", "a.npy", "--field", "body"
+    )
 
 
-def test_a_transform_of_another_width(run, refused, texts):
+def test_a_transform_of_another_width(run, fails_in_subprocess, texts):
     raw = io.BytesIO()
     np.save(raw, np.random.default_rng(0).normal(size=(50, 6)))
     assert run("whiten", "--save", "t.safetensors", "-o", "w.npy", stdin=raw.getvalue()).returncode == 0
-    message = refused("embed", "-m", "static", "a.txt", "--transform", "t.safetensors", "-o", "x.npy")
+    message = fails_in_subprocess(
+        "embed", "-m", "static", "a.txt", "--transform", "t.safetensors", "-o", "x.npy"
+    )
     assert "takes vectors of 6 numbers, and static gives 240" in message
     assert not (texts / "x.npy").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk(refused, tmp_path):
+def test_a_full_disk(fails_in_subprocess, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -258,7 +262,7 @@ def test_a_full_disk(refused, tmp_path):
         pytest.skip("no tmpfs can be mounted here")
     try:
         (tmp_path / "many.txt").write_text("".join(f"cat number {n}\n" for n in range(3000)))
-        message = refused("embed", "-m", "static", "many.txt", "-o", "disk/x.npy")
+        message = fails_in_subprocess("embed", "-m", "static", "many.txt", "-o", "disk/x.npy")
         assert "no space left" in message
         assert not (disk / "x.npy").exists()
     finally:

@@ -56,7 +56,7 @@ def book(tmp_path):
 
 
 @pytest.fixture
-def inside(tmp_path, monkeypatch, capsysbinary):
+def run_in_process(tmp_path, monkeypatch, capsysbinary):
     """The command in this process, which has torch already: as `run`, for what needs no process."""
     from ordtool.cli.app import main
 
@@ -73,11 +73,11 @@ def inside(tmp_path, monkeypatch, capsysbinary):
 
 
 @pytest.fixture
-def turned_down(inside):
+def fails_in_process(run_in_process):
     """Run a command that must fail, in this process; gives stderr."""
 
     def call(*args, status=1, stdin=b""):
-        done = inside(*args, stdin=stdin)
+        done = run_in_process(*args, stdin=stdin)
         assert done.returncode == status, done.stderr
         assert done.stdout == b""
         assert done.stderr.count("error: ") == 1, done.stderr
@@ -139,9 +139,11 @@ def test_a_terminal_gets_a_table_and_a_chart(folder, book):
     assert "+-----" in shown and "{" not in shown
 
 
-def test_every_method_and_the_same_twice(inside, folder, book):
+def test_every_method_and_the_same_twice(run_in_process, folder, book):
     def losses():
-        found = rows(inside(book, "-m", folder, "--methods", "all,rerope+logn", "--lengths", "20,40", "-q"))
+        found = rows(
+            run_in_process(book, "-m", folder, "--methods", "all,rerope+logn", "--lengths", "20,40", "-q")
+        )
         return [(row["method"], row["length"], row["loss"], row["accuracy"]) for row in found]
 
     first = losses()
@@ -149,36 +151,36 @@ def test_every_method_and_the_same_twice(inside, folder, book):
     assert losses() == first
 
 
-def test_by_position(inside, folder, book):
-    found = rows(inside(book, "-m", folder, "--methods", "none", "--by-position", "--bins", 4, "-q"))
+def test_by_position(run_in_process, folder, book):
+    found = rows(run_in_process(book, "-m", folder, "--methods", "none", "--by-position", "--bins", 4, "-q"))
     assert [row["position"] for row in found] == [32, 64, 96, 128]
     assert {row["length"] for row in found} == {128}
     assert list(found[0]) == [*FIELDS[:3], "position", *FIELDS[3:]]
 
 
-def test_repeated_text_is_scored_on_the_same_tokens(inside, folder, book):
+def test_repeated_text_is_scored_on_the_same_tokens(run_in_process, folder, book):
     options = (book, "-m", folder, "--methods", "none", "--lengths", "1x,2x", "-q")
-    plain, repeated = rows(inside(*options)), rows(inside(*options, "--repeat"))
+    plain, repeated = rows(run_in_process(*options)), rows(run_in_process(*options, "--repeat"))
     assert repeated[0]["loss"] == plain[0]["loss"]  # one period: nothing has come twice yet
     assert repeated[1]["loss"] != plain[1]["loss"]
 
 
-def test_lines_of_jsonl_are_texts(inside, folder, tmp_path):
+def test_lines_of_jsonl_are_texts(run_in_process, folder, tmp_path):
     path = tmp_path / "x.jsonl"
     texts = ["short", TEXT, 7]
     path.write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
     options = ("x.jsonl", "--field", "body", "-m", folder, "--methods", "none", "--lengths", "1x")
-    done = inside(*options, "--on-error", "skip")
+    done = run_in_process(*options, "--on-error", "skip")
     assert len(rows(done)) == 1
     assert "1 bad record(s) skipped" in done.stderr
-    assert "x.jsonl:3" in inside(*options).stderr
+    assert "x.jsonl:3" in run_in_process(*options).stderr
 
 
-def test_a_grid_that_was_interrupted_is_gone_on_with(inside, folder, book, tmp_path):
+def test_a_grid_that_was_interrupted_is_gone_on_with(run_in_process, folder, book, tmp_path):
     options = (book, "-m", folder, "--methods", "none,window,rerope", "--lengths", "1x,2x", "-o", "out.jsonl")
-    assert inside(*options).returncode == 0
+    assert run_in_process(*options).returncode == 0
     whole = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert inside(*options).returncode == 1  # exists
+    assert run_in_process(*options).returncode == 1  # exists
     # As a run leaves it that ended within the fourth cell: three cells, and a torn line.
     from ordtool.io import resumable
 
@@ -197,16 +199,16 @@ def test_a_grid_that_was_interrupted_is_gone_on_with(inside, folder, book, tmp_p
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resumable.Lines, "save", stop)
-        assert inside(*options, "--force").returncode == 1
+        assert run_in_process(*options, "--force").returncode == 1
     partial = tmp_path / "out.jsonl.partial"
     assert kept["done"] == 3 and len(partial.read_text().splitlines()) == 3
     with partial.open("a") as file:
         file.write('{"method": "win')
     assert (
         "had other settings (lengths)"
-        in inside(*options[:-3], "1x,4x", *options[-2:], "--resume", "--force").stderr
+        in run_in_process(*options[:-3], "1x,4x", *options[-2:], "--resume", "--force").stderr
     )
-    done = inside(*options, "--resume", "--force", "--plot", "x.svg")
+    done = run_in_process(*options, "--resume", "--force", "--plot", "x.svg")
     assert done.returncode == 0, done.stderr
     found = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in found] == [json.loads(line)["loss"] for line in whole]
@@ -215,7 +217,7 @@ def test_a_grid_that_was_interrupted_is_gone_on_with(inside, folder, book, tmp_p
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.jsonl"]
 
 
-def test_what_a_person_gets_wrong(turned_down, folder, book):
+def test_what_a_person_gets_wrong(fails_in_process, folder, book):
     for options, status, words in (
         (("--methods", "rerop"), 2, "did you mean 'rerope'?"),
         (("--methods", "rerope+dca"), 2, "both change the positions"),
@@ -228,13 +230,13 @@ def test_what_a_person_gets_wrong(turned_down, folder, book):
         (("--resume",), 2, "needs an output file"),
         (("--lengths", "1x,100x"), 1, "has 939 tokens, and 1,600 are needed: 661 are missing"),
     ):
-        assert words in turned_down(book, "-m", folder, *options, status=status), options
-    assert "no such file" in turned_down("boo.txt", "-m", folder)
-    assert "no text" in turned_down("-m", folder)
-    assert "unknown model" in turned_down(book, "-m", "smolm2", status=2)
+        assert words in fails_in_process(book, "-m", folder, *options, status=status), options
+    assert "no such file" in fails_in_process("boo.txt", "-m", folder)
+    assert "no text" in fails_in_process("-m", folder)
+    assert "unknown model" in fails_in_process(book, "-m", "smolm2", status=2)
 
 
-def test_models_that_cannot_be_extrapolated(turned_down, inside, folder, book, tmp_path):
+def test_models_that_cannot_be_extrapolated(fails_in_process, run_in_process, folder, book, tmp_path):
     from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
     def save(model, name):
@@ -247,16 +249,18 @@ def test_models_that_cannot_be_extrapolated(turned_down, inside, folder, book, t
     gpt2 = save(
         GPT2LMHeadModel(GPT2Config(vocab_size=30, n_positions=64, n_embd=8, n_layer=1, n_head=1)), "gpt2"
     )
-    message = turned_down(book, "-m", gpt2, "--lengths", "1x,2x")
+    message = fails_in_process(book, "-m", gpt2, "--lengths", "1x,2x")
     assert "GPT2LMHeadModel: no rotary position embedding: it learned a vector for each position" in message
     t5 = save(T5ForConditionalGeneration(T5Config(vocab_size=30, d_model=8, num_layers=1, d_ff=8)), "t5")
-    assert "is not a causal language model" in turned_down(book, "-m", t5)
-    warned = inside(book, "-m", folder, "--methods", "rerope", "--window", "1x", "--lengths", "2x", "-q")
+    assert "is not a causal language model" in fails_in_process(book, "-m", t5)
+    warned = run_in_process(
+        book, "-m", folder, "--methods", "rerope", "--window", "1x", "--lengths", "2x", "-q"
+    )
     assert warned.returncode == 0
     assert "warning: rerope: a window of 16 is not below the trained length of 16" in warned.stderr
 
 
-def test_models_of_train_lm(turned_down, inside, folder, book, tmp_path):
+def test_models_of_train_lm(fails_in_process, run_in_process, folder, book, tmp_path):
     """Any of them is measured as it is; methods are for the rotary ones."""
     from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
@@ -269,11 +273,15 @@ def test_models_of_train_lm(turned_down, inside, folder, book, tmp_path):
         OrdtoolLMForCausalLM(config).save_pretrained(tmp_path / positions)
         for file in folder.glob("tokenizer*"):
             (tmp_path / positions / file.name).write_bytes(file.read_bytes())
-    measured = inside(book, "-m", tmp_path / "alibi", "--methods", "none", "--lengths", "1x,4x", "-q")
+    measured = run_in_process(book, "-m", tmp_path / "alibi", "--methods", "none", "--lengths", "1x,4x", "-q")
     assert [json.loads(line)["factor"] for line in measured.stdout.splitlines()] == [1.0, 4.0]
-    message = turned_down(book, "-m", tmp_path / "alibi", "--methods", "none,rerope", "--lengths", "1x,2x")
+    message = fails_in_process(
+        book, "-m", tmp_path / "alibi", "--methods", "none,rerope", "--lengths", "1x,2x"
+    )
     assert "it was trained with ALiBi, a penalty on distances, which needs no such method" in message
-    measured = inside(book, "-m", tmp_path / "rope", "--methods", "rerope,ntk+logn", "--lengths", "4x", "-q")
+    measured = run_in_process(
+        book, "-m", tmp_path / "rope", "--methods", "rerope,ntk+logn", "--lengths", "4x", "-q"
+    )
     assert [json.loads(line)["method"] for line in measured.stdout.splitlines()] == ["rerope", "ntk+logn"]
 
 

@@ -21,7 +21,7 @@ def model(writers):
 
 
 @pytest.fixture
-def inside(tmp_path, monkeypatch, capsysbinary):
+def run_in_process(tmp_path, monkeypatch, capsysbinary):
     """The command in this process, which has torch already: as `run`, for what needs no process."""
     from ordtool.cli.app import main
 
@@ -38,11 +38,11 @@ def inside(tmp_path, monkeypatch, capsysbinary):
 
 
 @pytest.fixture
-def turned_down(inside):
+def fails_in_process(run_in_process):
     """Run a command that must fail, in this process; gives stderr."""
 
     def call(*args, status=1, stdin=b""):
-        done = inside(*args, stdin=stdin)
+        done = run_in_process(*args, stdin=stdin)
         assert done.returncode == status, done.stderr
         assert done.stderr.count("error: ") == 1
         assert "Traceback" not in done.stderr
@@ -58,7 +58,7 @@ def test_text_from_a_pipe(run, model):
     assert all(line["finish_reason"] in ("stop", "length") for line in found)
 
 
-def test_jsonl_keeps_its_keys_and_the_same_command_gives_the_same_bytes(inside, model, tmp_path):
+def test_jsonl_keeps_its_keys_and_the_same_command_gives_the_same_bytes(run_in_process, model, tmp_path):
     rows = [
         {"id": i, "prompt": text, "x": [i]}
         for i, text in enumerate(["the cat", "bird", "a dog ran under the tree"])
@@ -77,18 +77,18 @@ def test_jsonl_keeps_its_keys_and_the_same_command_gives_the_same_bytes(inside, 
         "--seed",
         5,
     ]
-    first = inside("generate", *model, *options)
+    first = run_in_process("generate", *model, *options)
     for row, line in zip(rows, lines(first), strict=True):
         assert list(line) == ["id", "prompt", "x", "outputs", "finish_reason"]
         assert {name: line[name] for name in row} == row
         assert [set(output) for output in line["outputs"]] == [{"text", "score", "finish_reason"}] * 2
-    assert inside("generate", *model, *options, "--batch-size", 2).stdout == first.stdout
-    assert inside("generate", *model, *options, "--seed", 6).stdout != first.stdout
+    assert run_in_process("generate", *model, *options, "--batch-size", 2).stdout == first.stdout
+    assert run_in_process("generate", *model, *options, "--seed", 6).stdout != first.stdout
 
 
-def test_choices_logprobs_and_template(inside, model, tmp_path):
+def test_choices_logprobs_and_template(run_in_process, model, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"a": "cat", "output": "old"}\n{"a": "dog", "output": "old"}\n')
-    done = inside(
+    done = run_in_process(
         "generate", *model, "p.jsonl", "--template", "{a} sat", "--choices", "on,under", "--logprobs"
     )
     for line in lines(done):
@@ -98,60 +98,60 @@ def test_choices_logprobs_and_template(inside, model, tmp_path):
     assert done.stderr.count("key 'output' is replaced") == 1
 
 
-def test_few_shot(inside, model, tmp_path):
+def test_few_shot(run_in_process, model, tmp_path):
     (tmp_path / "shots.jsonl").write_text('{"q": "cat", "a": "red"}\n')
-    done = inside(
+    done = run_in_process(
         "generate", *model, "--template", r"{q}\t{a}", "--examples", "shots.jsonl", stdin=b'{"q": "dog"}\n'
     )
     assert "\n" not in lines(done)[0]["output"]
 
 
-def test_prompt_option(inside, model):
-    (line,) = lines(inside("generate", *model, "-p", "the cat", "--max-new-tokens", 3))
+def test_prompt_option(run_in_process, model):
+    (line,) = lines(run_in_process("generate", *model, "-p", "the cat", "--max-new-tokens", 3))
     assert line["text"] == "the cat"
 
 
-def test_bad_records_are_skipped_and_counted(inside, model, tmp_path):
+def test_bad_records_are_skipped_and_counted(run_in_process, model, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"text": "cat"}\n{"text": 3}\n{"text": ""}\n{oops\n{"text": "dog"}\n')
-    done = inside("generate", *model, "p.jsonl", "--on-error", "skip", "--max-new-tokens", 2)
+    done = run_in_process("generate", *model, "p.jsonl", "--on-error", "skip", "--max-new-tokens", 2)
     assert [line["text"] for line in lines(done)] == ["cat", "dog"]
     assert "3 bad record(s) skipped" in done.stderr
     assert "p.jsonl:2: field 'text' must be a string, found int" in done.stderr
 
 
-def test_stop_at_a_bad_record_gives_the_good_ones_before(inside, model):
-    done = inside("generate", *model, "--max-new-tokens", 2, stdin=b"cat\n\ndog\n")
+def test_stop_at_a_bad_record_gives_the_good_ones_before(run_in_process, model):
+    done = run_in_process("generate", *model, "--max-new-tokens", 2, stdin=b"cat\n\ndog\n")
     assert done.returncode == 1
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["cat"]
     assert "<stdin>:2: empty prompt" in done.stderr
 
 
-def test_an_interrupted_run_goes_on(inside, turned_down, model, tmp_path):
+def test_an_interrupted_run_goes_on(run_in_process, fails_in_process, model, tmp_path):
     (tmp_path / "p.txt").write_text("cat\ndog\n\nbird\ntree\n")
     command = ["generate", *model, "p.txt", "--temperature", 1, "--max-new-tokens", 4, "-o", "out.jsonl"]
-    turned_down(*command)
+    fails_in_process(*command)
     assert not (tmp_path / "out.jsonl").exists()
     assert (tmp_path / "out.jsonl.partial").read_bytes().count(b"\n") == 2
-    assert "--resume" in turned_down(*command)
+    assert "--resume" in fails_in_process(*command)
     with open(tmp_path / "out.jsonl.partial", "ab") as torn:
         torn.write(b'{"text": "to')
-    assert "other settings (temperature)" in turned_down(*command, "--temperature", 2, "--resume")
-    done = inside(*command, "--resume", "--on-error", "skip")
+    assert "other settings (temperature)" in fails_in_process(*command, "--temperature", 2, "--resume")
+    done = run_in_process(*command, "--resume", "--on-error", "skip")
     assert done.returncode == 0, done.stderr
     resumed = (tmp_path / "out.jsonl").read_bytes()
     assert not list(tmp_path.glob("out.jsonl.*"))
-    assert "exists already" in turned_down(*command)
-    assert inside(*command, "--force", "--on-error", "skip").returncode == 0
+    assert "exists already" in fails_in_process(*command)
+    assert run_in_process(*command, "--force", "--on-error", "skip").returncode == 0
     assert (tmp_path / "out.jsonl").read_bytes() == resumed
     assert resumed.count(b"\n") == 4
 
 
-def test_a_changed_input_is_not_resumed(turned_down, model, tmp_path):
+def test_a_changed_input_is_not_resumed(fails_in_process, model, tmp_path):
     (tmp_path / "p.txt").write_text("cat\n\n")
     command = ["generate", *model, "p.txt", "--max-new-tokens", 2, "-o", "out.jsonl"]
-    turned_down(*command)
+    fails_in_process(*command)
     (tmp_path / "p.txt").write_text("bird\n\n")
-    assert "the input has changed" in turned_down(*command, "--resume")
+    assert "the input has changed" in fails_in_process(*command, "--resume")
 
 
 def test_head_ends_it_quietly(model, tmp_path):
@@ -186,24 +186,24 @@ def test_head_ends_it_quietly(model, tmp_path):
         (["missing.txt"], 1, "missing.txt: no such file"),
     ],
 )
-def test_refused_before_anything_is_loaded(turned_down, options, status, words):
-    assert words in turned_down("generate", *options, status=status, stdin=b"x\n")
+def test_refused_before_anything_is_loaded(fails_in_process, options, status, words):
+    assert words in fails_in_process("generate", *options, status=status, stdin=b"x\n")
 
 
-def test_long_prompts_are_refused(turned_down, model):
-    stderr = turned_down("generate", *model, stdin=b"cat " * 300)
+def test_long_prompts_are_refused(fails_in_process, model):
+    stderr = fails_in_process("generate", *model, stdin=b"cat " * 300)
     assert "the model's context is 64" in stderr
 
 
-def test_chat_without_a_template(turned_down, model):
-    assert "no chat template" in turned_down("generate", *model, "--chat", stdin=b"x\n", status=2)
+def test_chat_without_a_template(fails_in_process, model):
+    assert "no chat template" in fails_in_process("generate", *model, "--chat", stdin=b"x\n", status=2)
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("BertForSequenceClassification", "a classification checkpoint"), ("BertModel", "does not write text")],
 )
-def test_other_checkpoints_are_refused(turned_down, writers, tmp_path, kind, words):
+def test_other_checkpoints_are_refused(fails_in_process, writers, tmp_path, kind, words):
     import shutil
 
     import transformers
@@ -214,18 +214,18 @@ def test_other_checkpoints_are_refused(turned_down, writers, tmp_path, kind, wor
         vocab_size=400, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
     getattr(transformers, kind)(config).save_pretrained(folder)
-    stderr = turned_down("generate", "-m", "other", stdin=b"x\n")
+    stderr = fails_in_process("generate", "-m", "other", stdin=b"x\n")
     assert words in stderr
     assert kind in stderr
 
 
-def test_damaged_weights(turned_down, writers, tmp_path):
+def test_damaged_weights(fails_in_process, writers, tmp_path):
     import shutil
 
     shutil.copytree(writers("llama"), tmp_path / "cut")
     file = tmp_path / "cut" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    assert "can't be loaded" in turned_down("generate", "-m", "cut", stdin=b"x\n")
+    assert "can't be loaded" in fails_in_process("generate", "-m", "cut", stdin=b"x\n")
 
 
 def test_a_terminal_gets_the_text_itself(model, tmp_path):

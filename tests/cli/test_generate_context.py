@@ -107,27 +107,29 @@ def test_the_model_is_itself_again_afterwards(writer):
         assert torch.equal(model(input_ids=ids).logits, before)
 
 
-def test_the_command(inside, turned_down, writers, tmp_path):
+def test_the_command(run_in_process, fails_in_process, writers, tmp_path):
     model = ["-m", writers("llama"), "--device", "cpu", "--max-new-tokens", 4]
     (tmp_path / "p.txt").write_text(f"{LONG}\n{SHORT}\n")
-    refused = turned_down("generate", *model, "p.txt")
-    assert "p.txt:1: the prompt has 81 tokens, and the model's context is 64" in refused
-    assert "--context rerope" in refused
-    done = inside("generate", *model, "p.txt", "--context", "rerope")
+    message = fails_in_process("generate", *model, "p.txt")
+    assert "p.txt:1: the prompt has 81 tokens, and the model's context is 64" in message
+    assert "--context rerope" in message
+    done = run_in_process("generate", *model, "p.txt", "--context", "rerope")
     assert done.returncode == 0, done.stderr
     long, short = [json.loads(line) for line in done.stdout.splitlines()]
-    plain = inside("generate", *model, "-p", SHORT)
+    plain = run_in_process("generate", *model, "-p", SHORT)
     assert json.loads(plain.stdout)["output"] == short["output"]
     assert long["finish_reason"] in ("stop", "length") and long["text"] == LONG
 
 
-def test_what_cannot_be_extrapolated_is_refused(turned_down, writers, tmp_path):
+def test_what_cannot_be_extrapolated_is_refused(fails_in_process, writers, tmp_path):
     long = ["-p", LONG, "--device", "cpu"]
-    assert "did you mean 'rerope'" in turned_down("generate", *long, "--context", "reropes", status=2)
-    told = turned_down("generate", *long, "-m", writers("gpt2"), "--context", "rerope")
+    assert "did you mean 'rerope'" in fails_in_process("generate", *long, "--context", "reropes", status=2)
+    told = fails_in_process("generate", *long, "-m", writers("gpt2"), "--context", "rerope")
     assert "it learned a vector for each position" in told
-    assert "name a model with a longer context" in turned_down("generate", *long, "-m", writers("gpt2"))
-    assert "encoder-decoder" in turned_down("generate", *long, "-m", writers("t5"), "--context", "rerope")
+    assert "name a model with a longer context" in fails_in_process("generate", *long, "-m", writers("gpt2"))
+    assert "encoder-decoder" in fails_in_process(
+        "generate", *long, "-m", writers("t5"), "--context", "rerope"
+    )
 
 
 def test_same_seed_same_bytes_in_two_processes(run, writers, tmp_path):

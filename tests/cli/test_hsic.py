@@ -149,7 +149,7 @@ def test_options_reach_the_engine(run, folder):
         (["cut.npy", "y.npy"], 1, "truncated or damaged"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, status, message, refused, folder):
+def test_what_is_wrong_is_said(arguments, status, message, fails_in_subprocess, folder):
     x = np.load(folder / "x.npy")
     np.save(folder / "three.npy", x[:3])
     x[7, 2] = np.nan
@@ -159,4 +159,4 @@ def test_what_is_wrong_is_said(arguments, status, message, refused, folder):
     records = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
     records[2]["id"] = 99
     (folder / "moved.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert message in refused("hsic", *arguments, status=status)
+    assert message in fails_in_subprocess("hsic", *arguments, status=status)

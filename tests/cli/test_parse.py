@@ -22,11 +22,11 @@ def sat(tmp_path):
 
 
 @pytest.fixture
-def parse(inside, parsers):
+def parse(run_in_process, parsers):
     """Runs parse with a tiny model, in this process."""
 
     def call(*args, **kwargs):
-        return inside("parse", "-m", parsers(), *args, **kwargs)
+        return run_in_process("parse", "-m", parsers(), *args, **kwargs)
 
     return call
 
@@ -184,11 +184,11 @@ def test_a_closed_pipe_is_silent(parsers, tmp_path):
     assert json.loads(done.stdout.split("\n")[0])["tokens"][0] == "The"
 
 
-def test_output_is_whole_or_not_at_all(parse, turned_down, parsers, sat):
+def test_output_is_whole_or_not_at_all(parse, fails_in_process, parsers, sat):
     assert parse("a.txt", "-o", "out.jsonl").returncode == 0
     first = (sat / "out.jsonl").read_bytes()
     assert first == parse("a.txt").stdout
-    assert "exists already" in turned_down("parse", "-m", parsers(), "a.txt", "-o", "out.jsonl")
+    assert "exists already" in fails_in_process("parse", "-m", parsers(), "a.txt", "-o", "out.jsonl")
     (sat / "bad.txt").write_bytes(b"it ran\n\xff\n")
     assert parse("bad.txt", "-o", "out.jsonl", "--force").returncode == 1
     assert (sat / "out.jsonl").read_bytes() == first
@@ -249,17 +249,17 @@ def bad_inputs(sat, parsers):
     return sat
 
 
-def test_bad_input_of_a_process(refused, parsers, bad_inputs):
+def test_bad_input_of_a_process(fails_in_subprocess, parsers, bad_inputs):
     for case in ("missing file", "invalid UTF-8"):
         arguments, status, message = BAD_INPUTS[case]
-        assert message in refused("parse", "-m", parsers(), *arguments, status=status)
+        assert message in fails_in_subprocess("parse", "-m", parsers(), *arguments, status=status)
 
 
 @pytest.mark.parametrize("case", BAD_INPUTS)
-def test_bad_input_is_one_line_and_a_hint(turned_down, parsers, bad_inputs, case):
+def test_bad_input_is_one_line_and_a_hint(fails_in_process, parsers, bad_inputs, case):
     arguments, status, message = BAD_INPUTS[case]
     model = [] if "-m" in arguments else ["-m", parsers()]
-    stderr = turned_down("parse", *model, *arguments, status=status)
+    stderr = fails_in_process("parse", *model, *arguments, status=status)
     assert message in stderr
     assert "hint: " in stderr or case in ("an unknown layer",)
 

@@ -37,7 +37,7 @@ def test_vectors_from_a_pipe(run, model, tmp_path):
     assert [row["label"] for row in objects(piped.stdout)] == ["plus", "minus", "plus"]
 
 
-def test_a_bad_record_does_not_lose_the_good_ones(run, refused, model):
+def test_a_bad_record_does_not_lose_the_good_ones(run, fails_in_subprocess, model):
     bad = lines(GOOD[0], [1, 2], GOOD[1], [1, None, 2, 3], GOOD[2])
     done = run("predict", "-m", model, "--on-error", "skip", stdin=bad)
     assert done.returncode == 0
@@ -70,10 +70,10 @@ def test_the_same_command_twice_gives_the_same_bytes(run, model, tmp_path):
         ([], b"x\n", 2, "--model"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, stdin, status, message, refused, model, tmp_path):
+def test_what_is_wrong_is_said(arguments, stdin, status, message, fails_in_subprocess, model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "other" / "model.safetensors").touch()
     arguments = [model if argument == "MODEL" else argument for argument in arguments]
-    assert message in refused("predict", *arguments, stdin=stdin, status=status)
+    assert message in fails_in_subprocess("predict", *arguments, stdin=stdin, status=status)

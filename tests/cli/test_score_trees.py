@@ -23,9 +23,12 @@ def rows(done):
     return {row["system"]: row for row in map(json.loads, done.stdout.decode().split("\n")[:-1])}
 
 
-def test_parse_and_score_a_folder(inside, parsers, bank):
-    assert inside("parse", "-m", parsers(), "bank", "--format", "jsonl", "-o", "pred.jsonl").returncode == 0
-    done = rows(inside("score", "trees", "pred.jsonl", "bank"))
+def test_parse_and_score_a_folder(run_in_process, parsers, bank):
+    assert (
+        run_in_process("parse", "-m", parsers(), "bank", "--format", "jsonl", "-o", "pred.jsonl").returncode
+        == 0
+    )
+    done = rows(run_in_process("score", "trees", "pred.jsonl", "bank"))
     assert list(done) == ["pred.jsonl", "left", "right", "balanced", "random"]
     assert all(list(row) == FIELDS and row["sentences"] == 2 for row in done.values())
     assert done["right"]["protocol"] == "no punctuation, no whole span, 2+ words"
@@ -35,31 +38,34 @@ def test_parse_and_score_a_folder(inside, parsers, bank):
     assert done["right"]["label_recall"] == {"NP": 50.0, "VP": 100.0, "PP": 100.0}
 
 
-def test_brackets_score_as_jsonl_does(inside, parsers, bank):
+def test_brackets_score_as_jsonl_does(run_in_process, parsers, bank):
     scores = []
     for name in ("p.jsonl", "p.brackets", "p.mrg"):
-        assert inside("parse", "-m", parsers(), "bank", "-o", name).returncode == 0
-        row = next(iter(rows(inside("score", "trees", name, "bank", "--no-baselines")).values()))
+        assert run_in_process("parse", "-m", parsers(), "bank", "-o", name).returncode == 0
+        row = next(iter(rows(run_in_process("score", "trees", name, "bank", "--no-baselines")).values()))
         scores.append({**row, "system": ""})
     assert scores[0] == scores[1] == scores[2]
-    piped = rows(inside("score", "trees", "-", "bank", stdin=(bank / "p.jsonl").read_bytes()))
+    piped = rows(run_in_process("score", "trees", "-", "bank", stdin=(bank / "p.jsonl").read_bytes()))
     assert piped["-"]["sentence_f1"] == scores[0]["sentence_f1"]
 
 
-def test_options_change_the_protocol(inside, bank):
+def test_options_change_the_protocol(run_in_process, bank):
     gold = ["score", "trees", "bank/a.mrg", "bank"]
-    assert rows(inside(*gold))["bank/a.mrg"]["sentence_f1"] == 100
-    kept = rows(inside(*gold, "--punctuation", "keep", "--whole-span"))["right"]
+    assert rows(run_in_process(*gold))["bank/a.mrg"]["sentence_f1"] == 100
+    kept = rows(run_in_process(*gold, "--punctuation", "keep", "--whole-span"))["right"]
     assert kept["protocol"] == "punctuation kept, whole span kept, 2+ words"
-    assert rows(inside(*gold, "--max-length", "5"))["left"]["sentences"] == 1
-    assert "unary roots kept" in rows(inside(*gold, "--protocol", "kim"))["left"]["protocol"]
-    assert rows(inside(*gold, "--seed", "3"))["random"] == rows(inside(*gold, "--seed", "3"))["random"]
+    assert rows(run_in_process(*gold, "--max-length", "5"))["left"]["sentences"] == 1
+    assert "unary roots kept" in rows(run_in_process(*gold, "--protocol", "kim"))["left"]["protocol"]
+    assert (
+        rows(run_in_process(*gold, "--seed", "3"))["random"]
+        == rows(run_in_process(*gold, "--seed", "3"))["random"]
+    )
 
 
-def test_output_file_and_an_empty_count(inside, bank):
-    assert inside("score", "trees", "bank/a.mrg", "bank", "-o", "s.jsonl").stdout == b""
+def test_output_file_and_an_empty_count(run_in_process, bank):
+    assert run_in_process("score", "trees", "bank/a.mrg", "bank", "-o", "s.jsonl").stdout == b""
     assert len((bank / "s.jsonl").read_text().split("\n")) == 6
-    done = inside("score", "trees", "bank/a.mrg", "bank", "--min-length", "50")
+    done = run_in_process("score", "trees", "bank/a.mrg", "bank", "--min-length", "50")
     assert "no sentence was counted" in done.stderr and rows(done)["left"]["sentences"] == 0
 
 
@@ -76,9 +82,9 @@ def test_output_file_and_an_empty_count(inside, bank):
         (["bank/a.mrg"], 2, "Missing argument"),
     ],
 )
-def test_bad_input(turned_down, bank, arguments, status, message):
+def test_bad_input(fails_in_process, bank, arguments, status, message):
     first = {"tokens": "The old cat sat on the mat .".split(), "spans": []}
     (bank / "short.jsonl").write_text(json.dumps(first) + "\n")
     (bank / "other.jsonl").write_text(json.dumps({"tokens": ["No"], "spans": []}) + "\n")
     (bank / "open.mrg").write_text("(S (NN a)\n")
-    assert message in turned_down("score", "trees", *arguments, status=status)
+    assert message in fails_in_process("score", "trees", *arguments, status=status)

@@ -106,8 +106,8 @@ def test_texts_are_embedded_by_both_commands(run, tmp_path):
         (["v.npy", "l.npy", "--test-labels", "l.npy"], 2, "--test-labels without --test-vectors"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, status, message, refused, folder):
+def test_what_is_wrong_is_said(arguments, status, message, fails_in_subprocess, folder):
     np.save(folder / "short.npy", np.load(folder / "l.npy")[:159])
     (folder / "full").mkdir()
     (folder / "full" / "x").touch()
-    assert message in refused("train", "bottleneck", *arguments, status=status)
+    assert message in fails_in_subprocess("train", "bottleneck", *arguments, status=status)

@@ -32,36 +32,38 @@ def objects(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_train_and_predict(run, inside, encoders, data, tmp_path):
+def test_train_and_predict(run, run_in_process, encoders, data, tmp_path):
     data("a.jsonl", 48), data("d.jsonl", 12)
     done = run("train", "ladder", "a.jsonl", "--dev", "d.jsonl", "-m", encoders("bert"), "-o", "m", *FAST)
     (record,) = objects(done)
     assert record["metric"] == "accuracy" and record["epochs"] == 3
     assert "ordtool predict -m m uses it" in done.stderr
     assert (tmp_path / "m" / "model.safetensors").stat().st_size < 100_000
-    found = objects(inside("predict", "d.jsonl", "-m", "m"))
+    found = objects(run_in_process("predict", "d.jsonl", "-m", "m"))
     assert list(found[0]) == ["id", "text", "label", "probabilities"]
     assert [row["id"] for row in found] == list(range(12))
     shares = [sum(row["probabilities"].values()) for row in found]
     assert shares == pytest.approx([1.0] * 12, abs=1e-5)
-    assert "accuracy" in inside("predict", "d.jsonl", "-m", "m").stderr
-    with_vectors = objects(inside("predict", "-m", "m", "--vectors", stdin=b"the cat sat\n"))
+    assert "accuracy" in run_in_process("predict", "d.jsonl", "-m", "m").stderr
+    with_vectors = objects(run_in_process("predict", "-m", "m", "--vectors", stdin=b"the cat sat\n"))
     assert len(with_vectors[0]["vector"]) == 24
     # The same from a table, with a head or without.
     (tmp_path / "d.csv").write_text('n,text,label\n7,"the cat, sat",wood\n')
-    (row,) = objects(inside("predict", "d.csv", "-m", "m"))
+    (row,) = objects(run_in_process("predict", "d.csv", "-m", "m"))
     assert row["n"] == "7" and row["text"] == "the cat, sat"
     (tmp_path / "d.tsv").write_text("the cat sat\twood\n")
-    assert objects(inside("predict", "d.tsv", "-m", "m"))[0]["text"] == "the cat sat"
+    assert objects(run_in_process("predict", "d.tsv", "-m", "m"))[0]["text"] == "the cat sat"
     # A second training finds the hidden states, and gives the same bytes.
-    again = inside("train", "ladder", "a.jsonl", "--dev", "d.jsonl", "-m", encoders("bert"), "-o", "n", *FAST)
+    again = run_in_process(
+        "train", "ladder", "a.jsonl", "--dev", "d.jsonl", "-m", encoders("bert"), "-o", "n", *FAST
+    )
     assert again.returncode == 0, again.stderr
     assert len(list((tmp_path / "states").iterdir())) == 2
     first, second = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in "mn")
     assert first == second
 
 
-def test_pairs(inside, encoders, tmp_path):
+def test_pairs(run_in_process, encoders, tmp_path):
     words = ["cat", "dog", "tree", "sea"]
     rows = [
         {"text": words[i % 4], "text2": words[(i // 4) % 4], "label": int(i % 4 == (i // 4) % 4)}
@@ -69,47 +71,49 @@ def test_pairs(inside, encoders, tmp_path):
     ]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = encoders("bert")
-    objects(inside("train", "ladder", "p.jsonl", "--task", "pairs", "-m", model, "-o", "m", *FAST))
-    found = objects(inside("predict", "-m", "m", stdin=b"cat\tdog\n"))
+    objects(run_in_process("train", "ladder", "p.jsonl", "--task", "pairs", "-m", model, "-o", "m", *FAST))
+    found = objects(run_in_process("predict", "-m", "m", stdin=b"cat\tdog\n"))
     assert found[0]["text2"] == "dog" and set(found[0]["probabilities"]) == {"0", "1"}
-    assert "one text, and the model takes two" in inside("predict", "-m", "m", stdin=b"cat\n").stderr
+    assert "one text, and the model takes two" in run_in_process("predict", "-m", "m", stdin=b"cat\n").stderr
 
 
-def test_a_score(inside, encoders, tmp_path):
+def test_a_score(run_in_process, encoders, tmp_path):
     rows = [f"the {'cat' if i % 2 else 'tree'}\t{i % 2 * 4.5}\n" for i in range(40)]
     (tmp_path / "s.tsv").write_text("".join(rows))
     model = encoders("bert")
     (record,) = objects(
-        inside("train", "ladder", "s.tsv", "--task", "regress", "-m", model, "-o", "m", *FAST)
+        run_in_process("train", "ladder", "s.tsv", "--task", "regress", "-m", model, "-o", "m", *FAST)
     )
     assert record["metric"] == "pearson"
-    (row,) = objects(inside("predict", "-m", "m", stdin=b"the cat\n"))
+    (row,) = objects(run_in_process("predict", "-m", "m", stdin=b"the cat\n"))
     assert isinstance(row["label"], float) and row["probabilities"] is None
 
 
-def test_a_language_model_writes(inside, run, writers, tmp_path):
+def test_a_language_model_writes(run_in_process, run, writers, tmp_path):
     (tmp_path / "book.txt").write_text("the cat sat on the red tree and the dog ran under it\n" * 60)
     model = writers("llama")
     arguments = ["--task", "lm", "--max-length", 24, "-m", model, "-o", "m", *FAST]
-    (record,) = objects(inside("train", "ladder", "book.txt", *arguments))
+    (record,) = objects(run_in_process("train", "ladder", "book.txt", *arguments))
     assert record["metric"] == "loss" and record["perplexity"] > 1
     asked = ["-p", "the cat sat", "--max-new-tokens", 6, "--json"]
     (ours,) = objects(run("generate", "-m", "m", *asked))
-    (theirs,) = objects(inside("generate", "-m", model, *asked))
+    (theirs,) = objects(run_in_process("generate", "-m", model, *asked))
     assert ours["output"] and ours["output"] != theirs["output"]
     # Alone and in a batch it writes the same.
     batch = objects(
-        inside("generate", "-m", "m", "-p", "the cat sat", "-p", "a dog", "--max-new-tokens", 6, "--json")
+        run_in_process(
+            "generate", "-m", "m", "-p", "the cat sat", "-p", "a dog", "--max-new-tokens", 6, "--json"
+        )
     )
     assert batch[0]["output"] == ours["output"]
-    assert "ordtool generate -m LADDER" in inside("predict", "-m", "m", stdin=b"x\n").stderr
+    assert "ordtool generate -m LADDER" in run_in_process("predict", "-m", "m", stdin=b"x\n").stderr
 
 
-def test_a_comparison(inside, encoders, data):
+def test_a_comparison(run_in_process, encoders, data):
     data("a.jsonl", 24), data("d.jsonl", 8)
     model = encoders("bert")
     arguments = ["--dev", "d.jsonl", "-m", model, "--compare", "head", "--runs", 2, *FAST]
-    rows = objects(inside("train", "ladder", "a.jsonl", *arguments))
+    rows = objects(run_in_process("train", "ladder", "a.jsonl", *arguments))
     assert [row["method"] for row in rows] == ["ladder", "ladder, no cache", "head"]
     fields = "method metric score deviation scores trained_parameters peak_extra_memory_mb seconds_a_step seconds epochs"
     assert list(rows[0]) == fields.split()
@@ -140,7 +144,7 @@ def test_a_comparison(inside, encoders, data):
         (["short.tsv", "-o", "m"], 1, "short.tsv:2: 1 column(s), and 2 are expected"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, status, message, turned_down, encoders, data, tmp_path):
+def test_what_is_wrong_is_said(arguments, status, message, fails_in_process, encoders, data, tmp_path):
     data("a.jsonl", 24)
     data("nofield.jsonl", 6, l3={"text": "x"})
     data("nulls.jsonl", 6, l2={"text": None, "label": "sea"})
@@ -150,28 +154,28 @@ def test_what_is_wrong_is_said(arguments, status, message, turned_down, encoders
     (tmp_path / "short.tsv").write_text("the cat\tsea\nthe dog\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    assert message in turned_down("train", "ladder", *arguments, "-m", encoders("bert"), status=status)
+    assert message in fails_in_process("train", "ladder", *arguments, "-m", encoders("bert"), status=status)
 
 
-def test_what_is_wrong_at_predict(inside, turned_down, encoders, data, tmp_path):
+def test_what_is_wrong_at_predict(run_in_process, fails_in_process, encoders, data, tmp_path):
     data("a.jsonl", 24)
-    objects(inside("train", "ladder", "a.jsonl", "-m", encoders("bert"), "-o", "m", *FAST))
+    objects(run_in_process("train", "ladder", "a.jsonl", "-m", encoders("bert"), "-o", "m", *FAST))
     data("b.jsonl", 4, l3={"text": "x", "label": "sand"})
-    message = turned_down("predict", "b.jsonl", "-m", "m")
+    message = fails_in_process("predict", "b.jsonl", "-m", "m")
     assert "b.jsonl:3: the label 'sand' is none of the model's: sea, wood" in message
-    skipped = inside("predict", "b.jsonl", "-m", "m", "--on-error", "skip")
+    skipped = run_in_process("predict", "b.jsonl", "-m", "m", "--on-error", "skip")
     assert len(objects(skipped)) == 3 and "1 bad record(s) skipped" in skipped.stderr
-    assert len(objects(inside("predict", "b.jsonl", "-m", "m", "--label-field", "other"))) == 4
-    wrong = turned_down("predict", "-m", "m", "--backbone", encoders("roberta"), stdin=b"x\n")
+    assert len(objects(run_in_process("predict", "b.jsonl", "-m", "m", "--label-field", "other"))) == 4
+    wrong = fails_in_process("predict", "-m", "m", "--backbone", encoders("roberta"), stdin=b"x\n")
     assert "m: belongs to another backbone" in wrong
     data("c.jsonl", 4, l2={"label": "sea"})
-    assert "c.jsonl:2: no field 'text'" in turned_down("predict", "c.jsonl", "-m", "m")
+    assert "c.jsonl:2: no field 'text'" in fails_in_process("predict", "c.jsonl", "-m", "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(b"broken")
-    assert "can't be loaded as a ladder" in turned_down("predict", "a.jsonl", "-m", "m")
+    assert "can't be loaded as a ladder" in fails_in_process("predict", "a.jsonl", "-m", "m")
 
 
-def test_plain_checkpoints_label_too(inside, encoders):
-    (row,) = objects(inside("predict", "-m", encoders("classifier"), stdin=b"the cat\n"))
+def test_plain_checkpoints_label_too(run_in_process, encoders):
+    (row,) = objects(run_in_process("predict", "-m", encoders("classifier"), stdin=b"the cat\n"))
     assert set(row["probabilities"]) == {"LABEL_0", "LABEL_1"}
-    plain = inside("predict", "-m", encoders("bert"), stdin=b"the cat\n")
+    plain = run_in_process("predict", "-m", encoders("bert"), stdin=b"the cat\n")
     assert plain.returncode == 1 and "without a trained classifier" in plain.stderr

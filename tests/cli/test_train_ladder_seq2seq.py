@@ -27,61 +27,63 @@ def right(rows):
 
 
 @pytest.mark.parametrize("kind", ["t5", "llama"])
-def test_a_copy_is_learnt_and_written(kind, inside, run, writers, copies, tmp_path):
+def test_a_copy_is_learnt_and_written(kind, run_in_process, run, writers, copies, tmp_path):
     model = writers(kind)
-    done = inside("train", "ladder", copies, "-m", model, "-o", "m", *COPY, "--cache-dir", "states")
+    done = run_in_process("train", "ladder", copies, "-m", model, "-o", "m", *COPY, "--cache-dir", "states")
     (record,) = objects(done)
     assert record["metric"] == "loss" and record["cache_bytes"] > 0
     assert "ordtool generate -m m uses it" in done.stderr
     # From plain lines, and without a word about templates: the ladder knows how its sources stood.
     (tmp_path / "s.txt").write_text("".join(text + "\n" for text in SOURCES))
-    rows = objects(inside("generate", "s.txt", "-m", "m", "--max-new-tokens", 8))
+    rows = objects(run_in_process("generate", "s.txt", "-m", "m", "--max-new-tokens", 8))
     assert len(rows) == 30 and right(rows) >= 25
     # Another process writes the same for one of them alone.
     (tmp_path / "one.jsonl").write_text(json.dumps({"id": 7, "text": SOURCES[8]}) + "\n")
-    elsewhere = run if kind == "llama" else inside  # the logits of others are compared in tests/tuning
+    elsewhere = (
+        run if kind == "llama" else run_in_process
+    )  # the logits of others are compared in tests/tuning
     (alone,) = objects(elsewhere("generate", "one.jsonl", "-m", "m", "--max-new-tokens", 8))
     assert alone == {"id": 7, **rows[8]}
-    refused = inside("predict", "s.txt", "-m", "m")
-    assert refused.returncode == 1
-    assert "a ladder of --task seq2seq writes text" in refused.stderr
-    assert "hint: ordtool generate -m LADDER" in refused.stderr
+    done = run_in_process("predict", "s.txt", "-m", "m")
+    assert done.returncode == 1
+    assert "a ladder of --task seq2seq writes text" in done.stderr
+    assert "hint: ordtool generate -m LADDER" in done.stderr
 
 
-def test_the_same_command_gives_the_same_bytes(inside, writers, copies, tmp_path):
+def test_the_same_command_gives_the_same_bytes(run_in_process, writers, copies, tmp_path):
     for folder in "mn":  # the second time from the states on disk
         short = [*COPY, "--epochs", 1, "--init", "fisher", "--cache-dir", "states"]
-        objects(inside("train", "ladder", copies, "-m", writers("bart"), "-o", folder, *short))
+        objects(run_in_process("train", "ladder", copies, "-m", writers("bart"), "-o", folder, *short))
     first, second = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in "mn")
     assert first == second and len(list((tmp_path / "states").iterdir())) == 2
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart", "marian"])
-def test_labels_beside_the_encoder(kind, inside, writers, tmp_path):
+def test_labels_beside_the_encoder(kind, run_in_process, writers, tmp_path):
     rows = [
         (f"the {['tree', 'cat'][i % 2]} sat {'near ' * (i % 4)}", ["sea", "wood"][i % 2]) for i in range(48)
     ]
     (tmp_path / "a.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows))
     fast = ["-r", 2, "--epochs", 12, "--batch-size", 8, "--learning-rate", 0.01, "--cache-dir", "states"]
     (record,) = objects(
-        inside("train", "ladder", "a.tsv", "--dev", "a.tsv", "-m", writers(kind), "-o", "m", *fast)
+        run_in_process("train", "ladder", "a.tsv", "--dev", "a.tsv", "-m", writers(kind), "-o", "m", *fast)
     )
     assert record["metric"] == "accuracy"
-    done = inside("predict", "a.tsv", "-m", "m")
+    done = run_in_process("predict", "a.tsv", "-m", "m")
     found = objects(done)
     assert len(found) == 48 and set(found[0]["probabilities"]) == {"sea", "wood"}
     same = sum(row["label"] == label for row, (_, label) in zip(found, rows, strict=True))
     assert same >= 40 and 100 * same / 48 == pytest.approx(record["accuracy"])
     assert f"accuracy {100 * same / 48:.2f}%" in done.stderr
-    refused = inside("generate", "-m", "m", "-p", "x")
-    assert refused.returncode == 1 and "it gives labels and has no head to write with" in refused.stderr
+    done = run_in_process("generate", "-m", "m", "-p", "x")
+    assert done.returncode == 1 and "it gives labels and has no head to write with" in done.stderr
 
 
-def test_a_comparison(inside, writers, copies):
+def test_a_comparison(run_in_process, writers, copies):
     pytest.importorskip("peft")
     few = [*COPY[:4], "--epochs", 1, "--batch-size", 16, "--max-length", 24, "--cache-dir", "states"]
     arguments = ["--compare", "full,lora", "--runs", 1, "--compare-epochs", 1, *few]
-    rows = objects(inside("train", "ladder", copies, "-m", writers("t5"), *arguments))
+    rows = objects(run_in_process("train", "ladder", copies, "-m", writers("t5"), *arguments))
     assert [row["method"] for row in rows] == ["ladder", "ladder, no cache", "full", "lora"]
     assert all(row["score"] > 0 for row in (rows[0], *rows[2:]))
 
@@ -98,11 +100,13 @@ def test_a_comparison(inside, writers, copies):
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_said(
-    model, arguments, status, message, hint, turned_down, writers, encoders, copies
+    model, arguments, status, message, hint, fails_in_process, writers, encoders, copies
 ):
     folder = encoders(model) if model == "bert" else writers(model)
     fast = ["--epochs", 1, "--runs", 1, "--max-length", 24, "--cache-dir", "states"]
-    said = turned_down("train", "ladder", copies, "-m", folder, "-o", "m", *arguments, *fast, status=status)
+    said = fails_in_process(
+        "train", "ladder", copies, "-m", folder, "-o", "m", *arguments, *fast, status=status
+    )
     assert message in said
     assert hint is None or hint in said.split("hint: ")[1]
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from ordtool.cli.app import main
-
 ROWS, DIM = 6000, 12
 
 
@@ -173,52 +171,36 @@ BAD = {
 }
 
 
-@pytest.fixture
-def refused_here(tmp_path, monkeypatch, capsys):
-    """As `refused`, in this process: for many cases."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def call(*argv, status=1):
-        with pytest.raises(SystemExit) as end:
-            main([str(arg) for arg in argv])
-        lines = capsys.readouterr().err.splitlines()
-        assert end.value.code == status, lines
-        assert sum(line.startswith("error: ") for line in lines) == 1, lines
-        assert sum(line.startswith("hint: ") for line in lines) <= 1, lines
-        return "\n".join(lines)
-
-    return call
-
-
-def test_bad_arrays_are_refused_in_one_line(refused_here, tmp_path, vectors):
+def test_bad_arrays_are_refused_in_one_line(fails_in_process, tmp_path, vectors):
     save_bad_files(tmp_path, vectors)
     before = sorted(tmp_path.iterdir())
     for name, message in BAD.items():
-        assert message in refused_here("whiten", f"{name}.npy", "-o", "w.npy", "--save", "t.safetensors")
+        assert message in fails_in_process("whiten", f"{name}.npy", "-o", "w.npy", "--save", "t.safetensors")
     assert sorted(tmp_path.iterdir()) == before, "nothing half-written is left"
 
 
 @pytest.mark.parametrize("name", ["cut", "objects", "text", "nothing"])
-def test_bad_pipes_are_refused_in_one_line(refused, tmp_path, vectors, name):
+def test_bad_pipes_are_refused_in_one_line(fails_in_subprocess, tmp_path, vectors, name):
     save_bad_files(tmp_path, vectors)
-    assert "error: <stdin>: " in refused(
+    assert "error: <stdin>: " in fails_in_subprocess(
         "whiten", "-o", "w.npy", stdin=(tmp_path / f"{name}.npy").read_bytes()
     )
     assert not (tmp_path / "w.npy").exists()
 
 
-def test_bad_transforms_are_refused(refused_here, run, tmp_path, vectors):
+def test_bad_transforms_are_refused(fails_in_process, run, tmp_path, vectors):
     save_bad_files(tmp_path, vectors)
     run("whiten", "x.npy", "--save", "t.safetensors")
     np.save(tmp_path / "narrow.npy", vectors[:, :7])
-    message = refused_here("whiten", "narrow.npy", "--transform", "t.safetensors", "-o", "w.npy")
+    message = fails_in_process("whiten", "narrow.npy", "--transform", "t.safetensors", "-o", "w.npy")
     assert "error: narrow.npy: 7 columns, and the transform t.safetensors takes 12" in message
     assert "fitted on x.npy (6,000 rows)" in message
-    assert "row 77 " in refused_here("whiten", "inf.npy", "--transform", "t.safetensors", "-o", "w.npy")
-    assert "pickle, which ordtool never loads" in refused_here("whiten", "x.npy", "--transform", "pickle.npy")
-    refused_here("whiten", "merge", "t.safetensors", "x.npy", "-o", "m.safetensors")
-    refused_here("whiten", "merge", "t.safetensors", "-o", "m.safetensors", status=2)
+    assert "row 77 " in fails_in_process("whiten", "inf.npy", "--transform", "t.safetensors", "-o", "w.npy")
+    assert "pickle, which ordtool never loads" in fails_in_process(
+        "whiten", "x.npy", "--transform", "pickle.npy"
+    )
+    fails_in_process("whiten", "merge", "t.safetensors", "x.npy", "-o", "m.safetensors")
+    fails_in_process("whiten", "merge", "t.safetensors", "-o", "m.safetensors", status=2)
     assert not (tmp_path / "w.npy").exists()
     assert not (tmp_path / "m.safetensors").exists()
 
@@ -238,21 +220,21 @@ def test_bad_transforms_are_refused(refused_here, run, tmp_path, vectors):
     ],
     ids=str,
 )
-def test_options_without_meaning_are_usage_errors(refused_here, vectors, argv, message):
-    assert message in refused_here("whiten", "x.npy", *argv, status=2)
+def test_options_without_meaning_are_usage_errors(fails_in_process, vectors, argv, message):
+    assert message in fails_in_process("whiten", "x.npy", *argv, status=2)
 
 
-def test_existing_outputs_are_kept(refused_here, tmp_path, vectors):
+def test_existing_outputs_are_kept(fails_in_process, tmp_path, vectors):
     for option in ("-o", "--save"):
         (tmp_path / "there").write_text("mine")
-        assert "exists already" in refused_here("whiten", "x.npy", option, "there")
+        assert "exists already" in fails_in_process("whiten", "x.npy", option, "there")
         assert (tmp_path / "there").read_text() == "mine"
-    assert "mkdir -p" in refused_here("whiten", "x.npy", "-o", "no/such/folder.npy")
+    assert "mkdir -p" in fails_in_process("whiten", "x.npy", "-o", "no/such/folder.npy")
 
 
-def test_too_large_for_float16(refused_here, tmp_path, vectors):
+def test_too_large_for_float16(fails_in_process, tmp_path, vectors):
     np.save(tmp_path / "big.npy", vectors * 1e6)
-    assert "beyond float16" in refused_here(
+    assert "beyond float16" in fails_in_process(
         "whiten", "big.npy", "--gamma", 0, "--precision", "float16", "-o", "w.npy"
     )
 
@@ -271,18 +253,20 @@ def small_disk(folder, size):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_leaves_nothing(refused, run, tmp_path, vectors):
+def test_a_full_disk_leaves_nothing(fails_in_subprocess, run, tmp_path, vectors):
     with small_disk(tmp_path / "disk", "64k") as disk:
         for argv in (
             ("-o", disk / "w.npy"),
             ("--save", disk / "t", "--precision", "float16", "-o", disk / "w.npy"),
         ):
-            assert "no space left" in refused("whiten", "x.npy", *argv)
+            assert "no space left" in fails_in_subprocess("whiten", "x.npy", *argv)
         assert [path.name for path in disk.iterdir()] == ["t"], (
             "what was complete stays, what was not is gone"
         )
         data = (tmp_path / "x.npy").read_bytes()
-        message = refused("whiten", "-o", tmp_path / "w.npy", stdin=data, env={"TMPDIR": str(disk)})
+        message = fails_in_subprocess(
+            "whiten", "-o", tmp_path / "w.npy", stdin=data, env={"TMPDIR": str(disk)}
+        )
         assert "no space left" in message
         assert "TMPDIR" in message
     assert not (tmp_path / "w.npy").exists()

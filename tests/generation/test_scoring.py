@@ -120,7 +120,7 @@ def test_files(tmp_path):
         read_predictions(tmp_path / "bad.jsonl", "x")
 
 
-def test_the_command(run, refused, tmp_path):
+def test_the_command(run, fails_in_subprocess, tmp_path):
     (tmp_path / "r1.txt").write_text("the cat sat on the mat\na dog ran away\n")
     (tmp_path / "r2.txt").write_text("a cat sat on a mat\nthe dog ran off\n")
     lines = '{"id": 1, "output": "the cat sat on the mat"}\n{"id": 2, "output": "the dog ran away"}\n'
@@ -130,6 +130,8 @@ def test_the_command(run, refused, tmp_path):
     assert list(scores) == ["bleu", "chrf", "rouge_l", "segments", "protocol"]
     assert scores["segments"] == 2
     assert 50 < scores["bleu"] < 100
-    assert "r3.txt: no such file" in refused("score", "text", "-", "r3.txt", stdin=lines.encode())
+    assert "r3.txt: no such file" in fails_in_subprocess("score", "text", "-", "r3.txt", stdin=lines.encode())
     (tmp_path / "r3.txt").write_text("a\nb\nc\n")
-    assert "2 predictions and 3 references" in refused("score", "text", "-", "r3.txt", stdin=lines.encode())
+    assert "2 predictions and 3 references" in fails_in_subprocess(
+        "score", "text", "-", "r3.txt", stdin=lines.encode()
+    )

@@ -73,9 +73,11 @@ def test_a_reader_that_leaves_is_no_error(run, parsers, tmp_path):
     assert done.stdout.count(b"\n") == 1 and done.stderr == b""
 
 
-def test_drawing_and_several_processes_do_not_go_together(refused, parsers, tmp_path):
+def test_drawing_and_several_processes_do_not_go_together(fails_in_subprocess, parsers, tmp_path):
     (tmp_path / "a.txt").write_text("A line.\n")
-    message = refused("parse", "-m", parsers(), "a.txt", "--workers", 2, "--format", "tree", status=2)
+    message = fails_in_subprocess(
+        "parse", "-m", parsers(), "a.txt", "--workers", 2, "--format", "tree", status=2
+    )
     assert "--workers 2 needs" in message
 
 
@@ -83,10 +85,12 @@ def test_drawing_and_several_processes_do_not_go_together(refused, parsers, tmp_
     ("options", "status", "said"),
     [(["-m", "nosuchmodel"], 2, "nosuchmodel"), (["--builder", "papper"], 2, "paper")],
 )
-def test_what_keeps_a_worker_from_starting_is_said_once(refused, parsers, tmp_path, options, status, said):
+def test_what_keeps_a_worker_from_starting_is_said_once(
+    fails_in_subprocess, parsers, tmp_path, options, status, said
+):
     (tmp_path / "a.txt").write_text("A line.\n")
     model = [] if "-m" in options else ["-m", parsers()]
-    assert said in refused("parse", *model, "a.txt", "--workers", 2, *options, status=status)
+    assert said in fails_in_subprocess("parse", *model, "a.txt", "--workers", 2, *options, status=status)
 
 
 def test_default_workers_are_the_cores_or_the_threads():
