@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ordtool.parsing.simplified import is_han, simplify
-from ordtool.parsing.words import split_sentences
+from ordtool.parsing.text.chinese import is_han, simplify
+from ordtool.parsing.text.tokenize import split_sentences
 
 BOOK_OF_KINGS = 12
 _MARKUP = re.compile(r"```.*?```|<!--.*?-->|<[^>\n]{1,200}>|\$\$.*?\$\$|:\w+:`[^`]*`|\{[^}\n]*\}", re.DOTALL)

@@ -206,7 +206,7 @@ def ordtool_step(options: argparse.Namespace) -> Callable[..., float]:
     """A step of ordtool's trainer: two shards, a thread each."""
     import torch
 
-    from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
+    from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
     from ordtool.parsing.recipes import TrainingConfig
     from ordtool.parsing.sharded import ShardedLoss
 

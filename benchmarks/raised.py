@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ordtool.models.catalog import resolve_model
-from ordtool.parsing.lookup import WordLookup
-from ordtool.parsing.marks import marks_between, raise_marked
-from ordtool.parsing.scoring import score_trees
-from ordtool.parsing.tree import build_spans
-from ordtool.parsing.treebank import Tree, read_trees
+from ordtool.parsing.text.vocabulary import WordLookup
+from ordtool.parsing.trees.builders import build_spans
+from ordtool.parsing.trees.punctuation import marks_between, raise_marked
+from ordtool.parsing.trees.scoring import score_trees
+from ordtool.parsing.trees.treebank import Tree, read_trees
 
 
 def balanced(length: int) -> np.ndarray:

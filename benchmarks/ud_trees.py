@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ordtool.parsing.treebank import escape_token
+from ordtool.parsing.trees.treebank import escape_token
 
 
 class Word(NamedTuple):

@@ -16,7 +16,7 @@ _EXPORTS: dict[str, str] = {
     "UsageError": "ordtool.errors",
     "Parser": "ordtool.parsing.parser",
     "parse": "ordtool.parsing.parser",
-    "score_trees": "ordtool.parsing.scoring",
+    "score_trees": "ordtool.parsing.trees.scoring",
     "train_parser": "ordtool.parsing.training",
     "Whitening": "ordtool.embedding.whitening",
     "embed": "ordtool.embedding.embed_job",

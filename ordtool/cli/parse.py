@@ -277,7 +277,7 @@ def _write_lines(lines: Iterable[str], file: BinaryIO) -> None:
 def _write(parses: Iterable[Parse], chosen: str, file: BinaryIO, width: int | None, terminal: bool) -> None:
     """Write results as they come; SVG, whose size stands at its beginning, at the end."""
     if chosen == "svg":
-        from ordtool.parsing.svg import draw_svg
+        from ordtool.parsing.trees.svg import draw_svg
 
         file.write(draw_svg((parse.tokens, parse.spans) for parse in parses).encode())
         return
@@ -301,7 +301,7 @@ def _drawn(parses: Iterable[Parse], width: int | None, terminal: bool) -> Iterat
     import shutil
 
     from ordtool import console
-    from ordtool.parsing.drawing import draw_tree, to_ansi
+    from ordtool.parsing.trees.draw import draw_tree, to_ansi
 
     colour = terminal and console.stdout_has_colour()
     for number, parse in enumerate(parses):

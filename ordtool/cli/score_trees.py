@@ -9,7 +9,7 @@ import typer
 from ordtool.cli.options import Force, Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from ordtool.parsing.scoring import Protocol, Row
+    from ordtool.parsing.trees.scoring import Protocol, Row
 
 PROTOCOL = "Protocol"
 LABELS_SHOWN = 5
@@ -99,9 +99,9 @@ def trees(
     from ordtool import console
     from ordtool.io.atomic import atomic_output, check_output
     from ordtool.io.jsonl import dumps
-    from ordtool.parsing.predictions import align_predictions, read_predictions
-    from ordtool.parsing.scoring import score_pairs
-    from ordtool.parsing.treebank import read_trees
+    from ordtool.parsing.trees.predictions import align_predictions, read_predictions
+    from ordtool.parsing.trees.scoring import score_pairs
+    from ordtool.parsing.trees.treebank import read_trees
 
     changes = {
         "punctuation": punctuation,
@@ -136,7 +136,7 @@ def _protocol(name: str, changes: dict[str, Any]) -> Protocol:
     from dataclasses import replace
 
     from ordtool.errors import UsageError, close_match_hint
-    from ordtool.parsing.scoring import PROTOCOLS
+    from ordtool.parsing.trees.scoring import PROTOCOLS
 
     choices = {
         "protocol": tuple(PROTOCOLS),

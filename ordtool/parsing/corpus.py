@@ -19,13 +19,19 @@ import numpy as np
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.text import open_input, read_lines, read_records
-from ordtool.parsing.lookup import UNKNOWN, WordLookup
-from ordtool.parsing.treebank import TREE_SUFFIXES, read_trees, tree_files
-from ordtool.parsing.words import TokenKind, is_punctuation, join_lines, split_sentences, tokenize
+from ordtool.parsing.text.tokenize import (
+    TokenKind,
+    join_lines,
+    split_sentences,
+    tokenize,
+)
+from ordtool.parsing.text.vocabulary import UNKNOWN, WordLookup
+from ordtool.parsing.trees.punctuation import is_punctuation
+from ordtool.parsing.trees.treebank import TREE_SUFFIXES, read_trees, tree_files
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from ordtool.parsing.vocabulary import OnlstmTokenizer
+    from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 
 __all__ = ["Layout", "Streams", "TextOptions", "count_words", "encode_sentences", "read_sentences", "streams"]
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from ordtool.parsing.corpus import Encoded, streams
-from ordtool.parsing.onlstm import OnlstmForCausalLM
+from ordtool.parsing.onlstm.model import OnlstmForCausalLM
 
 __all__ = ["perplexity"]
 

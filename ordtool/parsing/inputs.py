@@ -13,8 +13,13 @@ from pathlib import Path
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.text import GZIP_MAGIC, STDIN, Record, has_jsonl_suffix, open_binary, open_input, read_records
 from ordtool.parsing.parser import Sentence
-from ordtool.parsing.treebank import TREE_SUFFIXES, Tree, read_trees, tree_files
-from ordtool.parsing.words import Token, join_lines, split_sentences
+from ordtool.parsing.text.tokenize import Token, join_lines, split_sentences
+from ordtool.parsing.trees.treebank import (
+    TREE_SUFFIXES,
+    Tree,
+    read_trees,
+    tree_files,
+)
 
 FORMATS = ("auto", "text", "jsonl", "trees")
 _PLAIN_SUFFIX = ".txt"

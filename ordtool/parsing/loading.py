@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.parsing.inference import DistanceModel
-from ordtool.parsing.lookup import WordLookup, read_json
-from ordtool.parsing.span_inference import SpanParser
-from ordtool.parsing.span_model import MODEL_TYPE
+from ordtool.parsing.onlstm.inference import DistanceModel
+from ordtool.parsing.spans.inference import SpanParser
+from ordtool.parsing.spans.model import MODEL_TYPE
+from ordtool.parsing.text.vocabulary import WordLookup, read_json
 
 __all__ = ["TreeModel", "load_parser"]
 

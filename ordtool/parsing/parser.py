@@ -11,14 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ordtool.errors import UsageError, close_match_hint
-from ordtool.parsing.building import build_trees, mean_distances, needs_chart
-from ordtool.parsing.chart import CHART_LIMIT
-from ordtool.parsing.constituents import attach_punctuation, write_brackets
-from ordtool.parsing.marks import marks_between, raise_marked
-from ordtool.parsing.simplified import is_chinese
-from ordtool.parsing.tree import BUILDERS, Span, mix_distances, tilt_distances
-from ordtool.parsing.windows import in_batches, in_windows
-from ordtool.parsing.words import TOKEN_KINDS, Token, is_punctuation, tokenize, whitespace_tokens
+from ordtool.parsing.batching import in_batches, in_windows
+from ordtool.parsing.text.chinese import is_chinese
+from ordtool.parsing.text.tokenize import (
+    TOKEN_KINDS,
+    Token,
+    tokenize,
+    whitespace_tokens,
+)
+from ordtool.parsing.trees.builders import (
+    BUILDERS,
+    build_trees,
+    mean_distances,
+    mix_distances,
+    needs_chart,
+    tilt_distances,
+)
+from ordtool.parsing.trees.chart import CHART_LIMIT, Span
+from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation, marks_between, raise_marked
+from ordtool.parsing.trees.treebank import write_brackets
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -42,7 +53,7 @@ class ParseConfig:
         builder: `paper`, `unbiased`, `chart` or `mixed`; None: each model's own. With several models, `chart` and `mixed`
             add up their span scores, and the others build a tree a model and let the trees vote.
         tilt: How far trees lean to the right where distances leave it open, see `tilt_distances`; None: each model's own.
-        marks: Let punctuation say where phrases end, as far as the models know how; see `ordtool.parsing.marks`.
+        marks: Let punctuation say where phrases end, as far as the models know how; see `ordtool.parsing.trees.punctuation`.
         tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
         batch_size: Sentences a batch, at most. 64 batches are read ahead to be sorted by length; 1 reads nothing ahead.
         device: As in `ordtool.runtime.resolve_device`.
@@ -223,7 +234,7 @@ class Parser:
         elif sentence.punctuation is not None:
             marks = list(sentence.punctuation)
         else:
-            marks = [is_punctuation(token) for token in tokens]
+            marks = [is_punctuation(token.text) for token in tokens]
         words = [token.text for token, mark in zip(tokens, marks, strict=True) if not mark]
         return _Job(sentence, tokens, marks, words, self._between(sentence, tokens, marks))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ordtool.parsing.onlstm import OnlstmForCausalLM
-from ordtool.parsing.vocabulary import OnlstmTokenizer
+from ordtool.parsing.onlstm.model import OnlstmForCausalLM
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 
 __all__ = ["save_model"]
 

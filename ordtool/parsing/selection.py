@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from ordtool.errors import OrdtoolError
-from ordtool.parsing.marks import marks_between, raise_marked
-from ordtool.parsing.onlstm import OnlstmForCausalLM
-from ordtool.parsing.scoring import score_trees
-from ordtool.parsing.tree import build_spans, mix_distances, tilt_distances
-from ordtool.parsing.treebank import Tree
-from ordtool.parsing.vocabulary import OnlstmTokenizer
+from ordtool.parsing.onlstm.model import OnlstmForCausalLM
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+from ordtool.parsing.trees.builders import build_spans, mix_distances, tilt_distances
+from ordtool.parsing.trees.punctuation import marks_between, raise_marked
+from ordtool.parsing.trees.scoring import score_trees
+from ordtool.parsing.trees.treebank import Tree
 
 __all__ = ["Setting", "candidate_settings", "choose_settings", "sample_trees", "score_settings"]
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from ordtool.parsing.onlstm import OnlstmForCausalLM, State
+from ordtool.parsing.onlstm.model import OnlstmForCausalLM, State
 from ordtool.parsing.recipes import TrainingConfig
 
 __all__ = ["ShardedLoss"]

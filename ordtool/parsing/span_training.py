@@ -28,15 +28,20 @@ from ordtool.parsing.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from ordtool.parsing.lookup import UNKNOWN, WordLookup
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.optimisation import load_moments, moments, warmup_cosine, weight_groups
-from ordtool.parsing.span_data import DrawnTree, read_drawn_trees, split_trees, word_lookup
-from ordtool.parsing.span_inference import SpanParser
-from ordtool.parsing.span_model import MODEL_TYPE, SpanModel, span_mask
-from ordtool.parsing.span_settings import SpanRun, SpanTrainingConfig
-from ordtool.parsing.tree import unbiased_spans
-from ordtool.parsing.treebank import tree_files
-from ordtool.parsing.vocabulary import OnlstmTokenizer
+from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+from ordtool.parsing.spans.data import (
+    DrawnTree,
+    read_drawn_trees,
+    split_trees,
+    word_lookup,
+)
+from ordtool.parsing.spans.inference import SpanParser
+from ordtool.parsing.spans.model import MODEL_TYPE, SpanModel, span_mask
+from ordtool.parsing.text.vocabulary import UNKNOWN, WordLookup
+from ordtool.parsing.trees.builders import unbiased_spans
+from ordtool.parsing.trees.treebank import tree_files
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 

@@ -31,15 +31,15 @@ from ordtool.parsing.checkpoint import (
 )
 from ordtool.parsing.corpus import streams
 from ordtool.parsing.evaluation import perplexity
-from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.optimisation import make_optimiser
 from ordtool.parsing.recipes import TrainingConfig
 from ordtool.parsing.saving import save_model
 from ordtool.parsing.selection import candidate_settings, choose_settings, sample_trees, score_settings
 from ordtool.parsing.sharded import ShardedLoss
 from ordtool.parsing.training_data import TrainingData, load_data
-from ordtool.parsing.treebank import Tree, read_trees
-from ordtool.parsing.vocabulary import OnlstmTokenizer
+from ordtool.parsing.trees.treebank import Tree, read_trees
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 

@@ -21,9 +21,10 @@ from ordtool.parsing.corpus import (
     load_sentences,
     text_files,
 )
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.recipes import TrainingConfig
-from ordtool.parsing.simplified import CHINESE_KINDS
-from ordtool.parsing.vocabulary import OnlstmTokenizer, build_vocabulary
+from ordtool.parsing.text.chinese import CHINESE_KINDS
+from ordtool.parsing.text.vocabulary import build_vocabulary
 from ordtool.progress import SILENT, Progress
 
 __all__ = ["TrainingData", "load_data"]

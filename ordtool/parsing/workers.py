@@ -19,9 +19,9 @@ from multiprocessing import connection, get_context, parent_process
 from ordtool.errors import OrdtoolError
 from ordtool.io.jsonl import dumps
 from ordtool.parallel import thread_count
-from ordtool.parsing.constituents import write_penn
+from ordtool.parsing.batching import in_windows
 from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence
-from ordtool.parsing.windows import in_windows
+from ordtool.parsing.trees.treebank import write_penn
 from ordtool.progress import SILENT, Progress, Silent
 
 LINE_FORMATS = ("jsonl", "brackets", "penn")

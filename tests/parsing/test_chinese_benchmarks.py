@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ordtool.parsing.treebank import read_trees
+from ordtool.parsing.trees.treebank import read_trees
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

@@ -3,10 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordtool.parsing.constituents import attach_punctuation, write_brackets, write_penn
-from ordtool.parsing.tree import left_branching, random_tree, right_branching
-from ordtool.parsing.treebank import is_unlabelled, to_tree, to_unlabelled_tree
-from ordtool.parsing.words import is_punctuation
+from ordtool.parsing.trees.builders import left_branching, random_tree, right_branching
+from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation
+from ordtool.parsing.trees.treebank import (
+    is_unlabelled,
+    to_tree,
+    to_unlabelled_tree,
+    write_brackets,
+    write_penn,
+)
 
 
 def drawn(text, words):

@@ -16,7 +16,8 @@ from ordtool.parsing.corpus import (
     read_sentences,
     streams,
 )
-from ordtool.parsing.vocabulary import EOS, UNKNOWN, OnlstmTokenizer
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+from ordtool.parsing.text.vocabulary import EOS, UNKNOWN
 
 TREES = "(TOP (S (NP (DT The) (NN dog)) (VP (VBZ is) (NP (-NONE- *T*)) (ADJP (JJ old))) (. .)))\n"
 

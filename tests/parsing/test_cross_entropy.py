@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ordtool.parsing import cross_entropy
-from ordtool.parsing.cross_entropy import linear_cross_entropy
-from ordtool.parsing.elementwise import numba_available
+from ordtool.parsing.onlstm import cross_entropy
+from ordtool.parsing.onlstm.cross_entropy import linear_cross_entropy
+from ordtool.parsing.onlstm.kernels_torch import numba_available
 
 ROWS, FEATURES, CLASSES = 13, 5, 11
 
@@ -77,7 +77,7 @@ def test_bfloat16_products(monkeypatch, fused, ignored):
 @pytest.mark.skipif(not numba_available(), reason="numba is not installed")
 @pytest.mark.parametrize("classes", [1, 15, 16, 1003])
 def test_the_fused_softmax(classes):
-    from ordtool.parsing.numba_softmax import softmax_gradient_
+    from ordtool.parsing.onlstm.kernels_softmax import softmax_gradient_
 
     generator = torch.Generator().manual_seed(classes)
     scores = (torch.randn(7, classes, generator=generator) * 8).bfloat16()

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ordtool.parsing.elementwise import numba_available
-from ordtool.parsing.inference import DistanceModel
-from ordtool.parsing.lookup import WordLookup
-from ordtool.parsing.scan import ordered_scan
+from ordtool.parsing.onlstm.inference import DistanceModel
+from ordtool.parsing.onlstm.kernels_torch import numba_available
+from ordtool.parsing.onlstm.scan import ordered_scan
+from ordtool.parsing.text.vocabulary import WordLookup
 
 needs_numba = pytest.mark.skipif(not numba_available(), reason="numba is not installed")
 CHUNK, CHUNKS, INPUT = 3, 7, 11
@@ -37,7 +37,7 @@ def model():
 
 @needs_numba
 def test_one_window_is_the_scan_of_training():
-    from ordtool.parsing.numba_narrow import narrow_scan
+    from ordtool.parsing.onlstm.kernels_bf16 import narrow_scan
 
     generator = torch.Generator().manual_seed(0)
     seq, batch, size = 5, 13, CHUNK * CHUNKS

@@ -4,9 +4,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.saving import save_model
-from ordtool.parsing.vocabulary import EOS, UNKNOWN, OnlstmTokenizer
+from ordtool.parsing.text.vocabulary import EOS, UNKNOWN
 
 
 def tiny(seed=0, **changes) -> OnlstmForCausalLM:
@@ -127,7 +128,7 @@ def test_dropouts():
 
 
 def test_masks_are_shared_over_time_but_not_over_streams():
-    from ordtool.parsing.dropout import locked_dropout
+    from ordtool.parsing.onlstm.dropout import locked_dropout
 
     hidden = torch.ones(6, 4, 50)
     dropped = locked_dropout(hidden, 0.4, True, torch.Generator().manual_seed(0))
@@ -138,7 +139,7 @@ def test_masks_are_shared_over_time_but_not_over_streams():
 
 
 def test_dropout_rate():
-    from ordtool.parsing.dropout import dropout_mask
+    from ordtool.parsing.onlstm.dropout import dropout_mask
 
     for probability in (0.0, 0.1, 0.45, 0.999):
         mask = dropout_mask(torch.empty(1001, 501), probability, torch.Generator().manual_seed(0))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.parsing.chart import CHART_LIMIT, chart_spans, vote_scores
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence, parse
-from ordtool.parsing.tree import mix_distances, paper_spans, unbiased_spans
+from ordtool.parsing.trees.builders import mix_distances, paper_spans, unbiased_spans
+from ordtool.parsing.trees.chart import CHART_LIMIT, chart_spans, vote_scores
 
 TEXTS = [
     "The old cat sat on the mat.",
@@ -33,7 +33,7 @@ def config(*folders, **options):
 
 def spans_over_words(result):
     """The spans of a result over its words alone, as the model saw them."""
-    from ordtool.parsing.words import is_punctuation
+    from ordtool.parsing.trees.punctuation import is_punctuation
 
     position = [0, *np.cumsum([not is_punctuation(token) for token in result.tokens]).tolist()]
     return {(position[a], position[b]) for a, b in result.spans if position[b] - position[a] > 1}
@@ -41,8 +41,8 @@ def spans_over_words(result):
 
 def test_distances_are_those_of_the_model(parsers):
     torch = pytest.importorskip("torch")
-    from ordtool.parsing.onlstm import OnlstmForCausalLM
-    from ordtool.parsing.vocabulary import OnlstmTokenizer
+    from ordtool.parsing.onlstm.model import OnlstmForCausalLM
+    from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 
     folder = parsers(half=True)
     reader = load_parser(folder)

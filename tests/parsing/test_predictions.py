@@ -3,8 +3,8 @@ import json
 import pytest
 
 from ordtool.errors import OrdtoolError
-from ordtool.parsing.predictions import align_predictions, read_predictions
-from ordtool.parsing.treebank import read_trees
+from ordtool.parsing.trees.predictions import align_predictions, read_predictions
+from ordtool.parsing.trees.treebank import read_trees
 
 GOLD = "(S (NP (DT The) (CD 30,000) (NNS cats)) (VP (VBD sat) (-LRB- -LRB-) (ADVP (RB down)) (-RRB- -RRB-)) (. .))\n"
 SPANS = [(0, 8), (0, 3), (3, 7)]

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ordtool.parsing import elementwise
-from ordtool.parsing.scan import ordered_scan
+from ordtool.parsing.onlstm import kernels_torch as elementwise
+from ordtool.parsing.onlstm.scan import ordered_scan
 
 SEQ, BATCH, HIDDEN, CHUNK = 5, 3, 14, 7  # distinct primes where a mixed-up axis would show
 CHUNKS = HIDDEN // CHUNK
@@ -201,7 +201,7 @@ def test_kernel_names_are_checked():
 def test_the_polynomial_exp():
     import numpy as np
 
-    from ordtool.parsing.numba_kernels import _exp
+    from ordtool.parsing.onlstm.kernels_numba import _exp
 
     x = np.concatenate([np.linspace(-87, 87, 10_001), [0.0, 1e-8, -1e-8]]).astype(np.float32)
     exact = np.exp(x.astype(np.float64))

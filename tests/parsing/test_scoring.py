@@ -5,9 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordtool.parsing.scoring import PROTOCOLS, Protocol, prepare_gold, score_trees
-from ordtool.parsing.tree import left_branching, random_tree, right_branching
-from ordtool.parsing.treebank import to_tree
+from ordtool.parsing.trees.builders import left_branching, random_tree, right_branching
+from ordtool.parsing.trees.scoring import (
+    PROTOCOLS,
+    Protocol,
+    prepare_gold,
+    score_trees,
+)
+from ordtool.parsing.trees.treebank import to_tree
 
 
 def tree(text):

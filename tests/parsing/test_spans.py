@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.parsing.chart import chart_heights, chart_spans
 from ordtool.parsing.loading import load_parser
-from ordtool.parsing.lookup import WordLookup
 from ordtool.parsing.parser import ParseConfig, parse
-from ordtool.parsing.span_inference import SpanParser
-from ordtool.parsing.span_model import SpanConfig, SpanModel, span_mask
-from ordtool.parsing.span_settings import SpanRun, SpanTrainingConfig
 from ordtool.parsing.span_training import train_spans
-from ordtool.parsing.tree import unbiased_spans
+from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+from ordtool.parsing.spans.inference import SpanParser
+from ordtool.parsing.spans.model import SpanConfig, SpanModel, span_mask
+from ordtool.parsing.text.vocabulary import WordLookup
+from ordtool.parsing.trees.builders import unbiased_spans
+from ordtool.parsing.trees.chart import chart_heights, chart_spans
 
 SHAPE = SpanConfig(
     vocab_size=30,

@@ -13,12 +13,12 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.checkpoint import DeferredInterrupt
 from ordtool.parsing.corpus import Encoded, encode_sentences
 from ordtool.parsing.evaluation import perplexity
-from ordtool.parsing.onlstm import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.optimisation import AdamWCosine, AveragedSgd
 from ordtool.parsing.recipes import TrainingConfig, recipe
 from ordtool.parsing.sharded import ShardedLoss
 from ordtool.parsing.training import TrainingRun, train_parser
-from ordtool.parsing.vocabulary import OnlstmTokenizer
 
 WORDS = "the a dog cat man woman tree river sees likes finds walks runs sleeps old young big near under with".split()
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError
-from ordtool.parsing.treebank import (
+from ordtool.parsing.trees.treebank import (
     Constituent,
     escape_token,
     is_unlabelled,

@@ -6,9 +6,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from ordtool.errors import OrdtoolError
-from ordtool.parsing.lookup import WordLookup
-from ordtool.parsing.onlstm import OnlstmConfig
-from ordtool.parsing.vocabulary import EOS, UNKNOWN, OnlstmTokenizer, build_vocabulary, shape_classes
+from ordtool.parsing.onlstm.model import OnlstmConfig
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+from ordtool.parsing.text.vocabulary import (
+    EOS,
+    UNKNOWN,
+    WordLookup,
+    build_vocabulary,
+    shape_classes,
+)
 
 WORDS = [EOS, UNKNOWN, "<unk:Aa>", "<unk:N>", "<unk:ing>", "the", "dog", "N", "N%"]
 

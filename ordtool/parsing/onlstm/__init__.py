@@ -1,0 +1,1 @@
+"""ON-LSTM language models: the network, its scan, and the distances that parsing reads."""

@@ -1,0 +1,145 @@
+"""The elementwise part of one ON-LSTM step: PyTorch operations, and the choice between them and numba.
+
+A kernel set offers `forward_step(...)` and `backward_step(...)`: each takes the buffers of a whole
+window once and returns a function of the step, so that nothing is looked up inside the loop.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["TorchKernels", "choose", "numba_available"]
+
+
+@cache
+def numba_available() -> bool:
+    """Whether numba can be imported (the `fast` extra)."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def choose(kernel: str, sample: Tensor) -> Any:
+    """Pick the kernel set for tensors like `sample`.
+
+    Args:
+        kernel: `auto` (numba where it can run, else torch), `torch` or `numba`.
+        sample: A tensor of the type and on the device of the computation.
+
+    Raises:
+        ValueError: An unknown name, or `numba` where it can't run.
+    """
+    fits = sample.device.type == "cpu" and sample.dtype == torch.float32
+    if kernel == "torch" or (kernel == "auto" and not (fits and numba_available())):
+        return TorchKernels
+    if kernel not in ("auto", "numba"):
+        raise ValueError(f"unknown kernel {kernel!r}; choices: auto, torch, numba")
+    if not numba_available():
+        raise ValueError("the numba kernel needs numba: pip install 'ordtool[fast]'")
+    if not fits:
+        raise ValueError(
+            f"the numba kernel works on float32 on the CPU, found {sample.dtype} on {sample.device}"
+        )
+    from ordtool.parsing.onlstm.kernels_numba import NumbaKernels
+
+    return NumbaKernels
+
+
+class TorchKernels:
+    """The step as PyTorch operations, on any device and floating type."""
+
+    @staticmethod
+    def forward_step(
+        gates: Tensor,
+        hidden_states: Tensor,
+        cells: Tensor,
+        tanh_cells: Tensor,
+        distances: Tensor,
+        chunk_size: int,
+    ) -> Callable[[int, int, int], None]:
+        """Return `step(t, slot, cell_slot)`.
+
+        It turns the pre-activations in `gates[slot]` into activations in place and writes
+        `hidden_states[t + 1]`, `cells[cell_slot]`, `tanh_cells[slot]` and `distances[t]`.
+        """
+        size = cells.shape[-1]
+        chunks = size // chunk_size
+
+        def step(t: int, slot: int, cell_slot: int) -> None:
+            gate = gates[slot]
+            batch = gate.shape[0]
+            master = gate[:, : 2 * chunks].view(batch, 2, chunks)
+            master.copy_(torch.softmax(master, dim=-1))
+            neurons = gate[:, 2 * chunks :].view(batch, 4, chunks, chunk_size)
+            neurons[:, 0].sigmoid_()
+            neurons[:, 1].tanh_()
+            neurons[:, 2:].sigmoid_()
+            out, new, keep_in, keep_old = neurons.unbind(1)
+            cumulative = master.cumsum(dim=-1)
+            master_in = (1 - cumulative[:, 0]).unsqueeze(-1)
+            master_forget = cumulative[:, 1].unsqueeze(-1)
+            overlap = master_in * master_forget
+            forget = keep_old * overlap + (master_forget - overlap)
+            write = keep_in * overlap + (master_in - overlap)
+            previous = cells[cell_slot - 1].view(batch, chunks, chunk_size)
+            cell = cells[cell_slot].view(batch, chunks, chunk_size)
+            torch.addcmul(forget * previous, write, new, out=cell)
+            tanh_cell = tanh_cells[slot].view(batch, chunks, chunk_size)
+            torch.tanh(cell, out=tanh_cell)
+            torch.mul(out, tanh_cell, out=hidden_states[t + 1].view(batch, chunks, chunk_size))
+            distances[t] = 1 - cumulative[:, 1].mean(dim=-1)
+
+        return step
+
+    @staticmethod
+    def backward_step(
+        gates: Tensor,
+        cells: Tensor,
+        tanh_cells: Tensor,
+        d_gates: Tensor,
+        d_hidden: Tensor,
+        d_cell: Tensor,
+        chunk_size: int,
+    ) -> Callable[[int], None]:
+        """Return `step(t)`: writes gradients of the pre-activations to `d_gates[t]` and passes `d_cell` one step back."""
+        size = cells.shape[-1]
+        chunks = size // chunk_size
+
+        def step(t: int) -> None:
+            gate = gates[t]
+            batch = gate.shape[0]
+            shape = (batch, chunks, chunk_size)
+            master = gate[:, : 2 * chunks].view(batch, 2, chunks)
+            out, new, keep_in, keep_old = gate[:, 2 * chunks :].view(batch, 4, chunks, chunk_size).unbind(1)
+            cumulative = master.cumsum(dim=-1)
+            master_in = (1 - cumulative[:, 0]).unsqueeze(-1)
+            master_forget = cumulative[:, 1].unsqueeze(-1)
+            overlap = master_in * master_forget
+            forget = keep_old * overlap + (master_forget - overlap)
+            write = keep_in * overlap + (master_in - overlap)
+            tanh_cell = tanh_cells[t].view(shape)
+            dh = d_hidden.view(shape)
+            dc = d_cell.view(shape) + dh * out * (1 - tanh_cell * tanh_cell)
+            d_forget = dc * cells[t].view(shape)
+            d_write = dc * new
+            d_overlap = d_forget * (keep_old - 1) + d_write * (keep_in - 1)
+            d_master_forget = (d_forget + d_overlap * master_in).sum(dim=-1)
+            d_master_in = (d_write + d_overlap * master_forget).sum(dim=-1)
+            target = d_gates[t]
+            neurons = target[:, 2 * chunks :].view(batch, 4, chunks, chunk_size)
+            neurons[:, 0] = dh * tanh_cell * out * (1 - out)
+            neurons[:, 1] = dc * write * (1 - new * new)
+            neurons[:, 2] = d_write * overlap * keep_in * (1 - keep_in)
+            neurons[:, 3] = d_forget * overlap * keep_old * (1 - keep_old)
+            d_cumulative = torch.stack((-d_master_in, d_master_forget), dim=1)
+            # cumsum backwards is a sum from the right; softmax backwards is p * (d - <p, d>).
+            d_master = d_cumulative.flip(-1).cumsum(dim=-1).flip(-1)
+            d_master = master * (d_master - (master * d_master).sum(dim=-1, keepdim=True))
+            target[:, : 2 * chunks].view(batch, 2, chunks).copy_(d_master)
+            torch.mul(dc, forget, out=d_cell.view(shape))
+
+        return step

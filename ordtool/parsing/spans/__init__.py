@@ -1,0 +1,1 @@
+"""Span scorers: a small Transformer that learns trees from other parsers' trees."""

@@ -1,0 +1,178 @@
+"""A span scorer: a small Transformer that says of every span of a sentence whether it is a phrase.
+
+It learns from trees that something else has drawn, an ensemble of ON-LSTMs above all, and is quicker and better than
+each of them: it reads a sentence from both sides and all words at once, and what the members err in differently is
+averaged away (distillation: Kim and Rush 2016; for ensembles of unsupervised parsers: Shayegh et al. 2024).
+
+Spans are scored as by Stern et al. 2017 and Kitaev and Klein 2018, through the boundaries at their ends, here by a
+bilinear form, which is one matrix product for all spans of a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from ordtool.errors import UsageError
+from ordtool.parsing.trees.punctuation import MARKS
+from ordtool.transformer.rotary import inverse_frequencies, rotate, rotation
+
+__all__ = ["MODEL_TYPE", "SpanConfig", "SpanModel", "span_mask"]
+
+MODEL_TYPE = "ordtool_spans"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanConfig:
+    """Shape of a span scorer.
+
+    Attributes:
+        vocab_size: Words and shape classes.
+        embedding_size: Of word vectors; they are widened to `hidden_size`.
+        hidden_size: d.
+        num_hidden_layers: Blocks.
+        num_attention_heads: Heads; they divide `hidden_size` into even parts.
+        intermediate_size: Of the feed-forward part.
+        span_size: Of the two vectors of a boundary whose product scores a span.
+        dropout: On embeddings, and on what each part of a block adds.
+        eos_token_id: Stands before and behind every sentence.
+    """
+
+    vocab_size: int
+    embedding_size: int = 128
+    hidden_size: int = 192
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    intermediate_size: int = 768
+    span_size: int = 128
+    dropout: float = 0.1
+    eos_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that the sizes go together.
+
+        Raises:
+            UsageError: If they don't.
+        """
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise UsageError(
+                f"{self.num_attention_heads} heads don't divide a hidden size of {self.hidden_size} into even parts",
+                "a hidden size that is a multiple of twice the heads",
+            )
+
+
+class _Block(nn.Module):
+    """Attention over the whole sentence and a feed-forward part, each normalised before."""
+
+    def __init__(self, config: SpanConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.attention_norm = nn.LayerNorm(size)
+        self.query_key_value = nn.Linear(size, 3 * size)
+        self.attention_out = nn.Linear(size, size)
+        self.feed_norm = nn.LayerNorm(size)
+        self.feed_in = nn.Linear(size, config.intermediate_size)
+        self.feed_out = nn.Linear(config.intermediate_size, size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        batch, length, size = hidden.shape
+        mixed = self.query_key_value(self.attention_norm(hidden))
+        query, key, value = mixed.view(batch, length, 3, self.heads, size // self.heads).permute(
+            2, 0, 3, 1, 4
+        )
+        found = F.scaled_dot_product_attention(rotate(query, *turn), rotate(key, *turn), value, mask)
+        joined = found.transpose(1, 2).reshape(batch, length, size)
+        hidden = hidden + self.dropout(self.attention_out(joined))
+        return hidden + self.dropout(self.feed_out(F.gelu(self.feed_in(self.feed_norm(hidden)))))
+
+
+class SpanModel(nn.Module):
+    """Scores of all spans of sentences.
+
+    Args:
+        config: Its shape.
+    """
+
+    bits: Tensor
+
+    def __init__(self, config: SpanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.words = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.widen = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
+        self.marks = nn.Linear(len(MARKS), config.hidden_size, bias=False)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.boundary = nn.Linear(2 * config.hidden_size, 2 * config.span_size)
+        self.ends = nn.Linear(2 * config.span_size, 2)
+        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("bits", 1 << torch.arange(len(MARKS)), persistent=False)
+        self.apply(_initialise)
+
+    def forward(self, words: Tensor, marks: Tensor, lengths: Tensor) -> Tensor:
+        """Score every span.
+
+        Args:
+            words: Ids `(batch, longest)`; what stands beyond a sentence's end isn't looked at.
+            marks: Bits of `ordtool.parsing.trees.punctuation.MARKS` at each boundary, `(batch, longest + 1)`.
+            lengths: Words of each sentence, `(batch,)`.
+
+        Returns:
+            `(batch, longest + 1, longest + 1)`: at `[b, i, j]` the log odds that words i to j - 1 are a phrase, for
+            i < j <= lengths[b]; other places hold nothing of use.
+        """
+        boundaries = self.boundary(self._boundaries(words, marks, lengths))
+        left, right = F.gelu(boundaries).chunk(2, dim=-1)
+        product = left @ right.transpose(1, 2) / math.sqrt(self.config.span_size)
+        # Linear in each end too: how readily a phrase starts or ends here.
+        starts, ends = self.ends(boundaries).chunk(2, dim=-1)
+        scores: Tensor = product + starts + ends.transpose(1, 2)
+        return scores
+
+    def _boundaries(self, words: Tensor, marks: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors of the boundaries, `(batch, longest + 1, 2 d)`: those of the words on both sides, side by side."""
+        batch, longest = words.shape
+        places = torch.arange(longest + 2, device=words.device)
+        padded = F.pad(words, (1, 1), value=self.config.eos_token_id)
+        inside = (places > 0) & (places <= lengths[:, None])
+        hidden = self.widen(self.words(padded.masked_fill(~inside, self.config.eos_token_id)))
+        present = (marks[..., None] & self.bits > 0).to(hidden.dtype)
+        # A mark belongs to what follows it: a word, or the end.
+        hidden = self.dropout(hidden + F.pad(self.marks(present), (0, 0, 1, 0)))
+        frequencies = inverse_frequencies(self.config.hidden_size // self.config.num_attention_heads)
+        turn = rotation(places, frequencies, hidden.dtype)
+        full = bool((lengths == longest).all())
+        mask = None if full else (places <= lengths[:, None] + 1)[:, None, None]
+        for block in self.blocks:
+            hidden = block(hidden, turn, mask)
+        hidden = self.norm(hidden)
+        return torch.cat((hidden[:, :-1], hidden[:, 1:]), dim=-1)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Linear) else 0.1)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def span_mask(lengths: Tensor, longest: int) -> Tensor:
+    """Mark the spans that there is something to say of: wider than a word, and not the whole sentence.
+
+    Args:
+        lengths: `(batch,)`.
+        longest: Words of the longest sentence.
+
+    Returns:
+        `(batch, longest + 1, longest + 1)` of bool, as `SpanModel` scores them.
+    """
+    places = torch.arange(longest + 1, device=lengths.device)
+    width = places[None, :] - places[:, None]
+    ends = lengths[:, None, None]
+    return (width > 1)[None] & (width[None] < ends) & (places[None, None, :] <= ends)

@@ -1,0 +1,1 @@
+"""Text: tokens, sentences, Chinese characters, vocabularies."""

@@ -1,0 +1,1 @@
+"""Trees: builders, punctuation in them, treebanks, scoring and drawing."""

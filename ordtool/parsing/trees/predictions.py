@@ -1,0 +1,205 @@
+"""Predicted trees: read from JSONL or brackets, and laid over the tokens of gold trees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.text import STDIN, decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.parsing.trees.chart import Span
+from ordtool.parsing.trees.treebank import (
+    Tree,
+    is_unlabelled,
+    read_brackets,
+    to_tree,
+    to_unlabelled_tree,
+    tree_files,
+    unescape_token,
+)
+
+_DIGITS = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
+_QUOTES = {mark: '"' for mark in ("``", "''", "“", "”", "‘", "’", "`", "'", "„")}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A predicted tree.
+
+    Attributes:
+        tokens: Its tokens.
+        spans: Constituents over the tokens, half-open.
+        where: `file:line`.
+        tags: A part-of-speech tag for each token, where they are known.
+        offsets: Where each token stands in its text, half-open, where that is known.
+    """
+
+    tokens: tuple[str, ...]
+    spans: tuple[Span, ...]
+    where: str
+    tags: tuple[str, ...] | None = None
+    offsets: tuple[Span, ...] | None = None
+
+
+def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
+    """Reads predicted trees.
+
+    Args:
+        path: A JSONL file as `ordtool parse` writes it (`tokens` and `spans`), a file or folder of bracketed trees, with
+            labels or without, or `-` for stdin, where the first character decides.
+
+    Yields:
+        The readings of each tree: one, or two where brackets can be read with labels and without (`(a (b c))`).
+
+    Raises:
+        OrdtoolError: With `file:line`, for what can't be read, missing fields, or spans that don't fit their tokens.
+    """
+    for file in tree_files([path]):
+        source = "<stdin>" if str(file) == STDIN else str(file)
+        with open_input(file) as stream:
+            lines = read_lines(stream, source)
+            skipped: list[bytes] = []
+            for line in lines:
+                skipped.append(line)
+                if line.strip():
+                    break
+            jsonl = has_jsonl_suffix(file) or (bool(skipped) and skipped[-1].lstrip().startswith(b"{"))
+            yield from (_read_jsonl if jsonl else _read_brackets)(chain(skipped, lines), source)
+
+
+def _read_jsonl(lines: Iterator[bytes], source: str) -> Iterator[list[Prediction]]:
+    for number, raw in enumerate(lines, start=1):
+        if raw.strip():
+            data = parse_json_object(decode_line(raw, source, number), source, number)
+            yield [_from_json(data, f"{source}:{number}")]
+
+
+def _from_json(data: dict[str, Any], where: str) -> Prediction:
+    tokens, spans = data.get("tokens"), data.get("spans")
+    if not isinstance(tokens, list) or not isinstance(spans, list):
+        missing = " and ".join(
+            repr(key) for key in ("tokens", "spans") if not isinstance(data.get(key), list)
+        )
+        raise OrdtoolError(
+            f"{where}: no list {missing}", "a prediction is what ordtool parse --format jsonl writes"
+        )
+    fitting = all(
+        isinstance(span, list) and len(span) == 2 and all(isinstance(edge, int) for edge in span)
+        and 0 <= span[0] < span[1] <= len(tokens)
+        for span in spans
+    )  # fmt: skip
+    if not fitting:
+        raise OrdtoolError(
+            f"{where}: a span is no pair of places among its {len(tokens)} tokens",
+            "spans are half-open: [start, end], 0 <= start < end <= number of tokens",
+        )
+    tags, offsets = _parallel(data, "tags", len(tokens)), _parallel(data, "offsets", len(tokens))
+    return Prediction(
+        tuple(str(token) for token in tokens),
+        tuple((a, b) for a, b in spans),
+        where,
+        None if tags is None else tuple(str(tag) for tag in tags),
+        None if offsets is None else tuple((int(a), int(b)) for a, b in offsets),
+    )
+
+
+def _parallel(data: dict[str, Any], key: str, length: int) -> list[Any] | None:
+    """What a record says of each token under `key`; None where it says nothing, or of other tokens."""
+    values = data.get(key)
+    if not isinstance(values, list) or len(values) != length:
+        return None
+    pairs = all(isinstance(v, list) and len(v) == 2 and all(isinstance(x, int) for x in v) for v in values)
+    return values if key != "offsets" or pairs else None
+
+
+def _read_brackets(lines: Iterator[bytes], source: str) -> Iterator[list[Prediction]]:
+    for atoms, where in read_brackets(lines, source):
+        readings = [to_unlabelled_tree(atoms, where)]
+        if not is_unlabelled(atoms):
+            readings.insert(0, to_tree(atoms, where))
+        yield [
+            Prediction(
+                r.tokens,
+                tuple((c.start, c.end) for c in r.constituents),
+                where,
+                r.tags if any(r.tags) else None,
+            )
+            for r in readings
+        ]
+
+
+def align_predictions(
+    predictions: Iterable[Sequence[Prediction]], gold: Iterable[Tree]
+) -> Iterator[tuple[list[Span], Tree]]:
+    """Lays predictions over gold trees, in order.
+
+    The tokens must be those of the gold tree, all of them or those that aren't punctuation; case, digits, quotes and
+    bracket names may be written in another way.
+
+    Yields:
+        The prediction's spans over the gold tree's tokens, and the gold tree.
+
+    Raises:
+        OrdtoolError: If tokens differ, or there are more predictions than gold trees or fewer.
+    """
+    count = 0
+    for readings, tree in zip_longest(predictions, gold):
+        count += 1
+        if readings is None or tree is None:
+            _refuse_count(readings, tree, count)
+        for prediction in readings:
+            places = _align(prediction.tokens, tree)
+            if places is not None:
+                yield [(places[start], places[end - 1] + 1) for start, end in prediction.spans], tree
+                break
+        else:
+            _refuse_tokens(readings[0], tree)
+
+
+def _refuse_count(readings: Sequence[Prediction] | None, tree: Tree | None, count: int) -> None:
+    hint = "parse the gold file itself: ordtool parse GOLD --format jsonl -o pred.jsonl"
+    if readings is None and tree is not None:
+        raise OrdtoolError(
+            f"{tree.where}: gold tree {count} has no prediction: there are only {count - 1}", hint
+        )
+    where = readings[0].where if readings else ""
+    raise OrdtoolError(f"{where}: prediction {count} has no gold tree: there are only {count - 1}", hint)
+
+
+def _refuse_tokens(prediction: Prediction, tree: Tree) -> None:
+    pairs = zip_longest(prediction.tokens, tree.tokens, fillvalue="nothing")
+    mine, theirs = next(((a, b) for a, b in pairs if not _alike(a, b)), ("", ""))
+    raise OrdtoolError(
+        f"{prediction.where}: the tokens are not those of {tree.where} (found {mine!r}, expected {theirs!r})",
+        "parse the gold file itself, which keeps its tokens: ordtool parse GOLD --format jsonl",
+    )
+
+
+def _align(tokens: Sequence[str], tree: Tree) -> list[int] | None:
+    """Finds each token's place in the gold tree, where punctuation may be skipped; None if they differ."""
+    if len(tokens) == len(tree.tokens):
+        same = all(map(_alike, tokens, tree.tokens))
+        return list(range(len(tokens))) if same else None
+    places: list[int] = []
+    marks = tree.punctuation
+    for place, token in enumerate(tree.tokens):
+        if len(places) < len(tokens) and _alike(tokens[len(places)], token):
+            places.append(place)
+        elif not marks[place] and any(character.isalnum() for character in token):
+            return None
+    return places if len(places) == len(tokens) else None
+
+
+def _alike(left: str, right: str) -> bool:
+    return left == right or left == "<unk>" or _normal(left) == _normal(right)
+
+
+@lru_cache(maxsize=1 << 16)
+def _normal(token: str) -> str:
+    token = unescape_token(token)
+    return _QUOTES.get(token) or _DIGITS.sub("n", token.replace("’", "'").casefold())
