@@ -30,7 +30,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
     """Tokenizer of words that are already apart, saved as `vocab.txt` and `tokenizer_config.json`.
 
     `encode_words` is the fast way for lists of words; the usual Hugging Face calls work as well and
-    first split their text with `ordtool.parsing.words.tokenize`.
+    first split their text with `ordtool.parsing.text.tokenize.tokenize`.
 
     Args:
         vocab_file: Path of `vocab.txt`, a token a line; the line number is the id.
