@@ -61,7 +61,8 @@ def load(system: str, model: str) -> Callable[[list[str]], np.ndarray]:
     from ordtool.models.catalog import resolve_model
 
     options = {} if dtype == "float32" else {"model_kwargs": {"dtype": getattr(torch, dtype)}}
-    peer = SentenceTransformer(str(resolve_model(model)), device="cpu", **options)
+    folder = str(resolve_model(model))
+    peer = SentenceTransformer(folder, device="cpu", trust_remote_code=False, **options)
     return lambda texts: peer.encode(texts, show_progress_bar=False).astype(np.float32)
 
 

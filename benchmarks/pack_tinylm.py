@@ -80,8 +80,8 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--text", type=Path, required=True, help="held-out text")
     args = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(args.source)
-    ours = OrdtoolLMForCausalLM.from_pretrained(args.source).eval()
+    tokenizer = AutoTokenizer.from_pretrained(args.source, trust_remote_code=False)
+    ours = OrdtoolLMForCausalLM.from_pretrained(args.source, trust_remote_code=False).eval()
     llama = to_llama(ours)
     tokens, size = tokenize(read_documents([args.text]), tokenizer)
     blocks = Blocks(tokens, ours.config.max_position_embeddings, "causal")
@@ -99,7 +99,9 @@ def main() -> None:
     file.write_text(json.dumps(told, indent=2) + "\n")
     for file in args.target.iterdir():
         file.chmod(0o644)
-    packed = AutoModelForCausalLM.from_pretrained(args.target, dtype=torch.float32).eval()
+    packed = AutoModelForCausalLM.from_pretrained(
+        args.target, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
     before, after = loss(ours, blocks), loss(packed, blocks)
     facts = {
         "parameters": packed.num_parameters(), "logits_moved": moved, "perplexity": math.exp(before),

@@ -62,7 +62,7 @@ def run_incremental_pca(source: Path, output: Path):
     from sklearn.decomposition import IncrementalPCA
 
     def run() -> None:
-        array = np.load(source, mmap_mode="r")
+        array = np.load(source, mmap_mode="r", allow_pickle=False)
         model = IncrementalPCA(whiten=True).fit(array)  # its own batches: five times as many rows as columns
         write_blocks(output, array.shape, (model.transform(block) for block in blocks(array)))
 
@@ -74,7 +74,7 @@ def run_pca(source: Path, output: Path):
     from sklearn.decomposition import PCA
 
     def run() -> None:
-        array = np.load(source)  # it needs all rows in memory
+        array = np.load(source, allow_pickle=False)  # it needs all rows in memory
         model = PCA(whiten=True).fit(array)
         write_blocks(output, array.shape, (model.transform(block) for block in blocks(array)))
 
@@ -86,7 +86,7 @@ def run_faiss(source: Path, output: Path):
     import faiss
 
     def run() -> None:
-        array = np.load(source)
+        array = np.load(source, allow_pickle=False)
         rows, dim = array.shape
         model = faiss.PCAMatrix(dim, dim, -0.5)
         model.max_points_per_d = rows  # by default it looks at 1,000 rows a column only
@@ -163,7 +163,7 @@ def identity_errors(path: Path) -> dict[str, float]:
 
     faiss scales by the square root of the number of rows, which cosines don't see.
     """
-    array = np.load(path, mmap_mode="r")
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
     total, product = np.zeros(array.shape[1]), np.zeros((array.shape[1],) * 2)
     for block in blocks(array):
         wide = block.astype(np.float64)
@@ -183,7 +183,7 @@ def svd_error(source: Path, rows: int) -> float:
     """Largest difference to a float64 SVD on the first rows, in units of the result's standard deviation, 1."""
     from ordtool.embedding.whitening import Whitening
 
-    subset = np.array(np.load(source, mmap_mode="r")[:rows])
+    subset = np.array(np.load(source, mmap_mode="r", allow_pickle=False)[:rows])
     wide = subset.astype(np.float64)
     left, _, _ = np.linalg.svd(wide - wide.mean(axis=0), full_matrices=False)
     white = Whitening().fit_transform(subset)
@@ -195,7 +195,7 @@ def merge_error(source: Path) -> dict[str, float]:
     """Four uneven shards merged against one pass: mean and covariance, in units of the largest variance."""
     from ordtool.embedding.statistics import accumulate
 
-    array = np.load(source, mmap_mode="r")
+    array = np.load(source, mmap_mode="r", allow_pickle=False)
     whole = accumulate(array)
     cuts = [0, len(array) // 17, len(array) // 3, len(array) // 3 + 5001, len(array)]
     merged = accumulate(array[cuts[0] : cuts[1]])

@@ -31,7 +31,7 @@ def spectrum(rows: np.ndarray) -> np.ndarray:
 
 def draw(axis, path: Path) -> None:
     """One model: its spectrum raw, softened and whitened."""
-    rows = np.load(path)
+    rows = np.load(path, allow_pickle=False)
     for (label, gamma), colour in zip(SETTINGS.items(), COLOURS, strict=True):
         shown = rows if gamma is None else Whitening(gamma=gamma).fit_transform(rows)
         values = spectrum(shown)

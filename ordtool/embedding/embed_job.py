@@ -139,7 +139,7 @@ class _Job:
             self._stream(raw, "float32")
             raw.writer.close()
             spool.flush()
-            array = np.load(spool.name, mmap_mode="r")
+            array = np.load(spool.name, mmap_mode="r", allow_pickle=False)
             whitening = self._fit(array)
             width = whitening.kernel_.shape[1]
             with open_output(

@@ -85,7 +85,7 @@ def load_model(folder: Path) -> tuple[Any, list[str]]:
     from transformers import AutoConfig, AutoModel
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise OrdtoolError(f"{folder}: can't be loaded: {_one_line(error)}", _code_hint(folder)) from None
     try:
@@ -95,6 +95,7 @@ def load_model(folder: Path) -> tuple[Any, list[str]]:
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:

@@ -87,7 +87,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def _loaded(folder: Path, auto: Any, what: str = "configuration", **options: Any) -> Any:
     try:
-        return auto.from_pretrained(str(folder), local_files_only=True, **options)
+        return auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         raise OrdtoolError(f"{folder}: the {what} can't be loaded: {_line(error)}", _hint(error)) from error
 

@@ -239,7 +239,9 @@ def load_bottleneck(folder: str | Path) -> BottleneckForClassification:
     from safetensors import SafetensorError
 
     try:
-        return BottleneckForClassification.from_pretrained(folder, use_safetensors=True)
+        return BottleneckForClassification.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise OrdtoolError(f"{folder}: can't be loaded as a bottleneck model ({reason})") from error

@@ -104,7 +104,7 @@ def load_part(folder: Path, auto: Any, what: str, **options: Any) -> Any:
         OrdtoolError: If it can't be loaded, in one line.
     """
     try:
-        return auto.from_pretrained(str(folder), local_files_only=True, **options)
+        return auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         hint = "a model folder has config.json, safetensors weights and a tokenizer"
         if "trust_remote_code" in str(error):

@@ -20,10 +20,16 @@ def convert_gguf(file: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    place = {"gguf_file": file.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+    tokenizer = AutoTokenizer.from_pretrained(
+        file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
+    )
     model = AutoModelForCausalLM.from_pretrained(
-        file.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **place
+        file.parent,
+        gguf_file=file.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        local_files_only=True,
+        trust_remote_code=False,
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

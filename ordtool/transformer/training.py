@@ -254,20 +254,14 @@ def _train(
 def _tokenizer(
     texts: Sequence[str | Path], field: str, settings: LmSettings, partial: Path, progress: Progress
 ) -> Any:
-    from transformers import AutoTokenizer
-
+    from ordtool.models.causal import load_tokenizer
     from ordtool.transformer.corpus import read_documents, train_tokenizer
 
     folder = partial / "tokenizer"
     if settings.tokenizer is not None:
-        try:
-            return AutoTokenizer.from_pretrained(settings.tokenizer, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise OrdtoolError(
-                f"{settings.tokenizer}: no tokenizer in it", "--tokenizer is a model folder"
-            ) from error
+        return load_tokenizer(Path(settings.tokenizer))
     if folder.exists():
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return load_tokenizer(folder)
     progress.note(f"training a vocabulary of {settings.vocab_size:,} pieces")
     tokenizer = train_tokenizer(read_documents(texts, field), settings.vocab_size)
     tokenizer.save_pretrained(folder)

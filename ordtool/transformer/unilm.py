@@ -115,7 +115,7 @@ class UnilmForSeq2Seq(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: UnilmConfig) -> None:
         super().__init__(config)
-        lm = AutoModelForCausalLM.from_config(config.encoder_config())
+        lm = AutoModelForCausalLM.from_config(config.encoder_config(), trust_remote_code=False)
         self.encoder, transform, _ = split_head(lm)
         self.transform = transform if config.head == "checkpoint" else None
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))

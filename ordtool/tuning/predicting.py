@@ -131,19 +131,20 @@ class CheckpointClassifier:
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging
 
-        from ordtool.models.causal import load_tokenizer
+        from ordtool.models.causal import load_part, load_tokenizer
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = load_part(
                 folder,
+                AutoModelForSequenceClassification,
+                "classifier",
                 dtype=torch.float32,
                 use_safetensors=True,
-                local_files_only=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        except (RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise OrdtoolError(f"{folder}: can't be loaded as a classifier: {reason}") from error
         if missing := sorted(info["missing_keys"]):

@@ -40,7 +40,11 @@ def load_ladder(folder: str | Path) -> Ladder:
     logging.set_verbosity_error()
     try:
         ladder, info = Ladder.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

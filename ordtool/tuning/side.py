@@ -238,10 +238,10 @@ def build_side(config: Any, *, decoder: bool = False) -> nn.Module:
     from transformers import AutoModel
 
     if config.is_encoder_decoder:
-        whole = AutoModel.from_config(config)
+        whole = AutoModel.from_config(config, trust_remote_code=False)
         found: nn.Module = whole.get_decoder() if decoder else whole.get_encoder()
         return found
-    made: nn.Module = AutoModel.from_config(config)
+    made: nn.Module = AutoModel.from_config(config, trust_remote_code=False)
     if getattr(made, "pooler", None) is not None:
         setattr(made, "pooler", None)  # noqa: B010 (a module's attributes are not typed)
     return made
