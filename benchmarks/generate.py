@@ -58,7 +58,9 @@ def ours(folder: Path, prompts: list[str], steps: int, batch: int) -> tuple[list
 def one_at_a_time(folder: Path, prompts: list[str], steps: int) -> tuple[list[str], float, float]:
     """Write the prompts one by one with transformers; texts, seconds, processor seconds."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
     texts = []
 
     def write(prompt: str, tokens: int) -> str:
