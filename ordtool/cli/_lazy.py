@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as build_command
 
 from ordtool.errors import UsageError, close_match_hint
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+WITHOUT_MODELS = {"ordtool.cli.score_trees:trees", "ordtool.cli.score_text:text"}
+"""Commands that count and compare: what releases of torch and transformers do is nothing to them."""
 
 
 def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
@@ -40,13 +42,28 @@ def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
     return LazyGroup
 
 
+class ModelCommand(TyperCommand):
+    """A command that runs models: says once if a library's release was never tested."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        from ordtool.models.installed import untested_releases
+
+        if untested := untested_releases():
+            from ordtool import console
+
+            console.warn(f"ordtool was not tested with {' and '.join(untested)}")
+        return super().invoke(ctx)
+
+
 def load(name: str, target: str) -> Any:
     """Import `module:attribute` and build its command, called `name`."""
     module, _, attribute = target.partition(":")
     entry = getattr(import_module(module), attribute)
     if not isinstance(entry, typer.Typer):
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
-        app.command(name, no_args_is_help=False)(entry)
+        kind = TyperCommand if target in WITHOUT_MODELS else ModelCommand
+        app.command(name, cls=kind, no_args_is_help=False)(entry)
         entry = app
     command = build_command(entry)
     command.name = name

@@ -41,7 +41,11 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from ordtool.models.installed import installed_releases
+
         sys.stdout.write(f"ordtool {__version__}\n")
+        for name, release in installed_releases().items():
+            sys.stdout.write(f"{name} {release or 'not installed'}\n")
         raise typer.Exit
 
 
@@ -49,7 +53,9 @@ def _print_version(wanted: bool) -> None:
 def ordtool(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the versions and exit."
+        ),
     ] = False,
     debug: Annotated[
         bool,

@@ -4,15 +4,68 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 
 import ordtool
+from ordtool.models.installed import installed_releases, untested_releases
 
 
 def test_version(run):
     done = run("--version")
-    assert (done.returncode, done.stdout) == (0, f"ordtool {ordtool.__version__}\n".encode())
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.decode().splitlines() == [f"ordtool {ordtool.__version__}", *libraries]
+
+
+def _pretend(folder, name, release, *requires):
+    """Put metadata of another release of a distribution into `folder`, which will stand first on the path."""
+    info = folder / f"{name}-{release}.dist-info"
+    info.mkdir(parents=True)
+    lines = [f"Name: {name}", f"Version: {release}", *(f"Requires-Dist: {line}" for line in requires)]
+    (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
+
+
+@pytest.mark.parametrize(
+    ("torch", "transformers", "named"),
+    [
+        ("2.13.1+cpu", "5.24.9", None),
+        ("2.13.0", "6.1.0", "transformers 6.1.0 (tested: >=5.0,<5.25)"),
+        (
+            "2.14.0a0",
+            "5.0rc3",
+            "torch 2.14.0a0 (tested: >=2.6,<2.14) and transformers 5.0rc3 (tested: >=5.0,<5.25)",
+        ),
+    ],
+)
+def test_an_untested_release_is_said_once(torch, transformers, named, run_in_process, tmp_path, monkeypatch):
+    found = tmp_path / "found"
+    _pretend(found, "torch", torch)
+    _pretend(found, "transformers", transformers)
+    _pretend(
+        found, "ordtool", "0.1", "torch>=2.6,<2.14", "transformers<5.25,>=5.0", "numpy", 'x; extra == "y"'
+    )
+    monkeypatch.syspath_prepend(str(found))
+    untested_releases.cache_clear()
+    try:
+        done = run_in_process("parse", "missing.txt")
+        shown, light = run_in_process("--version"), run_in_process("score", "trees", "missing.txt", "gold")
+    finally:
+        untested_releases.cache_clear()
+    first, *rest = done.stderr.splitlines()
+    if named:
+        assert first == f"warning: ordtool was not tested with {named}"
+        first, *rest = rest
+    assert first.startswith("error: ") and "warning" not in "".join(rest)
+    assert f"torch {torch}\ntransformers {transformers}\n".encode() in shown.stdout
+    assert shown.stderr == "" and "warning" not in light.stderr
+
+
+def test_where_ordtool_is_not_installed_any_release_will_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert untested_releases.__wrapped__() == ()
+    assert installed_releases() == {"torch": None, "transformers": None}
 
 
 def test_help_is_quick_and_lists_every_command(run):
