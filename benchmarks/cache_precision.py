@@ -13,6 +13,7 @@ import torch
 
 from ordtool.generation.loading import load_backend
 from ordtool.models.catalog import resolve_model
+from ordtool.models.releases import cache_argument, cache_of
 
 TEXTS = [
     "It was a bright cold day in April, and the clocks were",
@@ -52,9 +53,13 @@ def cached(backend, prompts, written):
     for step in range(STEPS):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         out = backend.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            **cache_argument(cache),
+            use_cache=True,
         )
-        cache = out.past_key_values
+        cache = cache_of(out)
         rows.append(out.logits[:, -1])
         ids = torch.tensor([[w[step]] for w in written])
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)

@@ -100,7 +100,7 @@ def ordtool(folder: str, kind: str, prompts: list[list[int]], new: int) -> list[
         read = time.perf_counter()
         with use_threads(1 if model.row_alone else None):
             while len(ids) < new:
-                out = model(torch.tensor([ids[-1:]]), past_key_values=out.past_key_values, logits_to_keep=1)
+                out = model(torch.tensor([ids[-1:]]), cache=out.cache, logits_to_keep=1)
                 ids.append(int(out.logits[0, -1].argmax()))
         return {"read": read - start, "write": time.perf_counter() - read, "ids": ids}
 

@@ -20,6 +20,7 @@ from ordtool.extrapolation.patch import apply_plan, check_plan
 from ordtool.extrapolation.plan import Plan, make_plan, parse_spec
 from ordtool.extrapolation.rotary import check_long, find_rotary
 from ordtool.memory import PeakMemory
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.progress import SILENT, Progress
 
 LOGITS = 2**28  # at most so many numbers of logits at once: 1 GB in float32
@@ -245,8 +246,9 @@ def score_last(model: Any, inputs: torch.Tensor, scored: int) -> tuple[torch.Ten
     for low in [0, *range(first + piece, length - 1, piece)]:
         high = min(length - 1, first + piece if low == 0 else low + piece)
         keep = high - max(low, first)
-        out = model(input_ids=inputs[:, low:high], past_key_values=cache, use_cache=True, logits_to_keep=keep)
-        cache = out.past_key_values
+        read = inputs[:, low:high]
+        out = model(input_ids=read, use_cache=True, logits_to_keep=keep, **cache_argument(cache))
+        cache = cache_of(out)
         found.append(_judge(out.logits, inputs[:, high - keep + 1 : high + 1]))
     return torch.cat([loss for loss, _ in found], 1), torch.cat([hit for _, hit in found], 1)
 

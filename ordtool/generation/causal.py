@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax
 
+from ordtool.models.releases import cache_argument, cache_of
+
 UNBOUNDED = 10**7
 """A context of so many tokens is none: a number that means no limit."""
 
@@ -97,10 +99,17 @@ class CausalBackend:
         read = self.model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True, **self._keep)
         logits = read.logits[:, -1:].expand(len(ids), -1, -1)
         if width > 1:
-            cache = read.past_key_values
+            cache = self._cache_of(read)
             cache.batch_repeat_interleave(len(ids))
             # What follows a continuation is padding: causal, it changes nothing before it.
-            rest = self.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
-            logits = torch.cat([logits, rest], dim=1)
+            logits = torch.cat([logits, self._go_on(ids[:, :-1], cache)], dim=1)
         found = log_softmax(logits.float(), dim=-1).gather(2, ids[:, :, None])[:, :, 0].tolist()
         return [row[: len(c)] for row, c in zip(found, continuations, strict=True)]
+
+    def _cache_of(self, output: Any) -> Any:
+        return cache_of(output)
+
+    def _go_on(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Give the logits of `(batch, seq)` ids after what is in a cache."""
+        logits: torch.Tensor = self.model(input_ids=ids, use_cache=True, **cache_argument(cache)).logits
+        return logits

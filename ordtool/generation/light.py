@@ -229,7 +229,7 @@ class LightBackend(CausalBackend):
                 if step:
                     mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
                     positions = positions[:, -1:] + 1
-                    out = self.model(ids[:, -1:], mask, positions, out.past_key_values, logits_to_keep=1)
+                    out = self.model(ids[:, -1:], mask, positions, out.cache, logits_to_keep=1)
                 tokens = choose(ids, out.logits[:, -1].float()).argmax(-1)
                 if self._stops:
                     tokens = torch.where(going, tokens, self.pad)
@@ -242,6 +242,12 @@ class LightBackend(CausalBackend):
                 if not going.any():
                     break
         return ids
+
+    def _cache_of(self, output: Any) -> Any:
+        return output.cache
+
+    def _go_on(self, ids: Tensor, cache: Any) -> Tensor:
+        return self.model(ids, cache=cache).logits
 
 
 _FORCED = (

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ordtool.models.releases import CACHE_NAMES
 from ordtool.transformer.schemes import SCHEMES, Shape, all_parameters, check_parameters
 
 OBJECTIVES = ("causal", "prefix", "permutation")
@@ -42,7 +43,7 @@ class OrdtoolLMConfig(PreTrainedConfig):
     """
 
     model_type = "ordtool_lm"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [*CACHE_NAMES]
 
     def __init__(
         self,

@@ -197,7 +197,7 @@ class LlamaOutput:
     """Logits `(batch, kept, vocabulary)` and the cache."""
 
     logits: Tensor
-    past_key_values: KeyValues | None
+    cache: KeyValues | None
 
 
 class Llama:
@@ -230,7 +230,7 @@ class Llama:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: KeyValues | None = None,
+        cache: KeyValues | None = None,
         use_cache: bool = True,
         logits_to_keep: int = 0,
     ) -> LlamaOutput:
@@ -240,13 +240,13 @@ class Llama:
             input_ids: `(batch, seq)`.
             attention_mask: `(batch, cached + seq)`, 0 for padding; None: there is none.
             position_ids: `(batch, seq)`; None: from what is cached on.
-            past_key_values: The cache of what was read before, which grows; None: nothing was.
+            cache: The cache of what was read before, which grows; None: nothing was.
             use_cache: Keep a cache.
             logits_to_keep: Only the last so many; 0: all.
         """
-        if past_key_values is None and use_cache:
-            past_key_values = KeyValues(self.shape.layers)
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if cache is None and use_cache:
+            cache = KeyValues(self.shape.layers)
+        past = 0 if cache is None else cache.get_seq_length()
         states = embedding(input_ids, self._tensors["model.embed_tokens.weight"])
         length = input_ids.shape[1]
         if position_ids is None:
@@ -256,10 +256,10 @@ class Llama:
         # A prompt's last logits are a single row too, but numba is not to be waited for before the first token.
         product = self._row_product if input_ids.numel() == 1 else linear
         for number in range(self.shape.layers):
-            states = self._layer(number, states, turns, mask, past_key_values, product)
+            states = self._layer(number, states, turns, mask, cache, product)
         states = self._norm("model.norm", states[:, -logits_to_keep:])  # [-0:] is all
         table = self._tensors["model.embed_tokens.weight" if self.shape.tied else "lm_head.weight"]
-        return LlamaOutput(product(states, table), past_key_values)
+        return LlamaOutput(product(states, table), cache)
 
     def _turns(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         angles = positions[..., None].float() * self._frequencies

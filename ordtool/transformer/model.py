@@ -26,6 +26,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ordtool.models.releases import CheckedCache, cache_argument, cache_of, takes_cache
 from ordtool.transformer import masks
 from ordtool.transformer.block import Block, Rule, TalkingHeads, View
 from ordtool.transformer.config import OrdtoolLMConfig
@@ -81,6 +82,7 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         """Why the positions can't be changed after training; None: they can."""
         return why_fixed(self.config)
 
+    @takes_cache
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -89,8 +91,8 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         token_type_ids: Tensor | None = None,
         ranks: Tensor | None = None,
         target_positions: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -107,8 +109,8 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
                 from left to right.
             target_positions: For `permutation`, `(batch, seq)`: the position that each input
                 is to predict. None: the next one.
-            past_key_values: A cache.
             inputs_embeds: Instead of `input_ids`, `(batch, seq, hidden)`.
+            cache: Of transformers, with what was read before; `past_key_values` is the same.
             use_cache: Return the cache.
             **kwargs: Ignored.
 
@@ -121,9 +123,9 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if use_cache and cache is None:
+            cache = DynamicCache()
+        past = cache.get_seq_length() if cache is not None else 0
         hidden_states: Tensor = inputs_embeds
         batch, length, _ = hidden_states.shape
         if position_ids is None:
@@ -136,13 +138,11 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         name = self.config._attn_implementation
         if name not in (None, "eager", "sdpa"):
             view.other = ALL_ATTENTION_FUNCTIONS[name]
-            view.padding = create_causal_mask(
-                self.config, hidden_states, attention_mask, past_key_values, position_ids
-            )
+            view.padding = create_causal_mask(self.config, hidden_states, attention_mask, cache, position_ids)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, view, past_key_values)
+            hidden_states = layer(hidden_states, view, cache)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values if use_cache else None
+            last_hidden_state=self.norm(hidden_states), **cache_argument(cache if use_cache else None)
         )
 
     def _rule(
@@ -181,7 +181,7 @@ def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: 
     return torch.arange(past, past + length, device=device).expand(batch, -1)
 
 
-class OrdtoolLMForCausalLM(OrdtoolLMPreTrainedModel, GenerationMixin):
+class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMixin):
     """The small Transformer with its softmax layer."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -192,6 +192,7 @@ class OrdtoolLMForCausalLM(OrdtoolLMPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @takes_cache
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -200,9 +201,9 @@ class OrdtoolLMForCausalLM(OrdtoolLMPreTrainedModel, GenerationMixin):
         token_type_ids: Tensor | None = None,
         ranks: Tensor | None = None,
         target_positions: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
@@ -217,11 +218,11 @@ class OrdtoolLMForCausalLM(OrdtoolLMPreTrainedModel, GenerationMixin):
             token_type_ids: `(batch, seq)`, for `prefix`.
             ranks: `(batch, seq)`, for `permutation`.
             target_positions: `(batch, seq)`, for `permutation`.
-            past_key_values: A cache.
             inputs_embeds: `(batch, seq, hidden)`.
             labels: `(batch, seq)`, -100 where there is no loss. Shifted here, as is usual: the
                 label of an input is the next one; with `target_positions` they are taken
                 from those positions instead.
+            cache: Of transformers, with what was read before; `past_key_values` is the same.
             use_cache: Return the cache.
             logits_to_keep: Only the last so many, or those at these indices; 0: all.
             num_items_in_batch: What the summed loss is divided by; None: the labels.
@@ -237,8 +238,8 @@ class OrdtoolLMForCausalLM(OrdtoolLMPreTrainedModel, GenerationMixin):
             token_type_ids=token_type_ids,
             ranks=ranks,
             target_positions=target_positions,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            cache=cache,
             use_cache=use_cache,
         )
         hidden_states = output.last_hidden_state
@@ -247,7 +248,7 @@ class OrdtoolLMForCausalLM(OrdtoolLMPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = _loss(logits, labels, target_positions, num_items_in_batch)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache_of(output)))
 
 
 def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None, items: Tensor | int | None) -> Tensor:

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from ordtool.models.releases import CACHE_NAMES, CheckedCache, cache_argument, takes_cache
 from ordtool.transformer import masks
 
 NEVER = -1e4
@@ -43,7 +44,7 @@ class UnilmConfig(PreTrainedConfig):
     """
 
     model_type = "ordtool_unilm"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [*CACHE_NAMES]
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class _Nothing(nn.Identity):
     bias = None
 
 
-class UnilmForSeq2Seq(PreTrainedModel, GenerationMixin):
+class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
     """An encoder with a softmax layer, reading sources and writing targets."""
 
     config_class = UnilmConfig
@@ -138,15 +139,16 @@ class UnilmForSeq2Seq(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> None:
         """There is no second table."""
 
+    @takes_cache
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         predictors: Tensor | None = None,
         labels: Tensor | None = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
@@ -160,9 +162,9 @@ class UnilmForSeq2Seq(PreTrainedModel, GenerationMixin):
             token_type_ids: `(batch, seq)`: 0 for the source, k for the k-th target of the row.
                 None: what is read at once is source, what comes after it in the cache is target.
             position_ids: `(batch, seq)`, from 0; from the padding if None.
-            past_key_values: A cache.
             predictors: `(n,)`: places in the flattened `(batch * seq,)` whose next token is learnt.
             labels: `(n,)`: those tokens. With both, only these logits are computed.
+            cache: Of transformers, with what was read before; `past_key_values` is the same.
             use_cache: Return the cache.
             logits_to_keep: Only the last so many, or those at these indices; 0: all.
             num_items_in_batch: What the summed loss is divided by; None: the labels.
@@ -172,9 +174,9 @@ class UnilmForSeq2Seq(PreTrainedModel, GenerationMixin):
             Logits `(batch, seq, vocabulary)`, or `(n, vocabulary)` with `labels`; the loss in
             nats a token; the cache.
         """
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
+        past = cache.get_seq_length() if cache is not None else 0
+        if use_cache and cache is None:
+            cache = DynamicCache()
         batch, length = input_ids.shape
         if position_ids is None:
             position_ids = _positions(attention_mask, batch, past, length, input_ids.device)
@@ -187,7 +189,7 @@ class UnilmForSeq2Seq(PreTrainedModel, GenerationMixin):
             attention_mask=self._mask(visible.expand(batch, -1, -1)[:, None]),
             token_type_ids=token_type_ids.clamp(max=max(types, 1) - 1).clamp(max=1),
             position_ids=position_ids + self.config.position_offset,
-            past_key_values=past_key_values,
+            **cache_argument(cache),
             use_cache=bool(use_cache),
         ).last_hidden_state
         loss = None
@@ -197,7 +199,7 @@ class UnilmForSeq2Seq(PreTrainedModel, GenerationMixin):
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self._logits(hidden_states[:, kept], None)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache))
 
     def _mask(self, visible: Tensor) -> Tensor:
         # Eager attention adds its mask, and would add booleans as 0 and 1.

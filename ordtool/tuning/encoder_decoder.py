@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import Seq2SeqModelOutput
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.tuning.backbone import Backbone, States
 from ordtool.tuning.ladder import standardise
 from ordtool.tuning.side import as_decoder, find_layers
@@ -48,7 +49,7 @@ class EncoderDecoder(nn.Module):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool = False,
     ) -> Seq2SeqModelOutput:
         """Read a source, and what is written of its target.
@@ -59,7 +60,7 @@ class EncoderDecoder(nn.Module):
             decoder_input_ids: `(batch, seq)`, the start token first.
             decoder_attention_mask: `(batch, seq)`.
             encoder_hidden_states: The encoder's output `(batch, source, hidden)`, if it is known already.
-            past_key_values: Keys and values of earlier calls.
+            cache: Keys and values of earlier calls.
             use_cache: Give them.
         """
         if encoder_hidden_states is None:
@@ -71,13 +72,13 @@ class EncoderDecoder(nn.Module):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            **cache_argument(cache),
             use_cache=use_cache,
         )
         return Seq2SeqModelOutput(
             last_hidden_state=found.last_hidden_state,
-            past_key_values=found.past_key_values,
             encoder_last_hidden_state=encoder_hidden_states,
+            **cache_argument(cache_of(found)),
         )
 
 

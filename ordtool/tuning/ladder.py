@@ -142,13 +142,11 @@ class LadderOutput(ModelOutput):
         output: At the backbone's width, `(batch, seq, hidden)`; None where there are labels.
         logits: `(batch, classes)`; `(batch, 1)` standardised scores for regression; None for text tasks.
         pooled: What the logits were read from, `(batch, hidden)`.
-        past_key_values: The side network's keys and values, where they were asked for.
     """
 
     output: Tensor | None = None
     logits: Tensor | None = None
     pooled: Tensor | None = None
-    past_key_values: Any = None
 
 
 class Ladder(PreTrainedModel):
@@ -256,7 +254,7 @@ class Ladder(PreTrainedModel):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         **options: Any,
-    ) -> tuple[Tensor, Any]:
+    ) -> Tensor:
         """Run the side network.
 
         Args:
@@ -265,10 +263,10 @@ class Ladder(PreTrainedModel):
             attention_mask: `(batch, seq)`, 1 for tokens.
             memory: Beside a decoder, the encoder's output, standardised: `(batch, source, hidden)`.
             memory_mask: `(batch, source)`, 1 for tokens.
-            **options: Given to the side model (`past_key_values`, `use_cache`, `position_ids`).
+            **options: Given to the side model (its cache, `use_cache`, `position_ids`).
 
         Returns:
-            The normed top `(batch, seq, width)` and the side model's own output, if it was asked for anything.
+            The normed top `(batch, seq, width)`.
         """
         rows, batch, length, hidden = states.shape
         if memory is not None:
@@ -283,17 +281,16 @@ class Ladder(PreTrainedModel):
         )
         self._incoming = down.view(rows, batch, length, self.width).unbind(0)
         try:
-            side = None
             if self._bert and not options:
                 top = self._climb_bert(visible(attention_mask))
             else:
-                side = self.side(inputs_embeds=self._incoming[0], attention_mask=attention_mask, **options)
+                self.side(inputs_embeds=self._incoming[0], attention_mask=attention_mask, **options)
                 assert self._top is not None
                 top = self._top
         finally:
             self._incoming = self._top = None
         found: Tensor = self.norm(top)
-        return found, side
+        return found
 
     def _climb_bert(self, seen: Tensor | None) -> Tensor:
         assert self._incoming is not None
@@ -321,12 +318,12 @@ class Ladder(PreTrainedModel):
             memory_mask: See `climb`.
             **kwargs: Given to the side model.
         """
-        narrow, side = self.climb(states, attention_mask, memory, memory_mask, **kwargs)
+        narrow = self.climb(states, attention_mask, memory, memory_mask, **kwargs)
         if self.classifier is None:
             output = self.up(narrow)
             if self.config.residual:
                 output = output + last.to(output.dtype)
-            return LadderOutput(output=output, past_key_values=getattr(side, "past_key_values", None))
+            return LadderOutput(output=output)
         # U is linear and pooling a mean, so the tokens are pooled before they become wide: the same, for less.
         how = self.config.pooling
         pooled = self.up(pool(narrow, attention_mask, how))

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
 )
 
+from ordtool.models.releases import CheckedCache, cache_argument, takes_cache
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.encoder_decoder import EncoderDecoderBackbone
 from ordtool.tuning.ladder import Ladder, LadderConfig, LadderOutput
@@ -180,7 +181,18 @@ class LadderPairCache(_WithSide, EncoderDecoderCache):
         self.side = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
 
-class LadderForCausalLM(_OnBackbone, GenerationMixin):
+def _two_part(cache: Any, kind: type, wanted: bool | None) -> Any:
+    """Give a cache of two parts: the one given, or a new one for the empty one that `generate` begins with."""
+    if isinstance(cache, kind):
+        return cache
+    if cache is not None and cache.get_seq_length():
+        raise ValueError(
+            f"a {kind.__name__} is needed, as an earlier call gave, and not a {type(cache).__name__}"
+        )
+    return kind() if wanted else None
+
+
+class LadderForCausalLM(CheckedCache, _OnBackbone, GenerationMixin):
     """A language model whose output the ladder corrects before the frozen head."""
 
     main_input_name = "input_ids"
@@ -190,21 +202,17 @@ class LadderForCausalLM(_OnBackbone, GenerationMixin):
         # Generation asks the configuration for token ids, positions and depth, which are the backbone's.
         return backbone.config
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """The cache is made by `forward`, as it has two parts."""
-        return False
-
     def get_output_embeddings(self) -> Any:
         """Give the frozen head."""
         return self.backbone.head
 
+    @takes_cache
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int = 0,
@@ -216,22 +224,20 @@ class LadderForCausalLM(_OnBackbone, GenerationMixin):
             input_ids: `(batch, new)`.
             attention_mask: `(batch, past + new)`.
             position_ids: `(batch, new)`.
-            past_key_values: A `LadderCache` that an earlier call gave.
+            cache: A `LadderCache` that an earlier call gave.
             use_cache: Give keys and values.
             labels: `(batch, new)`; the loss is of the next tokens, in nats.
             logits_to_keep: Of the last tokens only; 0 is all.
             **kwargs: Ignored.
         """
-        cache = past_key_values if isinstance(past_key_values, LadderCache) else None
-        if use_cache and cache is None:
-            cache = LadderCache()
+        cache = _two_part(cache, LadderCache, use_cache)
         inputs = {"input_ids": input_ids} | (
             {} if attention_mask is None else {"attention_mask": attention_mask}
         )
         places = {} if position_ids is None else {"position_ids": position_ids}
         used: dict[str, Any] = {"use_cache": cache is not None}
-        below = {**places, **used, "past_key_values": cache}
-        side = {**places, **used, "past_key_values": cache.side if cache is not None else None}
+        below = {**places, **used, **cache_argument(cache)}
+        side = {**places, **used, **cache_argument(cache.side if cache is not None else None)}
         found, _ = self._climb(inputs, below, side)
         assert found.output is not None and self.backbone.head is not None
         output = found.output[:, -logits_to_keep:] if logits_to_keep else found.output
@@ -241,10 +247,10 @@ class LadderForCausalLM(_OnBackbone, GenerationMixin):
             loss = torch.nn.functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
             )
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache))
 
 
-class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
+class LadderForConditionalGeneration(CheckedCache, _OnBackbone, GenerationMixin):
     """An encoder-decoder whose decoder's output the ladder corrects before the frozen head."""
 
     main_input_name = "input_ids"
@@ -258,11 +264,6 @@ class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
     def _config(ladder: Ladder, backbone: Backbone) -> Any:
         return backbone.config
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """The cache is made by `forward`, as it has two parts."""
-        return False
-
     def get_encoder(self, modality: str | None = None) -> Any:
         """Give the frozen encoder."""
         return self.backbone.model.encoder
@@ -271,6 +272,7 @@ class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
         """Give the frozen head."""
         return self.backbone.head
 
+    @takes_cache
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -278,7 +280,7 @@ class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: Any = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         labels: Tensor | None = None,
         **kwargs: Any,
@@ -291,7 +293,7 @@ class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
             decoder_input_ids: `(batch, new)`; None: the labels, moved on by the start token.
             decoder_attention_mask: `(batch, past + new)`.
             encoder_outputs: Of the encoder, instead of `input_ids`.
-            past_key_values: A `LadderPairCache` that an earlier call gave.
+            cache: A `LadderPairCache` that an earlier call gave.
             use_cache: Give keys and values.
             labels: `(batch, new)`, -100 where none counts; the loss is in nats a token.
             **kwargs: Ignored.
@@ -299,9 +301,7 @@ class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
         if decoder_input_ids is None and labels is not None:
             start = labels.new_full((len(labels), 1), self._start)
             decoder_input_ids = torch.cat([start, labels[:, :-1].masked_fill(labels[:, :-1] < 0, 0)], dim=1)
-        cache = past_key_values if isinstance(past_key_values, LadderPairCache) else None
-        if use_cache and cache is None:
-            cache = LadderPairCache()
+        cache = _two_part(cache, LadderPairCache, use_cache)
         inputs: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -314,18 +314,18 @@ class LadderForConditionalGeneration(_OnBackbone, GenerationMixin):
             {name: value for name, value in inputs.items() if value is not None},
             self.ladder.config.layers,
             self.ladder.down_weight.dtype,
-            past_key_values=cache,
+            cache=cache,
             **used,
         )
         # A mask that wasn't given is of the new tokens alone, and there may be earlier ones.
         given = {**states.arguments(), "attention_mask": decoder_attention_mask}
-        found = self.ladder(**given, past_key_values=None if cache is None else cache.side, **used)
+        found = self.ladder(**given, **cache_argument(None if cache is None else cache.side), **used)
         assert found.output is not None and self.backbone.head is not None
         logits = self.backbone.head(found.output)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
-        return Seq2SeqLMOutput(loss=loss, logits=logits, past_key_values=cache)
+        return Seq2SeqLMOutput(loss=loss, logits=logits, **cache_argument(cache))
 
 
 AutoModelForSequenceClassification.register(LadderConfig, LadderForSequenceClassification, exist_ok=True)

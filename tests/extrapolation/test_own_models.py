@@ -8,6 +8,7 @@ from ordtool.errors import OrdtoolError
 from ordtool.extrapolation.evaluation import Grid, check_grid, evaluate
 from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.patch import extrapolate
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
 TRAINED, N = 13, 41
@@ -94,9 +95,12 @@ def test_cached_is_uncached_with_padding(options, tokens):
             cache, pieces = None, []
             for low, high in ((0, 19), (19, 20), (20, N)):
                 out = model(
-                    tokens[:, low:high], attention_mask=mask[:, :high], past_key_values=cache, use_cache=True
+                    tokens[:, low:high],
+                    attention_mask=mask[:, :high],
+                    **cache_argument(cache),
+                    use_cache=True,
                 )
-                cache = out.past_key_values
+                cache = cache_of(out)
                 pieces.append(out.logits)
         found = torch.cat(pieces, 1)
         torch.testing.assert_close(found[0], whole[0], rtol=0, atol=1e-5, msg=spec)

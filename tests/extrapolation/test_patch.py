@@ -8,6 +8,7 @@ import transformers
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.patch import NAME, extrapolate
+from ordtool.models.releases import cache_argument, cache_of
 
 TRAINED, N = 13, 41
 SPECS = [*METHODS, "rerope+logn", "ntk-mixed+logn", "leaky-rerope:window=5:leak=3+yarn+logn"]
@@ -37,8 +38,8 @@ def test_cached_is_uncached(family, tiny, tokens):
             whole = model(tokens, use_cache=False).logits
             cache, pieces = None, []
             for low, high in ((0, 19), (19, 20), (20, 21), (21, 34), (34, N)):
-                out = model(tokens[:, low:high], past_key_values=cache, use_cache=True)
-                cache = out.past_key_values
+                out = model(tokens[:, low:high], **cache_argument(cache), use_cache=True)
+                cache = cache_of(out)
                 pieces.append(out.logits)
         torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-5, msg=spec)
 
@@ -60,10 +61,10 @@ def test_left_padding_is_harmless(family, tiny, tokens):
                     ids[:, low:high],
                     attention_mask=mask[:, :high],
                     position_ids=at[:, low:high],
-                    past_key_values=cache,
+                    **cache_argument(cache),
                     use_cache=True,
                 )
-                cache = out.past_key_values
+                cache = cache_of(out)
                 last.append(out.logits[:, -1:])
             for row, length in enumerate(lengths):
                 alone = model(tokens[row : row + 1, -length:]).logits[0]
@@ -106,8 +107,8 @@ def test_dynamic_ntk_without_a_length_follows_the_text(tiny, tokens):
     """Each step rotates all raw keys anew; with one layer that is what no cache would give."""
     model = tiny("llama", num_hidden_layers=1)
     with extrapolate(model, "dynamic-ntk"):
-        cache = model(tokens[:, :-1], use_cache=True).past_key_values
-        step = model(tokens[:, -1:], past_key_values=cache).logits[:, -1]
+        cache = cache_of(model(tokens[:, :-1], use_cache=True))
+        step = model(tokens[:, -1:], **cache_argument(cache)).logits[:, -1]
         whole = model(tokens).logits[:, -1]
     with extrapolate(model, f"ntk:factor={N / TRAINED}"):
         fixed = model(tokens).logits[:, -1]
@@ -169,8 +170,8 @@ def test_a_models_own_window_is_replaced_and_told_of(tiny, tokens):
     told = Told()
     with extrapolate(windowed, "rerope", window=5, progress=told), extrapolate(plain, "rerope", window=5):
         assert torch.equal(windowed(tokens).logits, plain(tokens).logits)
-        cache = windowed(tokens[:, :-1], use_cache=True).past_key_values
-        step = windowed(tokens[:, -1:], past_key_values=cache).logits[:, -1]
+        cache = cache_of(windowed(tokens[:, :-1], use_cache=True))
+        step = windowed(tokens[:, -1:], **cache_argument(cache)).logits[:, -1]
         torch.testing.assert_close(step, plain(tokens).logits[:, -1], rtol=0, atol=1e-5)
     assert told.messages == ["MistralForCausalLM attends within 11 tokens; rerope replaces that"]
     with extrapolate(windowed, "ntk", factor=2, progress=told):  # frequencies leave the window as it is
@@ -191,8 +192,8 @@ def test_a_scaled_model_keeps_its_frequencies(tiny, tokens):
         before = model(tokens).logits
         with extrapolate(model, "rerope", window=60, progress=Told()) as plan:
             whole = model(tokens).logits
-            cache = model(tokens[:, :-1], use_cache=True).past_key_values
-            step = model(tokens[:, -1:], past_key_values=cache).logits[:, -1]
+            cache = cache_of(model(tokens[:, :-1], use_cache=True))
+            step = model(tokens[:, -1:], **cache_argument(cache)).logits[:, -1]
     assert plan.setting.train_length == TRAINED
     torch.testing.assert_close(whole, before, rtol=0, atol=1e-5)
     torch.testing.assert_close(step, before[:, -1], rtol=0, atol=1e-5)
@@ -326,7 +327,7 @@ def test_misuse_is_told_of(tiny, tokens):
             model(tokens, position_ids=torch.cat([torch.arange(20), torch.arange(21)])[None], use_cache=False)
         with pytest.raises(OrdtoolError, match="static or sliding cache"):
             cache = transformers.StaticCache(config=model.config, max_cache_len=64)
-            model(tokens, past_key_values=cache)
+            model(tokens, **cache_argument(cache))
     shared = transformers.LlamaForCausalLM(model.config).eval()
     with extrapolate(model, "rerope"), pytest.raises(OrdtoolError, match="shares its configuration"):
         shared(tokens)

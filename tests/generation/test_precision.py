@@ -13,6 +13,7 @@ from ordtool.generation.loading import load_backend
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
 from ordtool.models.catalog import catalogue, model_folder
+from ordtool.models.releases import cache_argument, cache_of
 
 TEXTS = [
     "It was a bright cold day in April, and the clocks were",
@@ -63,9 +64,13 @@ def cached(backend, prompts, written):
     for step in range(STEPS):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         out = backend.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            **cache_argument(cache),
         )
-        cache = out.past_key_values
+        cache = cache_of(out)
         rows.append(out.logits[:, -1])
         ids = torch.tensor([[row[step]] for row in written])
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)

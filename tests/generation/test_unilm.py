@@ -8,6 +8,7 @@ from ordtool.generation.engine import Prompt, TextGenerator
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
 from ordtool.models.catalog import catalogue, model_folder
+from ordtool.models.releases import cache_argument, cache_of
 
 TEXTS = [
     "name: Alimentum; area: city centre; family friendly: no",
@@ -58,8 +59,8 @@ def test_minilm_cached_in_a_padded_batch_is_uncached_alone(writer):
     mask, step, cache, rows = inputs["attention_mask"], inputs["input_ids"], None, []
     with torch.inference_mode():
         for place in range(10):
-            out = model(input_ids=step, attention_mask=mask, past_key_values=cache, use_cache=True)
-            cache, step = out.past_key_values, written[:, place : place + 1]
+            out = model(input_ids=step, attention_mask=mask, use_cache=True, **cache_argument(cache))
+            cache, step = cache_of(out), written[:, place : place + 1]
             rows.append(out.logits[:, -1])
             mask = torch.cat([mask, torch.ones(len(ids), 1, dtype=torch.long)], 1)
         for row, prompt in enumerate(ids):

@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from ordtool.models.catalog import catalogue, model_folder
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.transformer.llama import attend, plain_shape, read_llama, visible
 
 CPU = torch.device("cpu")
@@ -71,25 +72,25 @@ def test_logits_are_transformers_logits(folders, name, dtype):
         step, caches = text, (None, None)
         for _ in range(4):
             now = {"attention_mask": mask, "position_ids": places, "logits_to_keep": 1}
-            a = ours(step, past_key_values=caches[0], **now)
-            b = theirs(step, past_key_values=caches[1], **now)
+            a = ours(step, cache=caches[0], **now)
+            b = theirs(step, **cache_argument(caches[1]), **now)
             # A row of padding at the left may hold anything: nobody looks there.
             same(a, b)
-            caches, step = (a.past_key_values, b.past_key_values), ids(3, 1)
+            caches, step = (a.cache, cache_of(b)), ids(3, 1)
             mask, places = torch.cat([mask, torch.ones(3, 1, dtype=torch.long)], 1), places[:, -1:] + 1
         # One text, a token at a time, then several continuations of it at once.
         a, b = ours(text[:1]), theirs(text[:1])
         for _ in range(3):
             step = ids(1, 1)
             a, b = (
-                ours(step, past_key_values=a.past_key_values),
-                theirs(step, past_key_values=b.past_key_values),
+                ours(step, cache=a.cache),
+                theirs(step, **cache_argument(cache_of(b))),
             )
             same(a, b)
-        a.past_key_values.batch_repeat_interleave(4)
-        b.past_key_values.batch_repeat_interleave(4)
+        a.cache.batch_repeat_interleave(4)
+        cache_of(b).batch_repeat_interleave(4)
         step = ids(4, 6)
-        same(ours(step, past_key_values=a.past_key_values), theirs(step, past_key_values=b.past_key_values))
+        same(ours(step, cache=a.cache), theirs(step, **cache_argument(cache_of(b))))
 
 
 @pytest.mark.parametrize("length, past, padded", [(5, 0, True), (1, 4, True), (1, 4, False), (3, 2, False)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 from ordtool.transformer.schemes import SCHEMES
 
@@ -69,13 +70,13 @@ def test_cached_is_uncached(model):
     # The first five are read at once, so for a prefix LM they are the source.
     segments = (torch.arange(11) >= 5).long().expand(2, -1)
     whole = model(input_ids=IDS, token_type_ids=segments, use_cache=False)
-    assert whole.past_key_values is None
+    assert cache_of(whole) is None
     read = model(input_ids=IDS[:, :5], use_cache=True)
-    parts, cache = [read.logits], read.past_key_values
+    parts, cache = [read.logits], cache_of(read)
     for start, end in ((5, 6), (6, 9), (9, 10), (10, 11)):
-        out = model(input_ids=IDS[:, start:end], past_key_values=cache, use_cache=True)
+        out = model(input_ids=IDS[:, start:end], **cache_argument(cache), use_cache=True)
         parts.append(out.logits)
-        cache = out.past_key_values
+        cache = cache_of(out)
     torch.testing.assert_close(torch.cat(parts, 1), whole.logits, atol=1e-5, rtol=1e-5)
 
 
@@ -92,12 +93,12 @@ def test_batched_is_single_with_padding_on_the_left(model):
     read = model(input_ids=ids, attention_mask=mask, use_cache=True)
     grown = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], 1)
     after = model(
-        input_ids=IDS[:, :1], attention_mask=grown, past_key_values=read.past_key_values, use_cache=True
+        input_ids=IDS[:, :1], attention_mask=grown, **cache_argument(cache_of(read)), use_cache=True
     )
     for row, pad in enumerate(pads):
         alone = model(input_ids=ids[row : row + 1, pad:], use_cache=True)
         torch.testing.assert_close(read.logits[row, pad:], alone.logits[0], atol=1e-5, rtol=1e-5)
-        step = model(input_ids=IDS[row : row + 1, :1], past_key_values=alone.past_key_values, use_cache=True)
+        step = model(input_ids=IDS[row : row + 1, :1], **cache_argument(cache_of(alone)), use_cache=True)
         torch.testing.assert_close(after.logits[row], step.logits[0], atol=1e-5, rtol=1e-5)
     assert read.logits.isfinite().all()
 

@@ -78,7 +78,7 @@ def test_a_model_writes_by_it_what_float64_says(tmp_path):
         out = model(ids)
         steps = []
         for token in range(5):
-            out = model(torch.tensor([[token * 60 + 5]]), past_key_values=out.past_key_values)
+            out = model(torch.tensor([[token * 60 + 5]]), cache=out.cache)
             steps.append(out.logits[0, -1].double())
         logits[key] = torch.stack(steps)
     exact = logits["torch", torch.float64]
@@ -98,7 +98,7 @@ folder = Path(sys.argv[1])
 model = read_llama(folder, json.loads((folder / "config.json").read_text()), torch.device("cpu"), torch.float32, "numba")
 out = model(torch.tensor([[1, 2, 3]]), logits_to_keep=1)
 print("numba" in sys.modules)
-model(torch.tensor([[4]]), past_key_values=out.past_key_values)
+model(torch.tensor([[4]]), cache=out.cache)
 print("numba" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.transformer.pairs import unilm_batch
 from ordtool.transformer.readers import ENCODERS, from_encoder, grow
 from ordtool.transformer.unilm import NEVER, UnilmForSeq2Seq
@@ -128,13 +129,13 @@ def test_cached_is_uncached_and_padding_changes_nothing(model):
     mask = (torch.arange(width)[None] >= torch.tensor([[width - len(s)] for s in sources])).long()
     with torch.no_grad():
         out = model(input_ids=ids, attention_mask=mask, use_cache=True)
-        steps, cache = [out.logits[:, -1]], out.past_key_values
+        steps, cache = [out.logits[:, -1]], cache_of(out)
         for token in target[:-1]:
             mask = torch.cat([mask, torch.ones(3, 1, dtype=torch.long)], 1)
             out = model(
                 input_ids=torch.full((3, 1), token),
                 attention_mask=mask,
-                past_key_values=cache,
+                **cache_argument(cache),
                 use_cache=True,
             )
             steps.append(out.logits[:, -1])

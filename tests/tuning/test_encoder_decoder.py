@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.baselines import make_baseline
 from ordtool.tuning.cache import CachedStates, LiveStates, build_cache, cache_bytes, cache_key
@@ -333,10 +334,10 @@ def test_token_by_token_is_all_at_once(kind, trained):
                 encoder_outputs=encoded,
                 attention_mask=torch.ones_like(source),
                 decoder_input_ids=target[:, place : place + 1],
-                past_key_values=cache,
+                **cache_argument(cache),
                 use_cache=True,
             )
-            cache = step.past_key_values
+            cache = cache_of(step)
             rows.append(step.logits)
     torch.testing.assert_close(torch.cat(rows, dim=1), whole, rtol=1e-3, atol=1e-3)
 

@@ -150,7 +150,7 @@ def test_pooling_before_the_map_is_pooling_after_it(how, bert, many):
     states = bert.states(many.inputs([2, 20, 39], 0), [2], torch.float32)
     with torch.no_grad():
         found = ladder(states.rungs, states.last, states.mask)
-        narrow, _ = ladder.climb(states.rungs, states.mask)
+        narrow = ladder.climb(states.rungs, states.mask)
         wide = pool(ladder.up(narrow) + states.last, states.mask, how)
     torch.testing.assert_close(found.pooled, wide, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.logits, ladder.classifier(wide), rtol=1e-4, atol=1e-5)

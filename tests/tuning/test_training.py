@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.models.releases import cache_argument, cache_of
 from ordtool.tuning import training
 from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.batching import shuffled_batches, sorted_batches
@@ -226,10 +227,10 @@ def test_a_language_model_begins_at_its_backbone_and_falls(writers, tmp_path, se
                 ids[:, place : place + 1],
                 attention_mask=torch.ones(1, place + 1, dtype=torch.long),
                 position_ids=torch.tensor([[place]]),
-                past_key_values=cache,
+                **cache_argument(cache),
                 use_cache=True,
             )
-            cache = step.past_key_values
+            cache = cache_of(step)
             rows.append(step.logits)
     torch.testing.assert_close(torch.cat(rows, dim=1), whole, rtol=1e-3, atol=1e-3)
     loss = torch.nn.functional.cross_entropy(whole[0, :-1], ids[0, 1:])
