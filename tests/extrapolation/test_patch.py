@@ -233,7 +233,7 @@ SMALL = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_atten
     [
         ("GPT2LMHeadModel", {"vocab_size": 61, "n_embd": 24, "n_layer": 1, "n_head": 2}, "learned a vector"),
         ("BloomForCausalLM", {"vocab_size": 61, "hidden_size": 24, "n_layer": 1, "n_head": 2}, "ALiBi"),
-        ("GPTJForCausalLM", {"vocab_size": 61, "n_embd": 24, "n_layer": 1, "n_head": 2}, "no rotary module"),
+        ("GPTJForCausalLM", {"vocab_size": 61, "n_embd": 24, "n_layer": 1, "n_head": 2}, "rotary module"),
         ("T5ForConditionalGeneration", {"vocab_size": 61, "d_model": 8, "num_layers": 1}, "encoder-decoder"),
         (
             "Gemma3ForCausalLM",
