@@ -1,3 +1,4 @@
+# ruff: noqa: E501, T201
 """Record what the commands print and write over `examples/`, and compare two such records.
 
     python tests/record_outputs.py record before.json
