@@ -1,13 +1,38 @@
 """ordtool: good ideas of NLP in a shell, and the same as Python functions.
 
 The names below are imported when they are first used, so that `import ordtool` costs
-nothing: torch and transformers load only with what needs them.
+nothing: torch and transformers load only with what needs them. Type checkers and editors
+read the plain imports instead; a test holds the two lists against each other.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ordtool.embedding.embed_job import embed as embed
+    from ordtool.embedding.encoder import load_encoder as load_encoder
+    from ordtool.embedding.similarity import score_similarity as score_similarity
+    from ordtool.embedding.whitening import Whitening as Whitening
+    from ordtool.errors import OrdtoolError as OrdtoolError
+    from ordtool.errors import UsageError as UsageError
+    from ordtool.extrapolation.patch import extrapolate as extrapolate
+    from ordtool.generation.engine import generate as generate
+    from ordtool.generation.scoring import score_text as score_text
+    from ordtool.independence.alignment import cka as cka
+    from ordtool.independence.bottleneck_training import train_bottleneck as train_bottleneck
+    from ordtool.independence.hsic import hsic as hsic
+    from ordtool.models.catalog import resolve_model as resolve_model
+    from ordtool.parsing.parser import Parser as Parser
+    from ordtool.parsing.parser import parse as parse
+    from ordtool.parsing.span_training import train_spans as train_spans
+    from ordtool.parsing.training import train_parser as train_parser
+    from ordtool.parsing.trees.scoring import score_trees as score_trees
+    from ordtool.parsing.trees.treebank import read_trees as read_trees
+    from ordtool.transformer.seq2seq import train_seq2seq as train_seq2seq
+    from ordtool.transformer.training import train_lm as train_lm
+    from ordtool.tuning.training import train_ladder as train_ladder
 
 __version__ = "0.1.0"
 
@@ -17,7 +42,9 @@ _EXPORTS: dict[str, str] = {
     "Parser": "ordtool.parsing.parser",
     "parse": "ordtool.parsing.parser",
     "score_trees": "ordtool.parsing.trees.scoring",
+    "read_trees": "ordtool.parsing.trees.treebank",
     "train_parser": "ordtool.parsing.training",
+    "train_spans": "ordtool.parsing.span_training",
     "Whitening": "ordtool.embedding.whitening",
     "embed": "ordtool.embedding.embed_job",
     "load_encoder": "ordtool.embedding.encoder",
@@ -28,6 +55,8 @@ _EXPORTS: dict[str, str] = {
     "generate": "ordtool.generation.engine",
     "score_text": "ordtool.generation.scoring",
     "train_lm": "ordtool.transformer.training",
+    "train_seq2seq": "ordtool.transformer.seq2seq",
+    "train_ladder": "ordtool.tuning.training",
     "extrapolate": "ordtool.extrapolation.patch",
     "resolve_model": "ordtool.models.catalog",
 }
@@ -35,12 +64,16 @@ _EXPORTS: dict[str, str] = {
 __all__ = ["__version__", *_EXPORTS]
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'ordtool' has no attribute {name!r}")
     value = getattr(import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take any misspelt name for one that this gives
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

@@ -10,12 +10,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ordtool"
 ROOT = PACKAGE.parent
 SUBJECTS = {"parsing", "embedding", "independence", "transformer", "generation", "extrapolation", "tuning"}
-BASE = {"errors", "progress", "runtime", "parallel", "memory", "io"}
+BASE = {"arguments", "errors", "progress", "runtime", "parallel", "memory", "io"}
 # What each part may import, beside itself.
 ALLOWED = {
     **{subject: BASE | {"models"} for subject in SUBJECTS},
     "models": BASE,
-    "io": {"errors", "progress"},
+    "arguments": {"errors"},
+    "io": {"arguments", "errors", "progress"},
     "runtime": {"errors"},
     "parallel": {"errors"},
     "memory": set(),

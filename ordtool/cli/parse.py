@@ -174,7 +174,7 @@ def parse(
 
     progress = console.RichProgress(quiet)
     config = ParseConfig(
-        models=tuple(model or ["english"]),
+        model=tuple(model or ["english"]),
         layer=layer,
         builder=builder,
         tilt=tilt,

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from ordtool.embedding.batching import SeenTexts
 from ordtool.embedding.embed_config import EmbedConfig, check, parse_shard
 from ordtool.embedding.embed_report import EmbedReport, tell
-from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig, encode, load_encoder
+from ordtool.embedding.encoder import (
+    WINDOW_CHARACTERS,
+    Encoder,
+    EncoderConfig,
+    EncoderOptions,
+    encode,
+    load_encoder,
+)
 from ordtool.embedding.outputs import Output, open_output, to_precision
 from ordtool.embedding.rows import normalize_rows
 from ordtool.embedding.tokenizing import Tokens
@@ -30,22 +37,29 @@ from ordtool.progress import SILENT, Progress
 Rows = NDArray[np.float32]
 
 
-def embed(texts: Iterable[str], model: str = "minilm", **options: Any) -> Rows:
-    """Embed texts.
+def embed(
+    texts: str | Iterable[str],
+    model: str = "minilm",
+    *,
+    progress: Progress = SILENT,
+    **options: Unpack[EncoderOptions],
+) -> Rows:
+    """Embed one text, or many.
 
     Args:
-        texts: Any number that fits in memory; `embed_files` streams.
+        texts: A text, or any number that fits in memory; `embed_files` streams.
         model: A folder, a catalogue name, or a hub id.
+        progress: Told of a download, and of what the model's settings are.
         **options: The other fields of `EncoderConfig`: `pooling`, `layers`, `prompt`, `normalize`, ...
 
     Returns:
-        `(texts, dim)`, float32.
+        `(dim,)` for one text, `(texts, dim)` for many, float32; with `layers="all"` an axis of layers before the last.
 
     Raises:
         UsageError: For unknown names and contradicting options.
         OrdtoolError: If the model can't be fetched or loaded.
     """
-    return encode(load_encoder(EncoderConfig(model=model, **options)), list(texts))
+    return encode(load_encoder(EncoderConfig(model=model, **options), progress), texts)
 
 
 def embed_files(config: EmbedConfig, progress: Progress = SILENT) -> EmbedReport:

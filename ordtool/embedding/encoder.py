@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.arguments import as_many, is_one
 from ordtool.embedding.batching import Batch, make_batches, windows
 from ordtool.embedding.modules import after_pooling
 from ordtool.embedding.pooling import parse_layers, parse_poolings, pool_slab
@@ -62,6 +63,21 @@ class EncoderConfig:
     dtype: str = "auto"
     threads: int | None = None
     batch_tokens: int | None = None
+
+
+class EncoderOptions(TypedDict, total=False):
+    """The fields of `EncoderConfig` but for `model`, as keywords of `embed`."""
+
+    pooling: str | None
+    layers: str | None
+    skip_first: int | None
+    prompt: str | None
+    max_length: int | None
+    normalize: bool | None
+    device: str
+    dtype: str
+    threads: int | None
+    batch_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +172,19 @@ def _check(config: EncoderConfig) -> None:
             )
 
 
-def encode(encoder: Encoder, texts: Sequence[str]) -> Rows:
-    """Encode a list of texts.
+def encode(encoder: Encoder, texts: str | Iterable[str]) -> Rows:
+    """Encode one text, or many.
 
     Args:
         encoder: As `load_encoder` gives it.
-        texts: Any number.
+        texts: A text, or any number.
 
     Returns:
-        `(texts, dim)`, or `(texts, layers, dim)`, float32; identical texts of a window are computed once.
+        `(texts, dim)`, or `(texts, layers, dim)`, float32, and one axis less for one text; identical texts of a
+        window are computed once.
     """
+    alone = is_one(texts)
+    texts = list(as_many(texts))
     shape = (len(texts), encoder.layers, encoder.dim) if encoder.layers else (len(texts), encoder.dim)
     out = np.empty(shape, dtype=np.float32)
     start = 0
@@ -175,7 +194,7 @@ def encode(encoder: Encoder, texts: Sequence[str]) -> Rows:
         place = {text: index for index, text in enumerate(unique)}
         out[start : start + len(window)] = rows[[place[text] for text in window]]
         start += len(window)
-    return out
+    return out[0] if alone else out
 
 
 class TransformerEncoder:

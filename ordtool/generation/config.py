@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
+from ordtool.arguments import as_strings
 from ordtool.errors import UsageError
 
 FinishReason = Literal["stop", "length"]
@@ -56,6 +58,8 @@ class Decoding:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
+        for name in ("stop", "choices"):
+            object.__setattr__(self, name, as_strings(getattr(self, name)))
         self._check_ranges()
         self._check_temperature()
         self._check_combinations()
@@ -152,6 +156,27 @@ class Decoding:
                 )
 
 
+class DecodingOptions(TypedDict, total=False):
+    """The fields of `Decoding`, as keywords of `generate`."""
+
+    max_new_tokens: int
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical: float | None
+    repetition_penalty: float
+    no_repeat_ngram: int
+    beams: int
+    length_penalty: float
+    n: int
+    stop: str | Iterable[str]
+    choices: str | Iterable[str]
+    logprobs: bool
+    seed: int
+    batch_size: int
+
+
 def _option(name: str) -> str:
     return "-n" if name == "n" else "--" + name.replace("_", "-")
 
@@ -218,3 +243,7 @@ class Result:
     def text(self) -> str:
         """The first continuation."""
         return self.outputs[0].text
+
+    def __str__(self) -> str:
+        """Give the first continuation."""
+        return self.text

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Unpack, overload
 
 import torch
 
+from ordtool.arguments import as_many, is_one
 from ordtool.errors import OrdtoolError
 from ordtool.generation.batching import partition
 from ordtool.generation.codec import Codec
-from ordtool.generation.config import Choice, Continuation, Decoding, Result
+from ordtool.generation.config import Choice, Continuation, Decoding, DecodingOptions, Result
 from ordtool.generation.light import LightBackend, load_light
 from ordtool.generation.loading import Backend, load_backend
 from ordtool.generation.processors import ChooseToken
@@ -338,37 +339,64 @@ class TextGenerator:
         raise failure
 
 
-def generate(
-    prompts: Sequence[str],
+@overload
+def generate(  # type: ignore[overload-overlap]
+    prompts: str,
     model: str = "smollm2",
     *,
+    system: str | None = None,
     style: PromptStyle | None = None,
     device: str = "auto",
     progress: Progress = SILENT,
-    **options: Any,
-) -> list[Result]:
-    """Write a continuation, or an answer, for each prompt.
+    **options: Unpack[DecodingOptions],
+) -> Result: ...
+@overload
+def generate(
+    prompts: Iterable[str],
+    model: str = "smollm2",
+    *,
+    system: str | None = None,
+    style: PromptStyle | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+    **options: Unpack[DecodingOptions],
+) -> list[Result]: ...
+def generate(
+    prompts: str | Iterable[str],
+    model: str = "smollm2",
+    *,
+    system: str | None = None,
+    style: PromptStyle | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+    **options: Unpack[DecodingOptions],
+) -> Result | list[Result]:
+    """Write a continuation, or an answer, for one prompt or for each of many.
 
     Args:
-        prompts: Texts; with a chat model they are a user's messages.
+        prompts: A text, or many; with a chat model they are a user's messages.
         model: A folder, a catalogue name or a hub id.
+        system: A system message for a chat model; on top of `style`.
         style: Templates, examples and chat.
         device: Where to compute.
         progress: Told of fetching and of prompts done.
         **options: The fields of `Decoding`.
 
     Returns:
-        A result a prompt.
+        A result for one prompt, whose text it is where a string is wanted; a list of them for many.
 
     Raises:
         OrdtoolError: For a bad prompt or model; UsageError for options that contradict.
 
     Example:
-        >>> generate(["Name three rivers."], temperature=0.7, n=3)  # doctest: +SKIP
+        >>> print(generate("The captain", model="tinylm", max_new_tokens=8))  # doctest: +SKIP
     """
     from ordtool.models.catalog import resolve_model
 
-    decoding = Decoding(**options)
+    decoding = Decoding(**options)  # type: ignore[arg-type]  # it makes a tuple of one string, or of a list
+    if system is not None:
+        style = replace(style or PromptStyle(), system=system)
     writer = TextGenerator(resolve_model(model, progress, kind="causal"), device=device, light=True)
-    records = [Record("prompts", number, text) for number, text in enumerate(prompts, start=1)]
-    return [result for _, _, result in writer.stream(records, decoding, style, progress=progress)]
+    records = [Record("prompts", number, text) for number, text in enumerate(as_many(prompts), start=1)]
+    results = [result for _, _, result in writer.stream(records, decoding, style, progress=progress)]
+    return results[0] if is_one(prompts) else results

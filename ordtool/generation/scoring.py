@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.text import (
     decode_line,
@@ -61,8 +62,8 @@ class _Words:
 
 
 def score_text(
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
+    predictions: str | Iterable[str],
+    references: str | Iterable[str | Sequence[str]],
     *,
     tokenizer: str = "13a",
     lowercase: bool = False,
@@ -71,8 +72,9 @@ def score_text(
     """Score texts against one or more references each.
 
     Args:
-        predictions: The texts.
-        references: For each text its references, one or more; their number may vary.
+        predictions: The texts, or one.
+        references: For each text its reference, or a list of them; their number may vary. A single string is the
+            reference of a single text.
         tokenizer: Of BLEU: `13a` (the usual), `intl`, `zh`, `char` or `none`. ROUGE-L takes
             characters for `zh` and `char`, words between spaces for `none`, and else
             rouge-score's own: lower case, runs of a-z and 0-9.
@@ -89,6 +91,8 @@ def score_text(
     """
     if tokenizer not in TOKENIZERS:
         raise UsageError(f"unknown --tokenize {tokenizer!r}", close_match_hint(tokenizer, TOKENIZERS))
+    predictions = list(as_many(predictions))
+    references = [list(as_many(some)) for some in as_many(references)]
     _check_pairs(predictions, references)
     require("sacrebleu", "score")
     require("rouge_score", "score")

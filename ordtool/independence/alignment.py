@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.independence.hsic import HsicResult, hsic
+from ordtool.independence.settings import CkaOptions
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ _MAX_ANNOTATED = 16
 
 
 def cka(
-    x: Array,
-    y: Array,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
     kernel: str | tuple[str, str] = "linear",
     debiased: bool = True,
     progress: Progress = SILENT,
-    **options: Any,
+    **options: Unpack[CkaOptions],
 ) -> float | None:
     """Give the centred kernel alignment of two sets of vectors over the same items.
 
@@ -47,7 +48,7 @@ def cka(
         kernel: `linear` ignores rotations and a common scale; a gaussian one sees neighbourhoods.
         debiased: Use the unbiased estimator of HSIC.
         progress: Told of the work.
-        **options: Other fields of `HsicConfig`.
+        **options: `bandwidth`, `random_features`, `seed`, `dtype` and `threads` of `HsicConfig`.
 
     Returns:
         1 for vectors that differ by a rotation and a scale; None where one of them is constant.
@@ -55,8 +56,8 @@ def cka(
     Raises:
         OrdtoolError: As `hsic`.
     """
-    options |= {"estimator": "unbiased" if debiased else "biased", "test": "none", "kernel": kernel}
-    return hsic(x, y, progress=progress, **options).cka
+    estimator = "unbiased" if debiased else "biased"
+    return hsic(x, y, progress=progress, kernel=kernel, estimator=estimator, test="none", **options).cka
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ordtool.independence.aggregation import aggregated_test
 from ordtool.independence.features import random_features
@@ -22,8 +23,8 @@ from ordtool.independence.kernels import WITH_BANDWIDTH, Kernel, PrecomputedKern
 from ordtool.independence.moments import PairSums, pair_sums
 from ordtool.independence.normalized import normalized_matrix
 from ordtool.independence.permutation import null_sample
-from ordtool.independence.rows import check_aligned, check_rows
-from ordtool.independence.settings import DRAWN, HsicConfig, HsicResult
+from ordtool.independence.rows import check_aligned, check_rows, encode_labels
+from ordtool.independence.settings import DRAWN, HsicConfig, HsicOptions, HsicResult
 from ordtool.independence.subsampling import subsampled_hsic
 from ordtool.progress import SILENT, Progress
 
@@ -34,18 +35,18 @@ __all__ = ["HsicConfig", "HsicResult", "compare", "hsic"]
 
 
 def hsic(
-    x: Array,
-    y: Array,
+    x: ArrayLike,
+    y: ArrayLike,
     config: HsicConfig | None = None,
     *,
     progress: Progress = SILENT,
-    **options: Any,
+    **options: Unpack[HsicOptions],
 ) -> HsicResult:
     """Measure and test the dependence between two sets of vectors.
 
     Args:
-        x: `(rows, dim)`, or `(rows,)` for numbers; row i belongs to row i of `y`.
-        y: `(rows, other dim)`.
+        x: `(rows, dim)`, or `(rows,)` for numbers, or strings, which are class labels; row i belongs to row i of `y`.
+        y: `(rows, other dim)`, likewise.
         config: How; None is the default.
         progress: Told of the work.
         **options: Fields of `HsicConfig`, instead of or on top of `config`.
@@ -64,7 +65,17 @@ def hsic(
         True
     """
     config = replace(config or HsicConfig(), **options)
-    return compare([("x", x), ("y", y)], [(0, 1)], config, progress=progress)[0]
+    variables = [("x", _as_vectors(x, "x")), ("y", _as_vectors(y, "y"))]
+    return compare(variables, [(0, 1)], config, progress=progress)[0]
+
+
+def _as_vectors(given: ArrayLike, name: str) -> Array:
+    """Give strings, which are class labels, as unit vectors, and all else as an array."""
+    array = np.asanyarray(given)
+    words = array.dtype.kind in "UT" or (
+        array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat)
+    )
+    return encode_labels(array, name)[0] if words else array
 
 
 def compare(

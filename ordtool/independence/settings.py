@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.independence.aggregation import GRID
@@ -104,6 +104,30 @@ class HsicConfig:
             raise UsageError("the aggregated test needs a kernel with a bandwidth", "gaussian or laplacian")
         if not self.grid or not all(0 < multiple < 1e6 for multiple in self.grid):
             raise UsageError("the grid of the aggregated test must be positive numbers", "0.25,0.5,1,2,4")
+
+
+class CkaOptions(TypedDict, total=False):
+    """The fields of `HsicConfig` that `cka` takes as keywords, beside its own."""
+
+    bandwidth: float | tuple[float | None, float | None] | None
+    random_features: int | None
+    seed: int
+    dtype: str
+    threads: int | None
+
+
+class HsicOptions(CkaOptions, total=False):
+    """The fields of `HsicConfig`, as keywords of `hsic`."""
+
+    kernel: str | tuple[str, str]
+    estimator: str
+    test: str
+    permutations: int
+    scheme: str
+    grid: tuple[float, ...]
+    group_rows: int | None
+    confidence: float
+    epsilon: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError
 
 STDIN = "-"
@@ -51,7 +52,7 @@ class Record:
 
 
 def read_records(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     field: str = "text",
     *,
     format: Format = "auto",
@@ -74,8 +75,8 @@ def read_records(
         OrdtoolError: For a missing or unreadable file, invalid UTF-8 or malformed JSON
             (with `file:line`) where `on_error` is None.
     """
-    for path in paths or [STDIN]:
-        yield from _read_one(str(path), field, format, on_error)
+    for path in as_strings(paths) or (STDIN,):
+        yield from _read_one(path, field, format, on_error)
 
 
 def _read_one(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, overload
 
 import numpy as np
 
+from ordtool.arguments import as_many, as_strings, is_one
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.parsing.batching import in_batches, in_windows
 from ordtool.parsing.text.chinese import is_chinese
@@ -28,8 +30,10 @@ from ordtool.parsing.trees.builders import (
     tilt_distances,
 )
 from ordtool.parsing.trees.chart import CHART_LIMIT, Span
+from ordtool.parsing.trees.draw import draw_tree, to_ansi
 from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation, marks_between, raise_marked
-from ordtool.parsing.trees.treebank import write_brackets
+from ordtool.parsing.trees.svg import draw_svg
+from ordtool.parsing.trees.treebank import write_brackets, write_penn
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class ParseConfig:
     """How to parse.
 
     Attributes:
-        models: Model folders or names; several vote.
+        model: A model folder or name, or several, which vote.
         layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own.
         builder: `paper`, `unbiased`, `chart` or `mixed`; None: each model's own. With several models, `chart` and `mixed`
             add up their span scores, and the others build a tree a model and let the trees vote.
@@ -60,7 +64,7 @@ class ParseConfig:
         dtype: Of matrix products, as in `ordtool.runtime.resolve_dtype`.
     """
 
-    models: tuple[str, ...] = ("english",)
+    model: str | Sequence[str] = "english"
     layer: str | None = None
     builder: str | None = None
     tilt: float | None = None
@@ -69,6 +73,25 @@ class ParseConfig:
     batch_size: int = 128
     device: str = "auto"
     dtype: str = "auto"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models, one or several."""
+        return as_strings(self.model)
+
+
+class ParseOptions(TypedDict, total=False):
+    """The fields of `ParseConfig`, as keywords of `parse`."""
+
+    model: str | Sequence[str]
+    layer: str | None
+    builder: str | None
+    tilt: float | None
+    marks: bool
+    tokens: str | None
+    batch_size: int
+    device: str
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +113,47 @@ class Sentence:
     tags: tuple[str, ...] | None = None
     data: dict[str, Any] | None = None
     where: str = ""
+
+
+class _Spoken(Protocol):
+    """A sentence of spaCy: a `Doc`, or a `Span` of one."""
+
+    @property
+    def text(self) -> str: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+Parsable = str | Sentence | Sequence[str] | _Spoken
+
+
+def as_sentence(given: Parsable) -> Sentence:
+    """Makes a sentence of a text, of tokens, or of spaCy's `Doc` or `Span`, whose tokens and tags it keeps.
+
+    Raises:
+        UsageError: If it is nothing of the kind.
+    """
+    if isinstance(given, Sentence):
+        return given
+    if is_one(given):
+        return Sentence(str(given))
+    sentence: Any = given
+    try:
+        tokens: list[Any] = list(sentence)
+    except TypeError:
+        tokens = [None]
+    if all(isinstance(token, str) for token in tokens):
+        starts = accumulate((len(token) + 1 for token in tokens), initial=0)
+        found = tuple(Token(token, k, k + len(token)) for token, k in zip(tokens, starts, strict=False))
+        return Sentence(" ".join(tokens), found)
+    if not hasattr(sentence, "text") or not all(hasattr(token, "idx") for token in tokens):
+        raise UsageError(
+            f"a sentence can't be a {type(given).__name__}", "give a text, or a list of its tokens"
+        )
+    tokens = [token for token in tokens if not token.is_space]
+    begin = sentence[0].idx if tokens else 0
+    found = tuple(Token(t.text, t.idx - begin, t.idx - begin + len(t.text)) for t in tokens)
+    tags = tuple(token.tag_ for token in tokens)
+    return Sentence(sentence.text, found, tuple(t.is_punct for t in tokens), tags if any(tags) else None)
 
 
 @dataclass(frozen=True)
@@ -122,6 +186,29 @@ class Parse:
         """The tree as brackets without labels: `((The cat) (sat down) .)`."""
         return write_brackets(self.tokens, self.spans)
 
+    @property
+    def penn(self) -> str:
+        """The tree as a treebank writes it, with a label `X` where there is none: `(X (X The) (X cat))`."""
+        return write_penn(self.tokens, self.spans, self.tags)
+
+    def draw(self, width: int = 80) -> str:
+        """Draws the tree with lines, within `width` columns of a terminal; see `draw_tree`."""
+        return to_ansi(draw_tree(self.tokens, self.spans, width), colour=False)
+
+    def to_svg(self) -> str:
+        """Draws the tree as an SVG document."""
+        return draw_svg([(self.tokens, self.spans)])
+
+    def to_nltk(self) -> Any:
+        """Makes an `nltk.Tree` of it; without words it is `None`."""
+        from nltk import Tree
+
+        return Tree.fromstring(self.penn) if self.tokens else None
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self.to_svg()
+
     def to_dict(self) -> dict[str, Any]:
         """Gives the fields of the JSON output after the keys that are passed through."""
         fields: dict[str, Any] = {
@@ -137,32 +224,49 @@ class Parse:
         return {**(self.data or {}), **fields}
 
 
-def parse(
-    sentences: Iterable[str | Sentence],
+@overload
+def parse(  # type: ignore[overload-overlap]
+    sentences: str | Sentence,
     config: ParseConfig | None = None,
     *,
     progress: Progress = SILENT,
-    **options: Any,
-) -> Iterator[Parse]:
-    """Parses sentences.
+    **options: Unpack[ParseOptions],
+) -> Parse: ...
+@overload
+def parse(
+    sentences: Iterable[Parsable],
+    config: ParseConfig | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Unpack[ParseOptions],
+) -> Iterator[Parse]: ...
+def parse(
+    sentences: str | Sentence | Iterable[Parsable],
+    config: ParseConfig | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Unpack[ParseOptions],
+) -> Parse | Iterator[Parse]:
+    """Parses one sentence, or many.
 
-    >>> [result.tree for result in parse(["The cat sat on the mat."])]  # doctest: +SKIP
-    ['((The cat) (sat (on (the mat))) .)']
+    >>> parse("The cat sat on the mat.").tree  # doctest: +SKIP
+    '((The cat) (sat (on (the mat))) .)'
 
     Args:
-        sentences: Texts or sentences, of any number: they are read in windows and held no longer than needed.
+        sentences: A text or a `Sentence`; or any number of them, of lists of tokens, or of spaCy's sentences
+            (`doc.sents`), which are read in windows and held no longer than needed.
         config: How to parse.
         progress: Told how many sentences are done, and warned of sentences too long for the chart.
-        options: Fields of `ParseConfig`, instead of one.
+        **options: Fields of `ParseConfig`, instead of or on top of `config`.
 
-    Yields:
-        A result for each sentence, in order; one without words has an empty tree.
+    Returns:
+        A result for one sentence; for many an iterator of them, in order. One without words has an empty tree.
 
     Raises:
         OrdtoolError: If a model can't be loaded.
         UsageError: For an unknown builder, layer or kind of tokens, or models that don't go together.
     """
-    parser = Parser(config or ParseConfig(**options), progress)
+    parser = Parser(replace(config or ParseConfig(), **options), progress)
     return parser.parse(sentences)
 
 
@@ -209,8 +313,16 @@ class Parser:
         if config.tokens is not None and config.tokens not in kinds:
             raise UsageError(f"unknown tokens {config.tokens!r}", close_match_hint(config.tokens, kinds))
 
-    def parse(self, sentences: Iterable[str | Sentence]) -> Iterator[Parse]:
-        """Parses a stream; see `parse`."""
+    @overload
+    def parse(self, sentences: str | Sentence) -> Parse: ...  # type: ignore[overload-overlap]
+    @overload
+    def parse(self, sentences: Iterable[Parsable]) -> Iterator[Parse]: ...
+    def parse(self, sentences: str | Sentence | Iterable[Parsable]) -> Parse | Iterator[Parse]:
+        """Parses one sentence, or a stream of them; see `parse`."""
+        stream = self._parse(map(as_sentence, as_many(sentences, Sentence)))
+        return next(stream) if is_one(sentences, Sentence) else stream
+
+    def _parse(self, sentences: Iterable[Sentence]) -> Iterator[Parse]:
         stream = (self._prepare(sentence) for sentence in sentences)
         largest = _read_ahead(self.config.batch_size)
         first = min(_FIRST_WINDOW, largest)
@@ -221,9 +333,7 @@ class Parser:
             yield from self._parse_window(window)
             self._progress.advance(len(window))
 
-    def _prepare(self, sentence: str | Sentence) -> _Job:
-        if isinstance(sentence, str):
-            sentence = Sentence(sentence)
+    def _prepare(self, sentence: Sentence) -> _Job:
         tokens = sentence.tokens
         if tokens is None:
             self._warn_of_script(sentence.text)

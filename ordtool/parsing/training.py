@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory
 from ordtool.parsing.checkpoint import (
@@ -79,6 +80,12 @@ class TrainingRun:
     threads: int | None = None
     half: bool = False
     keep_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        """Take one path for several, and a name for a path."""
+        for name in ("text", "valid", "treebank", "tune"):
+            object.__setattr__(self, name, tuple(as_many(getattr(self, name))))
+        object.__setattr__(self, "output", Path(self.output))
 
     @property
     def folder(self) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.progress import SILENT, Progress
@@ -123,12 +124,12 @@ class Seq2SeqReport:
 
 
 def train_seq2seq(
-    pairs: Sequence[str | Path],
+    pairs: str | Path | Sequence[str | Path],
     model: str | Path,
     output: str | Path,
     settings: Seq2SeqSettings,
     *,
-    valid: Sequence[str | Path] = (),
+    valid: str | Path | Sequence[str | Path] = (),
     device: str = "auto",
     resume: bool = False,
     force: bool = False,
@@ -156,6 +157,7 @@ def train_seq2seq(
         OrdtoolError: For bad pairs (`file:line`) or a model of another kind, or if the
             output exists or the interrupted run was another.
     """
+    pairs, valid = tuple(as_many(pairs)), tuple(as_many(valid))
     quiet_libraries()
     check_directory(output, force=force)
     check_texts([*pairs, *valid])

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.progress import SILENT, Progress
@@ -145,11 +146,11 @@ class LmReport:
 
 
 def train_lm(
-    texts: Sequence[str | Path],
+    texts: str | Path | Sequence[str | Path],
     output: str | Path,
-    settings: LmSettings,
+    settings: LmSettings | None = None,
     *,
-    valid: Sequence[str | Path] = (),
+    valid: str | Path | Sequence[str | Path] = (),
     field: str = "text",
     device: str = "auto",
     resume: bool = False,
@@ -178,6 +179,8 @@ def train_lm(
         OrdtoolError: If the text is shorter than a block, the output exists, or the
             interrupted run had another input or other settings.
     """
+    texts, valid = tuple(as_many(texts)), tuple(as_many(valid))
+    settings = settings or LmSettings()
     quiet_libraries()
     check_directory(output, force=force)
     check_texts([*texts, *valid])

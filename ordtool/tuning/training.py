@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
 from ordtool.io.jsonl import dumps
@@ -188,12 +189,12 @@ def state_sources(
 
 
 def train_ladder(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     output: str | Path | None,
     model: str,
     settings: LadderSettings | None = None,
     *,
-    dev: Sequence[str | Path] = (),
+    dev: str | Path | Sequence[str | Path] = (),
     fields: Fields | None = None,
     resume: bool = False,
     force: bool = False,
@@ -219,6 +220,7 @@ def train_ladder(
         UsageError: For settings that make no sense.
         OrdtoolError: For bad data, or a backbone that can't be used.
     """
+    paths, dev = tuple(as_many(paths)), tuple(as_many(dev))
     settings = settings or LadderSettings()
     settings.check()
     fields = fields or default_fields(settings.task)

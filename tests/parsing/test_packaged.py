@@ -16,7 +16,7 @@ PHRASES = [
     ("Prices rose ( in most countries ) and wages fell .", (3, 6)),
     ("In the morning , the ship left the harbour .", (0, 3)),
 ]
-CHINESE = ParseConfig(models=("chinese",), tokens="whitespace", device="cpu", dtype="float32")
+CHINESE = ParseConfig(model=("chinese",), tokens="whitespace", device="cpu", dtype="float32")
 CHINESE_PHRASES = [
     ("他 买 了 一 本 关于 历史 的 书 。", (5, 9)),
     ("中国 的 首都 是 北京 。", (0, 3)),
@@ -46,7 +46,7 @@ def test_they_are_listed_and_small():
 
 @pytest.mark.parametrize(("name", "least"), [("english", 4), ("english-onlstm", 3)])
 def test_plain_phrases_are_found(name, least):
-    config = ParseConfig(models=(name,), tokens="whitespace", device="cpu", dtype="float32")
+    config = ParseConfig(model=(name,), tokens="whitespace", device="cpu", dtype="float32")
     results = list(parse([text for text, _ in PHRASES], config))
     found = [span in set(result.spans) for result, (_, span) in zip(results, PHRASES, strict=True)]
     assert sum(found) >= least, [result.tree for result in results]
@@ -61,14 +61,14 @@ def test_plain_chinese_phrases_are_found_in_both_scripts():
 
 def test_chinese_text_is_read_without_spaces():
     pytest.importorskip("jieba")
-    [result] = parse(["他買了一本關於歷史的書。"], models=("chinese",), device="cpu", dtype="float32")
+    [result] = parse(["他買了一本關於歷史的書。"], model=("chinese",), device="cpu", dtype="float32")
     assert result.tokens == ["他", "買", "了", "一本", "關於", "歷史", "的", "書", "。"]
     assert result.spans[0] == (0, 9) and len(result.spans) == 7
 
 
 def test_the_two_vote_together():
     text = ["The old man told his grandchildren a story."]
-    [vote] = parse(text, ParseConfig(models=tuple(NAMES), device="cpu", dtype="float32"))
+    [vote] = parse(text, ParseConfig(model=tuple(NAMES), device="cpu", dtype="float32"))
     assert vote.spans[0] == (0, 9) and len(vote.spans) == 7
 
 

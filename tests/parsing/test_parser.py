@@ -27,7 +27,7 @@ TEXTS = [
 
 def config(*folders, **options):
     return ParseConfig(
-        models=tuple(str(folder) for folder in folders), **({"dtype": "float32", "device": "cpu"} | options)
+        model=tuple(str(folder) for folder in folders), **({"dtype": "float32", "device": "cpu"} | options)
     )
 
 

@@ -160,7 +160,7 @@ def test_it_learns_the_trees_and_parses_by_them(trained):
     assert [record["epoch"] for record in history] == list(range(1, 9))
     assert history[-1]["train_loss"] < history[0]["train_loss"] / 4
     assert history[-1]["agreement"] > 97
-    config = ParseConfig(models=(str(folder),), device="cpu", dtype="float32")
+    config = ParseConfig(model=(str(folder),), device="cpu", dtype="float32")
     [result] = parse(["The old dog near the river likes the cat."], config)
     assert {(0, 6), (0, 3), (3, 6), (4, 6), (6, 9), (7, 9)} <= set(result.spans)
     assert not folder.with_name("model.training").exists()
@@ -177,7 +177,7 @@ def test_what_is_saved_is_what_was_trained_also_in_half(trees, trained, tmp_path
     drawn = [
         [
             r.tree
-            for r in parse(texts, ParseConfig(models=(str(tmp_path / name),), device="cpu", dtype="float32"))
+            for r in parse(texts, ParseConfig(model=(str(tmp_path / name),), device="cpu", dtype="float32"))
         ]
         for name in "ab"
     ]
@@ -257,7 +257,7 @@ def test_batches_change_no_tree_and_a_long_line_is_read_in_pieces():
 def test_marks_can_be_left_out(trained):
     folder, _ = trained
     text = ["The dog, the cat (the man) likes the tree."]
-    config = {"models": (str(folder),), "device": "cpu", "dtype": "float32"}
+    config = {"model": (str(folder),), "device": "cpu", "dtype": "float32"}
     [bare] = parse(["The dog the cat the man likes the tree"], ParseConfig(**config))
     [without] = parse(text, ParseConfig(**config, marks=False))
     words = [k for k, token in enumerate(without.tokens) if token.isalpha()]

@@ -18,7 +18,7 @@ LINES = [f"Line {k} has {'very ' * (k % 7)}few words ({k})." for k in range(5000
 
 @pytest.fixture
 def config(parsers):
-    return ParseConfig(models=(str(parsers()),), dtype="float32", device="cpu")
+    return ParseConfig(model=(str(parsers()),), dtype="float32", device="cpu")
 
 
 def test_the_same_lines_in_the_same_order(config):

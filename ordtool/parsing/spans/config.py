@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ordtool.arguments import as_many
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.parsing.spans.model import SpanConfig
 from ordtool.parsing.text.tokenize import TOKEN_KINDS
@@ -115,6 +116,12 @@ class SpanRun:
     resume: bool = False
     device: str = "auto"
     half: bool = False
+
+    def __post_init__(self) -> None:
+        """Take one path for several, and a name for a path."""
+        for name in ("trees",):
+            object.__setattr__(self, name, tuple(as_many(getattr(self, name))))
+        object.__setattr__(self, "output", Path(self.output))
 
     @property
     def folder(self) -> Path:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -294,14 +294,29 @@ def score_trees(
     predictions: Iterable[Sequence[Span]],
     gold: Iterable[Tree],
     protocol: Protocol | None = None,
-    **options: Any,
+    *,
+    system: str = "prediction",
+    baselines: bool = True,
+    seed: int = 0,
 ) -> list[Row]:
     """Scores predictions against as many gold trees: `score_pairs` of the two side by side.
+
+    Args:
+        predictions: The spans of each sentence.
+        gold: The trees.
+        protocol: What counts; see `PROTOCOLS`.
+        system: What the predictions are called.
+        baselines: Score trivial trees too.
+        seed: Of the random trees.
+
+    Returns:
+        A row a system, the predictions first.
 
     Raises:
         ValueError: If there are more predictions than gold trees or fewer.
     """
-    return score_pairs(zip(predictions, gold, strict=True), protocol, **options)
+    pairs = zip(predictions, gold, strict=True)
+    return score_pairs(pairs, protocol, system=system, baselines=baselines, seed=seed)
 
 
 def _is_counted(gold: GoldSentence, protocol: Protocol) -> bool:

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
 from ordtool.io.text import STDIN, decode_line, open_input, read_lines
 from ordtool.parsing.trees.chart import Span
@@ -94,7 +95,9 @@ def strip_function(label: str) -> str:
 
 
 def read_trees(
-    paths: Sequence[str | Path], *, on_error: Callable[[OrdtoolError], None] | None = None
+    paths: str | Path | Sequence[str | Path],
+    *,
+    on_error: Callable[[OrdtoolError], None] | None = None,
 ) -> Iterator[Tree]:
     """Reads trees from files and folders, Penn-style ones and ones without labels.
 
@@ -117,13 +120,13 @@ def read_trees(
                 yield to_unlabelled_tree(atoms, where) if is_unlabelled(atoms) else to_tree(atoms, where)
 
 
-def tree_files(paths: Sequence[str | Path]) -> Iterator[str | Path]:
+def tree_files(paths: str | Path | Sequence[str | Path]) -> Iterator[str | Path]:
     """Lists the files that `paths` stand for: a folder is its treebank files, sorted, with those of subfolders.
 
     Raises:
         OrdtoolError: For a folder without treebank files.
     """
-    for path in paths or [STDIN]:
+    for path in tuple(as_many(paths)) or (STDIN,):
         if str(path) == STDIN or not Path(path).is_dir():
             yield path
             continue
