@@ -1,12 +1,17 @@
 """The examples in the README and in docs/ are run as written.
 
 A fenced block of language `console` is a session: lines that start with `$ ` are commands, what follows is what they
-print on stdout, where a line `...` stands for any number of lines. A session runs in a fresh folder that has
-`examples/`. Blocks of other languages (`sh`) are shown, not run: they need a model from the network or your files.
+print on stdout, where a line `...` stands for any number of lines. The `python` blocks of a page share their names. A page
+runs from top to bottom in a fresh folder that has `examples/`. Blocks of other languages (`sh`) are shown, not run: they
+need a model from the network or your files.
+
+ordtool runs in this process, because a process of its own takes seconds to load torch; what stands beside it in a pipe runs in
+a shell. The first session of the README runs in a shell as it is.
 """
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,14 +20,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.M | re.S)
+STAGE = re.compile(
+    r"""(?:'[^']*'|"[^"]*"|[^|'"])+"""
+)  # of a pipe: what stands between bars that aren't quoted
+ENVIRONMENT = {"ORDTOOL_QUIET": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
 
 
-def sessions():
+def pages():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        blocks = BLOCK.findall(page.read_text())
-        if blocks:
-            yield pytest.param(blocks, id=page.name)
+        if BLOCK.search(page.read_text()):
+            yield pytest.param(page, id=page.name)
 
 
 def commands(block: str):
@@ -45,34 +53,84 @@ def matches(printed: str, expected: str) -> bool:
     return re.fullmatch(pattern, printed.strip("\n") + "\n") is not None
 
 
-@pytest.mark.parametrize("blocks", list(sessions()))
-def test_sessions_print_what_is_written(blocks, tmp_path):
+def check_output(command: str, printed: bytes, expected: str) -> None:
+    text = printed.decode()
+    assert not expected or matches(text, expected), f"{command}\n--- written\n{expected}\n--- printed\n{text}"
+
+
+def run_shell(command: str, folder: Path, stdin: bytes = b"") -> bytes:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("ORDTOOL_")}
+    env |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **ENVIRONMENT}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env=env,
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode in {0, 141}, f"{command}\n{done.stderr.decode()}"
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    env = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("ORDTOOL_")},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HF_HUB_OFFLINE": "1",
-        "ORDTOOL_QUIET": "1",
-        "COLUMNS": "100",
-    }
-    for block in blocks:
-        for command, expected in commands(block):
-            if "jq " in command and shutil.which("jq") is None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORDTOOL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def run_pipe(folder, run_in_process):
+    """Run a pipe, a stage after the other: ordtool in this process, all else in a shell. Gives what it prints."""
+
+    def call(command: str) -> bytes:
+        data = b""
+        for stage in STAGE.findall(command):
+            words = shlex.split(stage)
+            if words[0] != "ordtool":
+                data = run_shell(stage, folder, data)
                 continue
-            done = subprocess.run(
-                ["bash", "-o", "pipefail", "-c", command],
-                cwd=tmp_path,
-                env=env,
-                capture_output=True,
-                check=False,
-            )
-            stderr = done.stderr.decode()
-            assert done.returncode in {0, 141}, f"{command}\n{stderr}"
-            printed = done.stdout.decode()
-            if expected:
-                assert matches(printed, expected), (
-                    f"{command}\n--- written\n{expected}\n--- printed\n{printed}"
-                )
+            target = words.pop() if len(words) > 2 and words[-2] == ">" else None
+            arguments = words[1:-1] if target else words[1:]
+            done = run_in_process(*arguments, stdin=data, env=ENVIRONMENT)
+            assert done.returncode == 0, f"{stage}\n{done.stderr}"
+            data = done.stdout
+            if target:
+                (folder / target).write_bytes(data)
+                data = b""
+        return data
+
+    return call
+
+
+@pytest.mark.parametrize("page", list(pages()))
+def test_a_page_runs_as_it_is_written(page, run_pipe):
+    names = {"__name__": "__main__"}
+    for found in BLOCK.finditer(text := page.read_text()):
+        kind, block = found.groups()
+        if kind == "python":
+            line = text.count("\n", 0, found.start()) + 1
+            exec(
+                compile("\n" * line + block, page.name, "exec"), names
+            )  # so that errors name the page's line
+            continue
+        for command, expected in commands(block):
+            if "jq " not in command or shutil.which("jq"):
+                check_output(command, run_pipe(command), expected)
+
+
+def test_a_session_runs_in_a_shell(folder):
+    kind, block = BLOCK.search((ROOT / "README.md").read_text()).groups()
+    assert kind == "console"
+    for command, expected in commands(block):
+        if "jq " not in command or shutil.which("jq"):
+            check_output(command, run_shell(command, folder), expected)
+
+
+def test_pipes_are_split_at_bars_that_are_not_quoted():
+    assert [part.strip() for part in STAGE.findall("a 'b|c' | d \"|\" e > f")] == ["a 'b|c'", 'd "|" e > f']
 
 
 def test_the_matcher_can_fail():
