@@ -5,10 +5,11 @@ print on stdout, where a line `...` stands for any number of lines. The `python`
 runs from top to bottom in a fresh folder that has `examples/`. Blocks of other languages (`sh`) are shown, not run: they
 need a model from the network or your files.
 
-ordtool runs in this process, because a process of its own takes seconds to load torch; what stands beside it in a pipe runs in
-a shell. The first session of the README runs in a shell as it is.
+ordtool runs in this process, because a process of its own takes seconds to load torch; what stands beside it in a pipe runs
+in a shell. The first session of the README runs in a shell as it is.
 """
 
+import importlib
 import os
 import re
 import shlex
@@ -18,6 +19,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import ordtool
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.M | re.S)
@@ -138,6 +141,21 @@ def test_the_matcher_can_fail():
     assert matches("p 0.123 s\n", "p ... s")
     assert not matches("a\nb\nc\n", "a\nc")
     assert not matches("a\n", "b")
+
+
+def test_the_api_page_has_every_name_and_no_other():
+    targets = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text(), re.M)
+    for target in targets:
+        module, name = target.rsplit(".", 1)
+        assert getattr(importlib.import_module(module), name), target
+    assert {f"ordtool.{name}" for name in ordtool._EXPORTS} <= set(targets)
+
+
+def test_every_page_is_in_the_navigation():
+    pages = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    results = {f"benchmarks/{page.name}" for page in (ROOT / "benchmarks").glob("RESULTS-*.md")}
+    beside = {"index.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+    assert pages == {page.name for page in (ROOT / "docs").glob("*.md")} | results | beside
 
 
 def test_links_between_pages_lead_somewhere():

@@ -249,9 +249,6 @@ def parse(
 ) -> Parse | Iterator[Parse]:
     """Parses one sentence, or many.
 
-    >>> parse("The cat sat on the mat.").tree  # doctest: +SKIP
-    '((The cat) (sat (on (the mat))) .)'
-
     Args:
         sentences: A text or a `Sentence`; or any number of them, of lists of tokens, or of spaCy's sentences
             (`doc.sents`), which are read in windows and held no longer than needed.
@@ -265,6 +262,10 @@ def parse(
     Raises:
         OrdtoolError: If a model can't be loaded.
         UsageError: For an unknown builder, layer or kind of tokens, or models that don't go together.
+
+    Example:
+        >>> parse("Prices rose.").tree
+        '(Prices rose .)'
     """
     parser = Parser(replace(config or ParseConfig(), **options), progress)
     return parser.parse(sentences)
