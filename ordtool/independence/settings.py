@@ -21,10 +21,11 @@ class HsicConfig:
     """How variables are compared.
 
     Attributes:
-        kernel: One for both sides, or a pair; see `fit_kernel`. bandwidth: One for both sides, or a pair;
-        None is the median heuristic of each variable on its own. estimator: `unbiased` (U-statistic),
-        `biased` (V-statistic, over $n^2$), or `normalized` (nHSIC, at most 5,000 rows). test:
-        `permutation`, `gamma` (moments of the permutations, none drawn), `block` (random groups of rows: an
+        kernel: One for both sides, or a pair; see `fit_kernel`.
+        bandwidth: One for both sides, or a pair; None is the median heuristic of each variable on its own.
+        estimator: `unbiased` (U-statistic), `biased` (V-statistic, over $n^2$), or `normalized` (nHSIC, at most 5,000
+            rows).
+        test: `permutation`, `gamma` (moments of the permutations, none drawn), `block` (random groups of rows: an
             estimate with a confidence interval), `aggregated` (over a grid of bandwidths), or `none`.
         permutations: How many, where they are drawn.
         scheme: How: `cyclic`, `independent`, or `auto`; see `permutation`.
