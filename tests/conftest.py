@@ -4,7 +4,9 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,14 +74,32 @@ def run_in_process(
                 patch.delenv(name)
             for name, value in {"COLUMNS": "100", "NO_COLOR": "1", **(env or {})}.items():
                 patch.setenv(name, value)
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin))))
             capsysbinary.readouterr()
-            with pytest.raises(SystemExit) as end:
+            with _pipe(stdin) as piped, pytest.raises(SystemExit) as end:
+                patch.setattr(sys, "stdin", piped)
                 main([str(arg) for arg in args])
         out, err = capsysbinary.readouterr()
         return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err.decode())
 
     return call
+
+
+@contextmanager
+def _pipe(data: bytes) -> Iterator[io.TextIOWrapper]:
+    """The reading end of a pipe through which `data` comes: like a command's stdin it has a number and can't be sought."""
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with suppress(BrokenPipeError), open(writing, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    with open(reading, encoding="utf-8", closefd=False) as file:
+        yield file
+    with suppress(OSError):  # the command may have closed it
+        os.close(reading)
+    writer.join()
 
 
 def _failure(done, status: int) -> str:

@@ -80,12 +80,12 @@ def test_help_is_quick_and_lists_every_command(run):
     assert seconds < 2  # 0.3 s alone; the bound is wide for a busy machine
 
 
-def test_unknown_command_suggests(fails_in_subprocess):
-    assert "parse" in fails_in_subprocess("prase", status=2)
+def test_unknown_command_suggests(fails_in_process):
+    assert "parse" in fails_in_process("prase", status=2)
 
 
-def test_unknown_option_names_the_help(fails_in_subprocess):
-    assert "ordtool parse --help" in fails_in_subprocess("parse", "--no-such-option", status=2)
+def test_unknown_option_names_the_help(fails_in_process):
+    assert "ordtool parse --help" in fails_in_process("parse", "--no-such-option", status=2)
 
 
 def test_missing_file_has_no_traceback_but_debug_shows_it(fails_in_subprocess, run):
@@ -96,9 +96,9 @@ def test_missing_file_has_no_traceback_but_debug_shows_it(fails_in_subprocess, r
         assert "Traceback" in done.stderr
 
 
-def test_similar_file_is_suggested(fails_in_subprocess, tmp_path):
+def test_similar_file_is_suggested(fails_in_process, tmp_path):
     (tmp_path / "sentences.txt").write_text("A cat sat.\n")
-    assert "did you mean sentences.txt" in fails_in_subprocess("parse", "sentence.txt")
+    assert "did you mean sentences.txt" in fails_in_process("parse", "sentence.txt")
 
 
 def test_full_stdout_is_an_error_not_a_traceback(tmp_path):

@@ -41,19 +41,19 @@ def test_npy_to_a_file_and_to_a_pipe(run, texts):
     assert sorted(path.name for path in texts.iterdir()) == ["a.npy", "a.txt"]
 
 
-def test_json_lines_keep_every_key_in_order(run, tmp_path):
+def test_json_lines_keep_every_key_in_order(run_in_process, tmp_path):
     records = [{"id": 7, "text": "a cat", "tags": ["x"], "zed": None}, {"id": 8, "text": "a dog"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    done = run("embed", "-m", "static", "-q", "a.jsonl", "--json", "--dims", 8)
+    done = run_in_process("embed", "-m", "static", "-q", "a.jsonl", "--json", "--dims", 8)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [list(line) for line in lines] == [
         ["id", "text", "tags", "zed", "vector"],
         ["id", "text", "vector"],
     ]
-    rows = np.load(io.BytesIO(run("embed", "-m", "static", "-q", "a.jsonl", "--dims", 8).stdout))
+    rows = np.load(io.BytesIO(run_in_process("embed", "-m", "static", "-q", "a.jsonl", "--dims", 8).stdout))
     np.testing.assert_array_equal(np.array([line["vector"] for line in lines], np.float32), rows)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
-    by_name = run("embed", "-m", "static", "-q", "a.jsonl", "-o", "b.jsonl", "--dims", 8)
+    by_name = run_in_process("embed", "-m", "static", "-q", "a.jsonl", "-o", "b.jsonl", "--dims", 8)
     assert by_name.returncode == 0
     assert (tmp_path / "b.jsonl").read_bytes() == done.stdout
 
@@ -67,68 +67,77 @@ def test_a_pipe_that_ends_early_is_no_error(texts):
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float16", np.float16), ("int8", np.int8)])
-def test_precisions_keep_directions(run, texts, precision, dtype):
-    exact = np.load(io.BytesIO(run("embed", "-m", "static", "-q", "a.txt").stdout))
-    rough = np.load(io.BytesIO(run("embed", "-m", "static", "-q", "a.txt", "--precision", precision).stdout))
+def test_precisions_keep_directions(run_in_process, texts, precision, dtype):
+    exact = np.load(io.BytesIO(run_in_process("embed", "-m", "static", "-q", "a.txt").stdout))
+    rough = np.load(
+        io.BytesIO(run_in_process("embed", "-m", "static", "-q", "a.txt", "--precision", precision).stdout)
+    )
     assert rough.dtype == dtype
     kept = [0, 1, 4]
     rough = rough[kept].astype(np.float32)
     cosines = (exact[kept] * rough).sum(1) / np.linalg.norm(rough, axis=1)
     assert cosines.min() > 0.9995
-    lines = run(
+    lines = run_in_process(
         "embed", "-m", "static", "-q", "a.txt", "--json", "--precision", precision
     ).stdout.splitlines()
     np.testing.assert_array_equal(np.array(json.loads(lines[0])["vector"], dtype), rough[0].astype(dtype))
 
 
-def test_parquet(run, tmp_path):
+def test_parquet(run_in_process, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "a.jsonl").write_text('{"id": 7, "text": "a cat"}\n{"id": 8, "text": "a dog"}\n')
-    assert run("embed", "-m", "static", "a.jsonl", "-o", "a.parquet").returncode == 0
+    assert run_in_process("embed", "-m", "static", "a.jsonl", "-o", "a.parquet").returncode == 0
     table = parquet.read_table(tmp_path / "a.parquet")
     assert table.column_names == ["id", "text", "vector"]
-    rows = np.load(io.BytesIO(run("embed", "-m", "static", "-q", "a.jsonl").stdout))
+    rows = np.load(io.BytesIO(run_in_process("embed", "-m", "static", "-q", "a.jsonl").stdout))
     np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), rows)
 
 
-def test_parquet_refuses_what_it_cannot_hold(fails_in_subprocess, tmp_path):
+def test_parquet_refuses_what_it_cannot_hold(fails_in_process, tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "a.jsonl").write_text('{"id": 7, "text": "a cat"}\n{"id": "x", "text": "a dog"}\n')
-    message = fails_in_subprocess("embed", "-m", "static", "a.jsonl", "-o", "a.parquet")
+    message = fails_in_process("embed", "-m", "static", "a.jsonl", "-o", "a.parquet")
     assert "a key has values of several types" in message
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def test_all_layers_make_a_folder(run, texts, encoders):
+def test_all_layers_make_a_folder(run_in_process, texts, encoders):
     folder = encoders("bert")
-    done = run("embed", "-m", folder, "a.txt", "--layers", "all", "-o", "layers", "--dtype", "float32")
+    done = run_in_process(
+        "embed", "-m", folder, "a.txt", "--layers", "all", "-o", "layers", "--dtype", "float32"
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (texts / "layers").iterdir()) == [f"layer-0{n}.npy" for n in range(4)]
-    last = np.load(io.BytesIO(run("embed", "-m", folder, "-q", "a.txt", "--dtype", "float32").stdout))
+    last = np.load(
+        io.BytesIO(run_in_process("embed", "-m", folder, "-q", "a.txt", "--dtype", "float32").stdout)
+    )
     np.testing.assert_array_equal(np.load(texts / "layers/layer-03.npy"), last)
 
 
-def test_shards_put_together_are_the_whole(run, texts):
-    whole = np.load(io.BytesIO(run("embed", "-m", "static", "-q", "a.txt").stdout))
-    parts = [run("embed", "-m", "static", "-q", "a.txt", "--shard", f"{part}/3").stdout for part in (1, 2, 3)]
+def test_shards_put_together_are_the_whole(run_in_process, texts):
+    whole = np.load(io.BytesIO(run_in_process("embed", "-m", "static", "-q", "a.txt").stdout))
+    parts = [
+        run_in_process("embed", "-m", "static", "-q", "a.txt", "--shard", f"{part}/3").stdout
+        for part in (1, 2, 3)
+    ]
     np.testing.assert_array_equal(np.concatenate([np.load(io.BytesIO(part)) for part in parts]), whole)
 
 
-def test_whitening_on_the_way_is_whitening_afterwards(run, texts):
+def test_whitening_on_the_way_is_whitening_afterwards(run_in_process, texts):
     lines = [
         " ".join(np.random.default_rng(i).permutation(LINES[0].split() + LINES[1].split())[:5])
         for i in range(60)
     ]
     (texts / "b.txt").write_text("\n".join(lines) + "\n")
-    at_once = run("embed", "-m", "static", "b.txt", "--whiten", "--dims", 4, "-o", "w.npy")
+    at_once = run_in_process("embed", "-m", "static", "b.txt", "--whiten", "--dims", 4, "-o", "w.npy")
     assert at_once.returncode == 0, at_once.stderr
-    raw = run("embed", "-m", "static", "-q", "b.txt").stdout
-    after = run("whiten", "-q", "--dims", 4, "--save", "t.safetensors", "-o", "w2.npy", stdin=raw)
+    raw = run_in_process("embed", "-m", "static", "-q", "b.txt").stdout
+    after = run_in_process("whiten", "-q", "--dims", 4, "--save", "t.safetensors", "-o", "w2.npy", stdin=raw)
     assert after.returncode == 0, after.stderr
     np.testing.assert_allclose(np.load(texts / "w.npy"), np.load(texts / "w2.npy"), rtol=1e-4, atol=1e-5)
-    applied = run("embed", "-m", "static", "-q", "b.txt", "--transform", "t.safetensors").stdout
+    applied = run_in_process("embed", "-m", "static", "-q", "b.txt", "--transform", "t.safetensors").stdout
     np.testing.assert_allclose(np.load(io.BytesIO(applied)), np.load(texts / "w2.npy"), rtol=1e-4, atol=1e-5)
-    as_json = run(
+    as_json = run_in_process(
         "embed", "-m", "static", "-q", "b.txt", "--whiten", "--dims", 4, "--json"
     ).stdout.splitlines()
     assert json.loads(as_json[-1])["text"] == lines[-1]
@@ -174,20 +183,20 @@ def test_killed_and_resumed_is_the_same_bytes(run, tmp_path, encoders, name, kin
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 
-def test_truncated_texts_are_counted(run, tmp_path, encoders):
+def test_truncated_texts_are_counted(run_in_process, tmp_path, encoders):
     (tmp_path / "long.txt").write_text("river " * 100 + "\nthe cat\n")
-    done = run("embed", "-m", encoders("bert"), "long.txt", "-o", "a.npy")
+    done = run_in_process("embed", "-m", encoders("bert"), "long.txt", "-o", "a.npy")
     assert "1 texts are longer than 40 tokens and were cut" in done.stderr
     assert "split long texts into lines" in done.stderr
-    done = run("embed", "-m", encoders("bert"), "long.txt", "-o", "b.npy", "--max-length", 20)
+    done = run_in_process("embed", "-m", encoders("bert"), "long.txt", "-o", "b.npy", "--max-length", 20)
     assert "--max-length 40 reads more" in done.stderr
 
 
-def test_skipped_records_are_listed(run, tmp_path):
+def test_skipped_records_are_listed(run_in_process, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(
         b'{"text": "a cat"}\n{"text": \n{"text": "a \xff"}\n{"text": "a dog"}\n'
     )
-    done = run("embed", "-m", "static", "a.jsonl", "-o", "a.npy", "--on-error", "skip")
+    done = run_in_process("embed", "-m", "static", "a.jsonl", "-o", "a.npy", "--on-error", "skip")
     assert done.returncode == 0
     assert len(np.load(tmp_path / "a.npy")) == 2
     assert "2 bad records skipped" in done.stderr
@@ -195,9 +204,9 @@ def test_skipped_records_are_listed(run, tmp_path):
     assert "a.jsonl:3: invalid UTF-8" in done.stderr
 
 
-def test_empty_input(run, tmp_path):
+def test_empty_input(run_in_process, tmp_path):
     (tmp_path / "empty.txt").write_text("")
-    assert run("embed", "-m", "static", "empty.txt", "-o", "a.npy").returncode == 0
+    assert run_in_process("embed", "-m", "static", "empty.txt", "-o", "a.npy").returncode == 0
     assert np.load(tmp_path / "a.npy").shape == (0, 240)
 
 
@@ -220,31 +229,34 @@ BAD = [
 
 
 @pytest.mark.parametrize(("options", "status", "message", "hint"), BAD, ids=lambda value: str(value)[:30])
-def test_bad_options(fails_in_subprocess, texts, options, status, message, hint):
+def test_bad_options(fails_in_process, texts, options, status, message, hint):
     model = [] if "-m" in options else ["-m", "static"]
-    said = fails_in_subprocess("embed", *model, "a.txt", *options, status=status)
+    said = fails_in_process("embed", *model, "a.txt", *options, status=status)
     assert message in said
     assert hint in said
     assert [path.name for path in texts.iterdir()] == ["a.txt"]
 
 
-def test_bad_inputs(fails_in_subprocess, tmp_path):
+def test_bad_inputs(fails_in_process, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
-    assert "latin.txt:2: invalid UTF-8" in fails_in_subprocess("embed", "-m", "static", "latin.txt", "--json")
-    assert "missing.txt: no such file" in fails_in_subprocess("embed", "-m", "static", "missing.txt")
+    assert "latin.txt:2: invalid UTF-8" in fails_in_process("embed", "-m", "static", "latin.txt", "--json")
+    assert "missing.txt: no such file" in fails_in_process("embed", "-m", "static", "missing.txt")
     (tmp_path / "a.jsonl").write_text('{"body": "a cat"}\n')
-    assert "no field 'text' (keys: body)" in fails_in_subprocess("embed", "-m", "static", "a.jsonl", "--json")
+    assert "no field 'text' (keys: body)" in fails_in_process("embed", "-m", "static", "a.jsonl", "--json")
     (tmp_path / "a.npy").write_text("")
-    assert "exists already" in fails_in_subprocess(
+    assert "exists already" in fails_in_process(
         "embed", "-m", "static", "a.jsonl", "-o", "a.npy", "--field", "body"
     )
 
 
-def test_a_transform_of_another_width(run, fails_in_subprocess, texts):
+def test_a_transform_of_another_width(run_in_process, fails_in_process, texts):
     raw = io.BytesIO()
     np.save(raw, np.random.default_rng(0).normal(size=(50, 6)))
-    assert run("whiten", "--save", "t.safetensors", "-o", "w.npy", stdin=raw.getvalue()).returncode == 0
-    message = fails_in_subprocess(
+    assert (
+        run_in_process("whiten", "--save", "t.safetensors", "-o", "w.npy", stdin=raw.getvalue()).returncode
+        == 0
+    )
+    message = fails_in_process(
         "embed", "-m", "static", "a.txt", "--transform", "t.safetensors", "-o", "x.npy"
     )
     assert "takes vectors of 6 numbers, and static gives 240" in message
@@ -252,7 +264,7 @@ def test_a_transform_of_another_width(run, fails_in_subprocess, texts):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk(fails_in_subprocess, tmp_path):
+def test_a_full_disk(fails_in_process, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -262,7 +274,7 @@ def test_a_full_disk(fails_in_subprocess, tmp_path):
         pytest.skip("no tmpfs can be mounted here")
     try:
         (tmp_path / "many.txt").write_text("".join(f"cat number {n}\n" for n in range(3000)))
-        message = fails_in_subprocess("embed", "-m", "static", "many.txt", "-o", "disk/x.npy")
+        message = fails_in_process("embed", "-m", "static", "many.txt", "-o", "disk/x.npy")
         assert "no space left" in message
         assert not (disk / "x.npy").exists()
     finally:

@@ -1,11 +1,9 @@
 """`ordtool generate` as a process: pipes, files, interruptions, wrong input."""
 
-import io
 import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,37 +16,6 @@ def lines(done):
 @pytest.fixture
 def model(writers):
     return ["-m", writers("llama"), "--device", "cpu"]
-
-
-@pytest.fixture
-def run_in_process(tmp_path, monkeypatch, capsysbinary):
-    """The command in this process, which has torch already: as `run`, for what needs no process."""
-    from ordtool.cli.app import main
-
-    def call(*args, stdin=b""):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as end:
-            main([str(arg) for arg in args])
-        out, err = capsysbinary.readouterr()
-        return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err.decode())
-
-    return call
-
-
-@pytest.fixture
-def fails_in_process(run_in_process):
-    """Run a command that must fail, in this process; gives stderr."""
-
-    def call(*args, status=1, stdin=b""):
-        done = run_in_process(*args, stdin=stdin)
-        assert done.returncode == status, done.stderr
-        assert done.stderr.count("error: ") == 1
-        assert "Traceback" not in done.stderr
-        return done.stderr
-
-    return call
 
 
 def test_text_from_a_pipe(run, model):

@@ -50,13 +50,13 @@ def objects(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_two_files(run, folder):
-    (found,) = objects(run("hsic", "x.npy", "y.npy"))
+def test_two_files(run_in_process, folder):
+    (found,) = objects(run_in_process("hsic", "x.npy", "y.npy"))
     assert list(found) == FIELDS
     assert (found["x"], found["y"], found["n"]) == ("x.npy", "y.npy", 80)
     assert found["p_value"] == pytest.approx(1 / 1001)
     assert (found["kernel"], found["estimator"], found["test"]) == ("gaussian", "unbiased", "permutation")
-    again = objects(run("hsic", "x.npy", "y.npy"))[0]
+    again = objects(run_in_process("hsic", "x.npy", "y.npy"))[0]
     assert {**again, "seconds": 0} == {**found, "seconds": 0}
 
 
@@ -71,15 +71,17 @@ def test_a_pipe_and_an_output(run, folder):
     assert 0.001 < found["p_value"] < 1
 
 
-def test_several_files_are_compared_pairwise(run, folder):
-    found = objects(run("hsic", "x.npy", "y.npy", "z.npy", "--permutations", "199"))
+def test_several_files_are_compared_pairwise(run_in_process, folder):
+    found = objects(run_in_process("hsic", "x.npy", "y.npy", "z.npy", "--permutations", "199"))
     assert [(r["x"], r["y"]) for r in found] == [("x.npy", "y.npy"), ("x.npy", "z.npy"), ("y.npy", "z.npy")]
     assert found[0]["p_value"] == 0.005
 
 
-def test_folders_of_layers_make_a_matrix_and_a_plot(run, folder):
+def test_folders_of_layers_make_a_matrix_and_a_plot(run_in_process, folder):
     pytest.importorskip("matplotlib")
-    done = run("hsic", "one", "two", "--cka", "--kernel", "linear", "--test", "none", "--plot", "cka.png")
+    done = run_in_process(
+        "hsic", "one", "two", "--cka", "--kernel", "linear", "--test", "none", "--plot", "cka.png"
+    )
     found = objects(done)
     assert [(r["x"], r["y"]) for r in found][:4] == [
         ("one/layer-00.npy", "two/layer-00.npy"),
@@ -90,38 +92,42 @@ def test_folders_of_layers_make_a_matrix_and_a_plot(run, folder):
     assert found[0]["p_value"] is None
     assert found[0]["cka"] > found[2]["cka"]
     assert (folder / "cka.png").read_bytes().startswith(b"\x89PNG")
-    one = objects(run("hsic", "one", "--kernel", "linear", "--test", "none", "--plot", "one.svg", "--cka"))
+    one = objects(
+        run_in_process("hsic", "one", "--kernel", "linear", "--test", "none", "--plot", "one.svg", "--cka")
+    )
     assert len(one) == 3
     assert re.search(rb"<svg", (folder / "one.svg").read_bytes())
 
 
-def test_labels_by_npy_and_by_field(run, folder):
-    one = objects(run("hsic", "x.npy", "labels.npy", "--test", "gamma"))[0]
-    other = objects(run("hsic", "x.npy", "labels.jsonl", "--label-field", "label", "--test", "gamma"))[0]
-    alone = objects(run("hsic", "labels.jsonl", "--label-field", "label", "--test", "gamma"))[0]
+def test_labels_by_npy_and_by_field(run_in_process, folder):
+    one = objects(run_in_process("hsic", "x.npy", "labels.npy", "--test", "gamma"))[0]
+    other = objects(
+        run_in_process("hsic", "x.npy", "labels.jsonl", "--label-field", "label", "--test", "gamma")
+    )[0]
+    alone = objects(run_in_process("hsic", "labels.jsonl", "--label-field", "label", "--test", "gamma"))[0]
     assert other["y"] == "labels.jsonl:label"
     assert one["statistic"] == pytest.approx(other["statistic"], rel=1e-5)
     assert alone["statistic"] == pytest.approx(other["statistic"], rel=1e-5)
     assert one["bandwidth_y"] == pytest.approx(2**0.5)
 
 
-def test_constants_are_answered_and_warned_of(run, folder):
-    done = run("hsic", "x.npy", "ones.npy", "-q")
+def test_constants_are_answered_and_warned_of(run_in_process, folder):
+    done = run_in_process("hsic", "x.npy", "ones.npy", "-q")
     (found,) = objects(done)
     assert (found["statistic"], found["cka"], found["p_value"]) == (0, None, 1)
     assert "warning: ones.npy: all rows are the same" in done.stderr
 
 
-def test_options_reach_the_engine(run, folder):
+def test_options_reach_the_engine(run_in_process, folder):
     (found,) = objects(
-        run(
+        run_in_process(
             "hsic", "x.npy", "y.npy", "--kernel", "gaussian,laplacian", "--bandwidth", "2,median", "--seed", 5
         )
     )
     assert (found["kernel"], found["bandwidth_x"], found["seed"]) == ("gaussian,laplacian", 2, 5)
-    (block,) = objects(run("hsic", "x.npy", "y.npy", "--test", "block", "--group-rows", 10))
+    (block,) = objects(run_in_process("hsic", "x.npy", "y.npy", "--test", "block", "--group-rows", 10))
     assert block["interval"][0] < block["statistic"] < block["interval"][1]
-    (rough,) = objects(run("hsic", "x.npy", "y.npy", "--random-features", 64, "--test", "gamma"))
+    (rough,) = objects(run_in_process("hsic", "x.npy", "y.npy", "--random-features", 64, "--test", "gamma"))
     assert rough["random_features"] == 64
 
 
@@ -149,7 +155,7 @@ def test_options_reach_the_engine(run, folder):
         (["cut.npy", "y.npy"], 1, "truncated or damaged"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, status, message, fails_in_subprocess, folder):
+def test_what_is_wrong_is_said(arguments, status, message, fails_in_process, folder):
     x = np.load(folder / "x.npy")
     np.save(folder / "three.npy", x[:3])
     x[7, 2] = np.nan
@@ -159,4 +165,4 @@ def test_what_is_wrong_is_said(arguments, status, message, fails_in_subprocess, 
     records = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
     records[2]["id"] = 99
     (folder / "moved.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert message in fails_in_subprocess("hsic", *arguments, status=status)
+    assert message in fails_in_process("hsic", *arguments, status=status)

@@ -37,26 +37,26 @@ def test_vectors_from_a_pipe(run, model, tmp_path):
     assert [row["label"] for row in objects(piped.stdout)] == ["plus", "minus", "plus"]
 
 
-def test_a_bad_record_does_not_lose_the_good_ones(run, fails_in_subprocess, model):
+def test_a_bad_record_does_not_lose_the_good_ones(run_in_process, fails_in_process, model):
     bad = lines(GOOD[0], [1, 2], GOOD[1], [1, None, 2, 3], GOOD[2])
-    done = run("predict", "-m", model, "--on-error", "skip", stdin=bad)
+    done = run_in_process("predict", "-m", model, "--on-error", "skip", stdin=bad)
     assert done.returncode == 0
     assert [row["name"] for row in objects(done.stdout)] == ["n0", "n2", "n4"]
     assert "2 bad record(s) skipped" in done.stderr
     assert "<stdin>:2: vectors of shape (1, 2) don't fit" in done.stderr
-    stopped = run("predict", "-m", model, stdin=lines(*GOOD) + b"{oops\n" + lines(GOOD[0]))
+    stopped = run_in_process("predict", "-m", model, stdin=lines(*GOOD) + b"{oops\n" + lines(GOOD[0]))
     assert stopped.returncode == 1
     assert [row["name"] for row in objects(stopped.stdout)] == ["n0", "n1", "n2"]
     assert "error: <stdin>:4: malformed JSON" in stopped.stderr
 
 
-def test_the_same_command_twice_gives_the_same_bytes(run, model, tmp_path):
+def test_the_same_command_twice_gives_the_same_bytes(run_in_process, model, tmp_path):
     (tmp_path / "v.jsonl").write_bytes(lines(*GOOD))
-    first = run("predict", "v.jsonl", "-m", model, "-o", "a.jsonl")
+    first = run_in_process("predict", "v.jsonl", "-m", model, "-o", "a.jsonl")
     assert first.returncode == 0, first.stderr
-    run("predict", "v.jsonl", "-m", model, "-o", "b.jsonl")
+    run_in_process("predict", "v.jsonl", "-m", model, "-o", "b.jsonl")
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    assert "exists already" in run("predict", "v.jsonl", "-m", model, "-o", "a.jsonl").stderr
+    assert "exists already" in run_in_process("predict", "v.jsonl", "-m", model, "-o", "a.jsonl").stderr
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_the_same_command_twice_gives_the_same_bytes(run, model, tmp_path):
         ([], b"x\n", 2, "--model"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, stdin, status, message, fails_in_subprocess, model, tmp_path):
+def test_what_is_wrong_is_said(arguments, stdin, status, message, fails_in_process, model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "other" / "model.safetensors").touch()
     arguments = [model if argument == "MODEL" else argument for argument in arguments]
-    assert message in fails_in_subprocess("predict", *arguments, stdin=stdin, status=status)
+    assert message in fails_in_process("predict", *arguments, stdin=stdin, status=status)

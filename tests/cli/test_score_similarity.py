@@ -48,9 +48,9 @@ def here(pairs, monkeypatch, capsysbinary):
     return call
 
 
-def test_a_packaged_model_scores_pairs(run, pairs):
+def test_a_packaged_model_scores_pairs(run_in_process, pairs):
     settings = ("--setting", "beta=0,gamma=0,dims=8", "--setting", "shrinkage=oas")
-    done = run("score", "similarity", "pairs.csv", "-m", "static", *settings)
+    done = run_in_process("score", "similarity", "pairs.csv", "-m", "static", *settings)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [list(row) for row in rows] == [FIELDS] * 4
@@ -61,16 +61,16 @@ def test_a_packaged_model_scores_pairs(run, pairs):
     assert {row["fitted_on"] for row in rows[1:]} == {"the scored sentences themselves (transductive)"}
     assert rows[0]["spearman"] > 60
     assert "warning: whitened: 20 rows for" in done.stderr
-    again = run(
+    again = run_in_process(
         "score", "similarity", "-", "-m", "static", *settings, stdin=(pairs / "pairs.csv").read_bytes()
     )
     assert again.stdout == done.stdout
 
 
-def test_embed_and_vectors_give_what_the_model_gives(run, pairs, here):
+def test_embed_and_vectors_give_what_the_model_gives(run_in_process, pairs, here):
     for side in (0, 1):
         (pairs / f"{side}.txt").write_text("".join(pair[side] + "\n" for pair in SENTENCES))
-        assert run("embed", "-m", "static", f"{side}.txt", "-o", f"{side}.npy").returncode == 0
+        assert run_in_process("embed", "-m", "static", f"{side}.txt", "-o", f"{side}.npy").returncode == 0
     _, by_files, _ = here("pairs.csv", "--vectors", "0.npy", "--vectors", "1.npy", "-q")
     _, by_model, _ = here("pairs.csv", "-m", "static", "-q")
     assert [row["vectors"] for row in by_files] == ["0.npy + 1.npy"] * 2
@@ -92,8 +92,8 @@ def test_fitting_on_other_texts_or_pairs(here, pairs):
     assert rows[2]["spearman"] == pytest.approx(transductive[2]["spearman"], abs=1e-6)
 
 
-def test_a_transform_says_what_it_was_fitted_on(here, run, pairs):
-    assert run("whiten", "left.npy", "--dims", 3, "--save", "t.safetensors").returncode == 0
+def test_a_transform_says_what_it_was_fitted_on(here, run_in_process, pairs):
+    assert run_in_process("whiten", "left.npy", "--dims", 3, "--save", "t.safetensors").returncode == 0
     vectors = ("--vectors", "left.npy", "--vectors", "right.npy")
     status, rows, _ = here("pairs.csv", *vectors, "--transform", "t.safetensors", "-q")
     assert status == 0

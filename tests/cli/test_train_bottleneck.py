@@ -25,8 +25,8 @@ def objects(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_train_compare_and_predict(run, folder):
-    found = objects(run("train", "bottleneck", "v.npy", "both.jsonl", "-o", "model", *SMALL))
+def test_train_compare_and_predict(run_in_process, folder):
+    found = objects(run_in_process("train", "bottleneck", "v.npy", "both.jsonl", "-o", "model", *SMALL))
     assert [row["method"] for row in found] == ["hsic", "backprop", "linear", "random"]
     assert list(found[0]) == [
         "method",
@@ -42,13 +42,13 @@ def test_train_compare_and_predict(run, folder):
     kept = [json.loads(line) for line in (folder / "model" / "comparison.jsonl").read_text().splitlines()]
     assert kept == found
 
-    by_vector = objects(run("predict", "v.npy", "-m", "model"))
+    by_vector = objects(run_in_process("predict", "v.npy", "-m", "model"))
     assert len(by_vector) == 160
     assert list(by_vector[0]) == ["label", "probabilities"]
     assert list(by_vector[0]["probabilities"]) == ["bird", "fish", "tree"]
     assert sum(by_vector[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
-    done = run("predict", "both.jsonl", "-m", "model")
+    done = run_in_process("predict", "both.jsonl", "-m", "model")
     by_line = objects(done)
     assert list(by_line[0]) == ["id", "vector", "label", "probabilities"]
     assert [row["label"] for row in by_line] == [row["label"] for row in by_vector]
@@ -56,11 +56,11 @@ def test_train_compare_and_predict(run, folder):
     assert "on 160 records that had a label" in done.stderr
 
 
-def test_labels_in_the_same_file_and_a_test_set(run, folder):
+def test_labels_in_the_same_file_and_a_test_set(run_in_process, folder):
     lines = (folder / "both.jsonl").read_text().splitlines(keepends=True)
     (folder / "train.jsonl").write_text("".join(lines[:120]))
     (folder / "test.jsonl").write_text("".join(lines[120:]))
-    done = run(
+    done = run_in_process(
         "train",
         "bottleneck",
         "train.jsonl",
@@ -75,17 +75,19 @@ def test_labels_in_the_same_file_and_a_test_set(run, folder):
     assert "120 rows to train on, 40 held out, 3 classes" in done.stderr
 
 
-def test_texts_are_embedded_by_both_commands(run, tmp_path):
+def test_texts_are_embedded_by_both_commands(run_in_process, tmp_path):
     rng = np.random.default_rng(0)
     words = {"sea": "fish boat wave salt".split(), "wood": "tree leaf root bark".split()}
     with open(tmp_path / "t.jsonl", "w") as file:
         for index in range(48):
             label = ["sea", "wood"][index % 2]
             file.write(json.dumps({"text": " ".join(rng.choice(words[label], 3)), "label": label}) + "\n")
-    done = run("train", "bottleneck", "t.jsonl", "--embed", "static", "-o", "m", "--methods", "hsic", *SMALL)
+    done = run_in_process(
+        "train", "bottleneck", "t.jsonl", "--embed", "static", "-o", "m", "--methods", "hsic", *SMALL
+    )
     assert objects(done)[0]["method"] == "hsic"
     assert json.loads((tmp_path / "m" / "config.json").read_text())["embedding_model"] == "static"
-    found = objects(run("predict", "-m", "m", stdin=b"a wave and a fish\nthe bark of a tree\n"))
+    found = objects(run_in_process("predict", "-m", "m", stdin=b"a wave and a fish\nthe bark of a tree\n"))
     assert [row["text"] for row in found] == ["a wave and a fish", "the bark of a tree"]
     assert [row["label"] for row in found] == ["sea", "wood"]
 
@@ -106,8 +108,8 @@ def test_texts_are_embedded_by_both_commands(run, tmp_path):
         (["v.npy", "l.npy", "--test-labels", "l.npy"], 2, "--test-labels without --test-vectors"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, status, message, fails_in_subprocess, folder):
+def test_what_is_wrong_is_said(arguments, status, message, fails_in_process, folder):
     np.save(folder / "short.npy", np.load(folder / "l.npy")[:159])
     (folder / "full").mkdir()
     (folder / "full" / "x").touch()
-    assert message in fails_in_subprocess("train", "bottleneck", *arguments, status=status)
+    assert message in fails_in_process("train", "bottleneck", *arguments, status=status)

@@ -25,8 +25,8 @@ def identity_error(array):
     return np.abs(np.cov(array.astype(np.float64).T) - np.eye(array.shape[1])).max()
 
 
-def test_a_file_is_whitened(run, tmp_path, vectors):
-    done = run("whiten", "x.npy", "-o", "w.npy")
+def test_a_file_is_whitened(run_in_process, tmp_path, vectors):
+    done = run_in_process("whiten", "x.npy", "-o", "w.npy")
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.strip() == "fitted on x.npy (6,000 rows): 12 -> 12 columns, full rank"
     white = np.load(tmp_path / "w.npy")
@@ -46,21 +46,24 @@ def test_a_pipe_is_whitened(run, tmp_path, vectors):
     assert (tmp_path / "w.npy").read_bytes() == done.stdout
 
 
-def test_the_same_command_gives_the_same_bytes(run, tmp_path, vectors):
+def test_the_same_command_gives_the_same_bytes(run_in_process, tmp_path, vectors):
     for name in ("a", "b"):
-        assert run("whiten", "x.npy", "--save", f"{name}.safetensors", "-o", f"{name}.npy").returncode == 0
+        assert (
+            run_in_process("whiten", "x.npy", "--save", f"{name}.safetensors", "-o", f"{name}.npy").returncode
+            == 0
+        )
     for suffix in ("safetensors", "npy"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-def test_a_saved_transform_is_applied(run, tmp_path, vectors):
-    done = run("whiten", "x.npy", "--dims", 4, "--normalize", "--save", "t.safetensors")
+def test_a_saved_transform_is_applied(run_in_process, tmp_path, vectors):
+    done = run_in_process("whiten", "x.npy", "--dims", 4, "--normalize", "--save", "t.safetensors")
     assert (done.returncode, done.stdout) == (0, b""), "with --save alone no vectors are written"
     np.save(tmp_path / "y.npy", vectors[:7].astype(np.float16))
-    run("whiten", "x.npy", "--dims", 4, "--normalize", "-o", "x4.npy")
-    assert run("whiten", "y.npy", "--transform", "t.safetensors", "-o", "y4.npy").returncode == 0
+    run_in_process("whiten", "x.npy", "--dims", 4, "--normalize", "-o", "x4.npy")
+    assert run_in_process("whiten", "y.npy", "--transform", "t.safetensors", "-o", "y4.npy").returncode == 0
     np.testing.assert_allclose(np.load(tmp_path / "y4.npy"), np.load(tmp_path / "x4.npy")[:7], atol=5e-3)
-    other = run(
+    other = run_in_process(
         "whiten",
         "y.npy",
         "--transform",
@@ -76,50 +79,52 @@ def test_a_saved_transform_is_applied(run, tmp_path, vectors):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_precision_follows_the_input_or_the_option(run, tmp_path, vectors, dtype):
+def test_precision_follows_the_input_or_the_option(run_in_process, tmp_path, vectors, dtype):
     np.save(tmp_path / "y.npy", vectors.astype(dtype))
-    own = np.load(io.BytesIO(run("whiten", "y.npy").stdout))
+    own = np.load(io.BytesIO(run_in_process("whiten", "y.npy").stdout))
     assert own.dtype == ("float64" if dtype == "float64" else "float32")
-    asked = np.load(io.BytesIO(run("whiten", "y.npy", "--precision", dtype).stdout))
+    asked = np.load(io.BytesIO(run_in_process("whiten", "y.npy", "--precision", dtype).stdout))
     assert asked.dtype == dtype
     np.testing.assert_allclose(asked, own, rtol=1e-3, atol=1e-6)
 
 
-def test_shards_merge_into_one_pass(run, tmp_path, vectors):
+def test_shards_merge_into_one_pass(run_in_process, tmp_path, vectors):
     for name, part in (("a", vectors[:1000]), ("b", vectors[1000:])):
         np.save(tmp_path / f"{name}.npy", part)
-        run("whiten", f"{name}.npy", "--save", f"{name}.safetensors")
-    done = run("whiten", "merge", "a.safetensors", "b.safetensors", "-o", "c.safetensors")
+        run_in_process("whiten", f"{name}.npy", "--save", f"{name}.safetensors")
+    done = run_in_process("whiten", "merge", "a.safetensors", "b.safetensors", "-o", "c.safetensors")
     assert done.returncode == 0, done.stderr
     assert "fitted on a.npy (1,000 rows) + b.npy (5,000 rows): 12 -> 12 columns" in done.stderr
-    merged = np.load(io.BytesIO(run("whiten", "x.npy", "--transform", "c.safetensors").stdout))
-    whole = np.load(io.BytesIO(run("whiten", "x.npy").stdout))
+    merged = np.load(io.BytesIO(run_in_process("whiten", "x.npy", "--transform", "c.safetensors").stdout))
+    whole = np.load(io.BytesIO(run_in_process("whiten", "x.npy").stdout))
     np.testing.assert_allclose(merged, whole, atol=1e-5)
-    run("whiten", "merge", "a.safetensors", "b.safetensors", "-o", "d.safetensors", "--dims", 3)
-    assert np.load(io.BytesIO(run("whiten", "x.npy", "--transform", "d.safetensors").stdout)).shape == (
+    run_in_process("whiten", "merge", "a.safetensors", "b.safetensors", "-o", "d.safetensors", "--dims", 3)
+    assert np.load(
+        io.BytesIO(run_in_process("whiten", "x.npy", "--transform", "d.safetensors").stdout)
+    ).shape == (
         ROWS,
         3,
     )
 
 
-def test_help_of_both(run):
-    assert b"ordtool whiten [OPTIONS] [NPY]" in run("whiten", "--help").stdout
-    assert b"ordtool whiten merge [OPTIONS]" in run("whiten", "merge", "--help").stdout
+def test_help_of_both(run_in_process):
+    assert b"ordtool whiten [OPTIONS] [NPY]" in run_in_process("whiten", "--help").stdout
+    assert b"ordtool whiten merge [OPTIONS]" in run_in_process("whiten", "merge", "--help").stdout
 
 
-def test_an_output_may_replace_its_input(run, tmp_path, vectors):
-    assert run("whiten", "x.npy", "-o", "x.npy", "--force").returncode == 0
+def test_an_output_may_replace_its_input(run_in_process, tmp_path, vectors):
+    assert run_in_process("whiten", "x.npy", "-o", "x.npy", "--force").returncode == 0
     assert identity_error(np.load(tmp_path / "x.npy")) < 1e-4
 
 
-def test_few_rows_and_dead_directions_are_said(run, tmp_path, vectors):
+def test_few_rows_and_dead_directions_are_said(run_in_process, tmp_path, vectors):
     np.save(tmp_path / "few.npy", vectors[:5])
-    few = run("whiten", "few.npy", "-o", "a.npy", "-q")
+    few = run_in_process("whiten", "few.npy", "-o", "a.npy", "-q")
     assert few.returncode == 0
     assert few.stderr.startswith("warning: 5 rows for 12 columns: the covariance has rank 4")
     vectors[:, 3] = 0.1
     np.save(tmp_path / "dead.npy", vectors)
-    dead = run("whiten", "dead.npy", "-o", "b.npy")
+    dead = run_in_process("whiten", "dead.npy", "-o", "b.npy")
     assert "warning: the rank is 11 of 12 (1 of the columns are constant)" in dead.stderr
     assert "12 -> 11 columns (100.0% of the variance), rank 11 of 12" in dead.stderr
     assert np.load(tmp_path / "b.npy").shape == (ROWS, 11)
@@ -180,17 +185,17 @@ def test_bad_arrays_are_refused_in_one_line(fails_in_process, tmp_path, vectors)
 
 
 @pytest.mark.parametrize("name", ["cut", "objects", "text", "nothing"])
-def test_bad_pipes_are_refused_in_one_line(fails_in_subprocess, tmp_path, vectors, name):
+def test_bad_pipes_are_refused_in_one_line(fails_in_process, tmp_path, vectors, name):
     save_bad_files(tmp_path, vectors)
-    assert "error: <stdin>: " in fails_in_subprocess(
+    assert "error: <stdin>: " in fails_in_process(
         "whiten", "-o", "w.npy", stdin=(tmp_path / f"{name}.npy").read_bytes()
     )
     assert not (tmp_path / "w.npy").exists()
 
 
-def test_bad_transforms_are_refused(fails_in_process, run, tmp_path, vectors):
+def test_bad_transforms_are_refused(fails_in_process, run_in_process, tmp_path, vectors):
     save_bad_files(tmp_path, vectors)
-    run("whiten", "x.npy", "--save", "t.safetensors")
+    run_in_process("whiten", "x.npy", "--save", "t.safetensors")
     np.save(tmp_path / "narrow.npy", vectors[:, :7])
     message = fails_in_process("whiten", "narrow.npy", "--transform", "t.safetensors", "-o", "w.npy")
     assert "error: narrow.npy: 7 columns, and the transform t.safetensors takes 12" in message
