@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from ordtool.transformer.corpus import read_documents, train_tokenizer
+from ordtool.io.text import read_documents
+from ordtool.transformer.corpus import train_tokenizer
 from ordtool.transformer.training import LmSettings, train_lm
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from ordtool.transformer.corpus import Blocks, read_documents, tokenize
+from ordtool.io.text import read_documents
+from ordtool.transformer.corpus import Blocks, tokenize
 from ordtool.transformer.model import OrdtoolLMForCausalLM
 
 NAMES = {

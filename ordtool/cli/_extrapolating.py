@@ -57,6 +57,7 @@ class Job:
     def run(self) -> None:
         """Do it all."""
         from ordtool.console import stdout_is_terminal
+        from ordtool.io.inputs import read_again
         from ordtool.io.resumable import resumable_lines
         from ordtool.models.catalog import resolve_model
 
@@ -68,7 +69,7 @@ class Job:
         if shown:
             self._run(folder, grid, None)
             return
-        files = [] if not options.inputs or "-" in options.inputs else list(options.inputs)
+        files = read_again(options.inputs)
         with resumable_lines(
             options.output,
             inputs=files,
@@ -80,24 +81,19 @@ class Job:
 
     def _check(self) -> str:
         """Check what can be checked without a model."""
-        from ordtool.console import stdin_is_terminal
         from ordtool.errors import UsageError
         from ordtool.extrapolation.plot import check_plot
         from ordtool.io.atomic import check_output
-        from ordtool.io.text import open_input
+        from ordtool.io.inputs import check_inputs
 
         options = self.options
         if options.on_error not in ("stop", "skip"):
             raise UsageError(f"unknown --on-error {options.on_error!r}", "choices: stop, skip")
-        if "-" in (options.inputs or ["-"]) and stdin_is_terminal():
-            raise UsageError(
-                "no input: give a long text, or pipe one in",
-                "for example: ordtool extrapolate book.txt",
-            )
-        for path in options.inputs:
-            if path != "-":
-                with open_input(path):
-                    pass
+        check_inputs(
+            options.inputs,
+            missing="no input: give a long text, or pipe one in",
+            hint="for example: ordtool extrapolate book.txt",
+        )
         if options.plot is not None:
             check_plot(options.plot)
             check_output(options.plot, force=options.force or options.resume)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ordtool.errors import OrdtoolError, UsageError
+
+if TYPE_CHECKING:
+    from ordtool.io.inputs import Input
+    from ordtool.tuning.data import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +58,26 @@ class Reader:
 
     def items(self) -> Iterator[Item]:
         """Yield the items of all inputs, those with an impossible label rejected."""
-        for path in self._inputs:
-            for item in self._all(path):
-                try:
-                    self._check_label(item)
-                except OrdtoolError as error:
-                    self._reject(error)
-                else:
-                    yield item
+        from ordtool.io.inputs import open_input
 
-    def _all(self, path: str) -> Iterator[Item]:
-        if is_npy(path):
-            return self._rows(path)
-        return self._table(path) if is_table(path) else self._lines(path)
+        for path in self._inputs:
+            with open_input(path) as stream:
+                for item in self._all(stream):
+                    try:
+                        self._check_label(item)
+                    except OrdtoolError as error:
+                        self._reject(error)
+                    else:
+                        yield item
+
+    def _all(self, stream: Input) -> Iterator[Item]:
+        from ordtool.io.npy import holds_npy
+        from ordtool.tuning.data import Fields, holds_table
+
+        if holds_npy(stream):
+            return self._rows(stream)
+        fields = Fields(self._field, self._pair_field, self.label_field)
+        return self._table(stream, fields) if holds_table(stream, fields) else self._lines(stream)
 
     def _check_label(self, item: Item) -> None:
         label = item.data.get(self.label_field)
@@ -77,40 +88,35 @@ class Reader:
                 "--label-field names another key for the labels to measure with; --on-error skip passes over it",
             )
 
-    def _table(self, path: str) -> Iterator[Item]:
-        from ordtool.tuning.data import Fields, read_table
+    def _table(self, stream: Input, fields: Fields) -> Iterator[Item]:
+        from ordtool.tuning.data import read_table
 
-        fields = Fields(self._field, self._pair_field, self.label_field)
-        for row in read_table(path, fields, self._reject):
+        for row in read_table(stream, fields, self._reject):
             yield Item(row.where, row.data, text=row.text, pair=row.pair)
 
-    def _rows(self, path: str) -> Iterator[Item]:
-        from ordtool.io.npy import read_npy
+    def _rows(self, stream: Input) -> Iterator[Item]:
+        from ordtool.io.npy import npy_of
 
-        name = "<stdin>" if path == "-" else path
         if not self._vectors:
-            raise UsageError(f"{name}: holds vectors, and this model takes texts")
-        for number, row in enumerate(read_npy(path)):
-            yield Item(f"{name} row {number}", {}, vector=row)
+            raise UsageError(f"{stream.source}: holds vectors, and this model takes texts")
+        for number, row in enumerate(npy_of(stream)):
+            yield Item(f"{stream.source} row {number}", {}, vector=row)
 
-    def _lines(self, path: str) -> Iterator[Item]:
-        from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, read_lines
+    def _lines(self, stream: Input) -> Iterator[Item]:
+        from ordtool.io.inputs import read_lines
+        from ordtool.io.text import decode_line, holds_jsonl
 
-        source = "<stdin>" if path == "-" else path
-        jsonl = has_jsonl_suffix(path)
-        undecided = path == "-"
-        with open_input(path) as stream:
-            for number, raw in enumerate(read_lines(stream, source), start=1):
-                try:
-                    line = decode_line(raw, source, number)
-                    if undecided:
-                        jsonl, undecided = line.lstrip().startswith("{"), False
-                    if not jsonl:
-                        yield self._plain(line, f"{source}:{number}")
-                    elif line.strip():
-                        yield self._object(line, source, number)
-                except OrdtoolError as error:
-                    self._reject(error)
+        source = stream.source
+        jsonl = holds_jsonl(stream)
+        for number, raw in enumerate(read_lines(stream, source), start=1):
+            try:
+                line = decode_line(raw, source, number)
+                if not jsonl:
+                    yield self._plain(line, f"{source}:{number}")
+                elif line.strip():
+                    yield self._object(line, source, number)
+            except OrdtoolError as error:
+                self._reject(error)
 
     def _plain(self, line: str, where: str) -> Item:
         if self._pair_field is None:
@@ -136,33 +142,6 @@ class Reader:
         if not self._skip:
             raise error
         self.skipped.append(error)
-
-
-def is_npy(path: str) -> bool:
-    """Say whether an input is an NPY file, by its first bytes; stdin is looked at without being read."""
-    import sys
-
-    from ordtool.io.text import open_input
-
-    magic = b"\x93NUMPY"
-    if path == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError(
-                "no input: give a file, or pipe texts or vectors in",
-                "echo 'Who was Galileo?' | ordtool predict -m MODEL",
-            )
-        peek = getattr(sys.stdin.buffer, "peek", None)
-        return peek is not None and peek(len(magic)).startswith(magic)
-    if path.lower().endswith(".npy"):
-        return True
-    with open_input(path) as stream:
-        return stream.read(len(magic)) == magic
-
-
-def is_table(path: str) -> bool:
-    """Say whether a file's name promises columns (`.tsv`, `.csv`, either with `.gz`)."""
-    name = path.lower().removesuffix(".gz")
-    return name.endswith((".tsv", ".csv"))
 
 
 def _numbers(value: Any, where: str) -> Any:

@@ -51,28 +51,22 @@ def read_variables(paths: list[str], reading: Reading, progress: Progress) -> li
         OrdtoolError: For anything that isn't as it should be, naming the file and line.
     """
     from ordtool.errors import OrdtoolError, UsageError
-    from ordtool.independence.reading import check_ids, read_variable
-    from ordtool.io.text import has_jsonl_suffix
+    from ordtool.independence.reading import check_ids, read_source, to_variable
 
-    jsonl = [index for index, path in enumerate(paths) if has_jsonl_suffix(path)]
+    sources = {path: read_source(path) for path in dict.fromkeys(paths)}
+    jsonl = [index for index, path in enumerate(paths) if sources[path].records is not None]
     if reading.label_field is not None and not jsonl:
         raise UsageError("--label-field needs a .jsonl file", "integers in an .npy are labels without it")
     labelled = jsonl[-1] if reading.label_field is not None else None
     if labelled == 0 and len(paths) == 1:
         paths, labelled = [paths[0], paths[0]], 1
-    cache: dict[tuple[str, bool], Variable] = {}
     variables = []
     for index, path in enumerate(paths):
-        key = (path, index == labelled)
-        if key not in cache:
-            found = read_variable(
-                path,
-                label_field=reading.label_field if index == labelled else None,
-                text_field=reading.text_field,
-                id_field=reading.id_field,
-            )
-            cache[key] = replace(found, name=f"{found.name}:{reading.label_field}") if key[1] else found
-        variables.append(cache[key])
+        label_field = reading.label_field if index == labelled else None
+        found = to_variable(
+            sources[path], label_field=label_field, text_field=reading.text_field, id_field=reading.id_field
+        )
+        variables.append(found if label_field is None else replace(found, name=f"{found.name}:{label_field}"))
     check_ids(variables)
     if len({len(variable) for variable in variables}) == 1:
         return [_embedded(variable, reading, progress) for variable in variables]
@@ -114,25 +108,25 @@ def read_labelled(vectors: str, labels: str | None, reading: Reading, progress: 
 
     from ordtool.errors import OrdtoolError, UsageError
     from ordtool.independence.labelled import Labelled
-    from ordtool.independence.reading import check_ids, read_variable
+    from ordtool.independence.reading import check_ids, read_source, to_variable
     from ordtool.independence.rows import check_aligned, check_rows
-    from ordtool.io.text import has_jsonl_suffix
 
-    if labels is None and not has_jsonl_suffix(vectors):
+    given = read_source(vectors)
+    if labels is None and given.records is None:
         raise UsageError(
-            f"{vectors} has no labels in it", "name a second file: LABELS.jsonl, or integers in an .npy"
+            f"{given.name} has no labels in it", "name a second file: LABELS.jsonl, or integers in an .npy"
         )
-    source = vectors if labels is None else labels
-    found = read_variable(vectors, text_field=reading.text_field, id_field=reading.id_field)
-    classes = read_variable(
-        source,
-        label_field=reading.label_field if has_jsonl_suffix(source) else None,
+    known = given if labels is None else read_source(labels)
+    found = to_variable(given, text_field=reading.text_field, id_field=reading.id_field)
+    classes = to_variable(
+        known,
+        label_field=reading.label_field if known.records is not None else None,
         text_field=reading.text_field,
         id_field=reading.id_field,
     )
     if classes.classes is None or classes.rows is None:
         raise OrdtoolError(
-            f"{source}: holds no class labels", "integers of shape (rows,), or a .jsonl's --label-field"
+            f"{known.name}: holds no class labels", "integers of shape (rows,), or a .jsonl's --label-field"
         )
     check_aligned([found, classes], [found.name, f"{classes.name} (labels)"])
     check_ids([found, classes])

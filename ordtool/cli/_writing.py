@@ -41,21 +41,14 @@ class Job:
 
     def check_inputs(self) -> None:
         """Find missing files and a keyboard on stdin before the model loads."""
-        from ordtool.console import stdin_is_terminal
-        from ordtool.errors import UsageError
-        from ordtool.io.text import open_input
+        from ordtool.io.inputs import check_inputs
 
-        if self.prompts:
-            return
-        if "-" in (self.inputs or ["-"]) and stdin_is_terminal():
-            raise UsageError(
-                "no input: give a file, pipe prompts in, or use --prompt",
-                "for example: ordtool generate -p 'Name three rivers.'",
+        if not self.prompts:
+            check_inputs(
+                self.inputs,
+                missing="no input: give a file, pipe prompts in, or use --prompt",
+                hint="for example: ordtool generate -p 'Name three rivers.'",
             )
-        for path in self.inputs:
-            if path != "-":
-                with open_input(path):
-                    pass
 
     def records(self) -> Iterator[Record]:
         from ordtool.io.text import Record, read_records
@@ -125,14 +118,15 @@ class Job:
 
     def _count(self) -> int | None:
         """Count the lines of plain files, for the time left."""
-        from ordtool.io.text import open_input
+        from ordtool.io.inputs import open_input, read_again
 
         if self.prompts:
             return len(self.prompts)
-        if not self.inputs or "-" in self.inputs:
+        files = read_again(self.inputs)
+        if not files:
             return None
         total = 0
-        for path in self.inputs:
+        for path in files:
             with open_input(path) as stream:
                 total += sum(1 for _ in stream)
         return total

@@ -294,6 +294,7 @@ def _load(
 def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, force: bool) -> Any:
     from dataclasses import asdict
 
+    from ordtool.io.inputs import read_again
     from ordtool.io.resumable import resumable_lines
 
     decoding, style = settings["decoding"], settings["style"]
@@ -306,7 +307,7 @@ def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, 
         "chat": style.chat,
         "system": style.system,
     }
-    files = [] if job.prompts or not job.inputs or "-" in job.inputs else job.inputs
+    files = [] if job.prompts else read_again(job.inputs)
     return resumable_lines(path, inputs=files, settings=plain, resume=resume, force=force)
 
 

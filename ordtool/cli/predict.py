@@ -74,12 +74,17 @@ def predict(
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.errors import UsageError
     from ordtool.io.atomic import check_output
+    from ordtool.io.inputs import check_inputs, read_again
     from ordtool.io.resumable import resumable_lines
 
     if on_error not in ("stop", "skip"):
         raise UsageError(f"unknown --on-error {on_error!r}", "choices: stop, skip")
     check_output(output, force=force or resume)
-    _check_inputs(inputs or ["-"])
+    check_inputs(
+        inputs or [],
+        missing="no input: give a file, or pipe texts or vectors in",
+        hint="echo 'Who was Galileo?' | ordtool predict -m MODEL",
+    )
     progress = RichProgress(quiet)
     options = PredictOptions(embed, device, threads, batch_size, backbone, vectors)
     predictor = load_predictor(model, options, progress)
@@ -96,18 +101,10 @@ def predict(
     if stdout_is_terminal() and output is None and not json:
         _show(job)
         return
-    files = [] if "-" in (inputs or ["-"]) else list(inputs or [])
+    files = read_again(inputs or [])
     settings = {"model": model, "embed": embed, "field": field, "vectors": vectors, "backbone": backbone}
     with resumable_lines(output, inputs=files, settings=settings, resume=resume, force=force) as lines:
         job.write(lines)
-
-
-def _check_inputs(inputs: list[str]) -> None:
-    """Find missing files, and a keyboard on stdin, before a model loads."""
-    from ordtool.cli._predicting_input import is_npy
-
-    for path in inputs:
-        is_npy(path)
 
 
 def _show(job: Predicting) -> None:

@@ -9,7 +9,7 @@ from ordtool.embedding.encoder import EncoderConfig
 from ordtool.embedding.outputs import FORMATS, PRECISIONS
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.io.atomic import check_directory, check_output
-from ordtool.io.text import STDIN, open_input
+from ordtool.io.inputs import STDIN, check_inputs, reads_once
 
 _SUFFIXES = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
@@ -51,7 +51,7 @@ class EmbedConfig:
     @property
     def from_stdin(self) -> bool:
         """Whether the input is, or has in it, a pipe."""
-        return not self.inputs or STDIN in self.inputs
+        return any(map(reads_once, self.inputs or (STDIN,)))
 
 
 def check(config: EmbedConfig) -> str:
@@ -78,9 +78,7 @@ def check(config: EmbedConfig) -> str:
         check_directory(config.output, force=config.force)
     else:
         check_output(config.output, force=config.force)
-    for path in config.inputs or (STDIN,):
-        with open_input(path):
-            pass
+    check_inputs(config.inputs)
     if form == "parquet":
         from ordtool.runtime import require
 

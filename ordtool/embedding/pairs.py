@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.text import STDIN, decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.io.inputs import Input, open_input, read_lines
+from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
 
 # The names that published pair files give to the three columns.
 NAMES = (
@@ -63,9 +64,17 @@ def read_pairs(
             f"three columns are needed, got {len(columns)}",
             "for example: --columns sentence1,sentence2,score",
         )
-    source = "<stdin>" if str(path) == STDIN else str(path)
+    with open_input(path) as stream:
+        return pairs_of(stream, columns=columns, on_error=on_error)
+
+
+def pairs_of(
+    stream: Input, *, columns: Sequence[str] | None = None, on_error: OnError | None = None
+) -> list[Pair]:
+    """Read sentence pairs from an input that is open, as `read_pairs` does."""
+    source = stream.source
     pairs = []
-    for row, places in _rows(path, source, columns, on_error):
+    for row, places in _rows(stream, columns, on_error):
         try:
             pairs.append(_pair(row, places, source))
         except OrdtoolError as error:
@@ -79,14 +88,21 @@ def read_pairs(
     return pairs
 
 
+def begins_pairs(line: str) -> bool:
+    """Whether a line begins a table of pairs: the usual names of the three columns, or a number in the third."""
+    cells = line.split("\t") if "\t" in line else next(csv.reader([line]), [])
+    named = all(_known(group, [cell.strip() for cell in cells]) for group in NAMES)
+    return named or (len(cells) >= 3 and _number(cells[2]) is not None)
+
+
 def _rows(
-    path: str | Path, source: str, columns: Sequence[str] | None, on_error: OnError | None
+    stream: Input, columns: Sequence[str] | None, on_error: OnError | None
 ) -> Iterator[tuple[_Row, Sequence[str | int]]]:
     """Rows with the places of their three columns, header gone."""
-    with open_input(path) as stream:
-        lines = list(_decoded(stream, source, on_error))
+    source = stream.source
+    lines = list(_decoded(stream, source, on_error))
     first = next((line for line in lines if line.strip()), "")
-    if has_jsonl_suffix(path) or _is_object(first):
+    if has_jsonl_suffix(stream.path) or _is_object(first):
         yield from _objects(lines, source, columns, on_error)
         return
     rows = _tab_separated(lines) if "\t" in first else _comma_separated(lines, source)
@@ -132,6 +148,8 @@ def _is_object(line: str) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+    except RecursionError:  # who parses it says so
+        return line.lstrip().startswith("{")
 
 
 def _tab_separated(lines: list[str]) -> Iterator[_Row]:

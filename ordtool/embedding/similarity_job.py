@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from ordtool.embedding.batching import windows
 from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig, load_encoder
-from ordtool.embedding.pairs import OnError, Pair, read_pairs
+from ordtool.embedding.pairs import OnError, Pair, begins_pairs, pairs_of, read_pairs
 from ordtool.embedding.similarity import SimilarityRow, parse_setting, score_similarity
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
 from ordtool.embedding.whitening_file import load_whitening
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.inputs import open_input
 from ordtool.io.npy import read_npy
-from ordtool.io.text import read_records
+from ordtool.io.text import records_of
 from ordtool.progress import SILENT, Progress
 
 PAIR_SUFFIXES = {".csv", ".tsv"}
@@ -151,9 +152,11 @@ def _read(names: Sequence[str], pairs: int) -> tuple[Rows, Rows]:
 
 def _texts_to_fit_on(path: str) -> list[str]:
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
-    if suffixes and suffixes[-1] in PAIR_SUFFIXES:
-        return [text for pair in read_pairs(path) for text in (pair.left, pair.right)]
-    return [record.text for record in read_records([path])]
+    with open_input(path) as stream:
+        pairs = bool(suffixes) and suffixes[-1] in PAIR_SUFFIXES
+        if pairs or (stream.once and begins_pairs(stream.first_line().decode("utf-8", "replace"))):
+            return [text for pair in pairs_of(stream) for text in (pair.left, pair.right)]
+        return [record.text for record in records_of(stream)]
 
 
 def _embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> Rows:

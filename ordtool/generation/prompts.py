@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.text import Record, open_input, parse_json_object, read_lines
+from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.text import Record, parse_json_object
 from ordtool.io.text import decode_line as decode_bytes
 
 Message = dict[str, str]

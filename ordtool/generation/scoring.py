@@ -9,14 +9,8 @@ from typing import Any
 
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.text import (
-    decode_line,
-    has_jsonl_suffix,
-    looks_like_jsonl,
-    open_input,
-    parse_json_object,
-    read_lines,
-)
+from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.text import decode_line, holds_jsonl, looks_like_jsonl, parse_json_object
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import require
 
@@ -193,13 +187,13 @@ def _strings(where: str, value: Any, field: str) -> list[str]:
 
 def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
     """Yield `(file:line, value)`: plain lines, or the field of JSON objects."""
-    source = "<stdin>" if str(path) == "-" else str(path)
     with open_input(path) as stream:
-        jsonl = has_jsonl_suffix(path)
+        source = stream.source
+        jsonl = holds_jsonl(stream)
         for number, raw in enumerate(read_lines(stream, source), start=1):
             text = decode_line(raw, source, number)
-            if number == 1 and not jsonl:  # a pipe, or JSONL under another name
-                jsonl = text.lstrip().startswith("{") if str(path) == "-" else looks_like_jsonl(text, field)
+            if number == 1 and not jsonl:  # JSONL under another name
+                jsonl = looks_like_jsonl(text, field)
             if not jsonl:
                 yield f"{source}:{number}", text
             elif text.strip():

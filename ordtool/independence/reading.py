@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
 from ordtool.independence.rows import encode_labels
-from ordtool.io.npy import read_npy
-from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.npy import holds_npy, npy_of
+from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 
 Array = NDArray[Any]
 
-STDIN = "-"
 VECTOR = "vector"
 
 
@@ -46,47 +46,93 @@ class Variable:
         return len(self.rows if self.rows is not None else self.texts or [])
 
 
+@dataclass(frozen=True)
+class Source:
+    """What an input holds: one of `array`, `records` and `texts`. It is read once, and can be several variables.
+
+    Attributes:
+        name: The input's name as given, `<stdin>` for `-`.
+        array: Of an NPY.
+        records: The objects of JSONL.
+        texts: Of plain text, a line each.
+        lines: Line numbers of the records or texts.
+    """
+
+    name: str
+    array: Array | None = None
+    records: list[dict[str, Any]] | None = None
+    texts: list[str] | None = None
+    lines: list[int] = field(default_factory=list)
+
+
+def read_source(path: str) -> Source:
+    """Read an input: NPY and JSONL are known by the file's name, for a pipe by its beginning; NPY by that anyway.
+
+    Raises:
+        OrdtoolError: Naming the file and line that is not as it should be.
+    """
+    with open_input(path) as stream:
+        if holds_npy(stream):
+            return Source(stream.source, array=npy_of(stream, ndim=None))
+        if stream.once and not stream.first_line():
+            raise OrdtoolError(f"{stream.source}: is empty", "vectors are NPY or JSONL, texts a line each")
+        jsonl = holds_jsonl(stream)
+        records: list[dict[str, Any]] = []
+        texts: list[str] = []
+        lines: list[int] = []
+        for number, raw in enumerate(read_lines(stream, stream.source), start=1):
+            text = decode_line(raw, stream.source, number)
+            if jsonl and not text.strip():
+                continue
+            lines.append(number)
+            if jsonl:
+                records.append(parse_json_object(text, stream.source, number))
+            else:
+                texts.append(text)
+    if not jsonl:
+        return Source(stream.source, texts=texts, lines=lines)
+    if not records:
+        raise OrdtoolError(f"{stream.source}: is empty")
+    return Source(stream.source, records=records, lines=lines)
+
+
 def read_variable(
     path: str, *, label_field: str | None = None, text_field: str = "text", id_field: str = "id"
 ) -> Variable:
-    """Read one variable.
+    """Read one variable; see `read_source` and `to_variable`."""
+    return to_variable(read_source(path), label_field=label_field, text_field=text_field, id_field=id_field)
+
+
+def to_variable(
+    source: Source, *, label_field: str | None = None, text_field: str = "text", id_field: str = "id"
+) -> Variable:
+    """Take one variable from what an input holds.
 
     NPY files hold vectors, `(rows, dim)`, or class labels, which are integers of shape `(rows,)`; floats of
     that shape are vectors of one dimension. JSONL files hold a `vector`, a label or a text a line; other
     files a text a line.
 
     Args:
-        path: The file; `-` is an NPY on stdin.
-        label_field: Take this key of a JSONL file as class labels.
-        text_field: The key of a JSONL file's texts.
+        source: What was read.
+        label_field: Take this key of JSONL as class labels.
+        text_field: The key of JSONL's texts.
         id_field: The key of its ids.
 
     Raises:
         OrdtoolError: Naming the file and line that is not as it should be.
     """
-    if has_jsonl_suffix(path):
-        return _read_jsonl(path, label_field, text_field, id_field)
-    if path == STDIN or _is_npy(path):
-        return _read_vectors(path)
+    if source.array is not None:
+        return _from_array(source.array, source.name)
+    if source.records is not None:
+        return _from_records(source.records, source.lines, source.name, label_field, text_field, id_field)
     if label_field is not None:
-        raise OrdtoolError(f"{path}: labels are read from a .jsonl file's field, or an NPY of integers")
-    with open_input(path) as stream:
-        texts = [
-            decode_line(line, path, number) for number, line in enumerate(read_lines(stream, path), start=1)
-        ]
-    return Variable(path, texts=texts, lines=list(range(1, len(texts) + 1)))
+        raise OrdtoolError(
+            f"{source.name}: labels are read from a .jsonl file's field, or an NPY of integers"
+        )
+    return Variable(source.name, texts=source.texts, lines=source.lines)
 
 
-def _is_npy(path: str) -> bool:
-    if path.lower().endswith(".npy"):
-        return True
-    with open_input(path) as stream:
-        return stream.read(6) == b"\x93NUMPY"
-
-
-def _read_vectors(path: str) -> Variable:
-    array = read_npy(path, ndim=None)
-    name = "<stdin>" if path == STDIN else path
+def _from_array(array: Array, name: str) -> Variable:
     if array.ndim == 1 and array.dtype.kind in "iub":
         rows, classes = encode_labels(np.asarray(array), name)
         return Variable(name, rows, classes=classes)
@@ -96,17 +142,14 @@ def _read_vectors(path: str) -> Variable:
     return Variable(name, array[:, None] if array.ndim == 1 else array)
 
 
-def _read_jsonl(path: str, label_field: str | None, text_field: str, id_field: str) -> Variable:
-    records: list[dict[str, Any]] = []
-    lines: list[int] = []
-    with open_input(path) as stream:
-        for number, raw in enumerate(read_lines(stream, path), start=1):
-            text = decode_line(raw, path, number)
-            if text.strip():
-                records.append(parse_json_object(text, path, number))
-                lines.append(number)
-    if not records:
-        raise OrdtoolError(f"{path}: is empty")
+def _from_records(
+    records: list[dict[str, Any]],
+    lines: list[int],
+    path: str,
+    label_field: str | None,
+    text_field: str,
+    id_field: str,
+) -> Variable:
     ids = [record[id_field] for record in records] if all(id_field in record for record in records) else None
     if label_field is not None:
         labels = [

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.inputs import check_read_twice
 
 STDOUT = "-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -184,8 +185,11 @@ def file_fingerprint(paths: Iterable[str | Path]) -> str:
 
     Raises:
         OrdtoolError: If a file can't be read.
+        UsageError: If one is a pipe, whose bytes the fingerprint would take away.
     """
     digest = hashlib.sha256()
+    paths = list(paths)
+    check_read_twice(paths, "what a resumed run is held to")
     for path in paths:
         try:
             with open(path, "rb") as file:

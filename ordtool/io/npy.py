@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import io
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_output
-from ordtool.io.text import STDIN
+from ordtool.io.inputs import STDIN, Input, check_inputs, open_input, read_pieces
 
 MAGIC = b"\x93NUMPY"
+_PIPE_HINT = "for example: ordtool embed a.txt | ordtool whiten --dims 128 > w.npy"
 
 
 def read_npy(path: str | Path, *, mmap: bool = True, ndim: int | None = 2) -> np.ndarray:
     """Read an array of numbers.
 
     Args:
-        path: An NPY file; `-` is stdin, which is spooled to a temporary file, because a
-            pipe can't be mapped and may hold more than memory does.
+        path: An NPY file; a pipe (`-` is stdin) or gzip is spooled to a temporary file,
+            because it can't be mapped and may hold more than memory does.
         mmap: Map the file instead of reading it.
         ndim: The number of dimensions expected; None takes any.
 
@@ -35,36 +34,38 @@ def read_npy(path: str | Path, *, mmap: bool = True, ndim: int | None = 2) -> np
             strings, or of another number of dimensions.
     """
     if str(path) == STDIN:
-        return _checked(_read_stdin(mmap), "<stdin>", ndim)
-    name = str(path)
-    try:
-        with open(path, "rb") as file:
-            magic = file.read(len(MAGIC))
-    except FileNotFoundError:
-        raise OrdtoolError(f"{name}: no such file") from None
-    except OSError as error:
-        raise OrdtoolError(f"{name}: can't be read: {error.strerror}") from None
-    return _checked(_load(path, name, magic, mmap), name, ndim)
+        check_inputs([STDIN], missing="no input: give an NPY file, or pipe one in", hint=_PIPE_HINT)
+    with open_input(path) as stream:
+        return npy_of(stream, mmap=mmap, ndim=ndim)
 
 
-def _read_stdin(mmap: bool) -> np.ndarray:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(
-            "no input: give an NPY file, or pipe one in",
-            "for example: ordtool embed a.txt | ordtool whiten --dims 128 > w.npy",
-        )
+def npy_of(stream: Input, *, mmap: bool = True, ndim: int | None = 2) -> np.ndarray:
+    """Read an array from an input of which nothing was read yet, as `read_npy` does."""
+    if stream.once or stream.packed:
+        return _checked(_spooled(stream, mmap), stream.source, ndim)
+    return _checked(_load(stream.path, stream.source, stream.read(len(MAGIC)), mmap), stream.source, ndim)
+
+
+def holds_npy(stream: Input) -> bool:
+    """Say whether an input, of which nothing was read yet, is NPY: by its name, or by its first bytes."""
+    return stream.path.lower().removesuffix(".gz").endswith(".npy") or stream.starts_with(MAGIC)
+
+
+def _spooled(stream: Input, mmap: bool) -> np.ndarray:
     with tempfile.NamedTemporaryFile(prefix="ordtool-", suffix=".npy") as spool:
-        try:
-            shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
-            spool.flush()
-        except OSError as error:
-            raise OrdtoolError(
-                f"<stdin>: can't be kept in {tempfile.gettempdir()}: {(error.strerror or str(error)).lower()}",
-                "a piped array waits in a temporary file: free space there, or name another folder with TMPDIR",
-            ) from None
+        for piece in read_pieces(stream, stream.source):
+            try:
+                spool.write(piece)
+                spool.flush()
+            except OSError as error:
+                raise OrdtoolError(
+                    f"{stream.source}: can't be kept in {tempfile.gettempdir()}: "
+                    f"{(error.strerror or str(error)).lower()}",
+                    "a piped array waits in a temporary file: free space there, or name another folder with TMPDIR",
+                ) from None
         spool.seek(0)
         # The name goes when the block ends; a mapping keeps the file itself alive.
-        return _load(spool.name, "<stdin>", spool.read(len(MAGIC)), mmap)
+        return _load(spool.name, stream.source, spool.read(len(MAGIC)), mmap)
 
 
 def _load(path: str | Path, name: str, magic: bytes, mmap: bool) -> np.ndarray:
@@ -93,8 +94,6 @@ def _found(magic: bytes) -> str:
         return "it is a zip, perhaps an .npz"
     if magic[:1] == b"\x80":
         return "it looks like a pickle"
-    if magic.startswith(b"\x1f\x8b"):
-        return "it is gzip"
     return f"it starts with {magic!r}"
 
 

@@ -7,26 +7,24 @@ current line, so memory doesn't grow with the input.
 
 from __future__ import annotations
 
-import errno
-import gzip
 import json
-import sys
-import zlib
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, Literal
 
 from ordtool.arguments import as_strings
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OrdtoolError
+from ordtool.io.inputs import STDIN, Input, open_input, read_lines
 
-STDIN = "-"
-GZIP_MAGIC = b"\x1f\x8b"
-BOM = b"\xef\xbb\xbf"
 JSONL_SUFFIXES = {".jsonl", ".ndjson"}
 
 Format = Literal["auto", "text", "jsonl"]
+OnError = Callable[[OrdtoolError], None]
+# A JSON escape of half a character; two halves in the right order are one character.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def read_records(
     field: str = "text",
     *,
     format: Format = "auto",
-    on_error: Callable[[OrdtoolError], None] | None = None,
+    on_error: OnError | None = None,
 ) -> Iterator[Record]:
     """Read texts from files, one a line.
 
@@ -76,53 +74,59 @@ def read_records(
             (with `file:line`) where `on_error` is None.
     """
     for path in as_strings(paths) or (STDIN,):
-        yield from _read_one(path, field, format, on_error)
+        with open_input(path) as stream:
+            yield from records_of(stream, field, format=format, on_error=on_error)
 
 
-def _read_one(
-    path: str, field: str, format: Format, on_error: Callable[[OrdtoolError], None] | None
-) -> Iterator[Record]:
-    source = "<stdin>" if path == STDIN else path
-    jsonl = format == "jsonl" or (format == "auto" and has_jsonl_suffix(path))
-    undecided = format == "auto" and path == STDIN
-    with open_input(path) as stream:
-        for number, raw in enumerate(read_lines(stream, source), start=1):
-            try:
-                text = decode_line(raw, source, number)
-                if undecided:
-                    jsonl, undecided = looks_like_jsonl(text, field), False
-                if not jsonl:
-                    yield Record(source, number, text)
-                elif text.strip():
-                    yield parse_json_record(text, source, number, field)
-            except OrdtoolError as error:
-                if on_error is None:
-                    raise
-                on_error(error)
-
-
-def read_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
-    """Yield the lines of a binary stream without their line ends (LF or CR LF).
+def read_documents(paths: Sequence[str | Path], field: str = "text", *, end: str = "\n") -> Iterator[str]:
+    """Read the documents of a corpus: a text file is one, with its lines; a JSONL record is one.
 
     Args:
-        stream: A binary stream, as `open_input` gives.
-        source: Its name for messages.
+        paths: As in `read_records`.
+        field: The key of a JSONL object that holds the text.
+        end: What ends the last line of a text file.
 
     Raises:
-        OrdtoolError: If a gzip stream is damaged or the disk fails.
+        OrdtoolError: Naming `file:line`.
     """
-    first = True
-    try:
-        for raw in stream:
-            line = raw[:-1] if raw.endswith(b"\n") else raw
-            line = line[:-1] if line.endswith(b"\r") else line
-            if first:
-                line, first = line.removeprefix(BOM), False
-            yield line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise OrdtoolError(f"{source}: damaged gzip data ({error})", "try gzip -t on the file") from error
-    except OSError as error:
-        raise OrdtoolError(f"{source}: can't be read: {error.strerror or error}") from error
+    for path in paths or [STDIN]:
+        records = read_records([path], field)
+        first = next(records, None)
+        if first is None:
+            if not has_jsonl_suffix(path):
+                yield end
+            continue
+        texts = (record.text for record in chain([first], records))
+        if first.data is not None:
+            yield from texts
+        else:
+            yield "\n".join(texts) + end
+
+
+def records_of(
+    stream: Input, field: str = "text", *, format: Format = "auto", on_error: OnError | None = None
+) -> Iterator[Record]:
+    """Read texts from an input that is open, as `read_records` does."""
+    jsonl = format == "jsonl" or (format == "auto" and has_jsonl_suffix(stream.path))
+    undecided = format == "auto" and not jsonl and stream.once
+    for number, raw in enumerate(read_lines(stream, stream.source), start=1):
+        try:
+            text = decode_line(raw, stream.source, number)
+            if undecided:
+                jsonl, undecided = looks_like_jsonl(text, field), False
+            if not jsonl:
+                yield Record(stream.source, number, text)
+            elif text.strip():
+                yield parse_json_record(text, stream.source, number, field)
+        except OrdtoolError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+
+
+def holds_jsonl(stream: Input) -> bool:
+    """Say whether an input, of which nothing was read yet, is JSONL: by its name, for a pipe by its first line."""
+    return has_jsonl_suffix(stream.path) or (stream.once and stream.first_line().lstrip().startswith(b"{"))
 
 
 def decode_line(raw: bytes, source: str, number: int) -> str:
@@ -168,12 +172,13 @@ def parse_json_object(text: str, source: str, number: int) -> dict[str, Any]:
     """Parse one line as a JSON object.
 
     Raises:
-        OrdtoolError: Naming `source:number`.
+        OrdtoolError: Naming `source:number`, for malformed JSON, something else than an object, or a lone surrogate.
     """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        reason = "nested too deeply" if isinstance(error, RecursionError) else reason
         column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise OrdtoolError(
             f"{source}:{number}: malformed JSON ({reason}{column})",
@@ -184,7 +189,23 @@ def parse_json_object(text: str, source: str, number: int) -> dict[str, Any]:
             f"{source}:{number}: expected a JSON object, found {type(data).__name__}",
             'a line looks like {"text": "..."}',
         )
+    _check_characters(text, data, source, number)
     return data
+
+
+def _check_characters(text: str, data: dict[str, Any], source: str, number: int) -> None:
+    """Refuse half a character, which JSON can escape and no text can hold."""
+    found = _SURROGATE.search(text)
+    if found is None:
+        return
+    try:
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise OrdtoolError(
+            f"{source}:{number}: malformed JSON ({half} is half a character: a surrogate without its other half)",
+            "write both halves, or the character itself; was a text cut in the middle?",
+        ) from None
 
 
 def has_jsonl_suffix(path: str | Path) -> bool:
@@ -203,76 +224,6 @@ def looks_like_jsonl(text: str, field: str) -> bool:
         data = json.loads(text)
     except ValueError:
         return False
+    except RecursionError:  # who parses it says so
+        return True
     return isinstance(data, dict) and field in data
-
-
-@contextmanager
-def open_input(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file, or stdin for `-`, for reading bytes; gzip is unpacked on the way.
-
-    Raises:
-        OrdtoolError: If it is missing, a folder or not permitted.
-        UsageError: If stdin is asked for and is a terminal.
-    """
-    stream = open_binary(path)
-    try:
-        yield stream
-    finally:
-        if str(path) != STDIN:
-            stream.close()
-
-
-def open_binary(path: str | Path) -> BinaryIO:
-    """Open as `open_input` does, without closing: the caller closes."""
-    if str(path) == STDIN:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError(
-                "no input: give a file, or pipe text in",
-                "for example: echo 'The cat sat on the mat.' | ordtool parse",
-            )
-        stream = cast(BinaryIO, sys.stdin.buffer)
-        return _gunzip_if_needed(stream)
-    try:
-        return _gunzip_if_needed(open(path, "rb"))
-    except OSError as error:
-        raise OrdtoolError(*_open_failure(path, error)) from None
-
-
-class _Gunzip(gzip.GzipFile):
-    """A gzip reader that closes the file under it too."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        super().__init__(fileobj=stream, mode="rb")
-        self._under = stream
-
-    def close(self) -> None:
-        super().close()
-        self._under.close()
-
-
-def _gunzip_if_needed(stream: BinaryIO) -> BinaryIO:
-    peek = getattr(stream, "peek", None)
-    if peek is not None and peek(2)[:2] == GZIP_MAGIC:
-        return cast(BinaryIO, _Gunzip(stream))
-    return stream
-
-
-def _open_failure(path: str | Path, error: OSError) -> tuple[str, str | None]:
-    if error.errno == errno.ENOENT:
-        return f"{path}: no such file", _similar_file_hint(Path(path))
-    if error.errno == errno.EISDIR or Path(path).is_dir():
-        return f"{path}: is a folder, and a file is expected here", f"name its files: {path}/*"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{path}: permission denied", "look at its rights with ls -l"
-    return f"{path}: can't be read: {error.strerror}", None
-
-
-def _similar_file_hint(path: Path) -> str | None:
-    import difflib
-
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return f"the folder {path.parent} is not there either"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean {path.parent / close[0]}?" if close else "check the path"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.text import open_input, read_lines, read_records
+from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.text import read_records
 from ordtool.parsing.text.tokenize import (
     TokenKind,
     join_lines,

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.text import GZIP_MAGIC, STDIN, Record, has_jsonl_suffix, open_binary, open_input, read_records
+from ordtool.io import inputs
+from ordtool.io.inputs import STDIN, Input, open_input, reads_once
+from ordtool.io.text import Format, Record, has_jsonl_suffix, records_of
 from ordtool.parsing.parser import Sentence
 from ordtool.parsing.text.tokenize import Token, join_lines, split_sentences
-from ordtool.parsing.trees.treebank import (
-    TREE_SUFFIXES,
-    Tree,
-    read_trees,
-    tree_files,
-)
+from ordtool.parsing.trees.treebank import TREE_SUFFIXES, Tree, tree_files, trees_of
 
 FORMATS = ("auto", "text", "jsonl", "trees")
 _PLAIN_SUFFIX = ".txt"
@@ -27,6 +22,7 @@ _PLAIN_SUFFIX = ".txt"
 _TREE_LINE = re.compile(
     r"\s*\((\s*\(\s*[A-Z]|\s*[A-Z][A-Z0-9]*\s*$|[A-Z][A-Z0-9=-]*\s+\(.*\([A-Z.,:$`'#-]+ [^\s()]+\))"
 )
+_ATOM = re.compile(r"[()]|[^\s()]+")
 # A line that a hard-wrapped text may break inside a sentence.
 _WRAPPED = range(40, 101)
 _ENDS = tuple(".?!。？！…”\"’')")
@@ -50,7 +46,7 @@ class InputConfig:
 
 
 def check_inputs(paths: Sequence[str], config: InputConfig) -> None:
-    """Finds what is wrong with the inputs before a model is loaded.
+    """Finds what is wrong with the inputs before a model is loaded, and takes nothing out of a pipe.
 
     Raises:
         OrdtoolError: For a missing or unreadable file, or a folder without treebank files.
@@ -58,19 +54,23 @@ def check_inputs(paths: Sequence[str], config: InputConfig) -> None:
     """
     if config.format not in FORMATS:
         raise UsageError(f"unknown input format {config.format!r}", close_match_hint(config.format, FORMATS))
-    for path in paths or [STDIN]:
-        for file in tree_files([path]):
-            _check_input(str(file))
-        if config.split and _holds_trees(path, config):
-            raise UsageError(f"{path}: holds trees, which are sentences already", "leave --split out")
+    files = [file for path in paths or [STDIN] for file in _files(path, config)]
+    inputs.check_inputs(files)
+    if config.split:
+        for file in files:
+            if not reads_once(file):
+                with open_input(file) as stream:
+                    _refuse_trees(_holds_trees(stream, config), stream)
 
 
-def _check_input(path: str) -> None:
-    if path != STDIN:
-        with open_input(path):
-            return
-    if sys.stdin is None or sys.stdin.isatty():
-        open_binary(path)  # which says how to use a pipe; a pipe itself is left untouched
+def _files(path: str, config: InputConfig) -> Iterator[str | Path]:
+    """Lists the files of a folder of trees; an input that is told to be something else is no folder."""
+    yield from tree_files([path]) if config.format in ("auto", "trees") else [path]
+
+
+def _refuse_trees(trees: bool, stream: Input) -> None:
+    if trees:
+        raise UsageError(f"{stream.source}: holds trees, which are sentences already", "leave --split out")
 
 
 def read_inputs(
@@ -80,7 +80,8 @@ def read_inputs(
 
     Args:
         paths: Files, folders of bracketed trees, or `-`; none is stdin.
-        config: How to read them.
+        config: How to read them. `auto` goes by a file's suffix; a pipe and a file whose suffix says nothing are
+            trees if their first line is (see `begins_tree`).
         on_error: Called with each bad record, which is then skipped; None raises it.
 
     Yields:
@@ -89,24 +90,31 @@ def read_inputs(
 
     Raises:
         OrdtoolError: With `file:line`, where `on_error` is None.
+        UsageError: For trees that are to be split.
     """
     for path in paths or [STDIN]:
-        if _holds_trees(path, config):
-            for tree in read_trees([path], on_error=on_error):
-                yield tree_sentence(tree)
-            continue
-        jsonl = config.format == "jsonl"
-        records = read_records(
-            [path],
-            config.field,
-            format="jsonl" if jsonl else "text" if config.format == "text" else "auto",
-            on_error=on_error,
-        )
-        if config.split:
-            yield from _split(records, config)
-        else:
-            for record in records:
-                yield Sentence(record.text, data=record.data, where=record.where)
+        folder = path != STDIN and Path(path).is_dir()
+        for file in _files(path, config):
+            with open_input(file) as stream:
+                trees = (folder and config.format == "auto") or _holds_trees(stream, config)
+                if config.split:
+                    _refuse_trees(trees, stream)
+                yield from _sentences(stream, config, trees, on_error)
+
+
+def _sentences(
+    stream: Input, config: InputConfig, trees: bool, on_error: Callable[[OrdtoolError], None] | None
+) -> Iterator[Sentence]:
+    if trees:
+        yield from map(tree_sentence, trees_of(stream, on_error=on_error))
+        return
+    format: Format = "jsonl" if config.format == "jsonl" else "text" if config.format == "text" else "auto"
+    records = records_of(stream, config.field, format=format, on_error=on_error)
+    if config.split:
+        yield from _split(records, config)
+    else:
+        for record in records:
+            yield Sentence(record.text, data=record.data, where=record.where)
 
 
 def tree_sentence(tree: Tree) -> Sentence:
@@ -119,34 +127,44 @@ def tree_sentence(tree: Tree) -> Sentence:
     return Sentence(" ".join(tree.tokens), tuple(tokens), tuple(tree.punctuation), tags, where=tree.where)
 
 
-def _holds_trees(path: str, config: InputConfig) -> bool:
-    """Says whether an input is bracketed trees: as told, a folder, by its suffix, or by its first line."""
+def _holds_trees(stream: Input, config: InputConfig) -> bool:
+    """Says whether an input is bracketed trees: as told, by its suffix, or by its first line."""
     if config.format != "auto":
         return config.format == "trees"
-    if path != STDIN and Path(path).is_dir():
-        return True
-    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    suffix = Path(stream.path.removesuffix(".gz")).suffix.lower()
     if suffix in TREE_SUFFIXES and suffix != _PLAIN_SUFFIX:
         return True
-    if has_jsonl_suffix(path):
+    if has_jsonl_suffix(stream.path):
         return False
-    return any(_TREE_LINE.match(line) for line in _first_lines(path)[:1])
+    return begins_tree(stream.first_line().decode("utf-8", "replace"), pipe=stream.once)
 
 
-def _first_lines(path: str) -> list[str]:
-    """Looks at the beginning of an input, as far as that takes nothing away from who reads it next."""
-    if path != STDIN:
-        with open_input(path) as stream:
-            try:
-                head = stream.read(1 << 16)
-            except (OSError, EOFError, zlib.error):
-                return []  # who reads it all says what is wrong with it
-    else:
-        peek = getattr(getattr(sys.stdin, "buffer", None), "peek", None)
-        head = peek(1 << 12) if peek is not None else b""
-        if head.startswith(GZIP_MAGIC):
-            return []
-    return [line for line in head.decode("utf-8", "replace").split("\n") if line.strip()]
+def begins_tree(line: str, *, pipe: bool = False) -> bool:
+    """Says whether a first line is that of a treebank.
+
+    It is if it looks like `( (S ...`, `(ROOT` alone, or a label and a tagged word, `(S (NP (DT The`. A pipe has no
+    suffix that could say `.brackets`; there it is enough that the line is one tree of nested pairs, as
+    `(The (cat (sat down)))`, which prose in brackets is not.
+    """
+    return _TREE_LINE.match(line) is not None or (pipe and _is_binary(line))
+
+
+def _is_binary(line: str) -> bool:
+    """Says whether a line is one bracket in which every bracket holds two things, at least one of them a bracket."""
+    held = [0]  # by the line itself, then by each open bracket
+    nested = False
+    for atom in _ATOM.findall(line):
+        if atom == ")":
+            if len(held) == 1 or held.pop() != 2:
+                return False
+            continue
+        held[-1] += 1
+        if atom == "(":
+            nested = nested or len(held) > 1
+            held.append(0)
+        elif len(held) == 1:
+            return False
+    return held == [1] and nested
 
 
 def _split(records: Iterator[Record], config: InputConfig) -> Iterator[Sentence]:

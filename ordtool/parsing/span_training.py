@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, file_fingerprint
+from ordtool.io.inputs import check_read_twice
 from ordtool.parsing.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
@@ -80,6 +81,7 @@ def train_spans(
     """
     config = config or SpanTrainingConfig()
     check_run(run.output, run.folder, force=run.force, resume=run.resume)
+    check_read_twice(tree_files(run.trees), "a file of trees")
     device = resolve_device(run.device)
     drawn = read_drawn_trees(run.trees, progress)
     train, held_out = split_trees(drawn, config)

@@ -21,6 +21,7 @@ import torch
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory
+from ordtool.io.inputs import check_read_twice
 from ordtool.parsing.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
@@ -30,7 +31,7 @@ from ordtool.parsing.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from ordtool.parsing.corpus import streams
+from ordtool.parsing.corpus import streams, text_files
 from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
@@ -128,6 +129,7 @@ def train_parser(
     """
     config = config or TrainingConfig()
     check_run(run.output, run.folder, force=run.force, resume=run.resume)
+    check_read_twice([file for path in (*run.text, *run.valid) for file in text_files(path)])
     treebank, development = (_read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
     device = resolve_device(run.device)
     data = load_data(run.text, run.valid, config, run.folder, resume=run.resume, progress=progress)

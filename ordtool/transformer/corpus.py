@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.text import has_jsonl_suffix, read_records
 from ordtool.progress import SILENT, Progress
 
 PAD, EOS = "<pad>", "<eos>"
-
-
-def read_documents(paths: Sequence[str | Path], field: str = "text") -> Iterator[str]:
-    """Read the documents of a corpus: a text file is one, with its lines; a JSONL record is one.
-
-    Raises:
-        OrdtoolError: Naming `file:line`.
-    """
-    for path in paths or ["-"]:
-        texts = (record.text for record in read_records([path], field))
-        if has_jsonl_suffix(path):
-            yield from texts
-        else:
-            yield "\n".join(texts) + "\n"
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Any:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
 
 Row = tuple[Sequence[int], list[Sequence[int]]]
 """The tokens of a source, and those of some of its targets."""

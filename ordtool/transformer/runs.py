@@ -9,28 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import file_fingerprint
-from ordtool.io.text import open_input
 from ordtool.progress import Progress
 
 if TYPE_CHECKING:
     import torch
-
-
-def check_texts(paths: Sequence[str | Path]) -> None:
-    """Check that every file is there and can be read twice.
-
-    Raises:
-        OrdtoolError: If one is missing; UsageError for stdin.
-    """
-    for path in paths:
-        if str(path) == "-":
-            raise UsageError(
-                "the text is read more than once, so it can't come from a pipe", "save it in a file"
-            )
-        with open_input(path):
-            pass
 
 
 def hold_to_run(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.inputs import check_read_twice
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
 from ordtool.transformer.runs import (
-    check_texts,
     hold_to_run,
     last_checkpoint,
     make_trainer,
@@ -160,7 +160,7 @@ def train_seq2seq(
     pairs, valid = tuple(as_many(pairs)), tuple(as_many(valid))
     quiet_libraries()
     check_directory(output, force=force)
-    check_texts([*pairs, *valid])
+    check_read_twice([*pairs, *valid], "a file of pairs")
     partial = Path(f"{output}.partial")
     facts = {**asdict(settings), "model": str(Path(model).name)}
     hold_to_run(partial, [*pairs, *valid], facts, resume=resume, force=force)

@@ -13,10 +13,10 @@ from typing import Any
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.inputs import check_read_twice
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
 from ordtool.transformer.runs import (
-    check_texts,
     hold_to_run,
     last_checkpoint,
     make_trainer,
@@ -183,7 +183,7 @@ def train_lm(
     settings = settings or LmSettings()
     quiet_libraries()
     check_directory(output, force=force)
-    check_texts([*texts, *valid])
+    check_read_twice([*texts, *valid])
     partial = Path(f"{output}.partial")
     hold_to_run(partial, [*texts, *valid], asdict(settings), resume=resume, force=force)
     try:
@@ -207,7 +207,8 @@ def _train(
     progress: Progress,
 ) -> LmReport:
     seed_everything(settings.seed)
-    from ordtool.transformer.corpus import Blocks, read_documents, tokenize
+    from ordtool.io.text import read_documents
+    from ordtool.transformer.corpus import Blocks, tokenize
 
     tokenizer = _tokenizer(texts, field, settings, partial, progress)
     tokens, _ = tokenize(read_documents(texts, field), tokenizer, progress)
@@ -257,8 +258,9 @@ def _train(
 def _tokenizer(
     texts: Sequence[str | Path], field: str, settings: LmSettings, partial: Path, progress: Progress
 ) -> Any:
+    from ordtool.io.text import read_documents
     from ordtool.models.causal import load_tokenizer
-    from ordtool.transformer.corpus import read_documents, train_tokenizer
+    from ordtool.transformer.corpus import train_tokenizer
 
     folder = partial / "tokenizer"
     if settings.tokenizer is not None:

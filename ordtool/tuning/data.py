@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.text import decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.io.inputs import Input, open_input, read_lines
+from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 
 TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
 
@@ -60,8 +61,9 @@ def check_task(task: str) -> None:
 def read_examples(paths: Sequence[str | Path], fields: Fields) -> list[Example]:
     """Read labelled records; `-` is stdin.
 
-    `.jsonl` has an object a line; `.csv` commas and quotes; anything else tabs. Tables may have a head, found by the
-    fields' names in the first row; without one the columns are text, second text, label.
+    `.jsonl` has an object a line; `.csv` commas and quotes; anything else tabs. A pipe has no name: one that begins with
+    `{` is JSONL, one whose head has the fields' names with commas is CSV. Tables may have a head, found by the fields'
+    names in the first row; without one the columns are text, second text, label.
 
     Raises:
         OrdtoolError: With `file:line`, for a field that is missing or no text; for an empty file.
@@ -75,28 +77,39 @@ def read_examples(paths: Sequence[str | Path], fields: Fields) -> list[Example]:
 
 
 def _read_one(path: str, fields: Fields) -> Iterator[Example]:
-    source = "<stdin>" if path == "-" else path
     with open_input(path) as stream:
-        lines = _lines(stream, source)
-        first = next(lines, None)
-        if first is None:
-            return
-        rest = _chain(first, lines)
-        if has_jsonl_suffix(path) or (path == "-" and first[1].lstrip().startswith("{")):
-            yield from _objects(rest, source, fields)
+        if holds_jsonl(stream):
+            yield from _objects(_lines(stream), stream.source, fields)
         else:
-            comma = ".csv" in Path(path).suffixes
-            yield from _table(rest, source, fields, comma)
+            comma = _separator(stream, fields) == ","
+            yield from _table(_lines(stream), stream.source, fields, comma)
 
 
-def _lines(stream: Any, source: str) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(read_lines(stream, source), start=1):
-        yield number, decode_line(raw, source, number)
+def _lines(stream: Input) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(read_lines(stream, stream.source), start=1):
+        yield number, decode_line(raw, stream.source, number)
 
 
-def _chain(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    yield first
-    yield from rest
+def holds_table(stream: Input, fields: Fields) -> bool:
+    """Say whether an input, of which nothing was read yet, is a table: by its name, for a pipe by the head."""
+    return _separator(stream, fields) is not None
+
+
+def _separator(stream: Input, fields: Fields) -> str | None:
+    """Give what separates the columns; None if neither a name nor a head says that there are any."""
+    suffixes = [suffix.lower() for suffix in Path(stream.path).suffixes]
+    for suffix, separator in ((".csv", ","), (".tsv", "\t")):
+        if suffix in suffixes[-2:]:
+            return separator
+    if not stream.once:
+        return None
+    head = stream.first_line().decode("utf-8", "replace").strip()
+    wanted = {fields.text} if fields.pair is None else {fields.text, fields.pair}
+    for separator in ("\t", ","):
+        names = [name.strip().strip('"') for name in head.split(separator)]
+        if len(names) > 1 and wanted <= set(names):
+            return separator
+    return None
 
 
 def _objects(lines: Iterator[tuple[int, str]], source: str, fields: Fields) -> Iterator[Example]:
@@ -178,33 +191,32 @@ class Row:
     pair: str | None
 
 
-def read_table(path: str | Path, fields: Fields, on_error: Callable[[OrdtoolError], None]) -> Iterator[Row]:
+def read_table(stream: Input, fields: Fields, on_error: Callable[[OrdtoolError], None]) -> Iterator[Row]:
     """Read the texts of a TSV or CSV, labels where there are some, and what else the head names.
 
     Args:
-        path: The file.
+        stream: The file, open.
         fields: Names; without a head the columns are text, second text, label.
         on_error: Told of each bad row, which is then passed over.
     """
-    source = str(path)
+    source = stream.source
     wanted = [fields.text] if fields.pair is None else [fields.text, fields.pair]
     head: list[str] | None = None
-    with open_input(path) as stream:
-        lines = _lines(stream, source)
-        comma = ".csv" in Path(path).suffixes
-        for number, cells in _csv(lines, source) if comma else ((n, line.split("\t")) for n, line in lines):
-            cells = [cell.strip() for cell in cells]
-            if head is None:
-                named = all(name in cells for name in wanted)
-                head = cells if named else list(fields.names)
-                if named:
-                    continue
-            data = dict(zip(head, cells, strict=False))
-            where = f"{source}:{number}"
-            if missing := [name for name in wanted if name not in data]:
-                on_error(OrdtoolError(f"{where}: no column {missing[0]!r}", f"columns: {', '.join(head)}"))
+    comma = _separator(stream, fields) == ","
+    lines = _lines(stream)
+    for number, cells in _csv(lines, source) if comma else ((n, line.split("\t")) for n, line in lines):
+        cells = [cell.strip() for cell in cells]
+        if head is None:
+            named = all(name in cells for name in wanted)
+            head = cells if named else list(fields.names)
+            if named:
                 continue
-            yield Row(where, data, data[wanted[0]], data[wanted[1]] if len(wanted) > 1 else None)
+        data = dict(zip(head, cells, strict=False))
+        where = f"{source}:{number}"
+        if missing := [name for name in wanted if name not in data]:
+            on_error(OrdtoolError(f"{where}: no column {missing[0]!r}", f"columns: {', '.join(head)}"))
+            continue
+        yield Row(where, data, data[wanted[0]], data[wanted[1]] if len(wanted) > 1 else None)
 
 
 def _csv(lines: Iterator[tuple[int, str]], source: str) -> Iterator[tuple[int, list[str]]]:

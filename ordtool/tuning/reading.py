@@ -160,12 +160,9 @@ def _read_lm(
 
 def _documents(paths: Sequence[str | Path], fields: Fields) -> list[str]:
     """Read texts: a file is one, and so is a JSONL record."""
-    from ordtool.io.text import has_jsonl_suffix, read_records
+    from ordtool.io.text import read_documents
 
-    documents = []
-    for path in paths:
-        records = [record.text for record in read_records([path], fields.text)]
-        documents += records if has_jsonl_suffix(path) else ["\n".join(records)]
+    documents = list(read_documents(paths, fields.text, end=""))
     if not any(document.strip() for document in documents):
         raise OrdtoolError(f"{', '.join(map(str, paths))}: holds no text")
     return documents

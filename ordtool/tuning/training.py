@@ -13,6 +13,7 @@ import torch
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
+from ordtool.io.inputs import reads_once
 from ordtool.io.jsonl import dumps
 from ordtool.models.catalog import cache_folder
 from ordtool.progress import SILENT, Progress
@@ -235,7 +236,7 @@ def train_ladder(
     backbone = backbone.in_dtype(resolve_dtype(settings.dtype, backbone.model.device))
     facts = {"settings": _plain(settings), "fields": asdict(fields), "backbone": backbone.hash}
     facts["dtype"] = str(backbone.model.dtype)
-    facts["data"] = file_fingerprint([path for path in (*paths, *dev) if str(path) != "-"])
+    facts["data"] = file_fingerprint([path for path in (*paths, *dev) if not reads_once(path)])
     trained = fit_ladder(
         ladder, backbone, data, settings, checkpoint=checkpoint, facts=facts, resume=resume, progress=progress
     )

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.text import read_documents
 from ordtool.progress import SILENT
-from ordtool.transformer.corpus import Blocks, read_documents, tokenize, train_tokenizer
+from ordtool.transformer.corpus import Blocks, tokenize, train_tokenizer
 from ordtool.transformer.training import LmSettings, train_lm
 
 TEXT = (

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.text import STDIN, decode_line, has_jsonl_suffix, open_input, parse_json_object, read_lines
+from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.treebank import (
     Tree,
@@ -60,16 +61,10 @@ def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
         OrdtoolError: With `file:line`, for what can't be read, missing fields, or spans that don't fit their tokens.
     """
     for file in tree_files([path]):
-        source = "<stdin>" if str(file) == STDIN else str(file)
         with open_input(file) as stream:
-            lines = read_lines(stream, source)
-            skipped: list[bytes] = []
-            for line in lines:
-                skipped.append(line)
-                if line.strip():
-                    break
-            jsonl = has_jsonl_suffix(file) or (bool(skipped) and skipped[-1].lstrip().startswith(b"{"))
-            yield from (_read_jsonl if jsonl else _read_brackets)(chain(skipped, lines), source)
+            jsonl = has_jsonl_suffix(file) or stream.first_line().lstrip().startswith(b"{")
+            lines = read_lines(stream, stream.source)
+            yield from (_read_jsonl if jsonl else _read_brackets)(lines, stream.source)
 
 
 def _read_jsonl(lines: Iterator[bytes], source: str) -> Iterator[list[Prediction]]:

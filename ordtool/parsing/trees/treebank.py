@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
-from ordtool.io.text import STDIN, decode_line, open_input, read_lines
+from ordtool.io.inputs import STDIN, Input, open_input, read_lines
+from ordtool.io.text import decode_line
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.punctuation import BRACKET_NAMES, is_punctuation
 
@@ -115,9 +116,13 @@ def read_trees(
     """
     for path in tree_files(paths):
         with open_input(path) as stream:
-            source = "<stdin>" if str(path) == STDIN else str(path)
-            for atoms, where in read_brackets(read_lines(stream, source), source, on_error):
-                yield to_unlabelled_tree(atoms, where) if is_unlabelled(atoms) else to_tree(atoms, where)
+            yield from trees_of(stream, on_error=on_error)
+
+
+def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None = None) -> Iterator[Tree]:
+    """Reads trees from an input that is open, as `read_trees` does."""
+    for atoms, where in read_brackets(read_lines(stream, stream.source), stream.source, on_error):
+        yield to_unlabelled_tree(atoms, where) if is_unlabelled(atoms) else to_tree(atoms, where)
 
 
 def tree_files(paths: str | Path | Sequence[str | Path]) -> Iterator[str | Path]:
