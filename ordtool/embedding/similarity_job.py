@@ -17,7 +17,7 @@ from ordtool.embedding.similarity import SimilarityRow, parse_setting, score_sim
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
 from ordtool.embedding.whitening_file import load_whitening
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.inputs import open_input
+from ordtool.io.inputs import open_input, source_name
 from ordtool.io.npy import read_npy
 from ordtool.io.text import records_of
 from ordtool.progress import SILENT, Progress
@@ -72,7 +72,7 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
     for name, left, right, reference in _vectors(config, pairs, progress):
         transform, transform_name = fitted, Path(config.transform or "").name
         if reference is not None:
-            transform, transform_name = _fit(reference, str(config.fit_on)), "whitened"
+            transform, transform_name = _fit(reference, source_name(str(config.fit_on))), "whitened"
         rows += score_similarity(
             left,
             right,

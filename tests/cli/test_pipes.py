@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,9 +29,7 @@ BRACKETS = ["(the (cat (sat down)))", "((a dog) (ran home))"]
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((40, 4)).astype(np.float32)
 CLASSES = ["minus" if row[0] < 0 else "plus" for row in VECTORS]
-PREDICTIONS = [
-    {"tokens": tree.replace("(", " ").replace(")", " ").split()[2::2], "spans": [[0, 2]]} for tree in TREES
-]
+PREDICTIONS = [{"tokens": re.findall(r" ([^\s()]+)\)", tree), "spans": [[0, 2]]} for tree in TREES]
 
 
 def lines(*texts):
@@ -105,7 +104,7 @@ REFUSED = {
     "train lm": ("train lm INPUT -o m", "a.txt", BOOK),
     "train seq2seq": ("train seq2seq INPUT -m BERT -o m", "a.jsonl", objects({"source": "a", "target": "b"})),
 }
-TIMES = {"tokens_per_second", "peak_memory_mb", "seconds"}
+TIMES = {"tokens_per_second", "peak_memory_mb", "seconds", "seconds_a_step", "state_seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def classifiers(tmp_path_factory):
     from ordtool.independence.labelled import Labelled
 
     folders = {}
-    for name, vectors in (("VECTORS", VECTORS), ("TEXTS", RNG.standard_normal((40, 256)).astype(np.float32))):
+    for name, vectors in (("VECTORS", VECTORS), ("TEXTS", RNG.standard_normal((40, 240)).astype(np.float32))):
         data = Labelled(vectors, (vectors[:, 0] > 0).astype(int), ("minus", "plus"))
         folders[name] = tmp_path_factory.mktemp("model") / name
         train_bottleneck(data, BottleneckTraining(method="linear")).model.save_pretrained(folders[name])
@@ -184,12 +183,21 @@ def pipes(data, folder):
 
 def answer(done, name):
     """What a command says, without its input's name and without times."""
-    out = done.stdout.replace(name.encode(), b"INPUT")
     try:
-        rows = [json.loads(line) for line in out.splitlines()]
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
     except ValueError:
-        return done.returncode, out
-    return done.returncode, [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+        return done.returncode, done.stdout
+    return done.returncode, [
+        {key: _unnamed(value, name) for key, value in row.items() if key not in TIMES} for row in rows
+    ]
+
+
+def _unnamed(value, name):
+    if not isinstance(value, str):
+        return value
+    if name == "-":
+        return "INPUT" if value == "-" else value.replace("<stdin>", "INPUT")
+    return value.replace(name, "INPUT").replace(os.path.basename(name) + " ", "INPUT ")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -209,10 +217,7 @@ def test_the_same_from_a_file_and_any_pipe(case, run_in_process, tmp_path, class
         with pipe as path:
             assert call(path) == expected, kind
     for content in (data, gzip.compress(data)):
-        code, found = call("-", stdin=content)
-        text = json.dumps(found) if isinstance(found, list) else found.decode("latin-1")
-        wanted = json.dumps(expected[1]) if isinstance(found, list) else expected[1].decode("latin-1")
-        assert code == 0 and text.replace("<stdin>", "INPUT").replace('"-"', '"INPUT"') == wanted
+        assert call("-", stdin=content) == expected
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -232,7 +237,7 @@ def test_what_is_read_twice_is_refused(case, fails_in_process, tmp_path, encoder
 def test_a_ladder_learns_from_a_pipe(run_in_process, tmp_path, encoders):
     data = lines("text,label", *(f"the {word} sat,{word}" for word in ["cat", "dog"] * 8))
     (tmp_path / "a.csv").write_bytes(data)
-    words = ["-m", encoders("bert"), "-r", 2, "--epochs", 1, "--batch-size", 8, "--cache", "off"]
+    words = ["-m", encoders("bert"), "-r", 2, "--epochs", 1, "--batch-size", 8, "--no-cache"]
 
     def call(path, folder):
         done = run_in_process("train", "ladder", path, "-o", folder, *words)
@@ -245,25 +250,20 @@ def test_a_ladder_learns_from_a_pipe(run_in_process, tmp_path, encoders):
 
 
 @pytest.mark.parametrize(
-    "line", ["parse FIRST", "embed -m static --format jsonl FIRST", "zcat -f FIRST | ordtool embed -m static --format jsonl"]
-)  # fmt: skip
-def test_a_shells_substitution(line, tmp_path):
-    """The real thing: `ordtool COMMAND <(cat FILE)`, and gzip through a pipe."""
-    texts = [f"the cat saw {number} dogs" for number in range(300)]
+    "line",
+    [
+        "ordtool parse <(cat a.txt)",
+        "ordtool embed -m static --format jsonl <(gzip -c a.txt)",
+        "gzip -c a.txt | ordtool embed -m static --format jsonl",
+    ],
+)
+def test_in_a_shell(line, tmp_path):
+    texts = [f"the cat saw {number} dogs" for number in range(40)]
     (tmp_path / "a.txt").write_text("\n".join(texts) + "\n")
-    command = f"{sys.executable} -m ordtool"
-    shell = line.replace("ordtool", command) if "|" in line else f"{command} {line}"
-    for form in ("<(cat a.txt)", "<(gzip -c a.txt)"):
-        done = subprocess.run(
-            ["bash", "-c", shell.replace("FIRST", form)], capture_output=True, cwd=tmp_path, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        assert [json.loads(row)["text"] for row in done.stdout.splitlines()] == texts
-
-
-def test_gzip_on_stdin(run):
-    done = run("embed", "-m", "static", "--format", "jsonl", stdin=gzip.compress(lines(*SENTENCES)))
-    assert [json.loads(row)["text"] for row in done.stdout.splitlines()] == SENTENCES, done.stderr
+    shell = line.replace("ordtool", f"{sys.executable} -m ordtool")
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(row)["text"] for row in done.stdout.splitlines()] == texts
 
 
 @pytest.mark.parametrize("command", ["embed -m static", "generate -m tinylm", "predict -m VECTORS"])
@@ -332,7 +332,7 @@ def test_half_a_character_is_a_bad_record(command, run_in_process, fails_in_proc
     done = run_in_process(*command.split(), "--on-error", "skip", stdin=data)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
-    assert "1 bad record(s) skipped" in done.stderr or "1 skipped" in done.stderr, done.stderr
+    assert re.search(r"1 bad record(\(s\)|s) skipped", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("text", ['{"\\ud800": 1}', '{"a": [{"b": "\\uDFFF"}]}', '{"a": "\\ude00\\ud83d"}'])
