@@ -6,12 +6,15 @@ torch is imported inside the functions, so that commands which don't compute sta
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import platform
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 
@@ -190,10 +193,56 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+_libraries_heard = False
+
+
+@contextmanager
+def library_messages(*, shown: bool) -> Iterator[None]:
+    """Keep what libraries have to say from a person, who can do nothing about it, or let it through.
+
+    Filters of Python's `warnings` stay as they are, so one that makes an error of a warning still does.
+
+    Args:
+        shown: Let through warnings and log lines.
+    """
+    global _libraries_heard
+    before = _libraries_heard, warnings.showwarning, logging.lastResort
+    _libraries_heard = shown
+    if not shown:
+        warnings.showwarning = _say_nothing
+        logging.lastResort = logging.NullHandler()  # of loggers that nobody has set up
+        quiet_libraries()
+    try:
+        yield
+    finally:
+        _libraries_heard, warnings.showwarning, logging.lastResort = before
+
+
+def libraries_heard() -> bool:
+    """Say whether `library_messages` lets libraries' messages through."""
+    return _libraries_heard
+
+
+def _say_nothing(*_args: Any, **_options: Any) -> None:
+    """Stand for `warnings.showwarning`."""
+
+
 def quiet_libraries() -> None:
-    """Keep transformers and tokenizers from writing bars and advice between our lines."""
+    """Keep transformers and its relatives from writing bars and advice between our lines.
+
+    Called before they are imported, or after; advice is let through where `library_messages` shows it.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not _libraries_heard:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        if not _libraries_heard:
+            transformers_logging.set_verbosity_error()

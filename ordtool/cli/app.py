@@ -13,6 +13,7 @@ from typer.main import get_command
 from ordtool import __version__
 from ordtool.cli._lazy import CONTEXT, lazy_group
 from ordtool.errors import OrdtoolError
+from ordtool.runtime import library_messages
 
 COMMANDS = {
     "parse": "ordtool.cli.parse:parse",
@@ -59,7 +60,10 @@ def ordtool(
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the command."),
+        typer.Option(
+            "--debug",
+            help="Show an error's traceback and libraries' warnings; may stand anywhere.",
+        ),
     ] = False,
 ) -> None:
     """Ordered neurons, whitening, HSIC and other good ideas of NLP, for any Hugging Face model.
@@ -75,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = list(sys.argv[1:] if argv is None else argv)
     args, debug = _take_debug(args)
-    sys.exit(_run(args, debug))
+    with library_messages(shown=debug):
+        status = _run(args, debug)
+    sys.exit(status)
 
 
 def _take_debug(args: list[str]) -> tuple[list[str], bool]:

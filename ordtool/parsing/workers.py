@@ -23,6 +23,7 @@ from ordtool.parsing.batching import in_windows
 from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence
 from ordtool.parsing.trees.treebank import write_penn
 from ordtool.progress import SILENT, Progress, Silent
+from ordtool.runtime import libraries_heard, library_messages, set_threads
 
 LINE_FORMATS = ("jsonl", "brackets", "penn")
 # Of a chunk: enough to sort by length, few enough that the first lines come soon.
@@ -80,7 +81,7 @@ def parse_lines(
             worker that was killed.
     """
     share = max(1, (threads or workers) // workers)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (config, share))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (config, share, libraries_heard()))
     waiting: deque[Future[_Answer]] = deque()
     told: set[str] = set()
     failure: OrdtoolError | None = None
@@ -145,13 +146,12 @@ _parser: Parser | OrdtoolError | None = None
 _heard = _Heard()
 
 
-def _begin(config: ParseConfig, threads: int) -> None:
+def _begin(config: ParseConfig, threads: int, heard: bool) -> None:
     """Load a parser in a new process, which ends when its parent does, however that ends."""
     global _parser
+    library_messages(shown=heard).__enter__()  # for as long as the process lives
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and says so once
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from ordtool.runtime import set_threads
-
     set_threads(threads)
     try:
         _parser = Parser(config, _heard, compiled=True)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import pytest
 
 import ordtool
+import ordtool.cli.app
 from ordtool.models.installed import installed_releases, untested_releases
 
 
@@ -145,3 +146,43 @@ def test_interrupt_is_130(tmp_path):
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in stderr
+
+
+TALKATIVE = """
+import logging, sys, warnings
+
+def talk():
+    warnings.warn("a name will go", FutureWarning, stacklevel=1)
+    logging.getLogger("some.library").warning("so much advice")
+    print("data")
+
+if __name__ == "__main__":
+    from ordtool.cli.app import COMMANDS, main
+    COMMANDS["talk"] = "talkative:talk"
+    main()
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_libraries_say_is_shown_by_debug_alone(tmp_path, debug):
+    (tmp_path / "talkative.py").write_text(TALKATIVE)
+    options = ["--debug"] if debug else []
+    done = subprocess.run(
+        [sys.executable, "talkative.py", "talk", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "data\n")
+    said = ["FutureWarning: a name will go" in done.stderr, "so much advice" in done.stderr]
+    assert said == [debug, debug] and bool(done.stderr) == debug
+
+
+def test_a_warning_that_is_an_error_stays_one(tmp_path, run_in_process, monkeypatch):
+    (tmp_path / "talkative.py").write_text(TALKATIVE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(ordtool.cli.app.COMMANDS, "talk", "talkative:talk")
+    done = run_in_process("talk")
+    assert done.returncode == 1
+    assert "FutureWarning: a name will go" in done.stderr
