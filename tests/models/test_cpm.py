@@ -185,11 +185,11 @@ def test_ranks_are_in_order(tmp_path):
     assert [file.name[8:10] for file in find_ranks(tmp_path)] == [f"{rank:02d}" for rank in range(11)]
 
 
-def test_the_command(run, tmp_path, vocabulary):
+def test_the_command(run_in_process, tmp_path, vocabulary):
     save(tmp_path / "cpm", weights(), 2)
-    done = run("models", "convert", "cpm", vocabulary, "-o", "out", "--heads", HEADS)
+    done = run_in_process("models", "convert", "cpm", vocabulary, "-o", "out", "--heads", HEADS)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"out\n"
     assert json.loads((tmp_path / "out" / "config.json").read_text())["n_layer"] == LAYERS
-    again = run("models", "convert", "cpm", vocabulary, "-o", "out", "--heads", HEADS)
+    again = run_in_process("models", "convert", "cpm", vocabulary, "-o", "out", "--heads", HEADS)
     assert again.returncode == 1 and "out: exists already" in again.stderr

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers.integrations import sdpa_attention
 
 from ordtool.models.catalog import catalogue, model_folder
 from ordtool.models.releases import cache_argument, cache_of
@@ -58,9 +59,14 @@ def test_logits_are_transformers_logits(folders, name, dtype):
     def ids(*size):
         return torch.randint(3, ours.shape.vocabulary, size, generator=draw)
 
-    def same(a, b):
+    def same(a, b, grouped=False):
         assert a.logits.dtype == dtype
-        assert torch.equal(a.logits, b.logits)
+        if grouped and not hasattr(
+            sdpa_attention, "pack_gqa"
+        ):  # it copies keys, and adds up in another order
+            torch.testing.assert_close(a.logits, b.logits, rtol=1e-5, atol=1e-5)
+        else:
+            assert torch.equal(a.logits, b.logits)
 
     with torch.inference_mode():
         text = ids(3, 17)
@@ -75,7 +81,7 @@ def test_logits_are_transformers_logits(folders, name, dtype):
             a = ours(step, cache=caches[0], **now)
             b = theirs(step, **cache_argument(caches[1]), **now)
             # A row of padding at the left may hold anything: nobody looks there.
-            same(a, b)
+            same(a, b, grouped=step.shape[1] == 1 and "num_key_value_heads" in SHAPES.get(name, ()))
             caches, step = (a.cache, cache_of(b)), ids(3, 1)
             mask, places = torch.cat([mask, torch.ones(3, 1, dtype=torch.long)], 1), places[:, -1:] + 1
         # One text, a token at a time, then several continuations of it at once.

@@ -216,21 +216,27 @@ def test_what_is_refused(pairs, tmp_path, encoders, writers, parsers):
     assert not list(tmp_path.glob("m*"))
 
 
-def test_the_command(run, refused, tmp_path, pairs, encoders):
+def test_the_command(run_in_process, fails_in_process, tmp_path, pairs, encoders):
     bert = encoders("bert")
-    done = run(
+    done = run_in_process(
         "train", "seq2seq", "pairs.jsonl", "-m", bert, "-o", "m", "--epochs", 1, "--batch-size", 8,
-        "--device", "cpu", "--threads", 1, "--valid-share", 0.2, timeout=600,
+        "--device", "cpu", "--threads", 1, "--valid-share", 0.2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
     assert "nats a token" in done.stderr
-    written = run("generate", "-m", "m", "-p", "cat red", "--max-new-tokens", 3, "--beams", 2)
+    written = run_in_process("generate", "-m", "m", "-p", "cat red", "--max-new-tokens", 3, "--beams", 2)
     assert written.returncode == 0, written.stderr
     assert set(json.loads(written.stdout)) == {"text", "output", "finish_reason"}
-    assert "did you mean" in refused("train", "seq2seq", "pairs.jsonl", "-o", "n", "-m", "minillm", status=2)
-    assert "can't come from a pipe" in refused("train", "seq2seq", "-", "-m", bert, "-o", "n", status=2)
-    wrong = refused("train", "seq2seq", "pairs.jsonl", "-o", "n", "-m", bert, "--target-field", "text")
+    assert "did you mean" in fails_in_process(
+        "train", "seq2seq", "pairs.jsonl", "-o", "n", "-m", "minillm", status=2
+    )
+    assert "can't come from a pipe" in fails_in_process(
+        "train", "seq2seq", "-", "-m", bert, "-o", "n", status=2
+    )
+    wrong = fails_in_process(
+        "train", "seq2seq", "pairs.jsonl", "-o", "n", "-m", bert, "--target-field", "text"
+    )
     assert "pairs.jsonl:1: no field 'text' (fields: source, target)" in wrong
     assert "hint: --source-field and --target-field" in wrong
     assert not list(tmp_path.glob("n*"))

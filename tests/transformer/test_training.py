@@ -170,18 +170,18 @@ def test_what_is_refused(text, tmp_path):
         train_lm(["-"], tmp_path / "m", LmSettings(**SMALL), device="cpu")
 
 
-def test_the_command(run, refused, tmp_path, text):
-    done = run(
+def test_the_command(run_in_process, fails_in_process, tmp_path, text):
+    done = run_in_process(
         "train", "lm", text, "-o", "m", "--vocab-size", 280, "--context", 16, "--layers", 1, "--hidden", 16,
-        "--heads", 2, "--steps", 3, "--device", "cpu", "--threads", 1, timeout=600,
+        "--heads", 2, "--steps", 3, "--device", "cpu", "--threads", 1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
     assert "bits a byte" in done.stderr
     assert (tmp_path / "m" / "model.safetensors").is_file()
-    assert "exists already" in refused("train", "lm", "text.txt", "-o", "m")
-    assert "no such file" in refused("train", "lm", "missing.txt", "-o", "n")
+    assert "exists already" in fails_in_process("train", "lm", "text.txt", "-o", "m")
+    assert "no such file" in fails_in_process("train", "lm", "missing.txt", "-o", "n")
     assert not list(tmp_path.glob("n*"))
-    assert "did you mean 'causal'" in refused(
+    assert "did you mean 'causal'" in fails_in_process(
         "train", "lm", "text.txt", "-o", "n", "--objective", "casual", status=2
     )
