@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import pearson3
 
-from ordtool.independence.gamma import Shape, null_moments
+from ordtool.independence.gamma import UCentredMoments, null_moments
+from ordtool.independence.kernel_sums import kernel_sums
 from ordtool.independence.kernels import fit_kernel
-from ordtool.independence.moments import pair_sums
 from ordtool.independence.permutation import null_sample
 
 
@@ -24,9 +24,15 @@ def draw() -> Figure:
         xlabel="x", ylabel="y", aspect="equal", title=f"correlation {np.corrcoef(x[:, 0], y[:, 0])[0, 1]:.2f}"
     )
     kernels = [fit_kernel(x), fit_kernel(y)]
-    sums = pair_sums(kernels, [(0, 1)])
-    sample = null_sample(kernels, sums, [(0, 1)], permutations=10_000)
-    moments = null_moments(sums, 0, 1, (Shape.of_kernel(kernels[0]), Shape.of_kernel(kernels[1])), "unbiased")
+    sums = kernel_sums(kernels, [(0, 1)])
+    sample = null_sample(sums, [(0, 1)], permutations=10_000)
+    moments = null_moments(
+        sums,
+        0,
+        1,
+        (UCentredMoments.from_kernel(kernels[0]), UCentredMoments.from_kernel(kernels[1])),
+        "unbiased",
+    )
     axes[1].hist(sample.values[0, 1:], bins=80, density=True, color="0.8", label="10,000 permutations")
     grid = np.linspace(sample.values.min(), sample.values.max() * 1.1, 400)
     curve = pearson3(moments.skewness, loc=moments.mean, scale=moments.variance**0.5).pdf(grid)

@@ -24,7 +24,7 @@ def thread_count(threads: int | None = None) -> int:
     """
     if threads is not None:
         if threads < 1:
-            raise UsageError(f"--threads {threads} is not possible", "give a number of 1 or more")
+            raise UsageError(f"{threads} threads are not possible", "give a number of 1 or more")
         return threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -54,7 +54,7 @@ def test_an_error_ends_the_map():
 def test_thread_counts():
     assert thread_count(3) == 3
     assert thread_count() >= 1
-    with pytest.raises(UsageError, match="--threads 0"):
+    with pytest.raises(UsageError, match="0 threads are not possible"):
         thread_count(0)
 
 

@@ -11,7 +11,6 @@ from ordtool.cli.options import OUT, RUN, Device, Force, Json, Output, Quiet, Se
 
 if TYPE_CHECKING:
     from ordtool.independence.hsic import HsicConfig, HsicResult
-    from ordtool.independence.reading import Variable
     from ordtool.progress import Progress
 
 MEASURE = "What is measured"
@@ -161,33 +160,40 @@ def hsic(
     `ordtool hsic v.npy labels.jsonl --label-field label` ·
     `ordtool hsic bert/ gpt/ --cka --kernel linear --test none --plot cka.png`
     """
+    from ordtool.cli._text_encoder import text_encoder
+    from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.independence.alignment import check_plot
     from ordtool.independence.hsic import HsicConfig, compare
+    from ordtool.independence.variables import VariablesConfig, read_variables
     from ordtool.io.atomic import atomic_output, check_output
 
-    config = HsicConfig(
-        kernel=_one_or_two(kernel),
-        bandwidth=_bandwidths(bandwidth),
-        estimator=estimator,
-        test=test,
-        permutations=permutations,
-        scheme=scheme,
-        grid=_numbers(grid, "--grid"),
-        random_features=random_features,
-        group_rows=group_rows,
-        confidence=confidence,
-        seed=seed,
-        dtype=precision,
-        threads=threads,
-    )
-    config.check()
+    with options_for_fields(HsicConfig, dtype="--precision"):
+        config = HsicConfig(
+            kernel=_one_or_two(kernel),
+            bandwidth=_bandwidths(bandwidth),
+            estimator=estimator,
+            test=test,
+            permutations=permutations,
+            scheme=scheme,
+            grid=_numbers(grid, "--grid"),
+            random_features=random_features,
+            group_rows=group_rows,
+            confidence=confidence,
+            seed=seed,
+            dtype=precision,
+            threads=threads,
+        )
     plot_format = check_plot(plot) if plot is not None else None
     for path in (output, plot):
         check_output(path, force=force)
     progress = RichProgress(quiet)
-    variables, pairs = _inputs(inputs, label_field, field, id_field, embed, device, threads, progress)
-    _advise(config, variables, progress)
+    variables, pairs = read_variables(
+        inputs,
+        VariablesConfig(label_field, field, id_field),
+        text_encoder(embed, device, threads, progress),
+    )
+    _advise(config, len(variables[0]), progress)
     arrays = [(variable.name, variable.rows) for variable in variables if variable.rows is not None]
     results = compare(arrays, pairs, config, progress=progress)
     if stdout_is_terminal() and output is None and not json:
@@ -203,36 +209,6 @@ def hsic(
         matrix = to_matrix(results, "cka" if cka else "statistic")
         with atomic_output(plot, force=force) as file:
             plot_matrix(matrix, file, plot_format, title=_title(config, results[0].n))
-
-
-def _inputs(
-    inputs: list[str],
-    label_field: str | None,
-    text_field: str,
-    id_field: str,
-    embed: str | None,
-    device: str,
-    threads: int | None,
-    progress: Progress,
-) -> tuple[list[Variable], list[tuple[int, int]]]:
-    """Read the variables and say which to compare: all pairs, or left against right where two inputs have layers."""
-    from ordtool.cli._variables import Reading, expand, read_variables
-    from ordtool.errors import UsageError
-
-    if inputs.count("-") > 1:
-        raise UsageError("stdin can be one input only")
-    groups = expand(inputs)
-    reading = Reading(label_field, text_field, id_field, embed, device, threads)
-    variables = read_variables([path for group in groups for path in group], reading, progress)
-    if len(variables) < 2:
-        raise UsageError(
-            f"{inputs[0]} is one variable, and two are compared",
-            "give two files, a folder of layers, or a JSONL file with --label-field",
-        )
-    if len(groups) == 2 and len(variables) > 2:
-        left = len(groups[0])
-        return variables, [(i, j) for i in range(left) for j in range(left, len(variables))]
-    return variables, [(i, j) for i in range(len(variables)) for j in range(i + 1, len(variables))]
 
 
 def _one_or_two(kernel: str) -> str | tuple[str, str]:
@@ -271,9 +247,8 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         raise UsageError(f"{option} {text}: numbers with commas are expected", "0.25,0.5,1,2,4") from None
 
 
-def _advise(config: HsicConfig, variables: list[Variable], progress: Progress) -> None:
+def _advise(config: HsicConfig, rows: int, progress: Progress) -> None:
     """Offer what is faster where the exact answer takes a while; never take it."""
-    rows = len(variables[0])
     if rows > MANY_ROWS and config.random_features is None and config.test in ("permutation", "aggregated"):
         progress.note(
             f"{rows} rows: an exact test over all pairs takes a while; "

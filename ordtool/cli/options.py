@@ -6,10 +6,16 @@ Each is an `Annotated` type for a Typer function; the default stands in the func
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ordtool.errors import OrdtoolError
 
 RUN = "Running"
 OUT = "Output"
@@ -86,3 +92,24 @@ Resume = Annotated[
         "--resume", help="Go on where an interrupted run of the same command stopped.", rich_help_panel=OUT
     ),
 ]
+
+
+@contextmanager
+def options_for_fields(config_class: type[Any], **renamed: str) -> Iterator[None]:
+    """Let errors about a config's fields name the options that they come from.
+
+    A config says `batch_size`, in backticks; the person who typed a command reads --batch-size.
+
+    Args:
+        config_class: A dataclass.
+        **renamed: The options of fields that have another name: `dtype="--precision"`.
+    """
+    names = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(config_class)} | renamed
+
+    def named(text: str) -> str:
+        return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), text)
+
+    try:
+        yield
+    except OrdtoolError as error:
+        raise type(error)(named(error.message), error.hint and named(error.hint)) from error

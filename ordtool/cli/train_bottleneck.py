@@ -11,10 +11,9 @@ from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, Runs
 from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads
 
 if TYPE_CHECKING:
-    from ordtool.cli._variables import Reading
     from ordtool.independence.bottleneck_comparison import Comparison
     from ordtool.independence.labelled import Labelled
-    from ordtool.progress import Progress
+    from ordtool.independence.variables import TextEncoder, VariablesConfig
 
 NETWORK = "The network"
 MEASURE = "How it is measured"
@@ -126,77 +125,84 @@ def bottleneck(
     `ordtool train bottleneck questions.jsonl --embed minilm -o model`
     """
     from ordtool import console
-    from ordtool.cli._variables import Reading
+    from ordtool.cli._text_encoder import text_encoder
+    from ordtool.cli.options import options_for_fields
     from ordtool.independence.bottleneck_comparison import check_methods, compare_methods
-    from ordtool.independence.bottleneck_training import BottleneckTraining
+    from ordtool.independence.bottleneck_training import BottleneckTrainingConfig
+    from ordtool.independence.variables import VariablesConfig
     from ordtool.io.atomic import atomic_directory, check_directory
     from ordtool.io.jsonl import dumps
     from ordtool.runtime import quiet_libraries, set_threads
 
     quiet_libraries()
     _no_library_bars()
-    config = BottleneckTraining(
-        layers=_widths(layers),
-        activation=activation,
-        sigma=sigma,
-        beta=beta,
-        epsilon=epsilon,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        ridge=ridge,
-        seed=seed,
-        device=device,
-    )
-    config.check()
-    wanted = check_methods(methods.split(","))
+    with options_for_fields(BottleneckTrainingConfig):
+        config = BottleneckTrainingConfig(
+            layers=_widths(layers),
+            activation=activation,
+            sigma=sigma,
+            beta=beta,
+            epsilon=epsilon,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            ridge=ridge,
+            seed=seed,
+            device=device,
+        )
+    names = check_methods(methods.split(","))
     if output is not None:
         check_directory(output, force=force)
     # Matrices of one batch are too small for a second thread to help; it costs more where cores are shared.
     set_threads(threads or 1)
     progress = console.RichProgress(quiet)
-    reading = Reading(label_field, field, id_field, embed, device, threads)
-    train, held_out = _data(vectors, labels, test_vectors, test_labels, holdout, seed, reading, progress)
+    train, held_out = _read_data(
+        (vectors, labels),
+        (test_vectors, test_labels),
+        VariablesConfig(label_field, field, id_field),
+        text_encoder(embed, device, threads, progress),
+        holdout,
+        seed,
+    )
     progress.note(f"{len(train)} rows to train on, {len(held_out)} held out, {len(train.names)} classes")
-    found = compare_methods(train, held_out, config, wanted, runs, embedding_model=embed, progress=progress)
-    records = [comparison.record() for comparison in found]
+    comparisons = compare_methods(
+        train, held_out, config, names, runs, embedding_model=embed, progress=progress
+    )
+    records = [comparison.record() for comparison in comparisons]
     if output is not None:
         with atomic_directory(output, force=force) as folder:
-            found[0].first.save_pretrained(folder)
+            comparisons[0].first.save_pretrained(folder)
             (folder / "comparison.jsonl").write_text("".join(dumps(record) + "\n" for record in records))
     if console.stdout_is_terminal() and not json:
-        _show(found)
+        _show(comparisons)
     else:
         for record in records:
             console.write_line(dumps(record))
     if output is not None:
         progress.note(
-            f"{output}: the {found[0].method} network of seed {seed}; ordtool predict -m {output} uses it"
+            f"{output}: the {comparisons[0].method} network of seed {seed}; ordtool predict -m {output} uses it"
         )
 
 
-def _data(
-    vectors: str,
-    labels: str | None,
-    test_vectors: str | None,
-    test_labels: str | None,
-    holdout: float,
+def _read_data(
+    vectors: tuple[str, str | None],
+    held_out: tuple[str | None, str | None],
+    config: VariablesConfig,
+    encode: TextEncoder | None,
+    share: float,
     seed: int,
-    reading: Reading,
-    progress: Progress,
 ) -> tuple[Labelled, Labelled]:
-    from ordtool.cli._variables import read_labelled
+    """Return what is trained on and what is held out; each a pair of files, vectors and labels."""
     from ordtool.errors import UsageError
-    from ordtool.independence.labelled import split, with_names_of
+    from ordtool.independence.labelled import read_labelled, split, with_names_of
 
+    test_vectors, test_labels = held_out
     if test_labels is not None and test_vectors is None:
         raise UsageError("--test-labels without --test-vectors", "give both, or a .jsonl with both in it")
-    data = read_labelled(vectors, labels, reading, progress)
+    data = read_labelled(*vectors, config, encode)
     if test_vectors is None:
-        return split(data, holdout, seed)
-    return data, with_names_of(
-        read_labelled(test_vectors, test_labels, reading, progress), data, test_vectors
-    )
+        return split(data, share, seed)
+    return data, with_names_of(read_labelled(test_vectors, test_labels, config, encode), data, test_vectors)
 
 
 def _no_library_bars() -> None:
@@ -216,11 +222,11 @@ def _widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _show(found: list[Comparison]) -> None:
+def _show(comparisons: list[Comparison]) -> None:
     from ordtool.console import print_table
 
     rows = []
-    for comparison in found:
+    for comparison in comparisons:
         record = comparison.record()
         spread = f"{record['deviation']:.2f}" if record["deviation"] is not None else "-"
         seeds = str(len(comparison.accuracies))
@@ -235,7 +241,7 @@ def _show(found: list[Comparison]) -> None:
     )
     layers = [
         (comparison.method, str(number), f"{x:.2f}", f"{y:.3f}")
-        for comparison in found
+        for comparison in comparisons
         for number, (x, y) in enumerate(comparison.dependence, start=1)
     ]
     if layers:

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.gamma import Shape, null_moments
+from ordtool.independence.gamma import UCentredMoments, null_moments
+from ordtool.independence.kernel_sums import kernel_sums
 from ordtool.independence.kernels import Kernel
-from ordtool.independence.moments import pair_sums
 from ordtool.independence.permutation import null_sample
 from ordtool.progress import SILENT, Progress
 
@@ -79,9 +79,8 @@ def aggregated_test(
         raise OrdtoolError("an aggregated test needs at least one bandwidth a side")
     kernels = [*left, *right]
     pairs = [(i, len(left) + j) for i in range(len(left)) for j in range(len(right))]
-    sums = pair_sums(kernels, pairs, threads=threads, progress=progress)
+    sums = kernel_sums(kernels, pairs, threads=threads, progress=progress)
     sample = null_sample(
-        kernels,
         sums,
         pairs,
         permutations=permutations,
@@ -91,7 +90,7 @@ def aggregated_test(
         threads=threads,
         progress=progress,
     )
-    shapes = [Shape.of_kernel(kernel) for kernel in kernels]
+    shapes = [UCentredMoments.from_kernel(kernel) for kernel in kernels]
     tails = np.stack(
         [
             null_moments(sums, a, b, (shapes[a], shapes[b]), estimator).tails(values)

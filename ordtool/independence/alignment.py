@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.independence.config import CkaOptions
 from ordtool.independence.hsic import HsicResult, hsic
-from ordtool.independence.settings import CkaOptions
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def cka(
     progress: Progress = SILENT,
     **options: Unpack[CkaOptions],
 ) -> float | None:
-    """Give the centred kernel alignment of two sets of vectors over the same items.
+    """Return the centred kernel alignment of two sets of vectors over the same items.
 
     Args:
         x: `(rows, dim)`.
@@ -94,20 +94,20 @@ def to_matrix(results: Sequence[HsicResult], value: str = "cka") -> Matrix:
     cells = np.full((len(rows), len(columns)), np.nan)
     p_values = np.full(cells.shape, np.nan)
     for result in results:
-        found = getattr(result, value)
-        places = [(rows.index(result.x), columns.index(result.y))]
+        shown = getattr(result, value)
+        positions = [(rows.index(result.x), columns.index(result.y))]
         if square:
-            places.append((rows.index(result.y), columns.index(result.x)))
-        for place in places:
-            cells[place] = np.nan if found is None else found
-            p_values[place] = np.nan if result.p_value is None else result.p_value
+            positions.append((rows.index(result.y), columns.index(result.x)))
+        for position in positions:
+            cells[position] = np.nan if shown is None else shown
+            p_values[position] = np.nan if result.p_value is None else result.p_value
     if square and value == "cka":
         np.fill_diagonal(cells, 1.0)
     return Matrix(rows, columns, value, cells, p_values)
 
 
 def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
-    """Give what the names of files have in common, and what tells them apart.
+    """Return what the names of files have in common, and what tells them apart.
 
     Returns:
         The common folder (empty if there is none) and the names without it and without `.npy`.
@@ -119,7 +119,7 @@ def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def check_plot(path: str | Path) -> str:
-    """Give the format of a plot by its name.
+    """Return the format of a plot by its name.
 
     Raises:
         UsageError: If it has none of `PLOT_FORMATS`.

@@ -43,7 +43,7 @@ def _median(distances: NDArray[Any]) -> float:
 
 
 def pair_distances(rows: NDArray[np.float64], metric: Metric = "euclidean") -> NDArray[np.float64]:
-    """Give the distances of all pairs of rows, shape `(rows * (rows - 1) / 2,)`."""
+    """Return the distances of all pairs of rows, shape `(rows * (rows - 1) / 2,)`."""
     if metric == "cityblock":
         from scipy.spatial.distance import pdist
 

@@ -30,7 +30,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
 def gaussian_gram(rows: Tensor, sigma: float) -> Tensor:
-    r"""Give $\exp(-\lVert x_i - x_j \rVert^2 / 2 \sigma^2 d)$, `(batch, batch)`, in float64.
+    r"""Return $\exp(-\lVert x_i - x_j \rVert^2 / 2 \sigma^2 d)$, `(batch, batch)`, in float64.
 
     The dimension $d$ of the rows stands in the exponent, so that one $\sigma$ serves layers of any width.
     """
@@ -41,13 +41,13 @@ def gaussian_gram(rows: Tensor, sigma: float) -> Tensor:
 
 
 def centred(gram: Tensor) -> Tensor:
-    """Give $HKH$."""
+    """Return $HKH$."""
     means = gram.mean(dim=0)
     return gram - means - means[:, None] + means.mean()
 
 
 def normalized_gram(gram: Tensor, epsilon: float) -> Tensor:
-    r"""Give $\tilde K = \bar K (\bar K + \epsilon m I)^{-1} = I - \epsilon m (\bar K + \epsilon m I)^{-1}$.
+    r"""Return $\tilde K = \bar K (\bar K + \epsilon m I)^{-1} = I - \epsilon m (\bar K + \epsilon m I)^{-1}$.
 
     $\bar K = HKH$ over a batch of $m$ rows.
     """
@@ -73,7 +73,7 @@ def nhsic(x: Tensor, y: Tensor, sigma: float = 5.0, epsilon: float = 1e-5) -> Te
 
 
 def bottleneck_objective(z: Tensor, target: Tensor, sigma: float, epsilon: float) -> Tensor:
-    r"""Give $\operatorname{tr}(\tilde K_Z T)$ for $T = \tilde K_X - \beta \tilde K_Y$: one layer's loss.
+    r"""Return $\operatorname{tr}(\tilde K_Z T)$ for $T = \tilde K_X - \beta \tilde K_Y$: one layer's loss.
 
     $T$ is symmetric and doesn't depend on the layer, so it is computed once a batch. With
     $M = \bar K_Z + \epsilon m I$ the loss is $\operatorname{tr} T - \epsilon m \operatorname{tr}(M^{-1} T)$, and its
@@ -184,7 +184,7 @@ class BottleneckForClassification(PreTrainedModel):
         return (vectors - self.get_buffer("mean")) / self.get_buffer("scale")
 
     def hidden(self, vectors: Tensor, *, detach: bool = False) -> list[Tensor]:
-        """Give the layers' outputs; with `detach` no gradient passes from a layer to the one below."""
+        """Return the layers' outputs; with `detach` no gradient passes from a layer to the one below."""
         states = []
         state = self.standardise(vectors)
         for layer in self.layers:
@@ -207,7 +207,7 @@ class BottleneckForClassification(PreTrainedModel):
 
     @torch.no_grad()
     def probabilities(self, vectors: NDArray[Any], batch_size: int = 4096) -> NDArray[np.float32]:
-        """Give class probabilities, `(rows, classes)`, of vectors `(rows, input size)`.
+        """Return class probabilities, `(rows, classes)`, of vectors `(rows, input size)`.
 
         Raises:
             OrdtoolError: If the vectors have another width.
@@ -219,11 +219,11 @@ class BottleneckForClassification(PreTrainedModel):
                 + (f": {self.config.embedding_model}" if self.config.embedding_model else ""),
             )
         self.eval()
-        found = [np.zeros((0, self.config.num_labels), np.float32)]
+        parts = [np.zeros((0, self.config.num_labels), np.float32)]
         for start in range(0, len(vectors), batch_size):
             rows = torch.tensor(np.asarray(vectors[start : start + batch_size], dtype=np.float32))
-            found.append(self(rows.to(self.device)).logits.softmax(dim=-1).float().cpu().numpy())
-        return np.concatenate(found)
+            parts.append(self(rows.to(self.device)).logits.softmax(dim=-1).float().cpu().numpy())
+        return np.concatenate(parts)
 
 
 AutoConfig.register(MODEL_TYPE, BottleneckConfig, exist_ok=True)

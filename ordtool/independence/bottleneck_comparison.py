@@ -12,35 +12,40 @@ from torch import nn
 
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.independence.bottleneck import BottleneckForClassification, nhsic
-from ordtool.independence.bottleneck_training import METHODS, BottleneckTraining, batches, train_bottleneck
+from ordtool.independence.bottleneck_training import (
+    METHODS,
+    BottleneckTrainingConfig,
+    batches,
+    train_bottleneck,
+)
 from ordtool.independence.labelled import Labelled
 from ordtool.progress import SILENT, Progress
 
 
 def accuracy(model: BottleneckForClassification, data: Labelled) -> float:
-    """Give the share of rows whose most probable class is the right one."""
+    """Return the share of rows whose most probable class is the right one."""
     return float((model.probabilities(data.vectors).argmax(axis=1) == data.labels).mean())
 
 
 @torch.no_grad()
 def layer_dependence(
-    model: BottleneckForClassification, data: Labelled, config: BottleneckTraining
+    model: BottleneckForClassification, data: Labelled, config: BottleneckTrainingConfig
 ) -> list[tuple[float, float]]:
-    """Give nHSIC of every layer with the inputs and with the labels, in the mean over batches of held-out rows."""
+    """Return nHSIC of every layer with the inputs and with the labels, in the mean over batches of held-out rows."""
     device = model.device
     vectors = torch.tensor(np.asarray(data.vectors, dtype=np.float32), device=device)
     labels = torch.tensor(data.labels, device=device)
-    found = []
+    values = []
     for index in batches(len(data), config, epoch=0):
         inputs = model.standardise(vectors[index])
         classes = nn.functional.one_hot(labels[index], len(data.names))
-        found.append(
+        values.append(
             [
                 [nhsic(z, other, config.sigma, config.epsilon).item() for other in (inputs, classes)]
                 for z in model.hidden(vectors[index])
             ]
         )
-    means = np.mean(found, axis=0)
+    means = np.mean(values, axis=0)
     return [(float(x), float(y)) for x, y in means]
 
 
@@ -63,7 +68,7 @@ class Comparison:
     first: BottleneckForClassification
 
     def record(self) -> dict[str, Any]:
-        """Give the fields as a JSON object: accuracies in percent."""
+        """Return the fields as a JSON object: accuracies in percent."""
         percent = 100 * np.array(self.accuracies)
         return {
             "method": self.method,
@@ -79,7 +84,7 @@ class Comparison:
 def compare_methods(
     train: Labelled,
     held_out: Labelled,
-    config: BottleneckTraining,
+    config: BottleneckTrainingConfig,
     methods: Sequence[str] = METHODS,
     runs: int = 3,
     *,
@@ -100,16 +105,16 @@ def compare_methods(
     Returns:
         One comparison a method.
     """
-    found = []
+    comparisons = []
     for method in methods:
         trained = []
         for run in range(1 if method == "linear" else runs):  # the linear read-out has one answer
-            settings = replace(config, method=method, seed=config.seed + run)
+            run_config = replace(config, method=method, seed=config.seed + run)
             trained.append(
-                train_bottleneck(train, settings, embedding_model=embedding_model, progress=progress)
+                train_bottleneck(train, run_config, embedding_model=embedding_model, progress=progress)
             )
         dependence = [layer_dependence(t.model, held_out, config) for t in trained if t.model.layers]
-        found.append(
+        comparisons.append(
             Comparison(
                 method,
                 tuple(accuracy(t.model, held_out) for t in trained),
@@ -118,7 +123,7 @@ def compare_methods(
                 trained[0].model,
             )
         )
-    return found
+    return comparisons
 
 
 def check_methods(names: Sequence[str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ MAX_LAYER = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class BottleneckTraining:
+class BottleneckTrainingConfig:
     r"""How a network is trained.
 
     Attributes:
@@ -44,6 +44,9 @@ class BottleneckTraining:
         ridge: Weight of the read-out's squared weights against its mean cross-entropy.
         seed: Of the weights and the batches.
         device: `auto`, `cpu`, `cuda`, `mps`.
+
+    Raises:
+        UsageError: For numbers that make no sense.
     """
 
     layers: tuple[int, ...] = (128, 128, 128)
@@ -59,23 +62,18 @@ class BottleneckTraining:
     seed: int = 0
     device: str = "auto"
 
-    def check(self) -> None:
-        """Check what can be checked before data is there.
-
-        Raises:
-            UsageError: For numbers that make no sense.
-        """
+    def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"unknown method {self.method!r}", close_match_hint(self.method, METHODS))
         if self.method != "linear" and not self.layers:
-            raise UsageError("there are no layers", "--layers 128,128,128")
+            raise UsageError("`layers` is empty", "for example 128,128,128")
         if any(not 1 <= width <= MAX_LAYER for width in self.layers):
-            raise UsageError(f"layers of {self.layers} are not possible", f"widths from 1 to {MAX_LAYER}")
+            raise UsageError(f"`layers` {self.layers} are not possible", f"widths from 1 to {MAX_LAYER}")
         for name in ("sigma", "beta", "epsilon", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} {getattr(self, name):g} is not possible", "a positive number")
+                raise UsageError(f"`{name}` {getattr(self, name):g} is not possible", "a positive number")
         if self.epochs < 1 or self.batch_size < 4 or self.ridge < 0:
-            raise UsageError("at least 1 epoch, 4 rows a batch and a ridge of 0 or more are needed")
+            raise UsageError("`epochs` of 1, a `batch_size` of 4 and a `ridge` of 0 are the least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class Trained:
 
 def train_bottleneck(
     data: Labelled,
-    config: BottleneckTraining,
+    config: BottleneckTrainingConfig,
     *,
     embedding_model: str | None = None,
     progress: Progress = SILENT,
@@ -115,7 +113,6 @@ def train_bottleneck(
         UsageError: For settings that make no sense.
         OrdtoolError: For fewer rows than classes, a single class, or a loss that is no number.
     """
-    config.check()
     if len(data.names) < 2:
         raise OrdtoolError(f"all labels are {data.names[0]!r}: there is nothing to tell apart")
     started = time.perf_counter()
@@ -135,7 +132,7 @@ def train_bottleneck(
 
 
 def _new_model(
-    data: Labelled, config: BottleneckTraining, embedding_model: str | None
+    data: Labelled, config: BottleneckTrainingConfig, embedding_model: str | None
 ) -> BottleneckForClassification:
     model = BottleneckForClassification(
         BottleneckConfig(
@@ -158,7 +155,7 @@ def _new_model(
     return model
 
 
-def batches(rows: int, config: BottleneckTraining, epoch: int) -> Iterator[Tensor]:
+def batches(rows: int, config: BottleneckTrainingConfig, epoch: int) -> Iterator[Tensor]:
     """Shuffle the rows into batches of about the same size."""
     order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(rows))
     yield from order.chunk(max(1, -(-rows // config.batch_size)))
@@ -168,7 +165,7 @@ def _train_layers(
     model: BottleneckForClassification,
     vectors: Tensor,
     labels: Tensor,
-    config: BottleneckTraining,
+    config: BottleneckTrainingConfig,
     progress: Progress,
 ) -> list[float]:
     """Train every layer on its own objective, all in the same pass over the batches."""
@@ -197,12 +194,12 @@ def _train_end_to_end(
     model: BottleneckForClassification,
     vectors: Tensor,
     labels: Tensor,
-    config: BottleneckTraining,
+    config: BottleneckTrainingConfig,
     progress: Progress,
 ) -> list[float]:
     def loss(index: Tensor) -> Tensor:
-        found: Tensor = model(vectors[index], labels[index]).loss
-        return found
+        cross_entropy: Tensor = model(vectors[index], labels[index]).loss
+        return cross_entropy
 
     return _descend(loss, list(model.parameters()), len(vectors), config, progress, "back-propagation")
 
@@ -211,7 +208,7 @@ def _descend(
     loss: Callable[[Tensor], Tensor],
     parameters: Sequence[nn.Parameter],
     rows: int,
-    config: BottleneckTraining,
+    config: BottleneckTrainingConfig,
     progress: Progress,
     name: str,
 ) -> list[float]:
@@ -226,7 +223,7 @@ def _descend(
             if not torch.isfinite(value):
                 raise OrdtoolError(
                     f"the {name} loss is {value.item()} in epoch {epoch + 1}",
-                    "try a smaller --learning-rate, or another --sigma",
+                    "try a smaller learning rate, or another sigma",
                 )
             optimizer.zero_grad()
             value.backward()

@@ -11,9 +11,8 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ordtool.independence.centring import centring, from_cross_products, is_cheap_in_features, normaliser
+from ordtool.independence.kernel_sums import KernelSums, from_cross_products, normaliser
 from ordtool.independence.kernels import Kernel
-from ordtool.independence.moments import PairSums
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -28,8 +27,7 @@ _ROWS = 64
 
 
 def coset_statistics(
-    kernels: Sequence[Kernel],
-    sums: PairSums,
+    sums: KernelSums,
     pairs: Sequence[Pair],
     permutations: int,
     rng: Generator,
@@ -37,11 +35,10 @@ def coset_statistics(
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> Float64Array:
-    """Give the statistics as observed and under `permutations` random rotations.
+    """Return the statistics as observed and under `permutations` random rotations.
 
     Args:
-        kernels: Kernels over the same rows.
-        sums: What `pair_sums` gave for them.
+        sums: Of the kernels.
         pairs: Indices of the kernels to compare; the second is permuted.
         permutations: How many.
         rng: Draws the orders and the rotations.
@@ -53,8 +50,8 @@ def coset_statistics(
         `(pairs, 1 + permutations)`, the observed first.
     """
     orders, chosen = draw_cosets(sums.rows, permutations, rng)
-    sides = [side for pair in pairs if not is_cheap_in_features(kernels, pair) for side in pair]
-    state = _State(kernels, sums, pairs, estimator, {i: centring(sums, i, estimator) for i in sides})
+    sides = [side for pair in pairs if not sums.is_cheap_in_features(pair) for side in pair]
+    state = _State(sums, pairs, estimator, {i: sums.centring(i, estimator) for i in sides})
     rotations = np.empty((len(pairs), len(orders), sums.rows))
     progress.start("permutations", len(orders) * sums.rows, "permutations")
     for number, order in enumerate(orders):
@@ -81,8 +78,7 @@ def draw_cosets(
 
 @dataclass(frozen=True)
 class _State:
-    kernels: Sequence[Kernel]
-    sums: PairSums
+    sums: KernelSums
     pairs: Sequence[Pair]
     estimator: str
     centrings: dict[int, tuple[Float64Array, Float64Array]]
@@ -95,10 +91,10 @@ def _one_coset(
     threads: int | None,
     progress: Progress,
 ) -> Float64Array:
-    """Give the statistic of every pair under every shift, `(pairs, rows)`."""
+    """Return the statistic of every pair under every shift, `(pairs, rows)`."""
     n = state.sums.rows
     result = np.empty((len(state.pairs), n))
-    cheap = [is_cheap_in_features(state.kernels, pair) for pair in state.pairs]
+    cheap = [state.sums.is_cheap_in_features(pair) for pair in state.pairs]
     by_rows = [index for index, is_cheap in enumerate(cheap) if not is_cheap]
     if by_rows:
         pairs = [state.pairs[index] for index in by_rows]
@@ -156,9 +152,9 @@ class _Bands:
         self.sides = len(self._left) + (0 if self._same else len(self._right))
 
     def _ordered(self, state: _State, index: int, order: NDArray[np.intp]) -> tuple[Kernel, Array]:
-        """Give the kernel and its centring in the order, continued half a round past its end."""
+        """Return the kernel and its centring in the order, continued half a round past its end."""
         around = np.concatenate([order, order[: self._rows // 2 + 1]])
-        kernel = state.kernels[index].take(around)
+        kernel = state.sums.kernels[index].subset(around)
         return kernel, state.centrings[index][0][around].astype(kernel.dtype)
 
     def __call__(self, job: Pair) -> NDArray[np.complex128]:
@@ -182,13 +178,14 @@ class _Bands:
         return np.asarray(rfft(band, axis=0, overwrite_x=True))
 
     def _band(self, kernel: Kernel, first: int, width: int) -> Array:
-        """Give $K_{i, i + first + k}$ at `[i, k]`, `(rows, width)`."""
+        """Return $K_{i, i + first + k}$ at `[i, k]`, `(rows, width)`."""
         band = np.empty((self._rows, width), dtype=kernel.dtype)
         for i in range(0, self._rows, _ROWS):
             rows = min(_ROWS, self._rows - i)
-            raw = kernel.raw(slice(i, i + rows), slice(i + first, i + first + rows + width - 1))
-            down, across = raw.strides
-            kernel.finish(as_strided(raw, (rows, width), (down + across, across)), out=band[i : i + rows])
+            exponent = kernel.exponent(slice(i, i + rows), slice(i + first, i + first + rows + width - 1))
+            down, across = exponent.strides
+            diagonals = as_strided(exponent, (rows, width), (down + across, across))
+            kernel.apply(diagonals, out=band[i : i + rows])
         return band
 
 
@@ -199,10 +196,10 @@ def _by_features(
     right: NDArray[np.intp],
     threads: int | None,
 ) -> Float64Array:
-    r"""Give $\lVert \sum_i \phi_i \psi_{i+s}^\top \rVert^2$ for all $s$ by correlating every two columns."""
+    r"""Return $\lVert \sum_i \phi_i \psi_{i+s}^\top \rVert^2$ for all $s$ by correlating every two columns."""
     from scipy.fft import rfft
 
-    kernels = [state.kernels[index] for index in pair]
+    kernels = [state.sums.kernels[index] for index in pair]
     features = [kernel.features for kernel in kernels if kernel.features is not None]
     phi, psi = (rfft(rows[order], axis=0) for rows, order in zip(features, (left, right), strict=True))
     n = state.sums.rows
@@ -218,7 +215,7 @@ def _by_features(
 
 
 def _correlation(left: Float64Array, right: Float64Array) -> Float64Array:
-    r"""Give $\sum_i a_i b_{i+s}$ for all shifts $s$."""
+    r"""Return $\sum_i a_i b_{i+s}$ for all shifts $s$."""
     from scipy.fft import rfft
 
     return _inverse(rfft(left).conj() * rfft(right), len(left))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.independence.bandwidth import median_distance
 from ordtool.independence.kernels import WITH_BANDWIDTH, FeatureKernel, relative_bandwidth
-from ordtool.independence.rows import CHUNK, standardised
+from ordtool.independence.validation import CHUNK, standardised
 
 Array = NDArray[Any]
 
@@ -18,7 +18,13 @@ MAX_FEATURES = 16384
 
 
 def random_features(
-    rows: Array, name: str, bandwidth: float | None, count: int, seed: int, variable: int = 0
+    rows: Array,
+    name: str,
+    bandwidth: float | None,
+    count: int,
+    seed: int,
+    variable: int = 0,
+    dtype: np.dtype[Any] | None = None,
 ) -> FeatureKernel:
     r"""Fit a kernel and approximate it by `count` features (Rahimi & Recht 2007; for HSIC, Zhang et al. 2018).
 
@@ -34,6 +40,7 @@ def random_features(
         count: $D$; an odd number is rounded up.
         seed: Of the frequencies.
         variable: Which variable it is, so that each has frequencies of its own.
+        dtype: Of the features; None takes `compute_dtype(rows)`.
 
     Returns:
         The approximate kernel, with features of shape `(rows, count)`.
@@ -47,21 +54,23 @@ def random_features(
             f"the {name} kernel has no random features", "it is an inner product already, exact in O(n d^2)"
         )
     check_feature_count(count)
-    centred, unit = standardised(rows)
+    centred, unit = standardised(rows, dtype)
     half = -(-count // 2)
     if unit == 0:
-        return FeatureKernel(np.zeros((len(rows), 2), rows.dtype), name, bandwidth=bandwidth, constant=True)
+        return FeatureKernel(
+            np.zeros((len(rows), 2), centred.dtype), name, bandwidth=bandwidth, constant=True
+        )
     metric: Any = "euclidean" if name == "gaussian" else "cityblock"
     relative = median_distance(centred, metric) if bandwidth is None else relative_bandwidth(bandwidth, unit)
     rng = np.random.default_rng([seed, 0x524646, variable])
     draw = rng.standard_normal if name == "gaussian" else rng.standard_cauchy
     frequencies = draw((rows.shape[1], half)) / relative
-    kept = relative * unit if bandwidth is None else bandwidth
-    return FeatureKernel(_features(centred, frequencies), name, bandwidth=kept)
+    sigma = relative * unit if bandwidth is None else bandwidth
+    return FeatureKernel(_features(centred, frequencies), name, bandwidth=sigma)
 
 
 def _features(rows: Array, frequencies: NDArray[np.float64]) -> Array:
-    """Give the centred features, `(rows, 2 * frequencies)`; angles in float64, as they may be large."""
+    """Return the centred features, `(rows, 2 * frequencies)`; angles in float64, as they may be large."""
     half = frequencies.shape[1]
     features = np.empty((len(rows), 2 * half), dtype=rows.dtype)
     for start in range(0, len(rows), CHUNK):

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.independence.kernel_sums import KernelSums
 from ordtool.independence.kernels import Kernel
-from ordtool.independence.moments import PairSums
 
 Array = NDArray[Any]
 Float64Array = NDArray[np.float64]
@@ -40,18 +40,18 @@ class NullMoments:
     skewness: float
 
     def p_value(self, observed: float) -> float:
-        """Give the chance of `observed` or more under a Pearson III curve with these moments; 1 without variance."""
+        """Return the chance of `observed` or more under a Pearson III curve with these moments; 1 without variance."""
         return float(self.tails(np.array([observed]))[0])
 
     def tails(self, values: Float64Array) -> Float64Array:
-        """Give the same for many values."""
+        """Return the same for many values."""
         if not self.variance > 0:
             return np.ones(len(values))
         return pearson3_tail((values - self.mean) / math.sqrt(self.variance), self.skewness)
 
 
 def pearson3_tail(z: Float64Array, skewness: float) -> Float64Array:
-    r"""Give $P(Z \ge z)$ for a standardised Pearson III variable.
+    r"""Return $P(Z \ge z)$ for a standardised Pearson III variable.
 
     With $k = 4 / \gamma^2$, $Z = (G - k) / \sqrt k$ for a gamma variable $G$ of shape $k$; mirrored for a
     negative skewness $\gamma$, normal at 0.
@@ -71,7 +71,7 @@ def pearson3_tail(z: Float64Array, skewness: float) -> Float64Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class UCentredMoments:
     r"""Means over pairs and triples of different rows of a U-centred matrix $A$, whose rows sum to 0.
 
     Attributes:
@@ -87,12 +87,12 @@ class Shape:
     triangle: float
 
     @classmethod
-    def of(cls, matrix: Array) -> Shape:
+    def from_matrix(cls, matrix: Array) -> UCentredMoments:
         """Take the means of a kernel matrix of shape `(rows, rows)`."""
-        return cls.of_centred(u_centred(matrix))
+        return cls.from_centred(u_centred(matrix))
 
     @classmethod
-    def of_centred(cls, centred: Array) -> Shape:
+    def from_centred(cls, centred: Array) -> UCentredMoments:
         """Take them of a matrix that is U-centred already."""
         n = len(centred)
         squared = centred * centred
@@ -105,17 +105,22 @@ class Shape:
         )
 
     @classmethod
-    def of_kernel(cls, kernel: Kernel) -> Shape:
+    def from_kernel(cls, kernel: Kernel) -> UCentredMoments:
         """Take them of a kernel, or of `SHAPE_ROWS` of its rows if it has more."""
         if kernel.rows > SHAPE_ROWS:
             index = np.random.default_rng(0).choice(kernel.rows, SHAPE_ROWS, replace=False)
-            kernel = kernel.take(np.sort(index))
+            kernel = kernel.subset(np.sort(index))
         everything = slice(0, kernel.rows)
-        return cls.of(kernel.block(everything, everything))
+        return cls.from_matrix(kernel.block(everything, everything))
 
 
-def u_centred(matrix: Array) -> Array:
-    r"""Centre a symmetric matrix so that its diagonal and all row sums are 0 (Székely & Rizzo 2014, def. 2)."""
+def u_centred(matrix: Array, rounding: float = 0.0) -> Array:
+    r"""Centre a symmetric matrix so that its diagonal and all row sums are 0 (Székely & Rizzo 2014, def. 2).
+
+    Args:
+        matrix: `(rows, rows)`.
+        rounding: A result whose sum of squares is no larger is zero.
+    """
     n = len(matrix)
     centred = matrix - matrix.mean(dtype=matrix.dtype)
     np.fill_diagonal(centred, 0)
@@ -124,16 +129,21 @@ def u_centred(matrix: Array) -> Array:
     centred -= u[:, None]
     centred -= u
     np.fill_diagonal(centred, 0)
+    if rounding and np.square(centred, dtype=np.float64).sum() <= rounding:
+        centred[...] = 0
     return np.asarray(centred)
 
 
-def null_moments(sums: PairSums, a: int, b: int, shapes: tuple[Shape, Shape], estimator: str) -> NullMoments:
-    """Give the moments of the `biased` or `unbiased` statistic under permutations, over the kernels' scales."""
+Shapes = tuple[UCentredMoments, UCentredMoments]
+
+
+def null_moments(sums: KernelSums, a: int, b: int, shapes: Shapes, estimator: str) -> NullMoments:
+    """Return the moments of the `biased` or `unbiased` statistic under permutations, over the kernels' scales."""
     form = biased_moments if estimator == "biased" else unbiased_moments
     return form(sums, a, b, shapes)
 
 
-def unbiased_moments(sums: PairSums, a: int, b: int, shapes: tuple[Shape, Shape]) -> NullMoments:
+def unbiased_moments(sums: KernelSums, a: int, b: int, shapes: Shapes) -> NullMoments:
     r"""Moments of the unbiased statistic, over the kernels' scales.
 
     The mean is 0. With $S_A = \sum_{i \ne j} A_{ij}^2 = n(n-3) \mathrm{HSIC}_u(x, x)$ and $(n)_k =
@@ -141,13 +151,17 @@ def unbiased_moments(sums: PairSums, a: int, b: int, shapes: tuple[Shape, Shape]
     + 4/(n)_3 + 4/(n)_4 \right]$.
     """
     n = sums.rows
-    scale = n * (n - 3)
+    return NullMoments(0.0, unbiased_variance(sums, a, b), permutation_skewness(n, shapes))
+
+
+def unbiased_variance(sums: KernelSums, a: int, b: int) -> float:
+    """Return the unbiased statistic's variance under permutations; 0 where centring leaves nothing but rounding."""
+    n = sums.rows
     squares = [max(sums.centred_square(index), 0.0) for index in (a, b)]
-    variance = squares[0] * squares[1] * pair_variance(n)
-    return NullMoments(0.0, variance / scale**2, permutation_skewness(n, shapes))
+    return squares[0] * squares[1] * pair_variance(n) / (n * (n - 3)) ** 2
 
 
-def biased_moments(sums: PairSums, a: int, b: int, shapes: tuple[Shape, Shape]) -> NullMoments:
+def biased_moments(sums: KernelSums, a: int, b: int, shapes: Shapes) -> NullMoments:
     r"""Moments of the biased statistic $\operatorname{tr}(KHLH)/n^2$, over the kernels' scales.
 
     Mean and variance are those of Kazi-Aoual et al. 1995 in the traces $T = \operatorname{tr} A$, $T_2 =
@@ -157,33 +171,54 @@ def biased_moments(sums: PairSums, a: int, b: int, shapes: tuple[Shape, Shape]) 
     unbiased statistic's.
     """
     n = sums.rows
-    t, s2 = [], []
+    traces = [float(sums.centred_diagonal(index).sum()) for index in (a, b)]
+    mean = traces[0] * traces[1] / (n - 1)
+    return NullMoments(mean / n**2, biased_variance(sums, a, b), permutation_skewness(n, shapes))
+
+
+def biased_variance(sums: KernelSums, a: int, b: int) -> float:
+    """Return the biased statistic's variance under permutations; 0 where it is the same for all of them."""
+    n, precision = sums.rows, float(np.finfo(np.float64).eps)
+    spread, uneven = [], []
     for index in (a, b):
         diagonal = sums.centred_diagonal(index)
-        t.append((float(diagonal.sum()), sums.centred_full_square(index)))
-        s2.append(float(diagonal @ diagonal))
-    spread = [(n - 1) * t2 - t1**2 for t1, t2 in t]
-    uneven = [n * (n + 1) * s - (n - 1) * (t1**2 + 2 * t2) for (t1, t2), s in zip(t, s2, strict=True)]
+        t1, t2, s2 = float(diagonal.sum()), sums.centred_full_square(index), float(diagonal @ diagonal)
+        rounding = sums.rounding(index)
+        spread.append(_unless_rounding((n - 1) * t2 - t1**2, (n - 1) * (rounding + 64 * precision * t2)))
+        uneven.append(
+            _unless_rounding(
+                n * (n + 1) * s2 - (n - 1) * (t1**2 + 2 * t2), (n + 1) * (rounding + 64 * precision * n * s2)
+            )
+        )
     variance = 2 * spread[0] * spread[1] / ((n - 1) ** 2 * (n + 1) * (n - 2))
     variance += uneven[0] * uneven[1] / ((n + 1) * n * (n - 1) * (n - 2) * (n - 3))
-    mean = t[0][0] * t[1][0] / (n - 1)
-    return NullMoments(mean / n**2, max(variance, 0.0) / n**4, permutation_skewness(n, shapes))
+    return max(variance, 0.0) / n**4
+
+
+def _unless_rounding(difference: float, rounding: float) -> float:
+    return difference if abs(difference) > rounding else 0.0
+
+
+def null_variance(sums: KernelSums, a: int, b: int, estimator: str) -> float:
+    """Return the variance of the `biased` or `unbiased` statistic under permutations, over the kernels' scales."""
+    form = biased_variance if estimator == "biased" else unbiased_variance
+    return form(sums, a, b)
 
 
 def pair_variance(n: int) -> float:
-    """Give the factor between the product of two sums of squares and the variance of the permuted sum."""
+    """Return the factor between the product of two sums of squares and the variance of the permuted sum."""
     return 2 / _falling(n, 2) + 4 / _falling(n, 3) + 4 / _falling(n, 4)
 
 
-def permutation_skewness(n: int, shapes: tuple[Shape, Shape]) -> float:
-    """Give the skewness of the permuted sum of products of two U-centred matrices; 0 where one is 0."""
+def permutation_skewness(n: int, shapes: Shapes) -> float:
+    """Return the skewness of the permuted sum of products of two U-centred matrices; 0 where one is 0."""
     squares = [shape.square * _falling(n, 2) for shape in shapes]
     variance = squares[0] * squares[1] * pair_variance(n)
     return third_moment(n, shapes) / variance**1.5 if variance > 0 else 0.0
 
 
-def third_moment(n: int, shapes: tuple[Shape, Shape]) -> float:
-    r"""Give $E_\pi (\sum_{i \ne j} A_{ij} B_{\pi i, \pi j})^3$.
+def third_moment(n: int, shapes: Shapes) -> float:
+    r"""Return $E_\pi (\sum_{i \ne j} A_{ij} B_{\pi i, \pi j})^3$.
 
     Three pairs of rows form one of eight graphs: a triple edge, a double edge with a touching or a separate
     edge, a triangle, a star, a path, a path of two with a separate edge, or three separate edges. A

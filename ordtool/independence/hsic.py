@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ordtool.independence.aggregation import aggregated_test
+from ordtool.independence.config import DRAWN, HsicConfig, HsicOptions, HsicResult
 from ordtool.independence.features import random_features
-from ordtool.independence.gamma import Shape, null_moments
+from ordtool.independence.gamma import UCentredMoments, null_moments
+from ordtool.independence.kernel_sums import KernelSums, kernel_sums
 from ordtool.independence.kernels import WITH_BANDWIDTH, Kernel, PrecomputedKernel, fit_kernel
-from ordtool.independence.moments import PairSums, pair_sums
 from ordtool.independence.normalized import normalized_matrix
 from ordtool.independence.permutation import null_sample
-from ordtool.independence.rows import check_aligned, check_rows, encode_labels
-from ordtool.independence.settings import DRAWN, HsicConfig, HsicOptions, HsicResult
 from ordtool.independence.subsampling import subsampled_hsic
+from ordtool.independence.validation import as_rows, check_aligned, compute_dtype, encode_labels
 from ordtool.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -70,7 +70,7 @@ def hsic(
 
 
 def _as_vectors(given: ArrayLike, name: str) -> Array:
-    """Give strings, which are class labels, as unit vectors, and all else as an array."""
+    """Return strings, which are class labels, as unit vectors, and all else as an array."""
     array = np.asanyarray(given)
     words = array.dtype.kind in "UT" or (
         array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat)
@@ -91,40 +91,51 @@ def compare(
         variables: Names and vectors, all of the same number of rows.
         pairs: Which to compare, as indices, left and right.
         config: How.
-        progress: Told of the work, and warned of constant variables.
+        progress: Told of the work, and warned of variables that depend on nothing.
 
     Returns:
-        One result a pair, in their order. A variable whose rows are all the same depends on nothing: its
-        statistic is 0, its CKA None and its p-value 1.
+        One result a pair, in their order. A variable whose rows are all the same, or all equally far from each
+        other, depends on nothing: its statistic is 0, its CKA None and its p-value 1.
 
     Raises:
         UsageError: For options that make no sense.
         OrdtoolError: As `hsic`.
     """
-    config.check()
     started = time.perf_counter()
     names = [name for name, _ in variables]
     check_aligned([rows for _, rows in variables], names)
-    checked = [check_rows(rows, name, config.dtype) for name, rows in variables]
+    checked = [as_rows(rows, name) for name, rows in variables]
     if config.test == "aggregated":
         answers = [_aggregated(checked, pair, config, progress) for pair in pairs]
     else:
         answers = _single(checked, pairs, config, progress)
     seconds = time.perf_counter() - started
-    for index in sorted({index for pair in pairs for index in pair}):
-        if any(
-            answer.constant[side]
-            for pair, answer in zip(pairs, answers, strict=True)
-            for side in (0, 1)
-            if pair[side] == index
-        ):
-            progress.warn(
-                f"{names[index]}: all rows are the same, and a constant depends on nothing (statistic 0, p 1)"
-            )
+    _warn(names, pairs, answers, progress)
     return [
         _result(config, names[a], names[b], len(checked[0]), answer, seconds)
         for (a, b), answer in zip(pairs, answers, strict=True)
     ]
+
+
+_WARNINGS = {
+    "constant": "all rows are the same, and a constant depends on nothing (statistic 0, p 1)",
+    "equidistant": "to this kernel all rows are equally far from each other (or all but one the same), "
+    "so they can't depend on anything (statistic 0, p 1)",
+}
+
+
+def _warn(
+    names: Sequence[str], pairs: Sequence[Pair], answers: Sequence[_Answer], progress: Progress
+) -> None:
+    """Say once of each variable that depends on nothing why that is so."""
+    reasons = {
+        index: reason
+        for pair, answer in zip(pairs, answers, strict=True)
+        for index, reason in zip(pair, answer.degenerate, strict=True)
+        if reason is not None
+    }
+    for index, reason in sorted(reasons.items()):
+        progress.warn(f"{names[index]}: {_WARNINGS[reason]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +144,7 @@ class _Answer:
     cka: float | None
     p_value: float | None
     bandwidths: tuple[float | None, float | None]
-    constant: tuple[bool, bool]
+    degenerate: tuple[str | None, str | None]
     interval: tuple[float, float] | None = None
 
 
@@ -162,27 +173,33 @@ def _result(config: HsicConfig, x: str, y: str, rows: int, answer: _Answer, seco
 def _single(
     checked: Sequence[Array], pairs: Sequence[Pair], config: HsicConfig, progress: Progress
 ) -> list[_Answer]:
-    kernels, placed = _fit_sides(checked, pairs, config)
+    plain, placed = _fit_sides(checked, pairs, config)
     if config.test == "block":
-        return [_block(kernels[a], kernels[b], config, progress) for a, b in placed]
-    estimator, factor = config.estimator, 1.0
-    plain = kernels
+        return [_block(plain[a], plain[b], config, progress) for a, b in placed]
+    kernels, estimator, factor = plain, config.estimator, 1.0
     if estimator == "normalized":
-        kernels = [PrecomputedKernel(normalized_matrix(kernel, config.epsilon)) for kernel in kernels]
+        kernels = [PrecomputedKernel(normalized_matrix(kernel, config.epsilon)) for kernel in plain]
         # tr(K' L') of centred matrices is n^2 times their biased statistic.
         estimator, factor = "biased", float(kernels[0].rows ** 2)
-    sums = pair_sums(kernels, placed, threads=config.threads, progress=progress)
-    p_values = _p_values(kernels, sums, placed, estimator, config, progress)
+    sums = kernel_sums(kernels, placed, threads=config.threads, progress=progress)
+    p_values = _p_values(sums, placed, estimator, config, progress)
     return [
         _Answer(
             statistic=sums.estimate(a, b, estimator) * factor,
             cka=sums.cka(a, b, estimator),
             p_value=p_value,
             bandwidths=(plain[a].bandwidth, plain[b].bandwidth),
-            constant=(plain[a].constant, plain[b].constant),
+            degenerate=(_degenerate(plain[a], sums, a, estimator), _degenerate(plain[b], sums, b, estimator)),
         )
         for (a, b), p_value in zip(placed, p_values, strict=True)
     ]
+
+
+def _degenerate(kernel: Kernel, sums: KernelSums, index: int, estimator: str) -> str | None:
+    """Return why a variable depends on nothing; None if it may depend."""
+    if kernel.constant:
+        return "constant"
+    return "equidistant" if sums.says_nothing(index, estimator) else None
 
 
 def _fit_sides(
@@ -191,30 +208,26 @@ def _fit_sides(
     """Fit each variable once a side, or once in all where both sides take the same kernel."""
     names, bandwidths = config.kernels(), config.bandwidths()
     same = names[0] == names[1] and bandwidths[0] == bandwidths[1]
-    places: dict[Pair, int] = {}
+    numbers: dict[Pair, int] = {}
     kernels: list[Kernel] = []
-    placed = []
     for pair in pairs:
-        where = []
         for side, variable in enumerate(pair):
             key = (variable, 0 if same else side)
-            if key not in places:
-                places[key] = len(kernels)
+            if key not in numbers:
+                numbers[key] = len(kernels)
                 kernels.append(_fit(checked[variable], names[side], bandwidths[side], variable, config))
-            where.append(places[key])
-        placed.append((where[0], where[1]))
-    return kernels, placed
+    return kernels, [(numbers[left, 0], numbers[right, 0 if same else 1]) for left, right in pairs]
 
 
 def _fit(rows: Array, name: str, bandwidth: float | None, variable: int, config: HsicConfig) -> Kernel:
+    dtype = compute_dtype(rows, config.dtype)
     if config.random_features is not None and name in WITH_BANDWIDTH:
-        return random_features(rows, name, bandwidth, config.random_features, config.seed, variable)
-    return fit_kernel(rows, name, bandwidth)
+        return random_features(rows, name, bandwidth, config.random_features, config.seed, variable, dtype)
+    return fit_kernel(rows, name, bandwidth, dtype)
 
 
 def _p_values(
-    kernels: Sequence[Kernel],
-    sums: PairSums,
+    sums: KernelSums,
     pairs: Sequence[Pair],
     estimator: str,
     config: HsicConfig,
@@ -223,7 +236,7 @@ def _p_values(
     if config.test == "none":
         return [None] * len(pairs)
     if config.test == "gamma":
-        shapes = [Shape.of_kernel(kernel) for kernel in kernels]
+        shapes = [UCentredMoments.from_kernel(kernel) for kernel in sums.kernels]
         return [
             null_moments(sums, a, b, (shapes[a], shapes[b]), estimator).p_value(
                 sums.raw_estimate(a, b, estimator)
@@ -231,7 +244,6 @@ def _p_values(
             for a, b in pairs
         ]
     sample = null_sample(
-        kernels,
         sums,
         pairs,
         permutations=config.permutations,
@@ -245,7 +257,7 @@ def _p_values(
 
 
 def _block(left: Kernel, right: Kernel, config: HsicConfig, progress: Progress) -> _Answer:
-    found = subsampled_hsic(
+    estimate = subsampled_hsic(
         left,
         right,
         group_rows=config.group_rows,
@@ -255,19 +267,18 @@ def _block(left: Kernel, right: Kernel, config: HsicConfig, progress: Progress) 
         progress=progress,
     )
     return _Answer(
-        found.statistic,
-        found.cka,
-        found.p_value,
+        estimate.statistic,
+        estimate.cka,
+        estimate.p_value,
         (left.bandwidth, right.bandwidth),
-        (left.constant, right.constant),
-        (found.low, found.high),
+        ("constant" if left.constant else None, "constant" if right.constant else None),
+        (estimate.low, estimate.high),
     )
 
 
 def _aggregated(checked: Sequence[Array], pair: Pair, config: HsicConfig, progress: Progress) -> _Answer:
     sides = [
-        _grid(checked[variable], name, config.grid)
-        for variable, name in zip(pair, config.kernels(), strict=True)
+        _grid(checked[variable], name, config) for variable, name in zip(pair, config.kernels(), strict=True)
     ]
     test = aggregated_test(
         sides[0],
@@ -280,19 +291,20 @@ def _aggregated(checked: Sequence[Array], pair: Pair, config: HsicConfig, progre
         progress=progress,
     )
     best = [side[index] for side, index in zip(sides, test.best, strict=True)]
-    sums = pair_sums(best, [(0, 1)], threads=config.threads)
+    sums = kernel_sums(best, [(0, 1)], threads=config.threads)
     return _Answer(
         sums.estimate(0, 1, config.estimator),
         sums.cka(0, 1, config.estimator),
         test.p_value,
         (best[0].bandwidth, best[1].bandwidth),
-        (best[0].constant, best[1].constant),
+        (_degenerate(best[0], sums, 0, config.estimator), _degenerate(best[1], sums, 1, config.estimator)),
     )
 
 
-def _grid(rows: Array, name: str, grid: Sequence[float]) -> list[Kernel]:
+def _grid(rows: Array, name: str, config: HsicConfig) -> list[Kernel]:
     """Fit a kernel at each multiple of its median bandwidth; once if it has no bandwidth."""
-    first = fit_kernel(rows, name)
+    dtype = compute_dtype(rows, config.dtype)
+    first = fit_kernel(rows, name, dtype=dtype)
     if first.bandwidth is None:
         return [first]
-    return [fit_kernel(rows, name, first.bandwidth * multiple) for multiple in grid]
+    return [fit_kernel(rows, name, first.bandwidth * multiple, dtype) for multiple in config.grid]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.independence.bandwidth import median_distance
-from ordtool.independence.rows import CHUNK, standardised
+from ordtool.independence.validation import CHUNK, compute_dtype, standardised
 
 Array = NDArray[Any]
 
@@ -30,10 +30,11 @@ class Kernel(ABC):
     r"""One kernel over one set of rows.
 
     Attributes:
-        name: One of `KERNELS`, or `precomputed`. bandwidth: The bandwidth in the units of the rows; None
-        where the kernel has none. scale: What the blocks have to be multiplied by to be the kernel itself.
-        features: A matrix of shape `(rows, dim)` with $K = \Phi \Phi^\top$ up to centring, where there is
-        one. constant: All rows are the same, so that they depend on nothing.
+        name: One of `KERNELS`, or `precomputed`.
+        bandwidth: The bandwidth in the units of the rows; None where the kernel has none.
+        scale: What the blocks have to be multiplied by to be the kernel itself.
+        features: A matrix of shape `(rows, dim)` with $K = \Phi \Phi^\top$ up to centring, where there is one.
+        constant: All rows are the same, so that they depend on nothing.
     """
 
     name: str
@@ -54,25 +55,37 @@ class Kernel(ABC):
 
     @abstractmethod
     def diagonal(self) -> NDArray[np.float64]:
-        """Give $K_{ii}$, shape `(rows,)`, over `scale`."""
+        """Return $K_{ii}$, shape `(rows,)`, over `scale`."""
 
     @abstractmethod
-    def raw(self, rows: slice, columns: slice) -> Array:
-        """Give what `finish` makes $K$ of, over two ranges of rows."""
+    def exponent(self, rows: slice, columns: slice) -> Array:
+        """Return what `apply` makes $K$ of, over two ranges of rows, as a new array: $K$ itself where it has no exponent."""
 
-    def finish(self, raw: Array, out: Array) -> None:
-        """Turn any part of what `raw` gave into $K$ over `scale`."""
-        out[...] = raw
+    def apply(self, exponent: Array, out: Array) -> None:
+        """Turn any part of an `exponent` into $K$ over `scale`."""
+        out[...] = exponent
 
     def block(self, rows: slice, columns: slice) -> Array:
-        """Give $K$ over two ranges of rows, over `scale`, as a new array."""
-        block = self.raw(rows, columns)
-        self.finish(block, out=block)
+        """Return $K$ over two ranges of rows, over `scale`, as a new array."""
+        block = self.exponent(rows, columns)
+        self.apply(block, out=block)
         return block
 
     @abstractmethod
-    def take(self, index: NDArray[np.intp]) -> Kernel:
-        """Give the same kernel over rows `index`, which may repeat."""
+    def subset(self, index: NDArray[np.intp]) -> Kernel:
+        """Return the same kernel over rows `index`, which may repeat."""
+
+    def rounding(self, squares: float, trace: float) -> float:
+        r"""Return the sum of squares that rounding alone may leave of a matrix which centring makes zero.
+
+        Args:
+            squares: $\sum_{i \ne j} K_{ij}^2$.
+            trace: $\sum_i K_{ii}$.
+        """
+        precision = float(np.finfo(self.dtype).eps)
+        # Entries have a relative error; those that are products of features, one relative to the features' lengths.
+        products = (4 * precision * trace) ** 2 if self.features is not None else 0.0
+        return (256 * precision) ** 2 * squares + products
 
     def typical_value(self) -> float:
         """Estimate the mean of $K$ over different rows; taking it away before summing saves digits.
@@ -80,7 +93,7 @@ class Kernel(ABC):
         The diagonal stays out: under a narrow bandwidth its ones would outweigh all the rest.
         """
         step = max(1, self.rows // 256)
-        sample = self.take(np.arange(0, self.rows, step, dtype=np.intp)[:256])
+        sample = self.subset(np.arange(0, self.rows, step, dtype=np.intp)[:256])
         everything = slice(0, sample.rows)
         block = sample.block(everything, everything)
         pairs = sample.rows * (sample.rows - 1)
@@ -102,16 +115,18 @@ class GaussianKernel(Kernel):
         self.constant = constant
 
     @classmethod
-    def fit(cls, rows: Array, bandwidth: float | None = None) -> GaussianKernel:
-        """Fit to rows of shape `(rows, dim)`; None takes the median heuristic."""
-        centred, unit = standardised(rows)
+    def fit(
+        cls, rows: Array, bandwidth: float | None = None, dtype: np.dtype[Any] | None = None
+    ) -> GaussianKernel:
+        """Fit to rows of shape `(rows, dim)`; None takes the median heuristic, and `compute_dtype`."""
+        centred, unit = standardised(rows, dtype)
         if unit == 0:
             return cls(_augment(centred), bandwidth, constant=True)
         relative = median_distance(centred) if bandwidth is None else relative_bandwidth(bandwidth, unit)
         with np.errstate(over="ignore"):
             half_norms = np.square(centred, dtype=np.float64).sum(axis=1).max() / (2 * relative**2)
         if half_norms > _FLOAT32_EXPONENT:
-            centred, _ = standardised(rows.astype(np.float64))
+            centred, _ = standardised(rows, np.dtype(np.float64))
         centred /= relative
         return cls(_augment(centred), relative * unit if bandwidth is None else bandwidth)
 
@@ -129,18 +144,18 @@ class GaussianKernel(Kernel):
         """All ones."""
         return np.ones(self.rows)
 
-    def raw(self, rows: slice, columns: slice) -> Array:
-        """Give the exponents."""
+    def exponent(self, rows: slice, columns: slice) -> Array:
+        """Return the exponents."""
         left = self._augmented[rows].copy()
         left[:, -2:] = left[:, :-3:-1].copy()
         return np.asarray(left @ self._augmented[columns].T)
 
-    def finish(self, raw: Array, out: Array) -> None:
+    def apply(self, exponent: Array, out: Array) -> None:
         """Take the exponential."""
-        np.exp(raw, out=out)
+        np.exp(exponent, out=out)
 
-    def take(self, index: NDArray[np.intp]) -> GaussianKernel:
-        """Give the same kernel over rows `index`."""
+    def subset(self, index: NDArray[np.intp]) -> GaussianKernel:
+        """Return the same kernel over rows `index`."""
         return GaussianKernel(self._augmented[index], self.bandwidth, self.constant)
 
 
@@ -154,7 +169,7 @@ def _augment(rows: Array) -> Array:
 
 
 def relative_bandwidth(bandwidth: float, unit: float) -> float:
-    """Give a bandwidth in units of the rows' spread.
+    """Return a bandwidth in units of the rows' spread.
 
     Raises:
         OrdtoolError: If it is so far from the spread that the kernel is 0 or 1 for every pair.
@@ -183,18 +198,20 @@ class LaplacianKernel(Kernel):
         self.constant = constant
 
     @classmethod
-    def fit(cls, rows: Array, bandwidth: float | None = None) -> LaplacianKernel:
-        """Fit to rows of shape `(rows, dim)`; None takes the median of the absolute distances."""
-        centred, unit = standardised(rows)
+    def fit(
+        cls, rows: Array, bandwidth: float | None = None, dtype: np.dtype[Any] | None = None
+    ) -> LaplacianKernel:
+        """Fit to rows of shape `(rows, dim)`; None takes the median of the absolute distances, and `compute_dtype`."""
+        centred, unit = standardised(rows, dtype)
         if unit == 0:
-            return cls(centred.astype(np.float64), bandwidth, rows.dtype, constant=True)
+            return cls(centred.astype(np.float64), bandwidth, centred.dtype, constant=True)
         relative = (
             median_distance(centred, "cityblock")
             if bandwidth is None
             else relative_bandwidth(bandwidth, unit)
         )
-        kept = relative * unit if bandwidth is None else bandwidth
-        return cls(centred.astype(np.float64) / relative, kept, rows.dtype)
+        sigma = relative * unit if bandwidth is None else bandwidth
+        return cls(centred.astype(np.float64) / relative, sigma, centred.dtype)
 
     @property
     def rows(self) -> int:
@@ -210,19 +227,19 @@ class LaplacianKernel(Kernel):
         """All ones."""
         return np.ones(self.rows)
 
-    def raw(self, rows: slice, columns: slice) -> Array:
-        """Give the exponents."""
+    def exponent(self, rows: slice, columns: slice) -> Array:
+        """Return the exponents."""
         from scipy.spatial.distance import cdist
 
         distances = cdist(self._rows[rows], self._rows[columns], "cityblock")
         return np.negative(distances, out=distances).astype(self._dtype, copy=False)
 
-    def finish(self, raw: Array, out: Array) -> None:
+    def apply(self, exponent: Array, out: Array) -> None:
         """Take the exponential."""
-        np.exp(raw, out=out)
+        np.exp(exponent, out=out)
 
-    def take(self, index: NDArray[np.intp]) -> LaplacianKernel:
-        """Give the same kernel over rows `index`."""
+    def subset(self, index: NDArray[np.intp]) -> LaplacianKernel:
+        """Return the same kernel over rows `index`."""
         return LaplacianKernel(self._rows[index], self.bandwidth, self._dtype, self.constant)
 
 
@@ -262,12 +279,12 @@ class FeatureKernel(Kernel):
         """The squared lengths of the features."""
         return np.square(self.features, dtype=np.float64).sum(axis=1)
 
-    def raw(self, rows: slice, columns: slice) -> Array:
-        """Give the products of features, which are $K$."""
+    def exponent(self, rows: slice, columns: slice) -> Array:
+        """Return the products of features, which are $K$."""
         return np.asarray(self.features[rows] @ self.features[columns].T)
 
-    def take(self, index: NDArray[np.intp]) -> FeatureKernel:
-        """Give the same kernel over rows `index`."""
+    def subset(self, index: NDArray[np.intp]) -> FeatureKernel:
+        """Return the same kernel over rows `index`."""
         return FeatureKernel(
             self.features[index],
             self.name,
@@ -277,7 +294,7 @@ class FeatureKernel(Kernel):
         )
 
     def typical_value(self) -> float:
-        """Give 0: the features are centred."""
+        """Return 0: the features are centred."""
         return 0.0
 
 
@@ -306,23 +323,29 @@ class PrecomputedKernel(Kernel):
         """The diagonal of the matrix."""
         return self._matrix.diagonal().astype(np.float64)
 
-    def raw(self, rows: slice, columns: slice) -> Array:
+    def exponent(self, rows: slice, columns: slice) -> Array:
         """Copy a rectangle of the matrix."""
         return self._matrix[rows, columns].copy()
 
-    def take(self, index: NDArray[np.intp]) -> PrecomputedKernel:
-        """Give the matrix over rows and columns `index`."""
+    def subset(self, index: NDArray[np.intp]) -> PrecomputedKernel:
+        """Return the matrix over rows and columns `index`."""
         return PrecomputedKernel(self._matrix[np.ix_(index, index)])
 
 
-def fit_kernel(rows: Array, name: str = "gaussian", bandwidth: float | None = None) -> Kernel:
+def fit_kernel(
+    rows: Array,
+    name: str = "gaussian",
+    bandwidth: float | None = None,
+    dtype: np.dtype[Any] | None = None,
+) -> Kernel:
     r"""Fit a kernel to one variable; nothing is taken from any other.
 
     Args:
-        rows: Vectors of shape `(rows, dim)`, as `check_rows` gives them.
+        rows: Real numbers of shape `(rows, dim)`, as `as_rows` gives them. They are centred in float64.
         name: `gaussian` ($\exp(-d^2 / 2\sigma^2)$), `laplacian` ($\exp(-d_1 / \sigma)$), `linear`
             ($x^\top y$) or `cosine` (linear over rows of length 1; a row of zeros stays zero).
         bandwidth: $\sigma$ in the units of the rows; None takes the median heuristic.
+        dtype: Of the kernel's blocks, float32 or float64; None takes `compute_dtype(rows)`.
 
     Returns:
         The kernel.
@@ -336,24 +359,28 @@ def fit_kernel(rows: Array, name: str = "gaussian", bandwidth: float | None = No
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise OrdtoolError(f"bandwidth {bandwidth:g} is not possible", "a bandwidth is a positive number")
     if name == "gaussian":
-        return GaussianKernel.fit(rows, bandwidth)
+        return GaussianKernel.fit(rows, bandwidth, dtype)
     if name == "laplacian":
-        return LaplacianKernel.fit(rows, bandwidth)
+        return LaplacianKernel.fit(rows, bandwidth, dtype)
     if name == "cosine":
-        centred, unit = standardised(_unit_rows(rows))
+        centred, unit = standardised(_unit_rows(rows, dtype), dtype)
     else:
-        centred, unit = standardised(rows)
+        centred, unit = standardised(rows, dtype)
     with np.errstate(over="ignore"):
         scale = float(np.square(np.float64(unit)))
     return FeatureKernel(centred, name, scale=scale, constant=unit == 0)
 
 
-def _unit_rows(rows: Array) -> Array:
-    result = np.empty_like(rows)
+def _unit_rows(rows: Array, dtype: np.dtype[Any] | None) -> Array:
+    """Return the rows at length 1; rows of one direction come out equal, to the last bit."""
+    result = np.empty(rows.shape, dtype or compute_dtype(rows))
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK].astype(np.float64)
         largest = np.abs(chunk).max(axis=1, keepdims=True)
         chunk /= np.where(largest > 0, largest, 1)
         lengths = np.linalg.norm(chunk, axis=1, keepdims=True)
         result[start : start + CHUNK] = chunk / np.where(lengths > 0, lengths, 1)
+    # Rounding leaves a difference between rows of one direction, which centring would blow up to a signal.
+    if np.abs(result - result[0]).max() <= 8 * np.finfo(result.dtype).eps:
+        result[...] = result[0]
     return result

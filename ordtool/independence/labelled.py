@@ -1,15 +1,23 @@
-"""Vectors with class labels."""
+"""Vectors with class labels: read, split, numbered alike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.independence.rows import MIN_ROWS
+from ordtool.independence.validation import MIN_ROWS, check_aligned, check_rows
+from ordtool.independence.variables import (
+    TextEncoder,
+    VariablesConfig,
+    check_ids,
+    read_source,
+    to_variable,
+    with_vectors,
+)
 
 Array = NDArray[Any]
 
@@ -29,12 +37,50 @@ class Labelled:
     names: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Give the number of rows."""
+        """Return the number of rows."""
         return len(self.vectors)
 
-    def take(self, index: NDArray[np.intp]) -> Labelled:
-        """Give some of the rows."""
+    def subset(self, index: NDArray[np.intp]) -> Labelled:
+        """Return some of the rows."""
         return Labelled(self.vectors[index], self.labels[index], self.names)
+
+
+def read_labelled(
+    vectors: str, labels: str | None, config: VariablesConfig, encode: TextEncoder | None = None
+) -> Labelled:
+    """Read vectors, or texts to embed, and a class label for each.
+
+    Args:
+        vectors: NPY, JSONL or text.
+        labels: JSONL or an NPY of integers; None: the JSONL of the vectors holds them too.
+        config: The keys; `label_field` is that of the labels.
+        encode: Embeds texts; None: texts are refused.
+
+    Raises:
+        OrdtoolError: For files that don't fit each other, or labels that are none.
+    """
+    vector_source = read_source(vectors)
+    if labels is None and vector_source.records is None:
+        raise UsageError(
+            f"{vector_source.name} has no labels in it",
+            "name a second file: LABELS.jsonl, or integers in an .npy",
+        )
+    label_source = vector_source if labels is None else read_source(labels)
+    without_labels = replace(config, label_field=None)
+    variable = to_variable(vector_source, without_labels)
+    classes = to_variable(label_source, without_labels if label_source.records is None else config)
+    if classes.classes is None or classes.rows is None:
+        raise OrdtoolError(
+            f"{label_source.name}: holds no class labels",
+            "integers of shape (rows,), or a .jsonl's --label-field",
+        )
+    check_aligned([variable, classes], [variable.name, f"{classes.name} (labels)"])
+    check_ids([variable, classes])
+    rows = with_vectors(variable, encode).rows
+    assert rows is not None
+    return Labelled(
+        check_rows(rows, variable.name, "float32"), np.argmax(classes.rows, axis=1), classes.classes
+    )
 
 
 def split(data: Labelled, holdout: float, seed: int = 0) -> tuple[Labelled, Labelled]:
@@ -50,7 +96,7 @@ def split(data: Labelled, holdout: float, seed: int = 0) -> tuple[Labelled, Labe
             "a share such as 0.1, or --test-vectors",
         )
     order = np.random.default_rng([seed, 0x53504C]).permutation(len(data))
-    return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
+    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
 
 
 def with_names_of(data: Labelled, train: Labelled, name: str) -> Labelled:
@@ -68,5 +114,5 @@ def with_names_of(data: Labelled, train: Labelled, name: str) -> Labelled:
         raise OrdtoolError(
             f"{name}: the label {unknown[0]!r} is not in the training data ({', '.join(train.names[:20])})"
         )
-    places = np.array([train.names.index(label) for label in data.names])
-    return Labelled(data.vectors, places[data.labels], train.names)
+    numbers = np.array([train.names.index(label) for label in data.names])
+    return Labelled(data.vectors, numbers[data.labels], train.names)

@@ -17,7 +17,7 @@ MAX_ROWS = 5000
 
 
 def normalized_matrix(kernel: Kernel, epsilon: float = 1e-5) -> Float64Array:
-    r"""Give $\tilde K = \bar K (\bar K + \epsilon n I)^{-1}$ with $\bar K = HKH$, `(rows, rows)`.
+    r"""Return $\tilde K = \bar K (\bar K + \epsilon n I)^{-1}$ with $\bar K = HKH$, `(rows, rows)`.
 
     $\mathrm{nHSIC} = \operatorname{tr}(\tilde K \tilde L)$ (Fukumizu et al. 2008, eq. 6; as Ma et al. 2020,
     eq. 3, use it). All directions of $\bar K$ well above $\epsilon n$ count alike, whatever their variance.

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.independence.cyclic import coset_statistics
-from ordtool.independence.kernels import Kernel
-from ordtool.independence.moments import PairSums
+from ordtool.independence.gamma import null_variance
+from ordtool.independence.kernel_sums import KernelSums
 from ordtool.independence.shuffles import shuffle_statistics
 from ordtool.progress import SILENT, Progress
 
@@ -61,7 +61,7 @@ class NullSample:
     scheme: str
 
     def p_values(self) -> Float64Array:
-        r"""Give $(1 + \#\{T_\pi \ge T\}) / (1 + B)$ for each pair, ties counted, `(pairs,)`."""
+        r"""Return $(1 + \#\{T_\pi \ge T\}) / (1 + B)$ for each pair, ties counted, `(pairs,)`."""
         observed, others = self.values[:, :1], self.values[:, 1:]
         slack = self.tie * others.std(axis=1, keepdims=True)
         at_least = (others >= observed - slack).sum(axis=1)
@@ -69,8 +69,7 @@ class NullSample:
 
 
 def null_sample(
-    kernels: Sequence[Kernel],
-    sums: PairSums,
+    sums: KernelSums,
     pairs: Sequence[Pair],
     *,
     permutations: int = 1000,
@@ -80,13 +79,12 @@ def null_sample(
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> NullSample:
-    """Give the statistic of each pair of kernels, as observed and under permutations of the second.
+    """Return the statistic of each pair of kernels, as observed and under permutations of the second.
 
     The same permutations serve all pairs, so a pair's p-value is the same beside other pairs and alone.
 
     Args:
-        kernels: Kernels over the same rows.
-        sums: What `pair_sums` gave for them.
+        sums: Of the kernels.
         pairs: Indices of the kernels to compare.
         permutations: How many.
         seed: Of the permutations.
@@ -105,11 +103,13 @@ def null_sample(
         scheme = "cyclic" if sums.rows >= FEW_ROWS else "independent"
     rng = np.random.default_rng([seed, 0x48534943])
     draw = coset_statistics if scheme == "cyclic" else shuffle_statistics
-    values = draw(kernels, sums, pairs, permutations, rng, estimator, threads, progress)
+    values = draw(sums, pairs, permutations, rng, estimator, threads, progress)
     for row, (a, b) in enumerate(pairs):
-        if sums.constant[a] or sums.constant[b]:
+        if sums.says_nothing(a, estimator) or sums.says_nothing(b, estimator):
             values[row] = 0
-    dtype = np.result_type(*(kernel.dtype for kernel in kernels))
+        elif null_variance(sums, a, b, estimator) == 0:
+            values[row] = values[row, 0]
+    dtype = np.result_type(*(kernel.dtype for kernel in sums.kernels))
     return NullSample(values, _TIE.get(np.dtype(dtype), 1e-5), scheme)
 
 

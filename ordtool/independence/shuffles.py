@@ -11,9 +11,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.centring import centring, from_cross_products, is_cheap_in_features, normaliser
+from ordtool.independence.kernel_sums import (
+    KernelSums,
+    cross_product,
+    from_cross_products,
+    normaliser,
+)
 from ordtool.independence.kernels import Kernel
-from ordtool.independence.moments import PairSums, cross_product
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -28,8 +32,7 @@ _SMALL_ROWS = 256
 
 
 def shuffle_statistics(
-    kernels: Sequence[Kernel],
-    sums: PairSums,
+    sums: KernelSums,
     pairs: Sequence[Pair],
     permutations: int,
     rng: Generator,
@@ -37,7 +40,7 @@ def shuffle_statistics(
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> Float64Array:
-    """Give the statistics as observed and under `permutations` independent shuffles.
+    """Return the statistics as observed and under `permutations` independent shuffles.
 
     Arguments and result are those of `coset_statistics`. Kernels that aren't features are held as matrices.
 
@@ -47,16 +50,14 @@ def shuffle_statistics(
     n = sums.rows
     orders = np.concatenate([np.arange(n)[None], _shuffles(n, permutations, rng)])
     values = np.empty((len(pairs), len(orders)))
-    by_rows = [pair for pair in pairs if not is_cheap_in_features(kernels, pair)]
-    matrices = {
-        i: centred_matrix(kernels[i], sums, i, estimator) for i in {i for pair in by_rows for i in pair}
-    }
+    by_rows = [pair for pair in pairs if not sums.is_cheap_in_features(pair)]
+    matrices = {i: centred_matrix(sums, i, estimator) for i in {i for pair in by_rows for i in pair}}
     progress.start("permutations", len(pairs) * permutations, "permutations")
     for row, (a, b) in enumerate(pairs):
         if (a, b) in by_rows:
             values[row] = _by_matrices(matrices[a], matrices[b], orders, threads) / normaliser(n, estimator)
         else:
-            values[row] = _by_features(kernels[a], kernels[b], orders, estimator, threads)
+            values[row] = _by_features(sums.kernels[a], sums.kernels[b], orders, estimator, threads)
         progress.advance(permutations)
     progress.close()
     return values
@@ -66,20 +67,20 @@ def _shuffles(rows: int, permutations: int, rng: Generator) -> NDArray[np.intp]:
     return rng.permuted(np.tile(np.arange(rows, dtype=np.intp), (permutations, 1)), axis=1)
 
 
-def centred_matrix(kernel: Kernel, sums: PairSums, index: int, estimator: str) -> Array:
-    """Give the centred matrix whole, `(rows, rows)`: $HKH$, or U-centred for the unbiased estimator.
+def centred_matrix(sums: KernelSums, index: int, estimator: str) -> Array:
+    """Return the centred matrix whole, `(rows, rows)`: $HKH$, or U-centred for the unbiased estimator.
 
     Raises:
         OrdtoolError: If it would take more than `MAX_MATRIX_BYTES`.
     """
-    n = sums.rows
+    n, kernel = sums.rows, sums.kernels[index]
     size = n * n * kernel.dtype.itemsize
     if size > MAX_MATRIX_BYTES:
         raise OrdtoolError(
             f"independent shuffles of {n} rows would hold matrices of {size / 1e9:.0f} GB",
             "use the cyclic scheme (--scheme cyclic), which holds none",
         )
-    u, diagonal = centring(sums, index, estimator)
+    u, diagonal = sums.centring(index, estimator)
     u = u.astype(kernel.dtype)
     matrix = kernel.block(slice(0, n), slice(0, n))
     matrix -= u[:, None]
@@ -109,10 +110,10 @@ def _large(left: Array, right: Array, orders: NDArray[np.intp]) -> Float64Array:
     for start in range(0, len(left), strip):
         rows = right[order[start : start + strip]]
         gathered = rows.take(order[start:], axis=1, mode="clip")
-        wanted = left[start : start + strip, start:]
-        size = len(wanted)
-        total += 2 * float(np.vecdot(wanted, gathered).sum(dtype=np.float64))
-        total -= float(np.vecdot(wanted[:, :size], gathered[:, :size]).sum(dtype=np.float64))
+        block = left[start : start + strip, start:]
+        size = len(block)
+        total += 2 * float(np.vecdot(block, gathered).sum(dtype=np.float64))
+        total -= float(np.vecdot(block[:, :size], gathered[:, :size]).sum(dtype=np.float64))
     return np.array([total])
 
 

@@ -17,9 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.gamma import NullMoments, Shape, pair_variance, permutation_skewness, u_centred
+from ordtool.independence.gamma import (
+    NullMoments,
+    UCentredMoments,
+    pair_variance,
+    permutation_skewness,
+    u_centred,
+)
 from ordtool.independence.kernels import Kernel
-from ordtool.independence.rows import MIN_ROWS
+from ordtool.independence.validation import MIN_ROWS
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -54,7 +60,7 @@ class SubsampledHsic:
 
 
 def default_group_rows(rows: int) -> int:
-    r"""Give $\sqrt{n}$, within limits."""
+    r"""Return $\sqrt{n}$, within limits."""
     return min(max(math.isqrt(rows), _GROUP_ROWS[0]), _GROUP_ROWS[1])
 
 
@@ -129,20 +135,25 @@ def _check(rows: int, group_rows: int, confidence: float) -> None:
 
 
 def _one_group(left: Kernel, right: Kernel, index: NDArray[np.intp]) -> tuple[Sequence[float], NullMoments]:
-    """Give HSIC of the group and of each variable with itself, and the first one's null moments."""
+    """Return HSIC of the group and of each variable with itself, and the first one's null moments."""
     b = len(index)
-    everything = slice(0, b)
-    matrices = [
-        u_centred(k.take(index).block(everything, everything).astype(np.float64)) for k in (left, right)
-    ]
+    matrices = [_centred_group(kernel, index) for kernel in (left, right)]
     products = [float(np.vdot(matrices[i], matrices[j])) for i, j in ((0, 1), (0, 0), (1, 1))]
     if left.constant or right.constant:
         products = [0.0, 0.0, 0.0]
     scale = b * (b - 3)
     variance = products[1] * products[2] * pair_variance(b) / scale**2
-    shapes = (Shape.of_centred(matrices[0]), Shape.of_centred(matrices[1]))
+    shapes = (UCentredMoments.from_centred(matrices[0]), UCentredMoments.from_centred(matrices[1]))
     skewness = permutation_skewness(b, shapes)
     return [product / scale for product in products], NullMoments(0.0, variance, skewness)
+
+
+def _centred_group(kernel: Kernel, index: NDArray[np.intp]) -> Float64Array:
+    everything = slice(0, len(index))
+    matrix = kernel.subset(index).block(everything, everything).astype(np.float64)
+    diagonal = matrix.diagonal()
+    squares = float(np.vdot(matrix, matrix) - diagonal @ diagonal)
+    return u_centred(matrix, kernel.rounding(squares, float(diagonal.sum())))
 
 
 def _half_width(values: Float64Array, confidence: float) -> float:
@@ -157,7 +168,7 @@ def _ratio(crossed: float, left: float, right: float) -> float | None:
 
 
 def _mean_of(moments: Sequence[NullMoments]) -> NullMoments:
-    """Give the moments of the mean of independent statistics: their cumulants add up."""
+    """Return the moments of the mean of independent statistics: their cumulants add up."""
     count = len(moments)
     variance = sum(m.variance for m in moments)
     third = sum(m.skewness * m.variance**1.5 for m in moments)

@@ -7,14 +7,14 @@ import pytest
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A small network of 4 dimensions that says the sign of the first one."""
-    from ordtool.independence.bottleneck_training import BottleneckTraining, train_bottleneck
+    from ordtool.independence.bottleneck_training import BottleneckTrainingConfig, train_bottleneck
     from ordtool.independence.labelled import Labelled
 
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((200, 4)).astype(np.float32)
     data = Labelled(vectors, (vectors[:, 0] > 0).astype(int), ("minus", "plus"))
     folder = tmp_path_factory.mktemp("model") / "m"
-    train_bottleneck(data, BottleneckTraining(method="linear")).model.save_pretrained(folder)
+    train_bottleneck(data, BottleneckTrainingConfig(method="linear")).model.save_pretrained(folder)
     return folder
 
 

@@ -21,7 +21,7 @@ from ordtool.independence.bottleneck_comparison import (
     compare_methods,
     layer_dependence,
 )
-from ordtool.independence.bottleneck_training import BottleneckTraining, train_bottleneck
+from ordtool.independence.bottleneck_training import BottleneckTrainingConfig, train_bottleneck
 from ordtool.independence.labelled import Labelled, split, with_names_of
 
 SMALL = {"layers": (24, 16), "epochs": 12, "batch_size": 64, "learning_rate": 3e-3}
@@ -83,7 +83,9 @@ def test_layers_learn_alone():
 
 
 def test_the_bottleneck_learns_what_a_line_cannot(rings):
-    found = {c.method: c for c in compare_methods(*rings, BottleneckTraining(**SMALL, sigma=2.0), runs=1)}
+    found = {
+        c.method: c for c in compare_methods(*rings, BottleneckTrainingConfig(**SMALL, sigma=2.0), runs=1)
+    }
     assert list(found) == ["hsic", "backprop", "linear", "random"]
     assert found["hsic"].accuracies[0] > 0.95
     assert found["linear"].accuracies[0] < 0.7
@@ -94,13 +96,13 @@ def test_the_bottleneck_learns_what_a_line_cannot(rings):
 
 
 def test_the_objective_falls(rings):
-    losses = train_bottleneck(rings[0], BottleneckTraining(**SMALL)).losses
+    losses = train_bottleneck(rings[0], BottleneckTrainingConfig(**SMALL)).losses
     assert losses[-1] < losses[0]
 
 
 def test_the_read_out_is_logistic_regression(rings):
     train = rings[0]
-    model = train_bottleneck(train, BottleneckTraining(method="linear", ridge=0.01)).model
+    model = train_bottleneck(train, BottleneckTrainingConfig(method="linear", ridge=0.01)).model
     x = (train.vectors - train.vectors.mean(axis=0)) / train.vectors.std(axis=0)
     from scipy.optimize import minimize
 
@@ -118,7 +120,9 @@ def test_the_read_out_is_logistic_regression(rings):
 
 def test_a_seed_is_a_network(rings):
     def weights(seed):
-        model = train_bottleneck(rings[0], BottleneckTraining(**{**SMALL, "epochs": 2}, seed=seed)).model
+        model = train_bottleneck(
+            rings[0], BottleneckTrainingConfig(**{**SMALL, "epochs": 2}, seed=seed)
+        ).model
         return b"".join(p.detach().numpy().tobytes() for p in model.parameters())
 
     assert weights(3) == weights(3) != weights(4)
@@ -126,7 +130,7 @@ def test_a_seed_is_a_network(rings):
 
 def test_saved_and_loaded(rings, tmp_path):
     train, held_out = rings
-    trained = train_bottleneck(train, BottleneckTraining(**SMALL), embedding_model="minilm").model
+    trained = train_bottleneck(train, BottleneckTrainingConfig(**SMALL), embedding_model="minilm").model
     trained.save_pretrained(tmp_path / "model")
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
     loaded = load_bottleneck(tmp_path / "model")
@@ -154,10 +158,10 @@ def test_labels_and_loss_of_the_forward_pass():
 def test_a_dimension_that_never_changes(rings):
     train = rings[0]
     wider = Labelled(np.hstack([train.vectors, np.ones((len(train), 1))]), train.labels, train.names)
-    model = train_bottleneck(wider, BottleneckTraining(**SMALL, sigma=2.0)).model
+    model = train_bottleneck(wider, BottleneckTrainingConfig(**SMALL, sigma=2.0)).model
     assert np.isfinite(model.probabilities(wider.vectors)).all()
     assert accuracy(model, wider) > 0.9
-    assert all(np.isfinite(layer_dependence(model, wider, BottleneckTraining())[0]))
+    assert all(np.isfinite(layer_dependence(model, wider, BottleneckTrainingConfig())[0]))
 
 
 @pytest.mark.parametrize(
@@ -177,13 +181,13 @@ def test_a_dimension_that_never_changes(rings):
 )
 def test_impossible_settings(options, rings):
     with pytest.raises(UsageError):
-        train_bottleneck(rings[0], BottleneckTraining(**options))
+        train_bottleneck(rings[0], BottleneckTrainingConfig(**options))
 
 
 def test_one_class_is_nothing_to_learn(rings):
     train = rings[0]
     with pytest.raises(OrdtoolError, match="all labels are 'a'"):
-        train_bottleneck(Labelled(train.vectors, 0 * train.labels, ("a",)), BottleneckTraining())
+        train_bottleneck(Labelled(train.vectors, 0 * train.labels, ("a",)), BottleneckTrainingConfig())
 
 
 def test_splitting(rings):

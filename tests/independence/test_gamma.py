@@ -6,14 +6,14 @@ import pytest
 from ordtool.independence import gamma
 from ordtool.independence.gamma import (
     NullMoments,
-    Shape,
+    UCentredMoments,
     biased_moments,
     pearson3_tail,
     u_centred,
     unbiased_moments,
 )
+from ordtool.independence.kernel_sums import kernel_sums
 from ordtool.independence.kernels import fit_kernel
-from ordtool.independence.moments import pair_sums
 
 
 @pytest.mark.parametrize("n", [4, 5, 6, 7])
@@ -21,8 +21,8 @@ from ordtool.independence.moments import pair_sums
 def test_moments_are_those_of_all_permutations(n, names, oracle, pair):
     x, y = pair(n, seed=n)
     kernels = [fit_kernel(x, names[0]), fit_kernel(y, names[1])]
-    sums = pair_sums(kernels, [(0, 1)])
-    shapes = tuple(Shape.of_kernel(kernel) for kernel in kernels)
+    sums = kernel_sums(kernels, [(0, 1)])
+    shapes = tuple(UCentredMoments.from_kernel(kernel) for kernel in kernels)
     k, l_ = (kernel.block(slice(0, n), slice(0, n)) for kernel in kernels)
     shuffled = [l_[np.ix_(p, p)] for p in itertools.permutations(range(n))]
     b = np.array([oracle.biased(k, m) for m in shuffled])
@@ -45,11 +45,11 @@ def test_u_centring():
 def test_skewness_of_many_rows_is_taken_from_some(monkeypatch, pair):
     x, y = pair(900)
     kernels = [fit_kernel(x), fit_kernel(y)]
-    exact = gamma.permutation_skewness(900, tuple(Shape.of_kernel(k) for k in kernels))
+    exact = gamma.permutation_skewness(900, tuple(UCentredMoments.from_kernel(k) for k in kernels))
     monkeypatch.setattr(gamma, "SHAPE_ROWS", 300)
-    assert gamma.permutation_skewness(900, tuple(Shape.of_kernel(k) for k in kernels)) == pytest.approx(
-        exact, rel=0.1
-    )
+    assert gamma.permutation_skewness(
+        900, tuple(UCentredMoments.from_kernel(k) for k in kernels)
+    ) == pytest.approx(exact, rel=0.1)
 
 
 @pytest.mark.parametrize("skewness", [-2.5, -0.3, 0.0, 1e-6, 0.01, 0.7, 3.0])

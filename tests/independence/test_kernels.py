@@ -35,7 +35,7 @@ def test_rows_can_be_taken_in_another_order(name, pair):
     kernel = fit_kernel(x, name)
     index = np.array([5, 3, 3, 16, 0])
     all_rows = kernel.block(slice(0, 17), slice(0, 17))
-    taken = kernel.take(index)
+    taken = kernel.subset(index)
     assert taken.bandwidth == kernel.bandwidth
     assert np.allclose(taken.block(slice(0, 5), slice(0, 5)), all_rows[np.ix_(index, index)], atol=1e-14)
 

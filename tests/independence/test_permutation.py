@@ -4,8 +4,8 @@ import pytest
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.independence import cyclic, shuffles
 from ordtool.independence.cyclic import coset_statistics, draw_cosets
+from ordtool.independence.kernel_sums import kernel_sums
 from ordtool.independence.kernels import PrecomputedKernel, fit_kernel
-from ordtool.independence.moments import pair_sums
 from ordtool.independence.permutation import NullSample, null_sample
 
 
@@ -31,9 +31,9 @@ def test_every_rotation_is_the_statistic_of_its_permutation(n, names, estimator,
     monkeypatch.setattr(cyclic, "_ROWS", 7)
     x, y = pair(n)
     kernels = [fit_kernel(x, names[0]), fit_kernel(y, names[1])]
-    sums = pair_sums(kernels, [(0, 1)])
+    sums = kernel_sums(kernels, [(0, 1)])
     count = 3 * n
-    values = coset_statistics(kernels, sums, [(0, 1)], count, np.random.default_rng(7), estimator)
+    values = coset_statistics(sums, [(0, 1)], count, np.random.default_rng(7), estimator)
     orders, chosen = draw_cosets(n, count, np.random.default_rng(7))
     expected = [directly(oracle, kernels, as_permutation(orders, c, n), estimator) for c in chosen]
     assert values.shape == (1, 1 + count)
@@ -72,8 +72,8 @@ def test_shuffles_are_the_statistic_of_their_permutations(n, names, oracle, pair
     monkeypatch.setattr(shuffles, "_SMALL_ROWS", 40)
     x, y = pair(n)
     kernels = [fit_kernel(x, names[0]), fit_kernel(y, names[1])]
-    sums = pair_sums(kernels, [(0, 1)])
-    values = shuffles.shuffle_statistics(kernels, sums, [(0, 1)], 6, np.random.default_rng(3), "unbiased")
+    sums = kernel_sums(kernels, [(0, 1)])
+    values = shuffles.shuffle_statistics(sums, [(0, 1)], 6, np.random.default_rng(3), "unbiased")
     orders = [np.arange(n), *shuffles._shuffles(n, 6, np.random.default_rng(3))]
     expected = [directly(oracle, kernels, order, "unbiased") for order in orders]
     assert np.allclose(values[0], expected, rtol=0, atol=1e-13)
@@ -84,7 +84,7 @@ def test_float32_rotations_are_float64_ones(pair):
     samples = []
     for dtype in ("float32", "float64"):
         kernels = [fit_kernel(x.astype(dtype)), fit_kernel(y.astype(dtype))]
-        samples.append(null_sample(kernels, pair_sums(kernels, [(0, 1)]), [(0, 1)], permutations=600).values)
+        samples.append(null_sample(kernel_sums(kernels, [(0, 1)]), [(0, 1)], permutations=600).values)
     spread = samples[1][0, 1:].std()
     assert np.abs(samples[0] - samples[1]).max() < 1e-4 * spread
 
@@ -93,11 +93,11 @@ def test_float32_rotations_are_float64_ones(pair):
 def test_seed_and_threads(scheme, pair):
     x, y = pair(300, dtype="float32")
     kernels = [fit_kernel(x), fit_kernel(y)]
-    sums = pair_sums(kernels, [(0, 1)])
+    sums = kernel_sums(kernels, [(0, 1)])
 
     def draw(seed, threads=None):
         return null_sample(
-            kernels, sums, [(0, 1)], permutations=400, seed=seed, scheme=scheme, threads=threads
+            sums, [(0, 1)], permutations=400, seed=seed, scheme=scheme, threads=threads
         ).values.tobytes()
 
     assert draw(1) == draw(1) == draw(1, threads=1) == draw(1, threads=3)
@@ -109,10 +109,10 @@ def test_a_pair_has_the_same_p_value_beside_others(pair):
     noise = np.random.default_rng(9).standard_normal((100, 2))
     kernels = [fit_kernel(v) for v in (x, y, noise)]
     pairs = [(0, 2), (1, 2), (0, 1)]
-    together = null_sample(kernels, pair_sums(kernels, pairs), pairs).p_values()
+    together = null_sample(kernel_sums(kernels, pairs), pairs).p_values()
     for index, (a, b) in enumerate(pairs):
         two = [kernels[a], kernels[b]]
-        assert null_sample(two, pair_sums(two, [(0, 1)]), [(0, 1)]).p_values()[0] == together[index]
+        assert null_sample(kernel_sums(two, [(0, 1)]), [(0, 1)]).p_values()[0] == together[index]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -122,7 +122,7 @@ def test_ties_count(scheme, dtype):
     rng = np.random.default_rng(0)
     x, y = np.eye(2, dtype=dtype)[rng.integers(0, 2, (2, 40))]
     kernels = [fit_kernel(x), fit_kernel(y)]
-    sample = null_sample(kernels, pair_sums(kernels, [(0, 1)]), [(0, 1)], permutations=2000, scheme=scheme)
+    sample = null_sample(kernel_sums(kernels, [(0, 1)]), [(0, 1)], permutations=2000, scheme=scheme)
     rounded = sample.values[0].round(6)
     exact = (1 + (rounded[1:] >= rounded[0]).sum()) / 2001
     assert (rounded[1:] == rounded[0]).sum() > 50
@@ -138,10 +138,10 @@ def test_schemes_agree_on_the_distribution(pair):
     rng = np.random.default_rng(5)
     x, y = rng.standard_normal((150, 3)), rng.standard_normal((150, 2))
     kernels = [fit_kernel(x), fit_kernel(y)]
-    sums = pair_sums(kernels, [(0, 1)])
+    sums = kernel_sums(kernels, [(0, 1)])
     quantiles = [
         np.quantile(
-            null_sample(kernels, sums, [(0, 1)], permutations=3000, scheme=scheme).values[0, 1:],
+            null_sample(sums, [(0, 1)], permutations=3000, scheme=scheme).values[0, 1:],
             [0.1, 0.5, 0.9, 0.95],
         )
         for scheme in ("cyclic", "independent")
@@ -153,20 +153,20 @@ def test_schemes_agree_on_the_distribution(pair):
 def test_impossible_requests(pair, monkeypatch):
     x, y = pair(20)
     kernels = [fit_kernel(x), fit_kernel(y)]
-    sums = pair_sums(kernels, [(0, 1)])
+    sums = kernel_sums(kernels, [(0, 1)])
     with pytest.raises(UsageError, match="unknown scheme 'ciclic'"):
-        null_sample(kernels, sums, [(0, 1)], scheme="ciclic")
+        null_sample(sums, [(0, 1)], scheme="ciclic")
     for count in (0, -3, 10**30):
         with pytest.raises(OrdtoolError, match="permutations are not possible"):
-            null_sample(kernels, sums, [(0, 1)], permutations=count)
+            null_sample(sums, [(0, 1)], permutations=count)
     monkeypatch.setattr(shuffles, "MAX_MATRIX_BYTES", 100)
     with pytest.raises(OrdtoolError, match="would hold matrices"):
-        null_sample(kernels, sums, [(0, 1)], scheme="independent")
+        null_sample(sums, [(0, 1)], scheme="independent")
 
 
 def test_precomputed_matrices_can_be_tested(oracle, pair):
     x, y = pair(70)
     plain = [fit_kernel(x), fit_kernel(y)]
     given = [PrecomputedKernel(k.block(slice(0, 70), slice(0, 70))) for k in plain]
-    p_values = [null_sample(k, pair_sums(k, [(0, 1)]), [(0, 1)]).p_values()[0] for k in (plain, given)]
+    p_values = [null_sample(k, kernel_sums(k, [(0, 1)]), [(0, 1)]).p_values()[0] for k in (plain, given)]
     assert p_values[0] == p_values[1]

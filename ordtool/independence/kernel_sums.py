@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,24 +29,29 @@ BLOCK = 384
 
 
 @dataclass(frozen=True)
-class PairSums:
+class KernelSums:
     r"""Sums over pairs of rows, for several kernels over the same rows.
 
     Attributes:
-        rows: $n$. offsets: $c_a$, the typical value that was taken away from $K^{(a)}$ in all that follows.
-        products: $\sum_{i \ne j} K^{(a)}_{ij} K^{(b)}_{ij}$, `(kernels, kernels)`; NaN for pairs not asked
-        for. row_sums: $\sum_{j \ne i} K^{(a)}_{ij}$, `(kernels, rows)`. diagonals: $K^{(a)}_{ii}$,
-        `(kernels, rows)`. scales: What each kernel has to be multiplied by. constant: Which kernels belong
-        to rows that are all the same.
+        kernels: What they are the sums of.
+        offsets: $c_a$, the typical value that was taken away from $K^{(a)}$ in all that follows, `(kernels,)`.
+        products: $\sum_{i \ne j} K^{(a)}_{ij} K^{(b)}_{ij}$, `(kernels, kernels)`; NaN for pairs not asked for.
+        row_sums: $\sum_{j \ne i} K^{(a)}_{ij}$, `(kernels, rows)`.
+        diagonals: $K^{(a)}_{ii}$, `(kernels, rows)`.
+        from_features: Whether the products come from features, $O(n d^2)$, rather than from pairs of rows.
     """
 
-    rows: int
+    kernels: tuple[Kernel, ...]
     offsets: Float64Array
     products: Float64Array
     row_sums: Float64Array
     diagonals: Float64Array
-    scales: Float64Array
-    constant: NDArray[np.bool_]
+    from_features: bool
+
+    @property
+    def rows(self) -> int:
+        """$n$."""
+        return self.kernels[0].rows
 
     def unbiased(self, a: int, b: int) -> float:
         r"""The U-statistic of Song et al. 2012, eq. 5, of two kernels.
@@ -69,24 +75,55 @@ class PairSums:
         Returns:
             A number in $[-1, 1]$ ($[0, 1]$ if biased); None where a variance is 0.
         """
-        form = self._biased if estimator == "biased" else self._unbiased
-        norms = form(a, a), form(b, b)
-        if self.constant[a] or self.constant[b] or min(norms) <= 0:
+        norms = [self.raw_estimate(i, i, estimator) for i in (a, b)]
+        if min(norms) <= 0:
             return None
-        return form(a, b) / float(np.sqrt(norms[0]) * np.sqrt(norms[1]))
+        return self.raw_estimate(a, b, estimator) / float(np.sqrt(norms[0]) * np.sqrt(norms[1]))
 
-    def _unbiased(self, a: int, b: int) -> float:
+    def raw_estimate(self, a: int, b: int, estimator: str) -> float:
+        """The statistic over the kernels' scales, as tests take it."""
+        return self._biased(a, b) if estimator == "biased" else self._unbiased(a, b)
+
+    def says_nothing(self, a: int, estimator: str) -> bool:
+        """Whether the statistic of kernel `a` with any other is 0, whatever the order of its rows."""
+        return self.kernels[a].constant or (estimator != "biased" and self._is_zero_centred[a])
+
+    @cached_property
+    def _is_zero_centred(self) -> list[bool]:
+        r"""Which kernels U-centring makes zero, up to rounding: $K_{ij} = u_i + u_j$ for all $i \ne j$.
+
+        So it is where all rows are equally far apart, as ids in unit vectors are, and where all but one are the same.
+        """
+        return [self._u_product(a, a) <= self.rounding(a) for a in range(len(self.kernels))]
+
+    def rounding(self, a: int) -> float:
+        """The sum of squares that rounding alone may leave of kernel `a` where centring makes it zero."""
+        n, kernel, offset = self.rows, self.kernels[a], self.offsets[a]
+        squares = self.products[a, a] + 2 * offset * self.row_sums[a].sum() + n * (n - 1) * offset**2
+        rounding = kernel.rounding(float(squares), float(self.diagonals[a].sum() + n * offset))
+        if self.from_features:  # a difference of two sums of squares, of features and of the diagonal
+            square = self.products[a, a] + self.diagonals[a] @ self.diagonals[a]
+            rounding += 16 * np.finfo(kernel.dtype).eps * square
+        return float(rounding)
+
+    def _u_product(self, a: int, b: int) -> float:
+        """The sum of products of two U-centred matrices."""
         n = self.rows
         k, l_ = self.row_sums[a], self.row_sums[b]
-        total = self.products[a, b] - 2 * (k @ l_) / (n - 2) + k.sum() * l_.sum() / ((n - 1) * (n - 2))
-        return 0.0 if self.constant[a] or self.constant[b] else float(total / (n * (n - 3)))
+        return float(self.products[a, b] - 2 * (k @ l_) / (n - 2) + k.sum() * l_.sum() / ((n - 1) * (n - 2)))
+
+    def _unbiased(self, a: int, b: int) -> float:
+        if self.says_nothing(a, "unbiased") or self.says_nothing(b, "unbiased"):
+            return 0.0
+        return self._u_product(a, b) / (self.rows * (self.rows - 3))
 
     def _biased(self, a: int, b: int) -> float:
+        if self.says_nothing(a, "biased") or self.says_nothing(b, "biased"):
+            return 0.0
         n = self.rows
         k, l_ = self.row_sums[a] + self.diagonals[a], self.row_sums[b] + self.diagonals[b]
         total = self.products[a, b] + self.diagonals[a] @ self.diagonals[b]
-        total += -2 * (k @ l_) / n + k.sum() * l_.sum() / n**2
-        return 0.0 if self.constant[a] or self.constant[b] else float(total / n**2)
+        return float(total - 2 * (k @ l_) / n + k.sum() * l_.sum() / n**2) / n**2
 
     def centred_diagonal(self, a: int) -> Float64Array:
         r"""$(HKH)_{ii}$, shape `(rows,)`, over the kernel's scale."""
@@ -102,13 +139,35 @@ class PairSums:
         r"""$\operatorname{tr} (HKH)^2$, over the kernel's scale."""
         return self._biased(a, a) * self.rows**2
 
-    def raw_estimate(self, a: int, b: int, estimator: str) -> float:
-        """The statistic over the kernels' scales, as tests take it."""
-        return self._biased(a, b) if estimator == "biased" else self._unbiased(a, b)
+    def centring(self, a: int, estimator: str) -> tuple[Float64Array, Float64Array]:
+        r"""Return $u$ and the diagonal with which $A_{ij} = K_{ij} - u_i - u_j$ is centred.
+
+        For the biased estimator $A = HKH$. For the unbiased one $A$ is the U-centred matrix (Székely & Rizzo
+        2014, def. 2), whose diagonal is 0, with $\mathrm{HSIC}_u = \sum_{i \ne j} A_{ij} B_{ij} / (n(n-3))$.
+        Either has rows that sum to 0, so under a permutation only this one sum changes.
+
+        Returns:
+            $u$ and the diagonal of $A$, each `(rows,)`.
+        """
+        n = self.rows
+        if estimator == "biased":
+            k = self.row_sums[a] + self.diagonals[a]
+            u = k / n - k.sum() / (2 * n**2)
+            return u + self.offsets[a] / 2, self.centred_diagonal(a)
+        k = self.row_sums[a]
+        u = k / (n - 2) - k.sum() / (2 * (n - 1) * (n - 2))
+        return u + self.offsets[a] / 2, np.zeros(n)
+
+    def is_cheap_in_features(self, pair: Pair) -> bool:
+        """Whether products of features are fewer than products of rows."""
+        left, right = (self.kernels[i].features for i in pair)
+        if left is None or right is None:
+            return False
+        return bool(left.shape[1] * right.shape[1] <= self.rows)
 
     def _scaled(self, a: int, b: int, value: float) -> float:
         with np.errstate(over="ignore"):
-            scaled = float(value * self.scales[a] * self.scales[b])
+            scaled = float(np.float64(value) * self.kernels[a].scale * self.kernels[b].scale)
         if not np.isfinite(scaled):
             raise OrdtoolError(
                 "the statistic is too large for a float",
@@ -117,13 +176,13 @@ class PairSums:
         return scaled
 
 
-def pair_sums(
+def kernel_sums(
     kernels: Sequence[Kernel],
     pairs: Sequence[Pair],
     *,
     threads: int | None = None,
     progress: Progress = SILENT,
-) -> PairSums:
+) -> KernelSums:
     r"""Collect the sums of the given pairs of kernels, and of each with itself.
 
     Args:
@@ -135,44 +194,68 @@ def pair_sums(
     Returns:
         The sums. Kernels that are all given by features take $O(n d^2)$ where that is less than $O(n^2 d)$.
     """
-    wanted = sorted({(min(p), max(p)) for p in pairs} | {(i, i) for i in range(len(kernels))})
-    if _features_are_cheaper(kernels, wanted):
-        products, row_sums = _by_features(kernels, wanted)
+    every_pair = sorted({(min(p), max(p)) for p in pairs} | {(i, i) for i in range(len(kernels))})
+    from_features = _features_are_cheaper(kernels, every_pair)
+    if from_features:
         offsets = np.zeros(len(kernels))
+        products, row_sums = _by_features(kernels, every_pair)
     else:
         offsets = np.array([kernel.typical_value() for kernel in kernels])
-        products, row_sums = _by_blocks(kernels, wanted, offsets, threads, progress)
-    return PairSums(
-        rows=kernels[0].rows,
+        products, row_sums = _by_blocks(kernels, every_pair, offsets, threads, progress)
+    return KernelSums(
+        kernels=tuple(kernels),
         offsets=offsets,
         products=products,
         row_sums=row_sums,
         diagonals=np.stack([kernel.diagonal() for kernel in kernels]) - offsets[:, None],
-        scales=np.array([kernel.scale for kernel in kernels]),
-        constant=np.array([kernel.constant for kernel in kernels]),
+        from_features=from_features,
     )
 
 
-def _features_are_cheaper(kernels: Sequence[Kernel], wanted: Sequence[Pair]) -> bool:
+def normaliser(rows: int, estimator: str) -> float:
+    """Return what the sum over pairs of centred matrices is divided by."""
+    return float(rows**2 if estimator == "biased" else rows * (rows - 3))
+
+
+def from_cross_products(
+    squares: Any, diagonal_products: Any, traces: tuple[float, float], rows: int, estimator: str
+) -> Any:
+    r"""Turn $\lVert \Phi^\top P \Psi \rVert^2$ of centred features into the statistic.
+
+    Args:
+        squares: The squared norms.
+        diagonal_products: $\sum_i \lVert \phi_i \rVert^2 \lVert \psi_{\pi i} \rVert^2$, of the same shape.
+        traces: $\sum_i \lVert \phi_i \rVert^2$ and $\sum_i \lVert \psi_i \rVert^2$.
+        rows: $n$.
+        estimator: `biased` or `unbiased`.
+    """
+    if estimator == "biased":
+        return squares / normaliser(rows, estimator)
+    corrected = squares - rows / (rows - 2) * diagonal_products
+    corrected += traces[0] * traces[1] / ((rows - 1) * (rows - 2))
+    return corrected / normaliser(rows, estimator)
+
+
+def _features_are_cheaper(kernels: Sequence[Kernel], pairs: Sequence[Pair]) -> bool:
     widths = [kernel.features.shape[1] for kernel in kernels if kernel.features is not None]
     if len(widths) < len(kernels):
         return False
-    by_features = sum(widths[a] * widths[b] for a, b in wanted)
+    by_features = sum(widths[a] * widths[b] for a, b in pairs)
     return by_features < kernels[0].rows * sum(widths) / 2
 
 
-def _by_features(kernels: Sequence[Kernel], wanted: Sequence[Pair]) -> tuple[Float64Array, Float64Array]:
+def _by_features(kernels: Sequence[Kernel], pairs: Sequence[Pair]) -> tuple[Float64Array, Float64Array]:
     features = [kernel.features for kernel in kernels if kernel.features is not None]
     diagonals = np.stack([kernel.diagonal() for kernel in kernels])
     products = np.full((len(kernels), len(kernels)), np.nan)
-    for a, b in wanted:
+    for a, b in pairs:
         cross = cross_product(features[a], features[b])
         products[a, b] = products[b, a] = np.vdot(cross, cross) - diagonals[a] @ diagonals[b]
     return products, -diagonals
 
 
 def cross_product(left: Array, right: Array) -> Float64Array:
-    r"""Give $\Phi^\top \Psi$ over rows, float32 products summed in float64; `(left dim, right dim)`."""
+    r"""Return $\Phi^\top \Psi$ over rows, float32 products summed in float64; `(left dim, right dim)`."""
     total = np.zeros((left.shape[1], right.shape[1]))
     for start in range(0, len(left), BLOCK):
         total += left[start : start + BLOCK].T @ right[start : start + BLOCK]
@@ -181,7 +264,7 @@ def cross_product(left: Array, right: Array) -> Float64Array:
 
 def _by_blocks(
     kernels: Sequence[Kernel],
-    wanted: Sequence[Pair],
+    pairs: Sequence[Pair],
     offsets: Float64Array,
     threads: int | None,
     progress: Progress,
@@ -189,8 +272,8 @@ def _by_blocks(
     n = kernels[0].rows
     jobs = [(i, j) for i in range(0, n, BLOCK) for j in range(i, n, BLOCK)]
     dtype = np.result_type(*(kernel.dtype for kernel in kernels))
-    work = _BlockSums(kernels, wanted, offsets.astype(dtype), dtype)
-    products = np.zeros(len(wanted))
+    work = _BlockSums(kernels, pairs, offsets.astype(dtype), dtype)
+    products = np.zeros(len(pairs))
     row_sums = np.zeros((len(kernels), n))
     progress.start("pairs", n * (n + 1) // 2, "pairs")
     for (i, j), (dots, across, down) in zip(jobs, ordered_map(work, jobs, threads), strict=True):
@@ -201,7 +284,7 @@ def _by_blocks(
         progress.advance(across.shape[1] * down.shape[1] * (0.5 if i == j else 1))
     progress.close()
     matrix = np.full((len(kernels), len(kernels)), np.nan)
-    for (a, b), product in zip(wanted, products, strict=True):
+    for (a, b), product in zip(pairs, products, strict=True):
         matrix[a, b] = matrix[b, a] = product
     return matrix, row_sums
 
@@ -212,12 +295,12 @@ class _BlockSums:
     def __init__(
         self,
         kernels: Sequence[Kernel],
-        wanted: Sequence[Pair],
+        pairs: Sequence[Pair],
         offsets: Array,
         dtype: np.dtype[Any],
     ) -> None:
         self._kernels = kernels
-        self._wanted = wanted
+        self._pairs = pairs
         self._offsets = offsets
         self._dtype = dtype
 
@@ -227,7 +310,7 @@ class _BlockSums:
         blocks = [self._block(index, rows, columns) for index in range(len(self._kernels))]
         across = np.stack([_row_sums(block) for block in blocks])
         down = across if i == j else np.stack([_row_sums(block.T) for block in blocks])
-        dots = [np.vecdot(blocks[a], blocks[b]).sum(dtype=np.float64) for a, b in self._wanted]
+        dots = [np.vecdot(blocks[a], blocks[b]).sum(dtype=np.float64) for a, b in self._pairs]
         return np.array(dots), across, down
 
     def _block(self, index: int, rows: slice, columns: slice) -> Array:

@@ -1,4 +1,4 @@
-"""Rows that a kernel can be taken of: checked, centred, brought to one scale."""
+"""Rows that a kernel can be taken of: checked, centred, brought to one scale; class labels as rows."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ MAX_CLASSES = 1000
 CHUNK = 4096
 
 
-def check_rows(array: Array, name: str = "x", dtype: str = "auto") -> Array:
-    """Check that `array` holds finite real vectors, and give it as rows.
+def as_rows(array: Array, name: str = "x") -> Array:
+    """Check that `array` holds finite real vectors, and return it as rows of the dtype it has.
 
     Args:
         array: Vectors of shape `(rows, dim)`, or numbers of shape `(rows,)`.
         name: What to call it in messages.
-        dtype: `float32`, `float64`, or `auto`: float64 stays, everything else is float32.
 
     Returns:
-        An array of shape `(rows, dim)`. It is a view of the input where nothing had to change.
+        A view of the input, of shape `(rows, dim)`.
 
     Raises:
         OrdtoolError: For fewer than four rows, no columns, NaN, infinities, or numbers that aren't real.
@@ -45,9 +44,31 @@ def check_rows(array: Array, name: str = "x", dtype: str = "auto") -> Array:
             "the unbiased estimator divides by n (n - 3); dozens of rows are needed to see anything",
         )
     _check_finite(rows, name)
+    return rows
+
+
+def compute_dtype(rows: Array, dtype: str = "auto") -> np.dtype[Any]:
+    """Return the dtype to compute in: float64 for float64 rows and float32 for all others, if it is `auto`."""
     if dtype == "auto":
         dtype = "float64" if rows.dtype == np.float64 else "float32"
-    return rows if rows.dtype == np.dtype(dtype) else _converted(rows, np.dtype(dtype), name)
+    return np.dtype(dtype)
+
+
+def check_rows(array: Array, name: str = "x", dtype: str = "auto") -> Array:
+    """Return what `as_rows` gives, in the dtype that `compute_dtype` gives.
+
+    Raises:
+        OrdtoolError: As `as_rows`, and for numbers that the dtype doesn't hold.
+    """
+    rows = as_rows(array, name)
+    target = compute_dtype(rows, dtype)
+    if rows.dtype == target:
+        return rows
+    with np.errstate(over="ignore"):
+        converted = rows.astype(target)
+    if not np.isfinite(converted).all():
+        raise OrdtoolError(f"{name}: has numbers too large for {target}", "divide them by a constant")
+    return converted
 
 
 def _check_finite(rows: Array, name: str) -> None:
@@ -62,14 +83,6 @@ def _check_finite(rows: Array, name: str) -> None:
                 f"{name}: row {row} holds {float(rows[row, column])} in column {column}",
                 "remove such rows from every file, so that they stay aligned",
             )
-
-
-def _converted(rows: Array, dtype: np.dtype[Any], name: str) -> Array:
-    with np.errstate(over="ignore"):
-        converted = rows.astype(dtype)
-    if not np.isfinite(converted).all():
-        raise OrdtoolError(f"{name}: has numbers too large for {dtype}", "use --dtype float64")
-    return converted
 
 
 def check_aligned(arrays: Sequence[Sized], names: Sequence[str]) -> int:
@@ -103,7 +116,7 @@ def one_hot(labels: Sequence[Any] | Array, name: str = "labels") -> NDArray[np.f
 def encode_labels(
     labels: Sequence[Any] | Array, name: str = "labels"
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Give what `one_hot` gives, and the names of the classes."""
+    """Return what `one_hot` gives, and the names of the classes."""
     values = labels if isinstance(labels, np.ndarray) else _comparable(labels)
     classes, index = np.unique(values, return_inverse=True)
     if len(classes) > MAX_CLASSES or len(classes) == len(index) > 1:
@@ -117,42 +130,57 @@ def encode_labels(
 
 
 def _comparable(labels: Sequence[Any]) -> Array:
-    """Give integers as integers, so that 10 comes after 9, and everything else as texts."""
+    """Return integers as integers, so that 10 comes after 9, and everything else as texts."""
     if all(type(label) is int and abs(label) < 1 << 62 for label in labels):
         return np.array(labels, dtype=np.int64)
     return np.array([str(label) for label in labels])
 
 
-def standardised(rows: Array) -> tuple[Array, float]:
-    """Centre rows on their mean and divide them by their root mean square distance from it.
+def standardised(rows: Array, dtype: np.dtype[Any] | None = None) -> tuple[Array, float]:
+    """Centre rows on their mean and divide them by their root mean square distance from it, in float64.
 
     Kernels see distances, so a common shift is free, and it keeps float32 exact where the mean is
-    large beside the spread; the common scale keeps squares far from overflow.
+    large beside the spread; the common scale keeps squares far from overflow. The first row is taken
+    away before anything is rounded, so that small differences of large numbers keep their digits.
 
     Args:
         rows: Finite numbers of shape `(rows, dim)`.
+        dtype: Of the result; None takes `compute_dtype(rows)`.
 
     Returns:
-        The new rows in the dtype of the old, and the unit they are in: `old distance = unit * new
-        distance`. The unit is 0, and the rows all zero, if all rows are the same.
+        The new rows, and the unit they are in: `old distance = unit * new distance`. The unit is 0, and
+        the rows all zero, if all rows are the same.
     """
+    result = np.empty(rows.shape, dtype or compute_dtype(rows))
     if is_constant(rows):
-        return np.zeros_like(rows), 0.0
-    largest = float(max(np.abs(rows[i : i + CHUNK]).max() for i in range(0, len(rows), CHUNK)))
+        result[...] = 0
+        return result, 0.0
     chunks = [slice(i, i + CHUNK) for i in range(0, len(rows), CHUNK)]
-    mean = sum((_scaled(rows[c], largest).sum(axis=0) for c in chunks), np.zeros(rows.shape[1])) / len(rows)
-    square = sum(float(np.square(_scaled(rows[c], largest) - mean).sum()) for c in chunks)
-    spread = np.sqrt(square / len(rows))
-    result = np.empty_like(rows)
+    largest = max(float(np.abs(rows[c].astype(np.float64)).max()) for c in chunks)
+    power = 2.0 ** -np.clip(np.frexp(largest)[1], -1000, 1000)
+    shifted = _Shifted(rows, power)
+    mean = sum((shifted[c].sum(axis=0) for c in chunks), np.zeros(rows.shape[1])) / len(rows)
+    # The spread itself may be small beside the numbers, so that its square would be too small for a float.
+    unit = max(float(np.abs(shifted[c] - mean).max()) for c in chunks)
+    square = sum(float(np.square((shifted[c] - mean) / unit).sum()) for c in chunks)
+    spread = unit * float(np.sqrt(square / len(rows)))
     for chunk in chunks:
-        result[chunk] = (_scaled(rows[chunk], largest) - mean) / spread
-    return result, float(largest * spread)
+        result[chunk] = (shifted[chunk] - mean) / spread
+    return result, float(spread / power)
 
 
-def _scaled(rows: Array, largest: float) -> NDArray[np.float64]:
-    return np.divide(rows, largest, dtype=np.float64)
+class _Shifted:
+    """Rows less the first one, times a power of two: exact where they are near it."""
+
+    def __init__(self, rows: Array, power: float) -> None:
+        self._rows = rows
+        self._power = power
+        self._first = rows[0].astype(np.float64) * power
+
+    def __getitem__(self, chunk: slice) -> NDArray[np.float64]:
+        return self._rows[chunk].astype(np.float64) * self._power - self._first
 
 
 def is_constant(rows: Array) -> bool:
-    """Say whether all rows are the same."""
+    """Whether all rows are the same."""
     return all(bool((rows[i : i + CHUNK] == rows[0]).all()) for i in range(0, len(rows), CHUNK))

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordtool.independence import moments
+import ordtool.independence.kernel_sums as module
+from ordtool.independence.kernel_sums import kernel_sums
 from ordtool.independence.kernels import KERNELS, FeatureKernel, PrecomputedKernel, fit_kernel
-from ordtool.independence.moments import pair_sums
 
 
 @pytest.mark.parametrize("n", [4, 5, 7, 8])
@@ -16,7 +16,7 @@ def test_unbiased_is_the_u_statistic_over_quadruples(n, name, oracle, pair):
     expected = oracle.u_statistic(
         oracle.kernel(x, name, kernels[0].bandwidth), oracle.kernel(y, name, kernels[1].bandwidth)
     )
-    assert pair_sums(kernels, [(0, 1)]).unbiased(0, 1) == pytest.approx(expected, rel=1e-9, abs=1e-13)
+    assert kernel_sums(kernels, [(0, 1)]).unbiased(0, 1) == pytest.approx(expected, rel=1e-9, abs=1e-13)
 
 
 @pytest.mark.parametrize("n", [4, 9, 40])
@@ -27,7 +27,7 @@ def test_biased_is_the_trace(n, name, oracle, pair):
     expected = oracle.biased(
         oracle.kernel(x, name, kernels[0].bandwidth), oracle.kernel(y, "gaussian", kernels[1].bandwidth)
     )
-    assert pair_sums(kernels, [(0, 1)]).biased(0, 1) == pytest.approx(expected, rel=1e-12)
+    assert kernel_sums(kernels, [(0, 1)]).biased(0, 1) == pytest.approx(expected, rel=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -37,12 +37,12 @@ def test_blocks_are_the_whole(n, block, seed, name):
     x, y = rng.standard_normal((n, 3)), rng.standard_normal((n, 100))
     kernels = [fit_kernel(x, name), fit_kernel(y, "gaussian"), fit_kernel(x, "linear")]
     pairs = [(0, 1), (1, 2), (0, 2)]
-    whole = pair_sums(kernels, pairs)
-    before, moments.BLOCK = moments.BLOCK, block
+    whole = kernel_sums(kernels, pairs)
+    before, module.BLOCK = module.BLOCK, block
     try:
-        parts = pair_sums(kernels, pairs)
+        parts = kernel_sums(kernels, pairs)
     finally:
-        moments.BLOCK = before
+        module.BLOCK = before
     for a, b in pairs:
         for estimator in ("biased", "unbiased"):
             norm = np.sqrt(whole.biased(a, a) * whole.biased(b, b))
@@ -54,9 +54,9 @@ def test_blocks_are_the_whole(n, block, seed, name):
 def test_features_give_what_pairs_give(pair):
     x, y = pair(60)
     kernels = [fit_kernel(x, "linear"), fit_kernel(y, "cosine")]
-    by_features = pair_sums(kernels, [(0, 1)])
+    by_features = kernel_sums(kernels, [(0, 1)])
     matrices = [PrecomputedKernel(k.block(slice(0, 60), slice(0, 60)) * k.scale) for k in kernels]
-    by_pairs = pair_sums(matrices, [(0, 1)])
+    by_pairs = kernel_sums(matrices, [(0, 1)])
     for a, b in ((0, 0), (0, 1), (1, 1)):
         assert by_features.biased(a, b) == pytest.approx(by_pairs.biased(a, b), rel=1e-12)
         assert by_features.unbiased(a, b) == pytest.approx(by_pairs.unbiased(a, b), rel=1e-12)
@@ -64,8 +64,8 @@ def test_features_give_what_pairs_give(pair):
 
 def test_linear_kernels_of_many_rows_see_no_pairs(pair, monkeypatch):
     x, y = pair(5000)
-    monkeypatch.setattr(FeatureKernel, "raw", None)  # a pair of rows would fail
-    sums = pair_sums([fit_kernel(x, "linear"), fit_kernel(y, "linear")], [(0, 1)])
+    monkeypatch.setattr(FeatureKernel, "exponent", None)  # a pair of rows would fail
+    sums = kernel_sums([fit_kernel(x, "linear"), fit_kernel(y, "linear")], [(0, 1)])
     cov = (x - x.mean(axis=0)).T @ (y - y.mean(axis=0)) / 5000
     assert sums.biased(0, 1) == pytest.approx(np.square(cov).sum(), rel=1e-12)
 
@@ -73,7 +73,7 @@ def test_linear_kernels_of_many_rows_see_no_pairs(pair, monkeypatch):
 def test_float32_is_float64_to_six_digits(pair):
     x, y = pair(1500, dtype="float32")
     found = [
-        pair_sums([fit_kernel(x.astype(dtype)), fit_kernel(y.astype(dtype))], [(0, 1)])
+        kernel_sums([fit_kernel(x.astype(dtype)), fit_kernel(y.astype(dtype))], [(0, 1)])
         for dtype in ("float32", "float64")
     ]
     for a, b in ((0, 1), (0, 0)):
@@ -86,7 +86,7 @@ def test_float32_holds_where_nothing_depends():
     rng = np.random.default_rng(1)
     x, y = (rng.standard_normal((2000, 8)).astype(np.float32) for _ in "xy")
     values = [
-        pair_sums([fit_kernel(v.astype(dtype)) for v in (x, y)], [(0, 1)]).unbiased(0, 1)
+        kernel_sums([fit_kernel(v.astype(dtype)) for v in (x, y)], [(0, 1)]).unbiased(0, 1)
         for dtype in ("float32", "float64")
     ]
     assert abs(values[1]) < 2e-5
@@ -96,14 +96,14 @@ def test_float32_holds_where_nothing_depends():
 def test_threads_change_nothing(pair):
     x, y = pair(1100, dtype="float32")
     kernels = [fit_kernel(x), fit_kernel(y)]
-    one, three = (pair_sums(kernels, [(0, 1)], threads=threads) for threads in (1, 3))
+    one, three = (kernel_sums(kernels, [(0, 1)], threads=threads) for threads in (1, 3))
     assert one.unbiased(0, 1) == three.unbiased(0, 1)
     assert one.row_sums.tobytes() == three.row_sums.tobytes()
 
 
 def test_cka_is_one_with_itself_and_none_for_constants(pair):
     x, y = pair(50)
-    sums = pair_sums([fit_kernel(x), fit_kernel(y), fit_kernel(np.ones((50, 2)))], [(0, 1), (0, 2)])
+    sums = kernel_sums([fit_kernel(x), fit_kernel(y), fit_kernel(np.ones((50, 2)))], [(0, 1), (0, 2)])
     for estimator in ("biased", "unbiased"):
         assert sums.cka(0, 0, estimator) == pytest.approx(1)
         assert 0 < sums.cka(0, 1, estimator) < 1
@@ -117,7 +117,7 @@ def test_a_kernel_near_the_identity_keeps_its_digits(n, oracle):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, 5))
     y = x + 2 * rng.standard_normal((n, 5))
-    sums = pair_sums([fit_kernel(x, "gaussian", 0.7), fit_kernel(y, "gaussian", 0.7)], [(0, 1)])
+    sums = kernel_sums([fit_kernel(x, "gaussian", 0.7), fit_kernel(y, "gaussian", 0.7)], [(0, 1)])
     k, l_ = oracle.kernel(x, "gaussian", 0.7), oracle.kernel(y, "gaussian", 0.7)
     expected = oracle.unbiased(k, l_) / np.sqrt(oracle.unbiased(k, k) * oracle.unbiased(l_, l_))
     assert sums.cka(0, 1, "unbiased") == pytest.approx(expected, abs=1e-9)

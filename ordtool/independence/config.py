@@ -22,9 +22,10 @@ class HsicConfig:
 
     Attributes:
         kernel: One for both sides, or a pair; see `fit_kernel`.
-        bandwidth: One for both sides, or a pair; None is the median heuristic of each variable on its own.
-        estimator: `unbiased` (U-statistic), `biased` (V-statistic, over $n^2$), or `normalized` (nHSIC, at most 5,000
-            rows).
+        bandwidth: One for both sides, or a pair, in the units of the vectors; None is the median heuristic of each
+            variable on its own.
+        estimator: `unbiased` (U-statistic), `biased` (V-statistic, over $n^2$), or `normalized` (nHSIC, at most
+            5,000 rows).
         test: `permutation`, `gamma` (moments of the permutations, none drawn), `block` (random groups of rows: an
             estimate with a confidence interval), `aggregated` (over a grid of bandwidths), or `none`.
         permutations: How many, where they are drawn.
@@ -37,6 +38,10 @@ class HsicConfig:
         seed: Of every draw.
         dtype: `float32`, `float64`, or `auto`: float64 data in float64, all else in float32.
         threads: Threads to use; None is one a core.
+
+    Raises:
+        UsageError: For unknown names and fields that contradict each other.
+        OrdtoolError: For numbers that are not possible.
     """
 
     kernel: str | tuple[str, str] = "gaussian"
@@ -55,20 +60,14 @@ class HsicConfig:
     threads: int | None = None
 
     def kernels(self) -> tuple[str, str]:
-        """Give the kernels of the left and the right variable."""
+        """Return the kernels of the left and the right variable."""
         return (self.kernel, self.kernel) if isinstance(self.kernel, str) else self.kernel
 
     def bandwidths(self) -> tuple[float | None, float | None]:
-        """Give the bandwidths of the left and the right variable."""
+        """Return the bandwidths of the left and the right variable."""
         return self.bandwidth if isinstance(self.bandwidth, tuple) else (self.bandwidth, self.bandwidth)
 
-    def check(self) -> None:
-        """Check what can be checked before data is there.
-
-        Raises:
-            UsageError: For unknown names and options that contradict each other.
-            OrdtoolError: For numbers that are not possible.
-        """
+    def __post_init__(self) -> None:
         for value, choices, what in (
             (self.kernels()[0], KERNELS, "kernel"),
             (self.kernels()[1], KERNELS, "kernel"),
@@ -98,13 +97,13 @@ class HsicConfig:
             raise UsageError("the aggregated test takes the biased or unbiased estimator and exact kernels")
         if self.bandwidths() != (None, None):
             raise UsageError(
-                "the aggregated test looks at a grid of bandwidths, so --bandwidth has no meaning",
-                "its grid is in multiples of the median heuristic (--grid)",
+                "the aggregated test looks at a grid of bandwidths, so `bandwidth` has no meaning",
+                "its `grid` is in multiples of the median heuristic",
             )
         if not any(name in WITH_BANDWIDTH for name in self.kernels()):
             raise UsageError("the aggregated test needs a kernel with a bandwidth", "gaussian or laplacian")
         if not self.grid or not all(0 < multiple < 1e6 for multiple in self.grid):
-            raise UsageError("the grid of the aggregated test must be positive numbers", "0.25,0.5,1,2,4")
+            raise UsageError("the `grid` of the aggregated test must be positive numbers", "0.25,0.5,1,2,4")
 
 
 class CkaOptions(TypedDict, total=False):
@@ -172,7 +171,7 @@ class HsicResult:
     random_features: int | None = None
 
     def record(self) -> dict[str, Any]:
-        """Give the fields as a JSON object: the last two only where they were asked for."""
+        """Return the fields as a JSON object: the last two only where they were asked for."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         optional = ("interval", "random_features")
         return {key: value for key, value in values.items() if key not in optional or value is not None}

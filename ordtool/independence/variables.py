@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.errors import OrdtoolError
-from ordtool.independence.rows import encode_labels
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.independence.validation import check_aligned, encode_labels
 from ordtool.io.inputs import open_input, read_lines
 from ordtool.io.npy import holds_npy, npy_of
 from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 
 Array = NDArray[Any]
 
+TextEncoder = Callable[[list[str]], Array]
+"""From texts to vectors, `(texts, dim)`."""
+
+STDIN = "-"
 VECTOR = "vector"
 
 
@@ -42,7 +46,7 @@ class Variable:
     classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
-        """Give the number of rows or texts."""
+        """Return the number of rows or texts."""
         return len(self.rows if self.rows is not None else self.texts or [])
 
 
@@ -96,16 +100,98 @@ def read_source(path: str) -> Source:
     return Source(stream.source, records=records, lines=lines)
 
 
-def read_variable(
-    path: str, *, label_field: str | None = None, text_field: str = "text", id_field: str = "id"
-) -> Variable:
+@dataclass(frozen=True, slots=True)
+class VariablesConfig:
+    """How files are read as variables.
+
+    Attributes:
+        label_field: The key of a JSONL file's labels; None: no file is labels by a key.
+        text_field: The key of a JSONL file's texts.
+        id_field: The key of a JSONL file's ids.
+    """
+
+    label_field: str | None = None
+    text_field: str = "text"
+    id_field: str = "id"
+
+
+def read_variables(
+    inputs: Sequence[str], config: VariablesConfig, encode: TextEncoder | None = None
+) -> tuple[list[Variable], list[tuple[int, int]]]:
+    """Read files and folders of layers, each file once, and choose which to compare.
+
+    With a label field the last JSONL file is labels; a single input is both sides. Two inputs of which one is a
+    folder are compared left against right, all others pairwise.
+
+    Args:
+        inputs: NPY, JSONL or text files, or folders of NPY files; `-` is stdin.
+        config: How they are read.
+        encode: Embeds texts; None: texts are refused.
+
+    Returns:
+        The variables, all with vectors, and the pairs to compare, as indices.
+
+    Raises:
+        UsageError: For inputs that leave nothing to compare.
+        OrdtoolError: For anything that isn't as it should be, naming the file and line.
+    """
+    if list(inputs).count(STDIN) > 1:
+        raise UsageError("stdin can be one input only")
+    groups = [layer_files(path) if Path(path).is_dir() else [path] for path in inputs]
+    variables = _read_files([path for group in groups for path in group], config)
+    check_ids(variables)
+    check_aligned(variables, [variable.name for variable in variables])
+    variables = [with_vectors(variable, encode) for variable in variables]
+    if len(variables) < 2:
+        raise UsageError(
+            f"{inputs[0]} is one variable, and two are compared",
+            "give two files, a folder of layers, or a JSONL file with --label-field",
+        )
+    count = len(variables)
+    if len(groups) == 2 and count > 2:
+        left = len(groups[0])
+        return variables, [(i, j) for i in range(left) for j in range(left, count)]
+    return variables, [(i, j) for i in range(count) for j in range(i + 1, count)]
+
+
+def _read_files(paths: list[str], config: VariablesConfig) -> list[Variable]:
+    sources = {path: read_source(path) for path in dict.fromkeys(paths)}
+    without_labels = replace(config, label_field=None)
+    if config.label_field is None:
+        return [to_variable(sources[path], without_labels) for path in paths]
+    jsonl = [index for index, path in enumerate(paths) if sources[path].records is not None]
+    if not jsonl:
+        raise UsageError("--label-field needs a .jsonl file", "integers in an .npy are labels without it")
+    if len(paths) == 1:
+        paths, jsonl = [paths[0], paths[0]], [1]
+    variables = [to_variable(sources[path], without_labels) for path in paths[: jsonl[-1]]]
+    labels = to_variable(sources[paths[jsonl[-1]]], config)
+    variables.append(replace(labels, name=f"{labels.name}:{config.label_field}"))
+    return variables + [to_variable(sources[path], without_labels) for path in paths[jsonl[-1] + 1 :]]
+
+
+def with_vectors(variable: Variable, encode: TextEncoder | None) -> Variable:
+    """Return a variable with vectors: as it is, or its texts embedded.
+
+    Raises:
+        OrdtoolError: If it holds texts, and nothing embeds them.
+    """
+    if variable.texts is None:
+        return variable
+    if encode is None:
+        raise OrdtoolError(
+            f"{variable.name}: holds texts, and vectors are needed",
+            "--embed MODEL embeds them: --embed minilm, for example",
+        )
+    return replace(variable, rows=encode(variable.texts))
+
+
+def read_variable(path: str, config: VariablesConfig | None = None) -> Variable:
     """Read one variable; see `read_source` and `to_variable`."""
-    return to_variable(read_source(path), label_field=label_field, text_field=text_field, id_field=id_field)
+    return to_variable(read_source(path), config or VariablesConfig())
 
 
-def to_variable(
-    source: Source, *, label_field: str | None = None, text_field: str = "text", id_field: str = "id"
-) -> Variable:
+def to_variable(source: Source, config: VariablesConfig) -> Variable:
     """Take one variable from what an input holds.
 
     NPY files hold vectors, `(rows, dim)`, or class labels, which are integers of shape `(rows,)`; floats of
@@ -114,9 +200,7 @@ def to_variable(
 
     Args:
         source: What was read.
-        label_field: Take this key of JSONL as class labels.
-        text_field: The key of JSONL's texts.
-        id_field: The key of its ids.
+        config: The keys of JSONL; with a label field it is class labels.
 
     Raises:
         OrdtoolError: Naming the file and line that is not as it should be.
@@ -124,8 +208,8 @@ def to_variable(
     if source.array is not None:
         return _from_array(source.array, source.name)
     if source.records is not None:
-        return _from_records(source.records, source.lines, source.name, label_field, text_field, id_field)
-    if label_field is not None:
+        return _from_records(source.records, source.lines, source.name, config)
+    if config.label_field is not None:
         raise OrdtoolError(
             f"{source.name}: labels are read from a .jsonl file's field, or an NPY of integers"
         )
@@ -146,10 +230,9 @@ def _from_records(
     records: list[dict[str, Any]],
     lines: list[int],
     path: str,
-    label_field: str | None,
-    text_field: str,
-    id_field: str,
+    config: VariablesConfig,
 ) -> Variable:
+    id_field, label_field = config.id_field, config.label_field
     ids = [record[id_field] for record in records] if all(id_field in record for record in records) else None
     if label_field is not None:
         labels = [
@@ -159,16 +242,18 @@ def _from_records(
         return Variable(path, rows, ids=ids, lines=lines, classes=classes)
     if VECTOR in records[0]:
         return Variable(path, _vectors(records, lines, path), ids=ids, lines=lines)
-    texts = [_text(record, text_field, path, line) for record, line in zip(records, lines, strict=True)]
+    texts = [
+        _text(record, config.text_field, path, line) for record, line in zip(records, lines, strict=True)
+    ]
     return Variable(path, texts=texts, ids=ids, lines=lines)
 
 
 def _label(record: dict[str, Any], field: str, path: str, line: int) -> str | int:
     value = record.get(field)
     if value is None or isinstance(value, dict | list | float):
-        found = "missing or null" if value is None else type(value).__name__
+        kind = "missing or null" if value is None else type(value).__name__
         raise OrdtoolError(
-            f"{path}:{line}: label field {field!r} is {found} (keys: {', '.join(record)})",
+            f"{path}:{line}: label field {field!r} is {kind} (keys: {', '.join(record)})",
             "a label is a string, an integer or a boolean; --label-field names its key",
         )
     return value if isinstance(value, int) else str(value)
@@ -190,16 +275,15 @@ def _vectors(records: Sequence[dict[str, Any]], lines: Sequence[int], path: str)
     for record, line in zip(records, lines, strict=True):
         vector = record.get(VECTOR)
         if not isinstance(vector, list) or len(vector) != width:
-            found = f"of {len(vector)} numbers" if isinstance(vector, list) else "missing or no list"
+            kind = f"of {len(vector)} numbers" if isinstance(vector, list) else "missing or no list"
             raise OrdtoolError(
-                f"{path}:{line}: {VECTOR!r} is {found}, and {max(width, 1)} numbers are expected"
+                f"{path}:{line}: {VECTOR!r} is {kind}, and {max(width, 1)} numbers are expected"
             )
         try:
             rows.append(np.asarray(vector, dtype=np.float64))
         except (TypeError, ValueError):
             raise OrdtoolError(f"{path}:{line}: {VECTOR!r} holds something else than numbers") from None
-    # JSON doesn't say what precision the numbers had; embeddings have float32's.
-    return np.asarray(np.stack(rows), dtype=np.float32)
+    return np.stack(rows)
 
 
 def check_ids(variables: Sequence[Variable]) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.reading import check_ids, layer_files, read_variable
+from ordtool.independence.variables import VariablesConfig, check_ids, layer_files, read_variable
 
 
 def lines(path, *records):
@@ -43,7 +43,7 @@ def test_jsonl(tmp_path):
     found = read_variable(path)
     assert found.rows.tolist() == [[1, 2], [3, 4.5], [0, 0]]
     assert found.ids == [1, 2, 3]
-    assert read_variable(path, label_field="label").rows.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert read_variable(path, VariablesConfig(label_field="label")).rows.tolist() == [[1, 0], [0, 1], [1, 0]]
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
     assert read_variable(str(tmp_path / "b.jsonl.gz")).rows.tolist() == found.rows.tolist()
 
@@ -52,7 +52,7 @@ def test_texts(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\nthree\n")
     assert read_variable(str(tmp_path / "a.txt")).texts == ["one", "", "three"]
     path = lines(tmp_path / "a.jsonl", {"body": "one"}, {"body": "two"})
-    assert read_variable(path, text_field="body").texts == ["one", "two"]
+    assert read_variable(path, VariablesConfig(text_field="body")).texts == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_texts(tmp_path):
 def test_bad_records_are_named(records, options, message, tmp_path):
     path = lines(tmp_path / "a.jsonl", *records)
     with pytest.raises(OrdtoolError, match=f"a.jsonl:? ?{message}"):
-        read_variable(path, **options)
+        read_variable(path, VariablesConfig(**options))
 
 
 def test_ids_must_agree(tmp_path):

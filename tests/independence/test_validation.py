@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.rows import (
+from ordtool.independence.validation import (
     check_aligned,
     check_rows,
     encode_labels,
