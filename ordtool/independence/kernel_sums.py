@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.independence.kernels import Kernel
+from ordtool.independence.kernels import FeatureKernel, Kernel
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -94,16 +94,28 @@ class KernelSums:
 
         So it is where all rows are equally far apart, as ids in unit vectors are, and where all but one are the same.
         """
-        return [self._u_product(a, a) <= self.rounding(a) for a in range(len(self.kernels))]
+        zero = []
+        for a, kernel in enumerate(self.kernels):
+            square, rounding = self._u_product(a, a), self.rounding(a)
+            if square <= rounding and kernel.features is not None and kernel.dtype != np.float64:
+                # float32 products are too rough to tell; few kernels come here.
+                features = kernel.features.astype(np.float64)
+                exact = kernel_sums([FeatureKernel(features - features.mean(axis=0))], [])
+                square = exact._u_product(0, 0)
+                rounding = kernel.rounding(float(exact.products[0, 0]), float(exact.diagonals[0].sum()))
+            zero.append(square <= rounding)
+        return zero
 
     def rounding(self, a: int) -> float:
         """The sum of squares that rounding alone may leave of kernel `a` where centring makes it zero."""
         n, kernel, offset = self.rows, self.kernels[a], self.offsets[a]
         squares = self.products[a, a] + 2 * offset * self.row_sums[a].sum() + n * (n - 1) * offset**2
         rounding = kernel.rounding(float(squares), float(self.diagonals[a].sum() + n * offset))
-        if self.from_features:  # a difference of two sums of squares, of features and of the diagonal
-            square = self.products[a, a] + self.diagonals[a] @ self.diagonals[a]
-            rounding += 16 * np.finfo(kernel.dtype).eps * square
+        # What is left is a difference of sums: of the products and of the row sums; or, of features, of two more.
+        cancelled = 64 * np.finfo(np.float64).eps if kernel.dtype == np.float64 else 2e-6
+        rounding += cancelled * (self.row_sums[a] @ self.row_sums[a]) / (n - 2)
+        if self.from_features:
+            rounding += 10 * cancelled * (self.products[a, a] + self.diagonals[a] @ self.diagonals[a])
         return float(rounding)
 
     def _u_product(self, a: int, b: int) -> float:
