@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ordtool.auto import register_models as register_models
     from ordtool.embedding.embed_job import embed as embed
     from ordtool.embedding.encoder import load_encoder as load_encoder
     from ordtool.embedding.similarity import score_similarity as score_similarity
@@ -59,6 +60,7 @@ _EXPORTS: dict[str, str] = {
     "train_ladder": "ordtool.tuning.training",
     "extrapolate": "ordtool.extrapolation.patch",
     "resolve_model": "ordtool.models.catalog",
+    "register_models": "ordtool.auto",
 }
 
 __all__ = ["__version__", *_EXPORTS]

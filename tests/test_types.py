@@ -65,6 +65,7 @@ ordtool.train_seq2seq("pairs.jsonl", "minilm", "model", step=3)  # wrong
 ordtool.train_ladder("reviews.tsv", "ladder", "minilm", step=3)  # wrong
 ordtool.train_bottleneck([[1.0]])  # wrong
 ordtool.resolve_model("static", sort="encoder")  # wrong
+ordtool.register_models("onlstm")  # wrong
 ordtool.prase("The cat sat.")  # wrong
 ordtool.UsageError(hint="a hint")  # wrong
 raise ordtool.OrdtoolError("a message", "a hint", "more")  # wrong

@@ -18,6 +18,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,6 +43,7 @@ from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 FLOAT32_STRETCH = 1e3
+OUTPUTS = ("default", "pandas", "polars")
 
 
 class WhiteningWarning(UserWarning):
@@ -227,6 +230,9 @@ class Whitening:
         Raises:
             DataError: another width than the one fitted on, or a NaN or an infinity (rows named by index).
         """
+        return self._framed(self._transform(X), X)
+
+    def _transform(self, X: Any) -> FloatArray:
         self._check_fitted()
         array = as_rows(X)
         self._check_width(array)
@@ -236,6 +242,26 @@ class Whitening:
             output[start : start + rows.shape[0]] = rows
             start += rows.shape[0]
         return output
+
+    def inverse_transform(self, X: Any) -> FloatArray:
+        r"""Map rows of `transform`, `(n, width)`, back to `(n, dim)`: float64 for float64 input, else float32.
+
+        $\hat x = y K^+ + \beta \mu + (1 - \beta) \mu (I - K K^+)$ for the map
+        $y = (x - \beta \mu) K$: the vector itself where no direction was left out, else with the mean's part in those.
+
+        Raises:
+            DataError: another width than that of `transform`.
+            ParameterError: rows were scaled to length 1, which loses their lengths.
+        """
+        if self.normalize:
+            raise ParameterError("rows of length 1 can't be mapped back", "fit with normalize=False")
+        array, kernel = as_rows(X), self.kernel_
+        if array.shape[1] != kernel.shape[1]:
+            raise DataError(f"X has {array.shape[1]} columns, and transform gives {kernel.shape[1]}")
+        back = np.linalg.pinv(kernel)
+        rest = (1 - self.beta) * self.mean_
+        offset = self.beta * self.mean_ + rest - rest @ kernel @ back
+        return (array @ back + offset).astype(output_dtype(array), copy=False)
 
     def iter_transform(self, array: NDArray[Any], *, threads: int | None = None) -> Iterator[FloatArray]:
         """Transform chunk by chunk, for what is larger than memory; raises as `transform`."""
@@ -297,6 +323,37 @@ class Whitening:
                 )
             setattr(self, name, value)
         return self
+
+    def set_output(self, *, transform: str | None = None) -> Whitening:
+        """Choose what `transform` gives.
+
+        Args:
+            transform: `default` (an array), or `pandas` or `polars` (a frame with the names of
+                `get_feature_names_out`); None changes nothing.
+
+        Raises:
+            ParameterError: there is no output of that name, or the package isn't installed.
+        """
+        if transform is None:
+            return self
+        if transform not in OUTPUTS:
+            raise ParameterError(f"unknown output {transform!r}", close_match_hint(transform, OUTPUTS))
+        if transform != "default" and find_spec(transform) is None:
+            raise ParameterError(f"{transform} isn't installed", f"pip install {transform}")
+        self._sklearn_output_config = {"transform": transform}  # the name that scikit-learn's `clone` copies
+        return self
+
+    def _framed(self, rows: FloatArray, X: Any) -> Any:
+        """Give an array as what was chosen by `set_output`, or else in scikit-learn's own configuration."""
+        library = sys.modules.get("sklearn")
+        usual = library.get_config()["transform_output"] if library is not None else "default"
+        chosen = getattr(self, "_sklearn_output_config", {}).get("transform", usual)
+        if chosen == "default":
+            return rows
+        frames, names = import_module(chosen), self.get_feature_names_out()
+        if chosen == "pandas":
+            return frames.DataFrame(rows, columns=names, index=getattr(X, "index", None))
+        return frames.DataFrame(rows, schema=names.tolist(), orient="row")
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
         """Names of the output columns: `whitening0`, `whitening1`, ..."""

@@ -303,6 +303,41 @@ def test_a_map_that_stretches_a_lot_is_applied_in_float64():
     np.testing.assert_allclose(covariance(whitening.transform(array)), np.eye(8), atol=1e-6)
 
 
+# ---------------------------------------------------------------- and back
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "zca", "beta": 0.5}, {"method": "cholesky", "gamma": 0.5}], ids=str
+)
+def test_the_map_of_all_directions_is_undone(options):
+    array = correlated()
+    whitening = Whitening(**options).fit(array)
+    np.testing.assert_allclose(whitening.inverse_transform(whitening.transform(array)), array, atol=1e-9)
+    single = whitening.inverse_transform(whitening.transform(array.astype("float32")))
+    assert single.dtype == "float32"
+    np.testing.assert_allclose(single, array, atol=1e-4)
+
+
+def test_fewer_directions_give_the_principal_components():
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    array = correlated()
+    theirs = decomposition.PCA(4).fit(array)
+    expected = theirs.inverse_transform(theirs.transform(array))
+    for beta in (1.0, 0.3):  # what was left out is the mean's, however much of the mean was subtracted
+        whitening = Whitening(dims=4, beta=beta).fit(array)
+        np.testing.assert_allclose(
+            whitening.inverse_transform(whitening.transform(array)), expected, atol=1e-9
+        )
+
+
+def test_what_cannot_be_undone():
+    array = correlated()
+    with pytest.raises(ParameterError, match="length 1"):
+        Whitening(normalize=True).fit(array).inverse_transform(array)
+    with pytest.raises(DataError, match="13 columns, and transform gives 4"):
+        Whitening(dims=4).fit(array).inverse_transform(array)
+
+
 # ---------------------------------------------------------------- manners
 
 
@@ -327,6 +362,25 @@ def test_scikit_learns_own_checks(options):
     bad = {r["check_name"]: r["exception"] for r in results if r["status"] not in {"passed", "skipped"}}
     assert not bad
     assert [r["check_name"] for r in results if r["status"] == "skipped"] in ([], ["check_array_api_input"])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_comes_out_if_one_is_asked_for(library):
+    frames = pytest.importorskip(library)
+    array = correlated(rows=20)
+    plain = Whitening(dims=2).fit_transform(array)
+    whitening = Whitening(dims=2).set_output(transform=library)
+    found = whitening.fit_transform(array)
+    assert isinstance(found, frames.DataFrame) and list(found.columns) == ["whitening0", "whitening1"]
+    np.testing.assert_array_equal(found.to_numpy(), plain)
+    np.testing.assert_array_equal(
+        whitening.set_output().set_output(transform="default").transform(array), plain
+    )
+
+
+def test_outputs_are_checked():
+    with pytest.raises(ParameterError, match="panda"):
+        Whitening().set_output(transform="panda")
 
 
 def test_it_goes_into_a_pipeline():
