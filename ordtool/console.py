@@ -17,6 +17,8 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 from rich.table import Table
 from rich.text import Text
 
+from ordtool.io.streams import stdout_bytes
+
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -39,17 +41,17 @@ def stdout_has_colour() -> bool:
 
 def write_bytes(data: bytes) -> None:
     """Write data to stdout as it is."""
-    sys.stdout.buffer.write(data)
+    stdout_bytes().write(data)
 
 
 def write_line(line: str) -> None:
     """Write one line of data to stdout in UTF-8, whatever the locale says."""
-    sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
+    stdout_bytes().write(line.encode("utf-8") + b"\n")
 
 
 def flush() -> None:
     """Hand on what stdout holds: after each record, where a reader may be waiting."""
-    sys.stdout.buffer.flush()
+    stdout_bytes().flush()
 
 
 def error(message: str, hint: str | None = None) -> None:

@@ -22,7 +22,7 @@ ALLOWED = {
     "memory": set(),
     "progress": set(),
     "errors": set(),
-    "console": {"errors", "progress"},
+    "console": {"errors", "progress", "io"},
     "cli": {*SUBJECTS, *BASE, "models", "console"},
 }
 for natural in ("parsing", "embedding", "generation", "extrapolation", "tuning"):

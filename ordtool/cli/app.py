@@ -13,6 +13,7 @@ from typer.main import get_command
 from ordtool import __version__
 from ordtool.cli._lazy import CONTEXT, lazy_group
 from ordtool.errors import OrdtoolError
+from ordtool.io.streams import occupy_standard_descriptors, stdout_bytes
 from ordtool.runtime import library_messages
 
 COMMANDS = {
@@ -44,7 +45,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from ordtool.models.installed import installed_releases
 
-        sys.stdout.write(f"ordtool {__version__}\n")
+        stdout_bytes().write(f"ordtool {__version__}\n".encode())
         for name, release in installed_releases().items():
             sys.stdout.write(f"{name} {release or 'not installed'}\n")
         raise typer.Exit
@@ -77,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
 
     0 success; 1 the data or the run failed; 2 usage; 130 Ctrl-C; 141 broken pipe.
     """
+    occupy_standard_descriptors()
     args = list(sys.argv[1:] if argv is None else argv)
     args, debug = _take_debug(args)
     with library_messages(shown=debug):
@@ -96,7 +98,8 @@ def _run(args: list[str], debug: bool) -> int:
 
     try:
         status = get_command(app).main(args, prog_name="ordtool", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except OrdtoolError as error:
         return _fail(error.message, error.hint, error.exit_code, debug)
@@ -149,8 +152,8 @@ def _interrupted() -> int:
 
 def _broken_pipe() -> int:
     """Keep Python from complaining when it flushes stdout at its end."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return BROKEN_PIPE
 
 

@@ -31,6 +31,7 @@ from ordtool.embedding.tokenizing import Tokens
 from ordtool.embedding.whitening import Whitening
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.npy import NpyWriter
+from ordtool.io.streams import is_stream
 from ordtool.io.text import Record, read_records
 from ordtool.progress import SILENT, Progress
 
@@ -147,7 +148,7 @@ class _Job:
     def run_whitened(self, form: str) -> EmbedReport:
         """Write raw vectors to a temporary file, fit on it, then write the transformed ones."""
         config = self._config
-        beside = config.output.resolve().parent if config.output is not None else None
+        beside = None if config.output is None or is_stream(config.output) else config.output.resolve().parent
         with tempfile.NamedTemporaryFile(prefix=".ordtool-", suffix=".npy.partial", dir=beside) as spool:
             raw = _RawRows(NpyWriter(spool, self._encoder.dim, "float32"))  # type: ignore[arg-type]
             self._stream(raw, "float32")

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import STDOUT, atomic_directory, atomic_output
+from ordtool.io.atomic import atomic_directory, atomic_output
 from ordtool.io.jsonl import dumps
 from ordtool.io.npy import NpyWriter
 from ordtool.io.resumable import Lines, resumable_lines
+from ordtool.io.streams import is_stream, refuse_resume
 from ordtool.io.text import Record
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -108,6 +109,8 @@ def open_output(
         OrdtoolError: If it can't be written, or can't be resumed.
     """
     dtype = np.dtype(precision)
+    if resume:
+        refuse_resume(path)
     if layers and path is not None:
         with atomic_directory(path, force=force) as folder:
             yield from _layer_files(folder, layers, dim, dtype)
@@ -116,7 +119,7 @@ def open_output(
             table = _Parquet(file, dim, precision)
             yield table
             table.close()
-    elif form == "npy" and (path is None or str(path) == STDOUT):
+    elif form == "npy" and is_stream(path):
         with atomic_output(path, binary=True) as file:
             yield from _npy_to_pipe(file, dim, dtype, rows)
     else:

@@ -6,18 +6,16 @@ import errno
 import hashlib
 import os
 import shutil
-import stat
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import check_read_twice
+from ordtool.io.streams import is_stream, open_stream
 
-STDOUT = "-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -44,15 +42,12 @@ def atomic_output(
             or the disk is full.
         UsageError: If binary data would go to a terminal.
     """
-    if path is None or str(path) == STDOUT:
-        yield from _stdout(binary)
+    if path is None or is_stream(path):
+        with as_output_errors(path or "<stdout>"), open_stream(path, binary=binary) as stream:
+            yield stream
         return
     target = Path(os.path.realpath(path))
     check_output(path, force=force)
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        with as_output_errors(path), open(target, "wb") as device:
-            yield device
-        return
     temporary: str | None = None
     try:
         with as_output_errors(path):
@@ -71,15 +66,6 @@ def atomic_output(
             Path(temporary).unlink(missing_ok=True)
 
 
-def _stdout(binary: bool) -> Iterator[BinaryIO]:
-    if binary and sys.stdout.isatty():
-        raise UsageError("binary data is not written to a terminal", "name a file with -o, or pipe it on")
-    stream = cast(BinaryIO, sys.stdout.buffer)
-    with as_output_errors("<stdout>"):
-        yield stream
-        stream.flush()
-
-
 def check_output(path: str | Path | None, *, force: bool = False) -> None:
     """Check before long work that an output can be written.
 
@@ -87,7 +73,7 @@ def check_output(path: str | Path | None, *, force: bool = False) -> None:
         OrdtoolError: If it exists and `force` is not set, is a folder, or its folder is
             missing or not writable.
     """
-    if path is None or str(path) == STDOUT:
+    if path is None or is_stream(path):
         return
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -132,6 +118,8 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
 
 def check_directory(path: str | Path, *, force: bool = False) -> None:
     """Check before long work that an output folder can be made; raises as `atomic_directory`."""
+    if is_stream(path):
+        raise OrdtoolError(f"{path}: is no folder, and the output is one", "name a new folder")
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise OrdtoolError(f"{path}: the folder {target.parent} is missing", f"mkdir -p {target.parent}")

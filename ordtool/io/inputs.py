@@ -11,7 +11,6 @@ import errno
 import gzip
 import io
 import os
-import re
 import stat
 import sys
 import zlib
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.streams import descriptor_of
 
 STDIN = "-"
 BOM = b"\xef\xbb\xbf"
@@ -28,7 +28,6 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 16
 _NO_INPUT = "no input: give a file, or pipe text in"
 _NO_INPUT_HINT = "for example: echo 'The cat sat on the mat.' | ordtool parse"
-_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
 class Input(io.BufferedReader):
@@ -148,19 +147,11 @@ def _open(path: str | Path, once: bool) -> _ReadsBytes:
         _check_stdin()
         return cast(_ReadsBytes, sys.stdin.buffer)
     try:
-        number = _descriptor(path)
+        number = descriptor_of(path)
         # A socket can't be opened by its name, but its descriptor can be shared.
         return open(path if number is None or not once else os.dup(number), "rb")
     except OSError as error:
         raise OrdtoolError(*_open_failure(path, error)) from None
-
-
-def _descriptor(path: str | Path) -> int | None:
-    """Give the number of an open file that a path stands for: 63 for `/dev/fd/63`, 0 for `/dev/stdin`."""
-    if str(path) == "/dev/stdin":
-        return 0
-    found = _DESCRIPTOR.fullmatch(str(path))
-    return int(found[1]) if found else None
 
 
 def read_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:

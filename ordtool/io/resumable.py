@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.atomic import STDOUT, as_output_errors, atomic_output, check_output, file_fingerprint
+from ordtool.io.atomic import as_output_errors, atomic_output, check_output, file_fingerprint
+from ordtool.io.streams import is_stream, refuse_resume
 
 
 class Lines:
@@ -83,20 +84,16 @@ def resumable_lines(
         OrdtoolError: If the output exists, was interrupted and neither `resume` nor
             `force` is given, or was made from another input or with other settings.
     """
-    if path is None or str(path) == STDOUT:
-        if resume:
-            raise UsageError("--resume needs an output file to go on with", "name it with -o")
-        with atomic_output(None) as stdout:
-            yield Lines(stdout, None, {})
+    if resume:
+        refuse_resume(path)
+    if path is None or is_stream(path):
+        with atomic_output(path) as stream:
+            yield Lines(stream, None, {})
         return
     if resume and not inputs:
         raise UsageError("--resume needs input files; a pipe can't be read again", "save the input in a file")
     check_output(path, force=force)
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():  # a device such as /dev/null
-        with atomic_output(path) as device:
-            yield Lines(device, None, {})
-        return
     with as_output_errors(path):
         yield from _journalled(path, target, inputs, settings, resume, force)
 
