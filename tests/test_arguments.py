@@ -82,6 +82,19 @@ def test_one_prompt_has_one_result(writers):
     assert ordtool.generate("the cat", model, max_new_tokens=4, stop=again.text[:2]).text == ""
 
 
+def test_one_text_is_labelled(encoders):
+    import torch
+
+    from ordtool.tuning.predicting import CheckpointClassifier
+
+    classifier = CheckpointClassifier.load(encoders("classifier"), torch.device("cpu"))
+    probabilities, vectors = classifier.predict(["the cat sat"])
+    one, vector = classifier.predict("the cat sat")
+    assert one.shape == (2,) and vector.shape == (24,)
+    np.testing.assert_array_equal(one, probabilities[0])
+    np.testing.assert_array_equal(vector, vectors[0])
+
+
 def test_a_system_message_is_part_of_a_chat(writers):
     from ordtool.generation.prompts import PromptStyle
 

@@ -9,7 +9,9 @@ ordtool runs in this process, because a process of its own takes seconds to load
 in a shell. The first session of the README runs in a shell as it is.
 """
 
+import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -130,6 +132,29 @@ def test_a_session_runs_in_a_shell(folder):
     for command, expected in commands(block):
         if "jq " not in command or shutil.which("jq"):
             check_output(command, run_shell(command, folder), expected)
+
+
+def test_the_notebook_draws_a_tree_a_heat_map_and_a_curve(folder):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    cells = json.loads((ROOT / "examples" / "tour.ipynb").read_text())["cells"]
+    names, shown = {}, []
+    for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+        *statements, last = ast.parse(source).body
+        if not isinstance(last, ast.Expr):
+            exec(source, names)
+            continue
+        exec(compile(ast.Module(statements, []), "tour.ipynb", "exec"), names)
+        shown.append(
+            eval(compile(ast.Expression(last.value), "tour.ipynb", "eval"), names)
+        )  # as a notebook does
+    assert shown[0]._repr_svg_().startswith("<svg")
+    figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
+    assert [len(axis.images) for axis in figures[0].axes] == [1, 1]
+    assert [line.get_label() for line in figures[1].axes[0].lines] == ["as it is", "rerope"]
+    plain, rerope = (line.get_ydata() for line in figures[1].axes[0].lines)
+    assert plain[-8:].mean() > rerope[-8:].mean()
+    pyplot.close("all")
 
 
 def test_pipes_are_split_at_bars_that_are_not_quoted():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ordtool.arguments import as_strings, is_one
 from ordtool.errors import OrdtoolError
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries
@@ -33,9 +34,9 @@ class TextClassifier(Protocol):
     pair_field: str | None
 
     def predict(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
     ) -> tuple[Rows, Rows]:
-        """Give probabilities `(texts, classes)` or scores `(texts, 1)`, and vectors `(texts, dim)`."""
+        """Give probabilities `(texts, classes)` or scores `(texts, 1)`, and vectors `(texts, dim)`; no axis for one text."""
 
 
 class LadderClassifier:
@@ -75,18 +76,22 @@ class LadderClassifier:
 
     @torch.inference_mode()
     def predict(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
     ) -> tuple[Rows, Rows]:
         """Label texts.
 
         Args:
-            texts: The texts.
-            pairs: The second texts, for a ladder of pairs.
+            texts: The texts, or one.
+            pairs: The second texts, or the second one, for a ladder of pairs.
             batch_size: Texts at once.
 
         Returns:
-            Probabilities `(texts, classes)`, or scores `(texts, 1)`; and the pooled vectors `(texts, hidden)`.
+            Probabilities `(texts, classes)`, or scores `(texts, 1)`; and the pooled vectors `(texts, hidden)`. One text
+            has no axis of texts.
         """
+        if is_one(texts):
+            rows, vectors = self.predict(as_strings(texts), None if pairs is None else as_strings(pairs))
+            return rows[0], vectors[0]
         config = self.ladder.config
         data = Encoded(*encode_texts(self.backbone.tokenizer, texts, pairs, config.text_length))
         rows = np.zeros((len(texts), max(1, len(self.labels))), dtype=np.float32)
@@ -155,9 +160,12 @@ class CheckpointClassifier:
 
     @torch.inference_mode()
     def predict(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
     ) -> tuple[Rows, Rows]:
         """Label texts; vectors are means of the last layer's tokens. See `LadderClassifier.predict`."""
+        if is_one(texts):
+            rows, vectors = self.predict(as_strings(texts), None if pairs is None else as_strings(pairs))
+            return rows[0], vectors[0]
         limit = getattr(self.model.config, "max_position_embeddings", None) or 512
         length = int(min(self.tokenizer.model_max_length, limit, 4096))
         data = Encoded(*encode_texts(self.tokenizer, texts, pairs, length))
