@@ -122,6 +122,28 @@ def test_strings_are_class_labels_in_hsic():
         assert ordtool.cka(x, given) == pytest.approx(ordtool.cka(x, vectors), rel=1e-5)
 
 
+def test_one_path_is_read_by_every_reader(tmp_path):
+    from ordtool.embedding.embed_config import EmbedConfig
+    from ordtool.generation.scoring import read_references
+    from ordtool.io.text import read_documents, read_records
+    from ordtool.parsing.corpus import read_sentences
+    from ordtool.parsing.inputs import InputConfig, read_inputs
+    from ordtool.tuning.data import Fields, read_examples
+
+    path = tmp_path / "a.tsv"
+    path.write_text("one\tno\ntwo\tyes\n")
+    for read in (
+        read_records,
+        read_documents,
+        read_references,
+        read_sentences,
+        lambda paths: read_inputs(paths, InputConfig()),
+        lambda paths: read_examples(paths, Fields()),
+        lambda paths: EmbedConfig(inputs=paths).inputs,
+    ):
+        assert list(read(str(path))) == list(read(path)) == list(read([path])) != []
+
+
 def test_one_path_is_read(tmp_path):
     from ordtool.io.text import read_records
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ordtool.arguments import as_strings
 from ordtool.embedding.encoder import EncoderConfig
 from ordtool.embedding.outputs import FORMATS, PRECISIONS
 from ordtool.errors import UsageError, close_match_hint
@@ -47,6 +48,10 @@ class EmbedConfig:
     shard: str | None = None
     resume: bool = False
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Take one path for several."""
+        object.__setattr__(self, "inputs", as_strings(self.inputs))
 
     @property
     def from_stdin(self) -> bool:

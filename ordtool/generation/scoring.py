@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ordtool.arguments import as_many
+from ordtool.arguments import as_many, as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import open_input, read_lines
 from ordtool.io.text import decode_line, holds_jsonl, looks_like_jsonl, parse_json_object
@@ -162,12 +162,13 @@ def read_predictions(path: str | Path, field: str = "output") -> list[str]:
     return texts
 
 
-def read_references(paths: Sequence[str | Path], field: str = "references") -> list[list[str]]:
+def read_references(paths: str | Path | Sequence[str | Path], field: str = "references") -> list[list[str]]:
     """Read references: files side by side, each a line a text or JSONL with a string or list of strings.
 
     Raises:
         OrdtoolError: If the files' lengths differ or a value is of another type.
     """
+    paths = as_strings(paths)
     columns = [[_strings(where, value, field) for where, value in _values(path, field)] for path in paths]
     for path, column in zip(paths[1:], columns[1:], strict=True):
         if len(column) != len(columns[0]):

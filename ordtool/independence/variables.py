@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.independence.validation import check_aligned, encode_labels
 from ordtool.io.inputs import open_input, read_lines
@@ -116,7 +117,7 @@ class VariablesConfig:
 
 
 def read_variables(
-    inputs: Sequence[str], config: VariablesConfig, encode: TextEncoder | None = None
+    inputs: str | Sequence[str], config: VariablesConfig, encode: TextEncoder | None = None
 ) -> tuple[list[Variable], list[tuple[int, int]]]:
     """Read files and folders of layers, each file once, and choose which to compare.
 
@@ -135,7 +136,8 @@ def read_variables(
         UsageError: For inputs that leave nothing to compare.
         OrdtoolError: For anything that isn't as it should be, naming the file and line.
     """
-    if list(inputs).count(STDIN) > 1:
+    inputs = as_strings(inputs)
+    if inputs.count(STDIN) > 1:
         raise UsageError("stdin can be one input only")
     groups = [layer_files(path) if Path(path).is_dir() else [path] for path in inputs]
     variables = _read_files([path for group in groups for path in group], config)

@@ -78,7 +78,9 @@ def read_records(
             yield from records_of(stream, field, format=format, on_error=on_error)
 
 
-def read_documents(paths: Sequence[str | Path], field: str = "text", *, end: str = "\n") -> Iterator[str]:
+def read_documents(
+    paths: str | Path | Sequence[str | Path], field: str = "text", *, end: str = "\n"
+) -> Iterator[str]:
     """Read the documents of a corpus: a text file is one, with its lines; a JSONL record is one.
 
     Args:
@@ -89,8 +91,8 @@ def read_documents(paths: Sequence[str | Path], field: str = "text", *, end: str
     Raises:
         OrdtoolError: Naming `file:line`.
     """
-    for path in paths or [STDIN]:
-        records = read_records([path], field)
+    for path in as_strings(paths) or (STDIN,):
+        records = read_records(path, field)
         first = next(records, None)
         if first is None:
             if not has_jsonl_suffix(path):

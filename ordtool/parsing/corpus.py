@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import open_input
 from ordtool.io.text import read_records
@@ -72,7 +73,9 @@ class TextOptions:
     language: str = "en"
 
 
-def read_sentences(paths: Sequence[str | Path], options: TextOptions = TextOptions()) -> Iterator[list[str]]:
+def read_sentences(
+    paths: str | Path | Sequence[str | Path], options: TextOptions = TextOptions()
+) -> Iterator[list[str]]:
     """Read sentences of words from text, JSONL and bracketed trees (files, gz, or folders of them).
 
     Sentences without a word are left out.
@@ -80,7 +83,7 @@ def read_sentences(paths: Sequence[str | Path], options: TextOptions = TextOptio
     Raises:
         OrdtoolError: A missing file, an empty folder, invalid UTF-8 or a broken bracket, with `file:line`.
     """
-    for path in paths:
+    for path in as_strings(paths):
         for file in text_files(path):
             with open_input(file) as stream:
                 trees = holds_trees(stream)

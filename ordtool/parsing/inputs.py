@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io import inputs
 from ordtool.io.inputs import STDIN, Input, open_input, reads_once
@@ -67,7 +68,10 @@ def _refuse_trees(trees: bool, stream: Input) -> None:
 
 
 def read_inputs(
-    paths: Sequence[str], config: InputConfig, *, on_error: Callable[[OrdtoolError], None] | None = None
+    paths: str | Path | Sequence[str | Path],
+    config: InputConfig,
+    *,
+    on_error: Callable[[OrdtoolError], None] | None = None,
 ) -> Iterator[Sentence]:
     """Reads sentences.
 
@@ -85,7 +89,7 @@ def read_inputs(
         OrdtoolError: With `file:line`, where `on_error` is None.
         UsageError: For trees that are to be split.
     """
-    for path in paths or [STDIN]:
+    for path in as_strings(paths) or (STDIN,):
         folder = path != STDIN and Path(path).is_dir()
         for file in _files(path, config):
             with open_input(file) as stream:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import Input, open_input, read_lines
 from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
@@ -58,7 +59,7 @@ def check_task(task: str) -> None:
         raise UsageError(f"unknown task {task!r}", close_match_hint(task, TASKS))
 
 
-def read_examples(paths: Sequence[str | Path], fields: Fields) -> list[Example]:
+def read_examples(paths: str | Path | Sequence[str | Path], fields: Fields) -> list[Example]:
     """Read labelled records; `-` is stdin.
 
     `.jsonl` has an object a line; `.csv` commas and quotes; anything else tabs. A pipe has no name: one that begins with
@@ -68,10 +69,11 @@ def read_examples(paths: Sequence[str | Path], fields: Fields) -> list[Example]:
     Raises:
         OrdtoolError: With `file:line`, for a field that is missing or no text; for an empty file.
     """
-    found = [example for path in paths for example in _read_one(str(path), fields)]
+    paths = as_strings(paths)
+    found = [example for path in paths for example in _read_one(path, fields)]
     if not found:
         raise OrdtoolError(
-            f"{', '.join(map(str, paths))}: holds no records", 'a line looks like {"text": ..., "label": ...}'
+            f"{', '.join(paths)}: holds no records", 'a line looks like {"text": ..., "label": ...}'
         )
     return found
 
