@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -127,7 +127,8 @@ def open_output(
             path, inputs=inputs, settings=settings or {}, resume=resume, force=force
         ) as lines:
             if form == "jsonl":
-                yield _JsonLines(lines, dim, precision)
+                with closing(_JsonLines(lines, dim, precision)) as json_lines:
+                    yield json_lines
             else:
                 npy = _Npy(lines, dim, dtype)
                 yield npy
@@ -213,6 +214,10 @@ class _JsonLines:
             start = keys[:-1] + ", " if len(keys) > 2 else "{"
             self._lines.write(f'{start}"{VECTOR}": {self._format % tuple(row)}}}')
         self._lines.save(done)
+
+    def close(self) -> None:
+        if self._old is not None:
+            self._old.close()
 
 
 def fields_of(record: Record) -> dict[str, Any]:

@@ -145,16 +145,16 @@ def test_whitening_on_the_way_is_whitening_afterwards(run_in_process, texts):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "count"), [("out.npy", "bert", 9000), ("out.jsonl", "static", 40000)]
+    ("name", "kind", "count"), [("out.npy", "bert", 5000), ("out.jsonl", "static", 30000)]
 )
-def test_killed_and_resumed_is_the_same_bytes(run, tmp_path, encoders, name, kind, count):
+def test_killed_and_resumed_is_the_same_bytes(run_in_process, tmp_path, encoders, name, kind, count):
     generator = np.random.default_rng(0)
     words = np.array(["the", "a", "cat", "dog", "river", "old", "then", "ran"])
     lines = [" ".join(generator.choice(words, generator.integers(1, 30))) for _ in range(count)]
     (tmp_path / "many.txt").write_text("\n".join(lines) + "\n")
     model = kind if kind == "static" else encoders(kind)
     command = ["embed", "-m", model, "--dims", 16, "many.txt", "-o"]
-    assert run(*command, f"whole-{name}").returncode == 0
+    assert run_in_process(*command, f"whole-{name}").returncode == 0
     arguments = [sys.executable, "-m", "ordtool", *map(str, command), name]
     process = subprocess.Popen(arguments, cwd=tmp_path, env={**os.environ}, stderr=subprocess.DEVNULL)
     position = tmp_path / f"{name}.partial.json"
@@ -171,12 +171,12 @@ def test_killed_and_resumed_is_the_same_bytes(run, tmp_path, encoders, name, kin
     assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
     with open(tmp_path / f"{name}.partial", "ab") as partial:
         partial.write(b"a torn tail")
-    again = run(*command, name)
+    again = run_in_process(*command, name)
     assert again.returncode == 1
     assert "interrupted run" in again.stderr
-    other = run(*command, name, "--resume", "--precision", "float16")
+    other = run_in_process(*command, name, "--resume", "--precision", "float16")
     assert "other settings (precision)" in other.stderr
-    done = run(*command, name, "--resume")
+    done = run_in_process(*command, name, "--resume")
     assert done.returncode == 0, done.stderr
     assert "going on after" in done.stderr
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()

@@ -32,9 +32,11 @@ def objects(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_train_and_predict(run, run_in_process, encoders, data, tmp_path):
+def test_train_and_predict(run_in_process, encoders, data, tmp_path):
     data("a.jsonl", 48), data("d.jsonl", 12)
-    done = run("train", "ladder", "a.jsonl", "--dev", "d.jsonl", "-m", encoders("bert"), "-o", "m", *FAST)
+    done = run_in_process(
+        "train", "ladder", "a.jsonl", "--dev", "d.jsonl", "-m", encoders("bert"), "-o", "m", *FAST
+    )
     (record,) = objects(done)
     assert record["metric"] == "accuracy" and record["epochs"] == 3
     assert "ordtool predict -m m uses it" in done.stderr
