@@ -76,7 +76,7 @@ def measure(system: str, length: int, layers: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from ordtool.extrapolation.patch import extrapolate
+    from ordtool.extrapolation.patch import context_extension
     from ordtool.memory import PeakMemory
 
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def measure(system: str, length: int, layers: int) -> None:
     if system == "dense":
         dense_rerope(model, window)
     method = {"sdpa": "none", "dense": "none"}.get(system, system)
-    with torch.inference_mode(), extrapolate(model, method, length=length):
+    with torch.inference_mode(), context_extension(model, method, length=length):
         model(tokens[:, :64], use_cache=False, logits_to_keep=1)
         with PeakMemory(torch.device("cpu")) as before:
             pass

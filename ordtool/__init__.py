@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ordtool.embedding.whitening import Whitening as Whitening
     from ordtool.errors import OrdtoolError as OrdtoolError
     from ordtool.errors import UsageError as UsageError
-    from ordtool.extrapolation.patch import extrapolate as extrapolate
+    from ordtool.extrapolation.comparison import extrapolate as extrapolate
+    from ordtool.extrapolation.patch import context_extension as context_extension
     from ordtool.generation.engine import generate as generate
     from ordtool.generation.scoring import score_text as score_text
     from ordtool.independence.alignment import cka as cka
@@ -58,7 +59,8 @@ _EXPORTS: dict[str, str] = {
     "train_lm": "ordtool.transformer.training",
     "train_seq2seq": "ordtool.transformer.seq2seq",
     "train_ladder": "ordtool.tuning.training",
-    "extrapolate": "ordtool.extrapolation.patch",
+    "extrapolate": "ordtool.extrapolation.comparison",
+    "context_extension": "ordtool.extrapolation.patch",
     "resolve_model": "ordtool.models.catalog",
     "register_models": "ordtool.auto",
 }

@@ -134,11 +134,10 @@ def test_a_session_runs_in_a_shell(folder):
             check_output(command, run_shell(command, folder), expected)
 
 
-def test_the_notebook_draws_a_tree_a_heat_map_and_a_curve(folder, monkeypatch):
-    monkeypatch.chdir(folder / "examples")
+def test_the_notebook_draws_a_tree_a_heat_map_and_a_curve(folder):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
-    cells = json.loads(Path("tour.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "examples" / "tour.ipynb").read_text())["cells"]
     names, shown = {}, []
     for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
         *statements, last = ast.parse(source).body

@@ -55,7 +55,9 @@ ordtool.generate("Hello").txt  # wrong
 ordtool.score_text(["a b"], [["a b", "a c"]]).bleu
 ordtool.score_text("a b", "a c", tokeniser="zh")  # wrong
 
-ordtool.extrapolate(None, "rerope", 512)  # wrong
+ordtool.extrapolate("A long text.", methods=("none", "rerope"), lengths=("1x", 512))[0].loss
+ordtool.extrapolate("A long text.", method="rerope")  # wrong
+ordtool.context_extension(None, "rerope", 512)  # wrong
 ordtool.score_trees([[(0, 2)]], ordtool.read_trees("gold.mrg"), baseline=False)  # wrong
 ordtool.read_trees("gold.mrg", on_eror=print)  # wrong
 ordtool.train_parser("book.txt")  # wrong

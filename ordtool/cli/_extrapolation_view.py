@@ -12,11 +12,11 @@ def curves(rows: Rows) -> dict[str, list[tuple[float, float]]]:
     if "position" in rows[0]:
         longest = max(row["length"] for row in rows)
         rows = [row for row in rows if row["length"] == longest]
-    found: dict[str, list[tuple[float, float]]] = {}
+    series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         across = row["position"] if "position" in row else row["length"]
-        found.setdefault(row["method"], []).append((across, row["loss"]))
-    return found
+        series.setdefault(row["method"], []).append((across, row["loss"]))
+    return series
 
 
 def show(rows: Rows, title: str, *, to_stderr: bool) -> None:
@@ -47,13 +47,13 @@ def _show_lengths(rows: Rows, letters: dict[str, str], title: str, to_stderr: bo
         cells = {row["length"]: row for row in rows if row["method"] == method}
         far = cells[max(cells)]
         losses = [f"{cells[length]['loss']:.3f}" if length in cells else "-" for length in lengths]
-        memory = far["peak_memory_mb"]
+        speed, memory = far.get("tokens_per_second"), far.get("peak_memory_mb")
         table.append(
             [
                 f"{letter} {method}",
                 *losses,
                 f"{100 * far['accuracy']:.1f}",
-                f"{far['tokens_per_second']:,.0f}",
+                "-" if speed is None else f"{speed:,.0f}",
                 "-" if memory is None else f"{memory:,.0f}",
             ]
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,14 @@ from ordtool.cli.options import (
     Resume,
     Threads,
 )
+
+if TYPE_CHECKING:
+    from ordtool.errors import OrdtoolError
+    from ordtool.extrapolation.comparison import Comparison
+    from ordtool.extrapolation.texts import Text
+    from ordtool.io.resumable import Lines
+
+Rows = list[dict[str, Any]]
 
 WHAT = "What is compared"
 SCORED = "What is scored"
@@ -56,7 +65,7 @@ def extrapolate(
         typer.Option(
             "--lengths",
             metavar="A,B,...",
-            help="Of the context: tokens, or `2x` the trained length.  [default: 1x,2x,4x,8x]",
+            help="Of the context: tokens, or `2x` the trained length.  [default: 1x,2x,4x,8x, as far as the text reaches]",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -122,6 +131,15 @@ def extrapolate(
             rich_help_panel=PARAMETERS,
         ),
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            min=1,
+            help="Read no more in all: fewer windows, then fewer lengths, are taken.",
+            rich_help_panel=SCORED,
+        ),
+    ] = None,
     field: Field = "text",
     on_error: OnError = "stop",
     output: Output = None,
@@ -131,6 +149,14 @@ def extrapolate(
             "--plot", metavar="FILE", help="Draw the curves: .svg, .png or .pdf.", rich_help_panel=OUT
         ),
     ] = None,
+    timings: Annotated[
+        bool,
+        typer.Option(
+            "--timings",
+            help="Write tokens a second and memory too, which differ from run to run.",
+            rich_help_panel=OUT,
+        ),
+    ] = False,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
@@ -151,31 +177,122 @@ def extrapolate(
     For example: `ordtool extrapolate book.txt` or
     `ordtool extrapolate book.txt -m MODEL --methods all --plot lengths.svg -o lengths.jsonl`.
     """
-    from ordtool.cli._extrapolating import Job, Options
-    from ordtool.console import RichProgress
+    from ordtool import console
+    from ordtool.cli._extrapolation_view import show
+    from ordtool.cli.options import options_for_fields
+    from ordtool.console import RichProgress, stdout_is_terminal
+    from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
+    from ordtool.extrapolation.plot import check_plot
+    from ordtool.io.atomic import check_output
+    from ordtool.io.inputs import check_inputs, read_again
+    from ordtool.io.resumable import resumable_lines
 
-    options = Options(
-        inputs=tuple(inputs or ()),
-        model=model,
-        methods=methods,
-        lengths=lengths,
-        train_length=train_length,
-        last=last,
-        windows=windows,
-        bins=bins if by_position else None,
-        period=period if repeat else None,
-        window=window,
-        factor=factor,
-        field=field,
-        on_error=on_error,
-        output=output,
-        plot=plot,
-        json=json,
-        resume=resume,
-        force=force,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-    )
-    Job(options, RichProgress(quiet), quiet).run()
+    progress = RichProgress(quiet)
+    with options_for_fields(ExtrapolateConfig, period="--period", bins="--bins"):
+        config = ExtrapolateConfig(
+            model=model,
+            methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
+            lengths=tuple(part.strip() for part in lengths.split(",")) if lengths else None,
+            train_length=train_length,
+            last=last,
+            windows=windows,
+            bins=bins if by_position else None,
+            period=period if repeat else None,
+            window=window,
+            factor=_parse_factor(factor),
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
+        check_inputs(
+            inputs or (),
+            missing="no input: give a long text, or pipe one in",
+            hint="for example: ordtool extrapolate book.txt",
+        )
+        if plot is not None:
+            check_plot(plot)
+            check_output(plot, force=force or resume)
+        check_output(output, force=force)
+        skipped: list[OrdtoolError] = []
+        comparison = Comparison(config, _read_texts(inputs or (), field, on_error, skipped), progress)
+    title = comparison.title(inputs or ("-",))
+    rows: Rows = []
+    to_terminal = stdout_is_terminal() and output is None and not json
+    try:
+        if to_terminal:
+            for cell in comparison.measure():
+                rows += [measurement.to_dict() for measurement in cell]
+        else:
+            with resumable_lines(
+                output,
+                inputs=read_again(inputs or ()),
+                settings={**comparison.settings(), "field": field, "timings": timings},
+                resume=resume,
+                force=force,
+            ) as lines:
+                _write(comparison, lines, rows, output, timings=timings)
+    finally:
+        if rows and (to_terminal or (output is not None and not quiet)):
+            show(rows, title, to_stderr=not to_terminal)
+        if skipped:
+            progress.warn(f"{len(skipped)} bad record(s) skipped")
+    if plot is not None:
+        _draw(plot, rows, title, comparison, force=force or resume)
+        if not quiet:
+            console.note(f"drawn: {plot}")
+
+
+def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: list[OrdtoolError]) -> list[Text]:
+    from ordtool.errors import UsageError
+    from ordtool.extrapolation.texts import gather_texts
+    from ordtool.io.text import read_records
+
+    if on_error not in ("stop", "skip"):
+        raise UsageError(f"unknown --on-error {on_error!r}", "choices: stop, skip")
+    records = read_records(list(inputs), field, on_error=skipped.append if on_error == "skip" else None)
+    return gather_texts(list(records))
+
+
+def _write(comparison: Comparison, lines: Lines, rows: Rows, output: Path | None, *, timings: bool) -> None:
+    """Write a line a measurement, and add to `rows` what there is: of an interrupted run too."""
+    from json import loads
+
+    from ordtool.io.jsonl import dumps
+
+    done = lines.done
+    if done:
+        partial = Path(f"{output}.partial").read_text(encoding="utf-8")
+        rows += [loads(line) for line in partial.splitlines()]
+    for cell in comparison.measure(done):
+        done += 1
+        rows += [measurement.to_dict() for measurement in cell]
+        for measurement in cell:
+            lines.write(dumps(measurement.to_dict(timings=timings)))
+        lines.save(done)
+
+
+def _draw(path: Path, rows: Rows, title: str, comparison: Comparison, *, force: bool) -> None:
+    from ordtool.cli._extrapolation_view import curves
+    from ordtool.extrapolation.plot import check_plot, draw_plot
+    from ordtool.io.atomic import atomic_output
+
+    grid = comparison.grid
+    with atomic_output(path, force=force) as file:
+        draw_plot(
+            file,
+            check_plot(path),
+            curves(rows),
+            train_length=grid.train_length,
+            title=title,
+            by_position=grid.bins is not None,
+        )
+
+
+def _parse_factor(text: str | None) -> float | str | None:
+    """Return a number, or the text where it is none: the config then refuses it, but for `each`."""
+    try:
+        return None if text is None else float(text.removesuffix("x"))
+    except ValueError:
+        return text

@@ -233,9 +233,9 @@ def generate(
     if field is None:
         field = style.template.fields[0] if style.template else "text"
     if context is not None:
-        from ordtool.cli._reaching import check_method
+        from ordtool.extrapolation.plan import parse_spec
 
-        check_method(context)
+        parse_spec(context)  # unknown names end here, before a model is loaded
     progress = RichProgress(quiet)
     job = Job(decoding, style, inputs or [], prompt or [], field, on_error == "skip", progress)
     job.check_inputs()
@@ -246,9 +246,9 @@ def generate(
         # A method of extrapolation works on transformers' model.
         writer = _load(model, device, dtype, threads, progress, light=context is None)
         if context is not None:
-            from ordtool.cli._reaching import MethodReach
+            from ordtool.extrapolation.context_extension import RotaryContextExtension
 
-            writer.reach = MethodReach(writer.backend.model, context, progress)
+            writer.context_extension = RotaryContextExtension(writer.backend.model, context, progress)
         if shown:
             job.show(writer)
         else:

@@ -120,11 +120,11 @@ def _tiles(region: Region, rows: torch.Tensor) -> Iterator[tuple[slice, torch.Te
 
 
 def _span(start: torch.Tensor, stop: torch.Tensor) -> tuple[int, int]:
-    """Give the first key and one past the last that any of the queries sees."""
-    some = start < stop
-    if not bool(some.any()):
+    """Return the first key and one past the last that any of the queries sees."""
+    seeing = start < stop
+    if not bool(seeing.any()):
         return 0, 0
-    return int(start[some].min()), int(stop[some].max())
+    return int(start[seeing].min()), int(stop[seeing].max())
 
 
 def _visible(start: torch.Tensor, stop: torch.Tensor, low: int, high: int) -> torch.Tensor:
@@ -149,18 +149,18 @@ def _one_query(
 ) -> torch.Tensor:
     """Decode: rotate each key by its distance, then attend once."""
     last = torch.tensor([key.shape[2] - 1], device=key.device)
-    found = []
+    pieces = []
     for region in regions:
         start, stop = (int(bound) for bound in region.bounds(last))
         if start < stop:
             span = torch.arange(start, stop, device=key.device)
             at = region.key(span) if region.key else torch.zeros_like(span)
-            found.append((slice(start, stop), (at - region.query(last)).double()))
-    found.sort(key=lambda piece: piece[0].start)
-    key, value = (_take(states, [span for span, _ in found]) for states in (key, value))
+            pieces.append((slice(start, stop), (at - region.query(last)).double()))
+    pieces.sort(key=lambda piece: piece[0].start)
+    key, value = (_take(states, [span for span, _ in pieces]) for states in (key, value))
     # A model whose rotation also scales (yarn) scales queries too, at any position.
     query = rotate(query, None)
-    key = rotate(key, torch.cat([distances for _, distances in found]))
+    key = rotate(key, torch.cat([distances for _, distances in pieces]))
     return scaled_dot_product_attention(
         query, key, value, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )

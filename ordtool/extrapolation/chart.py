@@ -51,7 +51,7 @@ def draw_chart(
 
 
 def _ceiling(values: Sequence[float]) -> float:
-    """Give the top of the chart: the largest value, unless few are far above the rest."""
+    """Return the top of the chart: the largest value, unless few are far above the rest."""
     usual = values[int(0.75 * (len(values) - 1))]
     top = usual + 1.5 * max(usual - values[0], 1e-9)
     return values[-1] if values[-1] <= top else min(top, values[-1])

@@ -24,6 +24,7 @@ from ordtool.models.releases import cache_argument, cache_of
 from ordtool.progress import SILENT, Progress
 
 LOGITS = 2**28  # at most so many numbers of logits at once: 1 GB in float32
+TIMINGS = ("tokens_per_second", "peak_memory_mb")
 _ROWS = 256  # of logits, whose losses are computed together
 
 
@@ -60,11 +61,11 @@ class Grid:
         if self.last is not None and not 1 <= self.last < shortest:
             raise UsageError(
                 f"the last {self.last:,} tokens can't be scored with {shortest:,} tokens of context",
-                "--last must be below the shortest length",
+                "`last` must be below the shortest length",
             )
 
     def scored(self, length: int) -> int:
-        """Give how many tokens at the end of a context are scored."""
+        """Return how many tokens at the end of a context are scored."""
         if self.last is not None:
             return self.last
         return length - 1 if self.bins else max(1, min(self.lengths) // 2)
@@ -83,13 +84,13 @@ class Grid:
         )
 
     def cells(self) -> list[tuple[str, int]]:
-        """Give every method with every length, in order."""
-        return [(method, length) for method in self.methods for length in self.lengths]
+        """Return every length with every method, the shortest first: what takes longest comes last."""
+        return [(method, length) for length in sorted(self.lengths) for method in self.methods]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the result.
+class Measurement:
+    """What a method is worth at a length, or at a part of its text.
 
     Attributes:
         method: As it was asked for.
@@ -113,12 +114,16 @@ class Row:
     tokens_per_second: float
     peak_memory_mb: float | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields of a JSON line; `position` only where there is one."""
+    def to_dict(self, *, timings: bool = True) -> dict[str, Any]:
+        """Return the fields of a JSON line; `position` only where there is one.
+
+        Args:
+            timings: Whether to have `tokens_per_second` and `peak_memory_mb`, which differ from run to run.
+        """
         return {
             name: round(value, 6) if isinstance(value, float) else value
             for name, value in asdict(self).items()
-            if name != "position" or value is not None
+            if (name != "position" or value is not None) and (timings or name not in TIMINGS)
         }
 
 
@@ -133,18 +138,15 @@ def check_grid(model: Any, grid: Grid, progress: Progress = SILENT) -> None:
         check_long(model, max(grid.lengths))  # any model can be measured as it is
         return
     find_rotary(model)
-    told = set()
-    for method, length in grid.cells():
-        plan = grid.plan(method, length)
-        for warning in (*plan.warnings, *check_plan(model, plan)):
-            if warning not in told:
-                told.add(warning)
-                progress.warn(warning)
+    plans = [grid.plan(method, length) for method, length in grid.cells()]
+    warnings = [warning for plan in plans for warning in (*plan.warnings, *check_plan(model, plan))]
+    for warning in dict.fromkeys(warnings):
+        progress.warn(warning)
 
 
 def evaluate(
     model: Any, windows: torch.Tensor, grid: Grid, *, start: int = 0, progress: Progress = SILENT
-) -> Iterator[list[Row]]:
+) -> Iterator[list[Measurement]]:
     """Measure methods over lengths.
 
     Args:
@@ -179,7 +181,7 @@ def evaluate(
 
 def _cell(
     model: Any, inputs: torch.Tensor, method: str, grid: Grid, tell: Callable[[int], None]
-) -> list[Row]:
+) -> list[Measurement]:
     length, scored = inputs.shape[1], grid.scored(inputs.shape[1])
     device = next(model.parameters()).device
     losses, hits, seconds = [], [], 0.0
@@ -196,7 +198,7 @@ def _cell(
     for part in _parts(scored, grid.bins):
         mean = float(loss[part].mean())
         rows.append(
-            Row(
+            Measurement(
                 method,
                 length,
                 length / grid.train_length,
@@ -242,19 +244,19 @@ def score_last(model: Any, inputs: torch.Tensor, scored: int) -> tuple[torch.Ten
     # Logits of all positions would take too much memory: go on piece by piece, with a cache.
     piece = max(1, LOGITS // (batch * vocabulary))
     first = length - scored - 1
-    cache, found = None, []
+    cache, pieces = None, []
     for low in [0, *range(first + piece, length - 1, piece)]:
         high = min(length - 1, first + piece if low == 0 else low + piece)
         keep = high - max(low, first)
         read = inputs[:, low:high]
         out = model(input_ids=read, use_cache=True, logits_to_keep=keep, **cache_argument(cache))
         cache = cache_of(out)
-        found.append(_judge(out.logits, inputs[:, high - keep + 1 : high + 1]))
-    return torch.cat([loss for loss, _ in found], 1), torch.cat([hit for _, hit in found], 1)
+        pieces.append(_judge(out.logits, inputs[:, high - keep + 1 : high + 1]))
+    return torch.cat([loss for loss, _ in pieces], 1), torch.cat([hit for _, hit in pieces], 1)
 
 
 def _judge(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     losses = []
-    for rows, wanted in zip(logits.split(_ROWS, dim=1), targets.split(_ROWS, dim=1), strict=True):
-        losses.append(cross_entropy(rows.float().transpose(1, 2), wanted, reduction="none"))
+    for rows, tokens in zip(logits.split(_ROWS, dim=1), targets.split(_ROWS, dim=1), strict=True):
+        losses.append(cross_entropy(rows.float().transpose(1, 2), tokens, reduction="none"))
     return torch.cat(losses, 1), logits.argmax(-1) == targets

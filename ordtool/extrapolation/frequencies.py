@@ -23,12 +23,12 @@ FrequencyRule = Callable[[Any, torch.Tensor], Frequencies]
 
 
 def pi_rule(factor: float) -> FrequencyRule:
-    """Give `theta / s`: position interpolation, transformers' rope type `linear`."""
+    """Return `theta / s`: position interpolation, transformers' rope type `linear`."""
     return lambda config, theta: _from_transformers(config, theta, "linear", {"factor": factor})
 
 
 def ntk_rule(factor: float, train_length: int) -> FrequencyRule:
-    """Give `base * s^(D/(D-2))`, by transformers' rope type `dynamic` at the length `s * L_train`."""
+    """Return `base * s^(D/(D-2))`, by transformers' rope type `dynamic` at the length `s * L_train`."""
 
     def rule(config: Any, theta: torch.Tensor) -> Frequencies:
         settings = {"factor": 1.0}
@@ -40,7 +40,7 @@ def ntk_rule(factor: float, train_length: int) -> FrequencyRule:
 
 
 def ntk_mixed_rule(factor: float, exponent: float) -> FrequencyRule:
-    """Give `theta_m exp(-a m^b)`, `m = 1 .. D/2`, `a (D/2)^b = ln s`.
+    """Return `theta_m exp(-a m^b)`, `m = 1 .. D/2`, `a (D/2)^b = ln s`.
 
     `b = 0` is position interpolation, `b = 1` is ntk-fixed.
     """
@@ -95,11 +95,11 @@ def _from_transformers(
             changed.original_max_position_embeddings = train_length
     if getattr(changed, "head_dim", None) is None:
         changed.head_dim = changed.hidden_size // changed.num_attention_heads
-    found, scaling = ROPE_INIT_FUNCTIONS[rope_type](changed, theta.device, seq_len=seq_len)
-    if found.shape != theta.shape:
+    frequencies, scaling = ROPE_INIT_FUNCTIONS[rope_type](changed, theta.device, seq_len=seq_len)
+    if frequencies.shape != theta.shape:
         raise OrdtoolError(
-            f"{type(config).__name__}: transformers' rope type {rope_type!r} gives {len(found)} frequencies, "
+            f"{type(config).__name__}: transformers' rope type {rope_type!r} gives {len(frequencies)} frequencies, "
             f"and the model has {len(theta)}",
             "the position methods (rerope, self-extend) don't need them",
         )
-    return found.to(theta), float(scaling)
+    return frequencies.to(theta), float(scaling)

@@ -47,7 +47,7 @@ class Setting:
 
     @property
     def factor(self) -> float | None:
-        """Give s, at least 1; None where the length is not known."""
+        """Return s, at least 1; None where the length is not known."""
         return None if self.length is None else max(1.0, self.length / self.train_length)
 
 

@@ -45,7 +45,7 @@ _checked: WeakSet[nn.Module] = WeakSet()
 
 
 @contextmanager
-def extrapolate(
+def context_extension(
     model: Any,
     method: str = "rerope",
     *,
@@ -92,7 +92,7 @@ def extrapolate(
 
 @contextmanager
 def apply_plan(model: Any, plan: Plan, progress: Progress | None = None) -> Iterator[None]:
-    """Do what `extrapolate` does with a plan that is made already."""
+    """Do what `context_extension` does with a plan that is made already."""
     if plan.does_nothing:
         yield
         return
@@ -119,7 +119,7 @@ def check_plan(model: Any, plan: Plan) -> list[str]:
         What of the model's own the plan replaces, for a person to know.
 
     Raises:
-        OrdtoolError: As `extrapolate` does.
+        OrdtoolError: As `context_extension` does.
     """
     if plan.does_nothing:
         return []
@@ -220,10 +220,10 @@ class _RegionAttention:
             queries = keys[keys >= first] - first
             if len(queries):
                 # Without its padding a text is a text of its own, with positions from 0.
-                found = self._attend(
+                attended = self._attend(
                     _pick(query, rows, queries), _pick(key, rows, keys), _pick(value, rows, keys), scaling
                 )
-                output[rows[:, None], :, queries] = found.transpose(1, 2)
+                output[rows[:, None], :, queries] = attended.transpose(1, 2)
         return output
 
     def _attend(

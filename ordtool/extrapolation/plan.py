@@ -40,7 +40,7 @@ class Plan:
         return part.regions is not None or part.scale is not None or part.grows is not None
 
     def describe(self) -> str:
-        """Give the parameters in one line, such as `rerope: window 128`."""
+        """Return the parameters in one line, such as `rerope: window 128`."""
         return "; ".join(
             f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in values.items())
             for name, values in self.values.items()
@@ -103,7 +103,7 @@ def parse_spec(spec: str) -> list[tuple[str, dict[str, str]]]:
     Raises:
         UsageError: For unknown names and malformed parameters.
     """
-    found = []
+    parsed = []
     for piece in spec.split("+"):
         name, *settings = (part.strip() for part in piece.split(":"))
         if name not in METHODS:
@@ -116,8 +116,8 @@ def parse_spec(spec: str) -> list[tuple[str, dict[str, str]]]:
                     f"{piece}: expected parameter=value, found {setting!r}", f"{name}:window=128"
                 )
             given[key.strip()] = value.strip()
-        found.append((name, given))
-    return found
+        parsed.append((name, given))
+    return parsed
 
 
 def parse_tokens(text: str, train_length: int) -> int:
@@ -196,17 +196,17 @@ def _join(parts: Mapping[str, Part]) -> Part:
 
 
 def _warnings(values: Mapping[str, Values], train_length: int) -> list[str]:
-    found = []
+    warnings = []
     for name, given in values.items():
-        reach = given.get("window", given.get("context", 0))
+        window = given.get("window", given.get("context", 0))
         seldom = METHODS[name].changes == "positions" and name != "dca"
-        if reach > train_length or (seldom and reach == train_length):
+        if window > train_length or (seldom and window == train_length):
             better = "a quarter to a half of it does best" if seldom else "take it or less"
-            found.append(
-                f"{name}: a window of {reach:g} is not below the trained length of {train_length}: "
+            warnings.append(
+                f"{name}: a window of {window:g} is not below the trained length of {train_length}: "
                 f"distances near it were hardly seen in training, and the model fails there; {better}"
                 if seldom
-                else f"{name}: a window of {reach:g} is over the trained length of {train_length}: "
+                else f"{name}: a window of {window:g} is over the trained length of {train_length}: "
                 f"further distances were never seen in training, and the model fails there; {better}"
             )
-    return found
+    return warnings

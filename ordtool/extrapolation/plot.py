@@ -97,7 +97,7 @@ def draw_plot(
 
 
 def _limits(series: Mapping[str, Points]) -> tuple[float, float] | None:
-    """Give where to cut the axis when few points are far above the rest; None: nowhere."""
+    """Return where to cut the axis when few points are far above the rest; None: nowhere."""
     values: Sequence[float] = sorted(y for points in series.values() for _, y in points)
     usual, low = values[int(0.75 * (len(values) - 1))], values[0]
     top = usual + 2.5 * (usual - low)

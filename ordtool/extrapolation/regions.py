@@ -37,7 +37,7 @@ class Region:
     key: Rule | None
 
     def bounds(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give first key and one past the last for queries `index`; equal where there is none."""
+        """Return first key and one past the last for queries `index`; equal where there is none."""
         start = self.start(index).clamp(min=0)
         stop = torch.minimum(self.stop(index), index + 1)
         return start, torch.maximum(start, stop)
@@ -67,7 +67,7 @@ PLAIN: Regions = (Region(_zero, _next, _same, _same),)
 
 
 def _near(window: int) -> Region:
-    """Give the keys `d < window`, at their own distance."""
+    """Return the keys `d < window`, at their own distance."""
     return Region(lambda i: i - window + 1, _next, _same, _same)
 
 
@@ -83,12 +83,12 @@ def lambda_regions(window: int, sinks: int) -> Regions:
 
 
 def rerope_regions(window: int) -> Regions:
-    """Give `min(d, window)`."""
+    """Return `min(d, window)`."""
     return _near(window), Region(_zero, lambda i: i - window + 1, _always(window), None)
 
 
 def leaky_rerope_regions(window: int, leak: float) -> Regions:
-    """Give `d` below `window`, and `window + (d - window) / leak` from there on."""
+    """Return `d` below `window`, and `window + (d - window) / leak` from there on."""
     far = Region(
         _zero,
         lambda i: i - window + 1,
@@ -99,14 +99,14 @@ def leaky_rerope_regions(window: int, leak: float) -> Regions:
 
 
 def self_extend_regions(window: int, group: int) -> Regions:
-    """Give `d` below `W`, and `floor(i/G) - floor(j/G) + W - floor(W/G)` from there on."""
+    """Return `d` below `W`, and `floor(i/G) - floor(j/G) + W - floor(W/G)` from there on."""
     shift = window - window // group
     far = Region(_zero, lambda i: i - window + 1, lambda i: i // group + shift, lambda j: j // group)
     return _near(window), far
 
 
 def dca_regions(chunk: int, context: int) -> Regions:
-    """Give the distances of Dual Chunk Attention.
+    """Return the distances of Dual Chunk Attention.
 
     A key is at `j mod S`. A query of the same chunk is at `i mod S`; of the next chunk at
     `min(S + i mod S, c - 1)`; of a later one at `c - 1`.

@@ -53,12 +53,12 @@ class Rotary:
 
     @property
     def rope_type(self) -> str:
-        """Give transformers' name of how the frequencies were made."""
+        """Return transformers' name of how the frequencies were made."""
         return str((self.config.rope_parameters or {}).get("rope_type", "default"))
 
 
 def model_name(model: nn.Module) -> str:
-    """Give a model's class, for messages."""
+    """Return a model's class, for messages."""
     return type(model).__name__
 
 
@@ -94,15 +94,15 @@ def find_rotary(model: nn.Module) -> Rotary:
 
 
 def _only_rotary(model: nn.Module, decoder: nn.Module) -> nn.Module:
-    found = [
+    names = [
         name
         for name, module in decoder.named_modules()
         if "rotary" in type(module).__name__.lower() or "rope" in type(module).__name__.lower()
     ]
     module = getattr(decoder, "rotary_emb", None)
-    if len(found) > 1:
-        raise _refusal(model, f"it has several rotary modules ({', '.join(found[:3])})")
-    if not found:
+    if len(names) > 1:
+        raise _refusal(model, f"it has several rotary modules ({', '.join(names[:3])})")
+    if not names:
         kind = getattr(model.config, "model_type", "")
         raise _refusal(
             model,
@@ -110,7 +110,7 @@ def _only_rotary(model: nn.Module, decoder: nn.Module) -> nn.Module:
             "no rotary position embedding",
         )
     if not isinstance(module, nn.Module):
-        raise _refusal(model, f"its rotary module is not the decoder's own ({found[0]})")
+        raise _refusal(model, f"its rotary module is not the decoder's own ({names[0]})")
     inv_freq = getattr(module, "inv_freq", None)
     if not isinstance(inv_freq, torch.Tensor):
         several = [name for name, _ in module.named_buffers() if name.endswith("inv_freq")]
@@ -181,7 +181,7 @@ def check_long(model: nn.Module, length: int) -> None:
 
 
 def trained_length(config: Any) -> int | None:
-    """Give the length that a model was trained at, as its configuration has it.
+    """Return the length that a model was trained at, as its configuration has it.
 
     Where the frequencies were scaled to reach further (yarn, llama3), that is the length
     before; else `max_position_embeddings`.

@@ -74,20 +74,30 @@ def cut_windows(texts: Sequence[Text], encode: Encode, length: int, count: int) 
         several = "" if len(texts) == 1 else f", the longest of {len(texts)} texts,"
         raise OrdtoolError(
             f"{name}{several} has {longest:,} tokens, and {length:,} are needed: {length - longest:,} are missing",
-            "give a longer text, or ask for shorter --lengths",
+            "give a longer text, or ask for shorter lengths",
         )
     return torch.tensor(windows[:count])
 
 
-def _first_tokens(text: str, encode: Encode, wanted: int) -> list[int]:
+def longest_text(texts: Sequence[Text], encode: Encode, enough: int) -> int:
+    """Return the tokens of the longest text, at most `enough`: longer ones aren't counted to their end."""
+    longest = 0
+    for text in texts:
+        longest = max(longest, len(_first_tokens(text.text, encode, enough)))
+        if longest == enough:
+            break
+    return longest
+
+
+def _first_tokens(text: str, encode: Encode, count: int) -> list[int]:
     """Encode no more of a text than is needed."""
-    size = _CHARACTERS * wanted
+    size = _CHARACTERS * count
     while size < len(text):
         tokens = encode(text[:size])
-        if len(tokens) > wanted + 16:  # the last ones may depend on what was cut off
-            return tokens[:wanted]
+        if len(tokens) > count + 16:  # the last ones may depend on what was cut off
+            return tokens[:count]
         size *= 2
-    return encode(text)[:wanted]
+    return encode(text)[:count]
 
 
 def repeat_windows(windows: torch.Tensor, period: int) -> torch.Tensor:

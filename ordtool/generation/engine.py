@@ -15,11 +15,11 @@ from ordtool.errors import OrdtoolError
 from ordtool.generation.batching import partition
 from ordtool.generation.codec import Codec
 from ordtool.generation.config import Choice, Continuation, Decoding, DecodingOptions, Result
+from ordtool.generation.context_extension import ContextExtension, extended, level_of
 from ordtool.generation.light import LightBackend, load_light
 from ordtool.generation.loading import Backend, load_backend
 from ordtool.generation.processors import ChooseToken
 from ordtool.generation.prompts import PromptStyle
-from ordtool.generation.reach import Reach, level_of, reaching
 from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
 from ordtool.generation.unilm import UnilmBackend
 from ordtool.generation.writing import write_tokens
@@ -58,13 +58,13 @@ class TextGenerator:
             earlier and writes the same. Beams load transformers' model when they are asked for.
 
     Attributes:
-        reach: How texts longer than the context are read; None: they are refused.
+        context_extension: How texts longer than the context are read; None: they are refused.
 
     Raises:
         OrdtoolError: If the folder's model can't write (see `load_backend`).
     """
 
-    reach: Reach | None = None
+    context_extension: ContextExtension | None = None
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class TextGenerator:
         return ids
 
     def _room(self, ids: Sequence[int]) -> int | None:
-        return None if self.reach is not None else self.backend.room(ids)
+        return None if self.context_extension is not None else self.backend.room(ids)
 
     @torch.inference_mode()
     def run(
@@ -140,7 +140,7 @@ class TextGenerator:
             self.backend, _ = load_backend(self.folder, self.device, self.dtype)
         results: dict[int, Result] = {}
         for level, batch in self._plan(prompts, decoding):
-            with reaching(self.reach, level):
+            with extended(self.context_extension, level):
                 if decoding.choices:
                     found = [self._choose(prompts[place], decoding) for place in batch]
                 else:
@@ -150,12 +150,12 @@ class TextGenerator:
         return [results[place] for place in range(len(prompts))]
 
     def _plan(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[tuple[int, list[int]]]:
-        """Group prompts of similar length that may write equally many tokens, with their level of reach."""
+        """Group prompts of similar length that may write equally many tokens, with their level of context extension."""
         size = max(1, decoding.batch_size // decoding.rows_per_prompt)
         groups: dict[tuple[int, int], list[int]] = {}
         for place in sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids)):
             steps = self._steps(prompts[place], decoding)
-            level = level_of(self.reach, len(prompts[place].ids) + steps)
+            level = level_of(self.context_extension, len(prompts[place].ids) + steps)
             groups.setdefault((steps, level), []).append(place)
         batches = []
         for (steps, level), group in groups.items():

@@ -19,7 +19,7 @@ import numpy as np
 
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError
-from ordtool.io.inputs import open_input
+from ordtool.io.inputs import open_input, read_lines
 from ordtool.io.text import read_records
 from ordtool.parsing.text.tokenize import (
     TokenKind,
@@ -29,7 +29,7 @@ from ordtool.parsing.text.tokenize import (
 )
 from ordtool.parsing.text.vocabulary import UNKNOWN, WordLookup
 from ordtool.parsing.trees.punctuation import is_punctuation
-from ordtool.parsing.trees.treebank import holds_trees, read_trees, tree_files
+from ordtool.parsing.trees.treebank import TREE_SUFFIXES, read_trees, tree_files
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ _WRAP_WIDTH = 84
 # Marks of tokenised WikiText: a hyphen, comma or point inside a word; headings; a word it replaced.
 _WIKITEXT_MARK = re.compile(r" @([-,.])@ ")
 _WIKITEXT_HEADING = re.compile(r"\s*=( =)* .* =( =)*\s*")
+# Two labels in a row, or one that ends its line: `(S (NP`, `( (TOP (S`, `(ROOT`.
+_TREE_START = re.compile(rb"\s*\(\s*\(?\s*[A-Z][A-Z0-9=|-]*\s*(\(\s*[A-Z(]|$)")
 _HIDDEN_WORD = "\ue000"
 # Underscores around words are italics in plain-text books.
 # Inside quotes a sentence splitter may see one sentence where several end with a full word and a stop.
@@ -85,9 +87,7 @@ def read_sentences(
     """
     for path in as_strings(paths):
         for file in text_files(path):
-            with open_input(file) as stream:
-                trees = holds_trees(stream)
-            sentences = _read_trees(file) if trees else _read_text(file, options)
+            sentences = _read_trees(file) if _holds_trees(file) else _read_text(file, options)
             for words in sentences:
                 if not options.punctuation:
                     words = [word for word in words if not is_punctuation(word)]
@@ -101,6 +101,16 @@ def text_files(path: str | Path) -> Iterator[str]:
         yield str(path)
         return
     yield from (str(file) for file in tree_files([path]))
+
+
+def _holds_trees(path: str) -> bool:
+    """Whether a file is bracketed trees: by its suffix, or by a text that begins like one."""
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    if suffix in TREE_SUFFIXES - {".txt"}:
+        return True
+    with open_input(path) as stream:
+        first = next((line for line in islice(read_lines(stream, path), 50) if line.strip()), b"")
+    return _TREE_START.match(first) is not None
 
 
 def _read_trees(path: str) -> Iterator[list[str]]:

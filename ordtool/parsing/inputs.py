@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,12 +12,18 @@ from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io import inputs
 from ordtool.io.inputs import STDIN, Input, open_input, reads_once
-from ordtool.io.text import Format, Record, records_of
+from ordtool.io.text import Format, Record, has_jsonl_suffix, records_of
 from ordtool.parsing.parser import Sentence
 from ordtool.parsing.text.tokenize import Token, join_lines, split_sentences
-from ordtool.parsing.trees.treebank import Tree, holds_trees, tree_files, trees_of
+from ordtool.parsing.trees.treebank import TREE_SUFFIXES, Tree, tree_files, trees_of
 
 FORMATS = ("auto", "text", "jsonl", "trees")
+_PLAIN_SUFFIX = ".txt"
+# The first line of a treebank: "( (S ...", "(ROOT" alone, or a label and a tagged word: "(S (NP (DT The".
+_TREE_LINE = re.compile(
+    r"\s*\((\s*\(\s*[A-Z]|\s*[A-Z][A-Z0-9]*\s*$|[A-Z][A-Z0-9=-]*\s+\(.*\([A-Z.,:$`'#-]+ [^\s()]+\))"
+)
+_ATOM = re.compile(r"[()]|[^\s()]+")
 # A line that a hard-wrapped text may break inside a sentence.
 _WRAPPED = range(40, 101)
 _ENDS = tuple(".?!。？！…”\"’')")
@@ -78,7 +85,7 @@ def read_inputs(
     Args:
         paths: Files, folders of bracketed trees, or `-`; none is stdin.
         config: How to read them. `auto` goes by a file's suffix; a pipe and a file whose suffix says nothing are
-            trees if their first line is (see `treebank.begins_tree`).
+            trees if their first line is (see `begins_tree`).
         on_error: Called with each bad record, which is then skipped; None raises it.
 
     Yields:
@@ -125,8 +132,43 @@ def tree_sentence(tree: Tree) -> Sentence:
 
 
 def _holds_trees(stream: Input, config: InputConfig) -> bool:
-    """Says whether an input is bracketed trees: as told, or as it looks."""
-    return holds_trees(stream) if config.format == "auto" else config.format == "trees"
+    """Says whether an input is bracketed trees: as told, by its suffix, or by its first line."""
+    if config.format != "auto":
+        return config.format == "trees"
+    suffix = Path(stream.path.removesuffix(".gz")).suffix.lower()
+    if suffix in TREE_SUFFIXES and suffix != _PLAIN_SUFFIX:
+        return True
+    if has_jsonl_suffix(stream.path):
+        return False
+    return begins_tree(stream.first_line().decode("utf-8", "replace"), pipe=stream.once)
+
+
+def begins_tree(line: str, *, pipe: bool = False) -> bool:
+    """Says whether a first line is that of a treebank.
+
+    It is if it looks like `( (S ...`, `(ROOT` alone, or a label and a tagged word, `(S (NP (DT The`. A pipe has no
+    suffix that could say `.brackets`; there it is enough that the line is one tree of nested pairs, as
+    `(The (cat (sat down)))`, which prose in brackets is not.
+    """
+    return _TREE_LINE.match(line) is not None or (pipe and _is_binary(line))
+
+
+def _is_binary(line: str) -> bool:
+    """Says whether a line is one bracket in which every bracket holds two things, at least one of them a bracket."""
+    held = [0]  # by the line itself, then by each open bracket
+    nested = False
+    for atom in _ATOM.findall(line):
+        if atom == ")":
+            if len(held) == 1 or held.pop() != 2:
+                return False
+            continue
+        held[-1] += 1
+        if atom == "(":
+            nested = nested or len(held) > 1
+            held.append(0)
+        elif len(held) == 1:
+            return False
+    return held == [1] and nested
 
 
 def _split(records: Iterator[Record], config: InputConfig) -> Iterator[Sentence]:

@@ -17,9 +17,8 @@ FIELDS = [
     "loss",
     "perplexity",
     "accuracy",
-    "tokens_per_second",
-    "peak_memory_mb",
 ]
+TIMINGS = ["tokens_per_second", "peak_memory_mb"]
 TEXT = "the cat sat on the mat and the dog saw the cat\n" * 20  # a letter is a token
 
 
@@ -100,8 +99,8 @@ def test_a_pipe_in_and_a_pipe_out(run, folder):
     assert [list(row) for row in found] == [FIELDS] * 4
     assert [(row["method"], row["length"], row["factor"]) for row in found] == [
         ("none", 16, 1.0),
-        ("none", 48, 3.0),
         ("rerope", 16, 1.0),
+        ("none", 48, 3.0),
         ("rerope", 48, 3.0),
     ]
     assert all(0 < row["loss"] < 5 and 0 <= row["accuracy"] <= 1 for row in found)
@@ -215,6 +214,43 @@ def test_a_grid_that_was_interrupted_is_gone_on_with(run_in_process, folder, boo
     assert "a none" in done.stderr and "c rerope" in done.stderr  # the table has the earlier rows too
     assert (tmp_path / "x.svg").read_bytes().startswith(b"<?xml")
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.jsonl"]
+
+
+def test_two_runs_give_the_same_bytes_and_timings_are_asked_for(run_in_process, folder, book, tmp_path):
+    options = (book, "-m", folder, "--methods", "none,rerope", "--lengths", "1x,2x", "-q")
+    for name in ("one.jsonl", "two.jsonl"):
+        assert run_in_process(*options, "-o", name).returncode == 0
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    found = rows(run_in_process(*options, "--timings"))
+    assert [list(row) for row in found] == [[*FIELDS, *TIMINGS]] * 4
+    assert all(row["tokens_per_second"] > 0 for row in found)
+
+
+def test_default_lengths_are_as_long_as_the_text(run_in_process, fails_in_process, folder, tmp_path):
+    for count, lengths in ((500, [16, 32, 64, 128]), (127, [16, 32, 64]), (16, [16])):
+        (tmp_path / "short.txt").write_text(TEXT[:count].replace("\n", " "))
+        done = run_in_process("short.txt", "-m", folder, "--methods", "none")
+        assert [row["length"] for row in rows(done)] == lengths
+        assert (f"the text has {count} tokens, so the longest length is" in done.stderr) == (count < 128)
+        by_position = run_in_process("short.txt", "-m", folder, "--methods", "none", "--by-position", "-q")
+        assert {row["length"] for row in rows(by_position)} == {lengths[-1]}
+    (tmp_path / "short.txt").write_text("the cat")
+    assert "has 7 tokens, and 16 are needed" in fails_in_process("short.txt", "-m", folder)
+
+
+def test_a_limit_on_tokens(run_in_process, fails_in_process, folder, book):
+    def read(limit, *options):
+        done = run_in_process(book, "-m", folder, "--methods", "none,pi", "--max-tokens", limit, *options)
+        return sorted({row["length"] for row in rows(done)}), done.stderr
+
+    # A window of every length by both methods is 2 * (16 + 32 + 64 + 128) = 480 tokens.
+    assert read(10_000)[0] == [16, 32, 64, 128]
+    lengths, told = read(1000)
+    assert lengths == [16, 32, 64, 128] and "within 1,000 tokens: 2 of 8 windows\n" in told
+    lengths, told = read(300)
+    assert lengths == [16, 32, 64] and "1 of 8 windows, without the length(s) 128" in told
+    message = fails_in_process(book, "-m", folder, "--methods", "none,pi", "--max-tokens", 31, status=2)
+    assert "--max-tokens 31 are too few: one window of 16 tokens by 2 methods is 32" in message
 
 
 def test_what_a_person_gets_wrong(fails_in_process, folder, book):

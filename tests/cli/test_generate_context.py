@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from ordtool.cli._reaching import MethodReach
-from ordtool.extrapolation.patch import extrapolate
+from ordtool.extrapolation.context_extension import RotaryContextExtension
+from ordtool.extrapolation.patch import context_extension
 from ordtool.generation.config import Decoding
 from ordtool.generation.engine import TextGenerator
 from ordtool.io.text import Record
@@ -29,7 +29,7 @@ def uncached_loop(writer, ids, method, steps):
     for _ in range(steps):
         with (
             torch.no_grad(),
-            extrapolate(writer.backend.model, method, train_length=64, length=reach, progress=SILENT),
+            context_extension(writer.backend.model, method, train_length=64, length=reach, progress=SILENT),
         ):
             logits = writer.backend.model(input_ids=torch.tensor([ids + written]), use_cache=False).logits
         written.append(int(logits[0, -1].argmax()))
@@ -42,12 +42,12 @@ def uncached_loop(writer, ids, method, steps):
 def test_greedy_in_a_batch_with_a_cache_is_the_uncached_loop(writer, method):
     texts = [LONG, SHORT, LONGER, LONG[4:]]
     records = [Record("x", number, text) for number, text in enumerate(texts, start=1)]
-    writer.reach = MethodReach(writer.backend.model, method, SILENT)
+    writer.context_extension = RotaryContextExtension(writer.backend.model, method, SILENT)
     try:
         found = list(writer.stream(records, Decoding(max_new_tokens=8)))
         alone = [next(writer.stream([record], Decoding(max_new_tokens=8)))[2] for record in records]
     finally:
-        writer.reach = None
+        writer.context_extension = None
     assert [result for _, _, result in found] == alone
     for (_, record, result), text in zip(found, texts, strict=True):
         ids = writer.codec.tokenizer(text)["input_ids"]
@@ -69,7 +69,7 @@ def test_models_of_train_lm_read_further_too(writers, tmp_path, method):
     OrdtoolLMForCausalLM(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(writers("llama")).save_pretrained(tmp_path)
     writer = TextGenerator(tmp_path, device="cpu")
-    writer.reach = MethodReach(writer.backend.model, method, SILENT)
+    writer.context_extension = RotaryContextExtension(writer.backend.model, method, SILENT)
     records = [Record("x", number, text) for number, text in enumerate((LONG, LONGER), start=1)]
     for _, record, result in writer.stream(records, Decoding(max_new_tokens=6)):
         ids = writer.codec.tokenizer(record.text)["input_ids"]
@@ -81,7 +81,7 @@ def test_models_of_train_lm_read_further_too(writers, tmp_path, method):
 def test_other_ways_of_choosing_are_the_same_alone_and_in_a_batch(writer, options):
     records = [Record("x", number, text) for number, text in enumerate((LONG, LONG[4:], SHORT), start=1)]
     decoding = Decoding(max_new_tokens=5, logprobs=True, **options)
-    writer.reach = MethodReach(writer.backend.model, "rerope", SILENT)
+    writer.context_extension = RotaryContextExtension(writer.backend.model, "rerope", SILENT)
     try:
         together = [result for _, _, result in writer.stream(records, decoding)]
         for number, record in enumerate(records):
@@ -90,11 +90,11 @@ def test_other_ways_of_choosing_are_the_same_alone_and_in_a_batch(writer, option
             )
             assert last == together[number], record.line
     finally:
-        writer.reach = None
+        writer.context_extension = None
 
 
 def test_levels_follow_the_length_alone(writer):
-    reach = MethodReach(writer.backend.model, "yarn", SILENT)
+    reach = RotaryContextExtension(writer.backend.model, "yarn", SILENT)
     assert [reach.level(n) for n in (1, 64, 65, 128, 129, 256, 257)] == [1, 1, 2, 2, 4, 4, 8]
 
 
@@ -102,7 +102,7 @@ def test_the_model_is_itself_again_afterwards(writer):
     model, ids = writer.backend.model, torch.arange(3, 40)[None]
     with torch.no_grad():
         before = model(input_ids=ids).logits
-        with MethodReach(model, "rerope", SILENT).applied(4):
+        with RotaryContextExtension(model, "rerope", SILENT).applied(4):
             assert not torch.equal(model(input_ids=ids).logits, before)
         assert torch.equal(model(input_ids=ids).logits, before)
 

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ordtool.errors import OrdtoolError
 from ordtool.extrapolation.evaluation import Grid, check_grid, evaluate
 from ordtool.extrapolation.methods import METHODS
-from ordtool.extrapolation.patch import extrapolate
+from ordtool.extrapolation.patch import context_extension
 from ordtool.models.releases import cache_argument, cache_of
 from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
@@ -61,7 +61,7 @@ def test_every_method_is_that_of_a_llama(tokens):
     untouched = model(tokens).logits
     torch.testing.assert_close(untouched, llama(tokens).logits, rtol=0, atol=1e-5)
     for spec in SPECS:
-        with extrapolate(model, spec, length=52), extrapolate(llama, spec, length=52):
+        with context_extension(model, spec, length=52), context_extension(llama, spec, length=52):
             found, wanted = model(tokens).logits, llama(tokens).logits
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5, msg=spec)
         assert torch.equal(model(tokens).logits, untouched), spec
@@ -89,7 +89,7 @@ def test_cached_is_uncached_with_padding(options, tokens):
     mask = torch.ones_like(tokens)
     mask[1, :11] = 0
     for spec in specs:
-        with extrapolate(model, spec, length=52):
+        with context_extension(model, spec, length=52):
             whole = model(tokens, attention_mask=mask).logits
             alone = model(tokens[1:2, 11:]).logits
             cache, pieces = None, []
@@ -118,7 +118,7 @@ def test_position_methods_leave_short_texts_as_they_are(tokens):
     ):
         model = own(torch.float32, **options)
         before = model(tokens[:, :7]).logits
-        with extrapolate(model, "rerope:window=7"):
+        with context_extension(model, "rerope:window=7"):
             torch.testing.assert_close(model(tokens[:, :7]).logits, before, rtol=0, atol=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_position_methods_leave_short_texts_as_they_are(tokens):
 def test_what_can_not_be_changed_is_measured_as_it_is(options, reason, tokens):
     model = own(**options)
     for spec in ("rerope", "ntk", "logn"):
-        with pytest.raises(OrdtoolError, match=reason) as caught, extrapolate(model, spec, length=52):
+        with pytest.raises(OrdtoolError, match=reason) as caught, context_extension(model, spec, length=52):
             pass
         assert str(caught.value).startswith("OrdtoolLMForCausalLM: can't be extrapolated")
     grid = Grid(("none",), (13, 41), TRAINED)
@@ -153,7 +153,7 @@ def test_what_can_not_be_changed_is_measured_as_it_is(options, reason, tokens):
 def test_a_logarithm_is_enough():
     with (
         pytest.raises(OrdtoolError, match="logarithm of the length already"),
-        extrapolate(own(logn=True), "logn"),
+        context_extension(own(logn=True), "logn"),
     ):
         pass
 

@@ -7,7 +7,7 @@ import transformers
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.methods import METHODS
-from ordtool.extrapolation.patch import NAME, extrapolate
+from ordtool.extrapolation.patch import NAME, context_extension
 from ordtool.models.releases import cache_argument, cache_of
 
 TRAINED, N = 13, 41
@@ -34,7 +34,7 @@ def test_cached_is_uncached(family, tiny, tokens):
     """Whole at once; in a first piece, single tokens and a second piece."""
     model = tiny(family)
     for spec in SPECS:
-        with extrapolate(model, spec, length=52):
+        with context_extension(model, spec, length=52):
             whole = model(tokens, use_cache=False).logits
             cache, pieces = None, []
             for low, high in ((0, 19), (19, 20), (20, 21), (21, 34), (34, N)):
@@ -53,7 +53,7 @@ def test_left_padding_is_harmless(family, tiny, tokens):
     ids, mask = padded(tokens, lengths)
     at = (mask.cumsum(-1) - 1).clamp(min=0)  # as generate counts them
     for spec in SPECS:
-        with extrapolate(model, spec, length=52):
+        with context_extension(model, spec, length=52):
             batch = model(ids, attention_mask=mask, position_ids=at).logits
             cache, last = None, []
             for low, high in ((0, N - 2), (N - 2, N - 1), (N - 1, N)):
@@ -77,7 +77,7 @@ def test_padding_on_the_right_and_in_the_middle(tiny, tokens):
     model = tiny("llama")
     mask = torch.ones_like(tokens)
     mask[0, 30:], mask[1, 11:17] = 0, 0
-    with extrapolate(model, "dca"):
+    with context_extension(model, "dca"):
         found = model(tokens, attention_mask=mask).logits
         cut = model(tokens[:1, :30]).logits[0]
         holed = model(torch.cat([tokens[1:2, :11], tokens[1:2, 17:]], 1)).logits[0]
@@ -90,7 +90,7 @@ def test_padding_on_the_right_and_in_the_middle(tiny, tokens):
 def test_generate_is_greedy_search_without_a_cache(spec, tiny, tokens):
     model = tiny("llama")
     ids, mask = padded(tokens[:, :23], (23, 17, 5))
-    with extrapolate(model, spec, length=29):
+    with context_extension(model, spec, length=29):
         found = model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, eos_token_id=None)
         beams = model.generate(
             ids, attention_mask=mask, max_new_tokens=4, num_beams=3, do_sample=False, eos_token_id=None
@@ -106,11 +106,11 @@ def test_generate_is_greedy_search_without_a_cache(spec, tiny, tokens):
 def test_dynamic_ntk_without_a_length_follows_the_text(tiny, tokens):
     """Each step rotates all raw keys anew; with one layer that is what no cache would give."""
     model = tiny("llama", num_hidden_layers=1)
-    with extrapolate(model, "dynamic-ntk"):
+    with context_extension(model, "dynamic-ntk"):
         cache = cache_of(model(tokens[:, :-1], use_cache=True))
         step = model(tokens[:, -1:], **cache_argument(cache)).logits[:, -1]
         whole = model(tokens).logits[:, -1]
-    with extrapolate(model, f"ntk:factor={N / TRAINED}"):
+    with context_extension(model, f"ntk:factor={N / TRAINED}"):
         fixed = model(tokens).logits[:, -1]
     torch.testing.assert_close(step, whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole, fixed, rtol=0, atol=1e-5)
@@ -123,7 +123,7 @@ def test_leaving_restores_every_bit(dtype, tiny, tokens):
     config, state = copy.deepcopy(model.config.to_dict()), set(model.state_dict())
     before = model(tokens).logits
     for spec in SPECS:
-        with extrapolate(model, spec, length=52, progress=Told()):
+        with context_extension(model, spec, length=52, progress=Told()):
             assert model(tokens, logits_to_keep=1).logits.shape[1] == 1
             assert set(model.state_dict()) == state
         assert torch.equal(model(tokens).logits, before), spec
@@ -135,7 +135,7 @@ def test_leaving_by_an_exception_restores_too(tiny, tokens):
     model = tiny("llama")
     before = model(tokens).logits
     for spec in ("rerope", "ntk:factor=2"):
-        with pytest.raises(KeyError), extrapolate(model, spec):
+        with pytest.raises(KeyError), context_extension(model, spec):
             raise KeyError
         assert torch.equal(model(tokens).logits, before)
 
@@ -144,7 +144,7 @@ def test_leaving_by_an_exception_restores_too(tiny, tokens):
 def test_none_is_the_untouched_model(tiny, tokens):
     model = tiny("llama", torch.float32)
     before = model(tokens).logits
-    with extrapolate(model, "none") as plan:
+    with context_extension(model, "none") as plan:
         assert torch.equal(model(tokens).logits, before)
         assert plan.does_nothing
 
@@ -159,7 +159,7 @@ def test_a_window_as_wide_as_the_text_changes_nothing(tiny, tokens):
         "self-extend:window=41:group=2",
         "window:window=41",
     ):
-        with extrapolate(model, spec, progress=Told()):
+        with context_extension(model, spec, progress=Told()):
             torch.testing.assert_close(model(tokens).logits, before, rtol=0, atol=1e-5)
 
 
@@ -168,13 +168,16 @@ def test_a_models_own_window_is_replaced_and_told_of(tiny, tokens):
     """Mistral's window hides keys; a position method shows them again, and its cache keeps them."""
     windowed, plain = tiny("mistral", sliding_window=11), tiny("mistral")
     told = Told()
-    with extrapolate(windowed, "rerope", window=5, progress=told), extrapolate(plain, "rerope", window=5):
+    with (
+        context_extension(windowed, "rerope", window=5, progress=told),
+        context_extension(plain, "rerope", window=5),
+    ):
         assert torch.equal(windowed(tokens).logits, plain(tokens).logits)
         cache = cache_of(windowed(tokens[:, :-1], use_cache=True))
         step = windowed(tokens[:, -1:], **cache_argument(cache)).logits[:, -1]
         torch.testing.assert_close(step, plain(tokens).logits[:, -1], rtol=0, atol=1e-5)
     assert told.messages == ["MistralForCausalLM attends within 11 tokens; rerope replaces that"]
-    with extrapolate(windowed, "ntk", factor=2, progress=told):  # frequencies leave the window as it is
+    with context_extension(windowed, "ntk", factor=2, progress=told):  # frequencies leave the window as it is
         pass
     assert len(told.messages) == 1
 
@@ -190,7 +193,7 @@ def test_a_scaled_model_keeps_its_frequencies(tiny, tokens):
     model = tiny("llama", rope_parameters=yarn)
     with torch.no_grad():
         before = model(tokens).logits
-        with extrapolate(model, "rerope", window=60, progress=Told()) as plan:
+        with context_extension(model, "rerope", window=60, progress=Told()) as plan:
             whole = model(tokens).logits
             cache = cache_of(model(tokens[:, :-1], use_cache=True))
             step = model(tokens[:, -1:], **cache_argument(cache)).logits[:, -1]
@@ -199,14 +202,14 @@ def test_a_scaled_model_keeps_its_frequencies(tiny, tokens):
     torch.testing.assert_close(step, before[:, -1], rtol=0, atol=1e-5)
     with (
         pytest.raises(OrdtoolError, match="scaled already .rope type yarn."),
-        extrapolate(model, "ntk", factor=2),
+        context_extension(model, "ntk", factor=2),
     ):
         pass
 
 
 def test_gradients_pass(tiny, tokens):
     model = tiny("llama")
-    with extrapolate(model, "rerope"):
+    with context_extension(model, "rerope"):
         model(tokens).logits.sum().backward()
     assert model.model.embed_tokens.weight.grad.abs().sum() > 0
 
@@ -220,7 +223,7 @@ class Told:
 
 
 def refusal(model, spec="rerope", **options):
-    with pytest.raises(OrdtoolError) as caught, extrapolate(model, spec, **options):
+    with pytest.raises(OrdtoolError) as caught, context_extension(model, spec, **options):
         pass
     return str(caught.value)
 
@@ -301,7 +304,7 @@ def test_a_model_that_lies_about_itself_is_found_by_running_it(tiny):
     attention = model.model.layers[0].self_attn
     forward = attention.forward
     attention.forward = lambda **options: (forward(**options)[0] * 0.5, None)  # fine: ours is halved too
-    with extrapolate(model, "rerope"):
+    with context_extension(model, "rerope"):
         pass
     other = tiny("llama")
     attention = other.model.layers[0].self_attn
@@ -317,10 +320,10 @@ def test_a_model_that_lies_about_itself_is_found_by_running_it(tiny):
 
 def test_misuse_is_told_of(tiny, tokens):
     model = tiny("llama")
-    with extrapolate(model, "ntk", factor=2):
+    with context_extension(model, "ntk", factor=2):
         assert "already" in refusal(model)
     assert "training mode" in refusal(tiny("llama").train())
-    with extrapolate(model, "rerope"), torch.no_grad():
+    with context_extension(model, "rerope"), torch.no_grad():
         with pytest.raises(OrdtoolError, match="mask of queries and keys"):
             model(tokens, attention_mask=torch.ones(3, 1, N, N, dtype=torch.bool))
         with pytest.raises(OrdtoolError, match="packed"):
@@ -329,29 +332,29 @@ def test_misuse_is_told_of(tiny, tokens):
             cache = transformers.StaticCache(config=model.config, max_cache_len=64)
             model(tokens, **cache_argument(cache))
     shared = transformers.LlamaForCausalLM(model.config).eval()
-    with extrapolate(model, "rerope"), pytest.raises(OrdtoolError, match="shares its configuration"):
+    with context_extension(model, "rerope"), pytest.raises(OrdtoolError, match="shares its configuration"):
         shared(tokens)
 
 
 def test_two_models_at_once(tiny, tokens):
     one, two = tiny("llama"), tiny("qwen3")
-    with torch.no_grad(), extrapolate(one, "rerope"), extrapolate(two, "dca"):
+    with torch.no_grad(), context_extension(one, "rerope"), context_extension(two, "dca"):
         assert one.config._attn_implementation == two.config._attn_implementation == NAME
         both = one(tokens).logits, two(tokens).logits
     for model, spec, logits in ((one, "rerope", both[0]), (two, "dca", both[1])):
-        with torch.no_grad(), extrapolate(model, spec):
+        with torch.no_grad(), context_extension(model, spec):
             assert torch.equal(model(tokens).logits, logits)
 
 
 def test_warnings_reach_python_where_nobody_listens(tiny):
     model = tiny("llama")
     with pytest.warns(UserWarning, match="window of 13 is not below the trained length of 13"):
-        with extrapolate(model, "rerope", window=13):
+        with context_extension(model, "rerope", window=13):
             pass
 
 
 def test_a_model_without_a_length_needs_one(tiny):
     model = tiny("llama")
     object.__setattr__(model.config, "max_position_embeddings", None)
-    with pytest.raises(UsageError, match="how long its training texts"), extrapolate(model, "rerope"):
+    with pytest.raises(UsageError, match="how long its training texts"), context_extension(model, "rerope"):
         pass

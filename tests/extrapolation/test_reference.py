@@ -12,7 +12,7 @@ import types
 import pytest
 import torch
 
-from ordtool.extrapolation.patch import extrapolate
+from ordtool.extrapolation.patch import context_extension
 
 TRAINED, LENGTH, N = 13, 52, 41
 FACTOR = LENGTH / TRAINED
@@ -201,7 +201,7 @@ def test_every_method_is_its_formula(family, tiny, tokens):
     untouched = model(tokens).logits
     for spec in METHODS:
         wanted = reference_logits(model, tokens, spec)
-        with extrapolate(model, spec, length=LENGTH, progress=_Quiet()):
+        with context_extension(model, spec, length=LENGTH, progress=_Quiet()):
             found = model(tokens).logits
         assert (found - wanted).abs().max() < 1e-5, spec
         assert torch.equal(model(tokens).logits, untouched), spec

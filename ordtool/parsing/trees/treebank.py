@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import STDIN, Input, open_input, read_lines
-from ordtool.io.text import decode_line, has_jsonl_suffix
+from ordtool.io.text import decode_line
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.punctuation import BRACKET_NAMES, is_punctuation
 
@@ -32,9 +32,7 @@ PUNCTUATION_TAGS = frozenset(
 )
 """Tags of tokens that are no words, in the Penn Treebank and in those made after it."""
 
-_PLAIN_SUFFIX = ".txt"
 _TRACE = "-NONE-"
-_FIRST_LABEL = re.compile(r"[A-Z_][A-Z0-9_=|:+$*-]*")
 _ATOM = re.compile(r"[()]|[^\s()]+")
 _ESCAPES = {**BRACKET_NAMES, "\\/": "/", "\\*": "*"}
 _ROOTS = frozenset({"", "ROOT", "TOP", "S1"})
@@ -125,76 +123,6 @@ def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None =
     """Reads trees from an input that is open, as `read_trees` does."""
     for atoms, where in read_brackets(read_lines(stream, stream.source), stream.source, on_error):
         yield to_unlabelled_tree(atoms, where) if is_unlabelled(atoms) else to_tree(atoms, where)
-
-
-def holds_trees(stream: Input) -> bool:
-    """Says whether an input, of which nothing was read yet, is bracketed trees: by its suffix, or by its first line."""
-    suffix = Path(stream.path.removesuffix(".gz")).suffix.lower()
-    if suffix in TREE_SUFFIXES and suffix != _PLAIN_SUFFIX:
-        return True
-    if has_jsonl_suffix(stream.path):
-        return False
-    return begins_tree(stream.first_line().decode("utf-8", "replace"))
-
-
-def begins_tree(line: str) -> bool:
-    """Says whether a line that isn't blank is the first of a treebank, not of a text.
-
-    It is if it can begin a tree with labels, `(S (NN a))`, `( (S (NP-SBJ (DT The)` or `(ROOT` alone: behind a label stand
-    words and a closing bracket, or other brackets, and never both. That tells `(NOTE (A story.` and `(NOTE (SEE A) for`
-    from a tree. Labels don't begin with a lower-case letter, and the first has none at all. A tree without labels is
-    known if it is one line of nested pairs, as `(the (cat (sat down)))`. What both could be, `(NEW YORK)`, is text.
-    """
-    atoms = _ATOM.findall(line)
-    return _begins_labelled(atoms) or _is_binary(atoms)
-
-
-def _begins_labelled(atoms: Sequence[str]) -> bool:
-    depth = deepest = labels = tagged = 0
-    last = "start"  # what the atom before is: "(", ")", a label or a leaf
-    for atom in atoms:
-        if atom == "(":
-            if last == "leaf":
-                return False
-            depth, last = depth + 1, "("
-            deepest = max(depth, deepest)
-        elif atom == ")":
-            if last == "label" or depth == 0:
-                return False
-            tagged += last == "leaf"
-            depth, last = depth - 1, ")"
-        elif last == "(":
-            if not _is_label(atom, first=labels == 0):
-                return False
-            labels, last = labels + 1, "label"
-        elif last in ("label", "leaf"):
-            last = "leaf"
-        else:
-            return False
-    goes_on = depth > 0 and (tagged > 0 or last in ("label", "("))
-    return labels > 0 and (goes_on or (tagged > 0 and deepest > 1))
-
-
-def _is_label(atom: str, first: bool) -> bool:
-    return _FIRST_LABEL.fullmatch(atom) is not None if first else not atom[0].islower()
-
-
-def _is_binary(atoms: Sequence[str]) -> bool:
-    """Says whether atoms are one bracket in which every bracket holds two things, at least one of them a bracket."""
-    held = [0]  # by the line itself, then by each open bracket
-    nested = False
-    for atom in atoms:
-        if atom == ")":
-            if len(held) == 1 or held.pop() != 2:
-                return False
-            continue
-        held[-1] += 1
-        if atom == "(":
-            nested = nested or len(held) > 1
-            held.append(0)
-        elif len(held) == 1:
-            return False
-    return held == [1] and nested
 
 
 def tree_files(paths: str | Path | Sequence[str | Path]) -> Iterator[str | Path]:

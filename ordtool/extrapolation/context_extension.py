@@ -1,28 +1,20 @@
-"""`ordtool generate --context`: a method of length extrapolation around the model that writes."""
+"""A method of length extrapolation around a model that writes: `ordtool generate --context`."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-if TYPE_CHECKING:
-    from ordtool.extrapolation.plan import Plan
-    from ordtool.progress import Progress
-
-
-def check_method(spec: str) -> None:
-    """Check the names of a method before a model is loaded.
-
-    Raises:
-        UsageError: For unknown methods.
-    """
-    from ordtool.extrapolation.plan import parse_spec
-
-    parse_spec(spec)
+from ordtool.errors import UsageError
+from ordtool.extrapolation.patch import apply_plan, check_plan
+from ordtool.extrapolation.plan import Plan, make_plan
+from ordtool.extrapolation.rotary import find_rotary, trained_length
+from ordtool.progress import Progress
 
 
-class MethodReach:
+class RotaryContextExtension:
     """Extrapolates texts that pass the trained length: as for 2, 4, 8... times that length.
 
     A text's factor follows from its own length, not from that of its neighbours; powers of two
@@ -39,45 +31,35 @@ class MethodReach:
     """
 
     def __init__(self, model: Any, spec: str, progress: Progress) -> None:
-        from ordtool.errors import UsageError
-        from ordtool.extrapolation.patch import check_plan
-        from ordtool.extrapolation.rotary import find_rotary, trained_length
-
         self._model = model
         self._spec = spec
         self._progress = progress
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         find_rotary(model)  # says why a model has none, before anything else is missed
-        found = trained_length(model.config)
-        if found is None:
+        length = trained_length(model.config)
+        if length is None:
             raise UsageError(
                 "the model's configuration doesn't say how long its training texts were",
                 "leave out --context",
             )
-        self.train_length = found
-        self._tell(check_plan(model, self._plan(2)))
+        self.train_length = length
+        self._warn(check_plan(model, self._plan(2)))
 
     def level(self, length: int) -> int:
-        """Give 1 up to the trained length, then the power of two times it that is enough."""
+        """Return 1 up to the trained length, then the power of two times it that is enough."""
         return 2 ** max(0, math.ceil(math.log2(length / self.train_length)))
 
     def applied(self, level: int) -> AbstractContextManager[object]:
-        """Give the model with the method on, or as it is for level 1."""
-        from contextlib import nullcontext
-
-        from ordtool.extrapolation.patch import apply_plan
-
+        """Return a context with the model with the method on, or as it is for level 1."""
         return nullcontext() if level == 1 else apply_plan(self._model, self._plan(level))
 
     def _plan(self, level: int) -> Plan:
-        from ordtool.extrapolation.plan import make_plan
-
         plan = make_plan(self._spec, train_length=self.train_length, length=level * self.train_length)
-        self._tell(plan.warnings)
+        self._warn(plan.warnings)
         return plan
 
-    def _tell(self, messages: Any) -> None:
+    def _warn(self, messages: Iterable[str]) -> None:
         for message in messages:
-            if message not in self._told:
-                self._told.add(message)
+            if message not in self._warned:
+                self._warned.add(message)
                 self._progress.warn(message)
