@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as build_command
 
+from ordtool.cli.options import current_options
 from ordtool.errors import UsageError, close_match_hint
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -42,7 +43,18 @@ def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
     return LazyGroup
 
 
-class ModelCommand(TyperCommand):
+class Command(TyperCommand):
+    """A command that knows the old names of its options; see `renamed_options`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        parsed: list[str] = super().parse_args(
+            ctx, current_options(args, getattr(self.callback, "renamed_options", {}))
+        )
+        return parsed
+
+
+class ModelCommand(Command):
     """A command that runs models: says once if a library's release was never tested."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -62,7 +74,7 @@ def load(name: str, target: str) -> Any:
     entry = getattr(import_module(module), attribute)
     if not isinstance(entry, typer.Typer):
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
-        kind = TyperCommand if target in WITHOUT_MODELS else ModelCommand
+        kind = Command if target in WITHOUT_MODELS else ModelCommand
         app.command(name, cls=kind, no_args_is_help=False)(entry)
         entry = app
     command = build_command(entry)

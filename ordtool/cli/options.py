@@ -7,11 +7,12 @@ Each is an `Annotated` type for a Typer function; the default stands in the func
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -113,3 +114,34 @@ def options_for_fields(config_class: type[Any], **renamed: str) -> Iterator[None
         yield
     except OrdtoolError as error:
         raise type(error)(named(error.message), error.hint and named(error.hint)) from error
+
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def renamed_options(names: Mapping[str, str]) -> Callable[[F], F]:
+    """Let a command take old names of its options for one release; help doesn't list them.
+
+    Args:
+        names: Old name to new one, such as `{"--tilt": "--right-branching-bias"}`.
+    """
+
+    def mark(command: F) -> F:
+        command.renamed_options = names  # type: ignore[attr-defined]
+        return command
+
+    return mark
+
+
+def current_options(args: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Return a command's arguments with old option names replaced, and say so on stderr; what follows `--` stays."""
+    end = args.index("--") if "--" in args else len(args)
+    current = list(args)
+    for k, argument in enumerate(args[:end]):
+        old, equals, value = argument.partition("=")
+        if old in names:
+            current[k] = names[old] + equals + value
+            sys.stderr.write(
+                f"note: {old} is called {names[old]} now; the old name goes with the next release\n"
+            )
+    return current

@@ -20,6 +20,7 @@ from ordtool.cli.options import (
     Output,
     Quiet,
     Threads,
+    renamed_options,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def _model_names() -> list[str]:
     return names_of_kind("parser")
 
 
+@renamed_options(
+    {
+        "--tilt": "--right-branching-bias",
+        "--marks": "--punctuation",
+        "--no-marks": "--no-punctuation",
+    }
+)
 def parse(
     inputs: Inputs = None,
     model: Annotated[
@@ -79,18 +87,18 @@ def parse(
             rich_help_panel=TREES,
         ),
     ] = None,
-    tilt: Annotated[
+    right_branching_bias: Annotated[
         float | None,
         typer.Option(
-            "--tilt",
+            "--right-branching-bias",
             help="How far trees lean to the right where distances leave it open; 0 not at all.  [default: the model's]",
             rich_help_panel=TREES,
         ),
     ] = None,
-    marks: Annotated[
+    punctuation: Annotated[
         bool,
         typer.Option(
-            "--marks/--no-marks",
+            "--punctuation/--no-punctuation",
             help="Let commas, brackets and other punctuation say where phrases end.",
             rich_help_panel=TREES,
         ),
@@ -177,8 +185,8 @@ def parse(
         model=tuple(model or ["english"]),
         layer=layer,
         builder=builder,
-        tilt=tilt,
-        marks=marks,
+        right_branching_bias=right_branching_bias,
+        punctuation=punctuation,
         tokens="whitespace" if tokenized else None,
         batch_size=batch_size,
         device=device,

@@ -19,7 +19,7 @@ BATCH_WORDS = 1 << 13
 def in_windows(
     items: Iterable[T], weigh: Callable[[T], int], first: int, largest: int, heaviest: int
 ) -> Iterator[list[T]]:
-    """Groups items into windows that double in size, closed early when they weigh much.
+    """Group items into windows that double in size, closed early when they weigh much.
 
     A bad record ends a window too: what was read before it is given out before the error is raised.
 
@@ -49,7 +49,7 @@ def in_windows(
 
 
 def in_batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Cuts sentences sorted by length into batches; those without words are left out."""
+    """Cut sentences sorted by length into batches; those without words are left out."""
     rest = iter([place for place in order if lengths[place]])
     batch = list(islice(rest, 1))
     for place in rest:

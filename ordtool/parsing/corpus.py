@@ -27,7 +27,7 @@ from ordtool.parsing.text.tokenize import (
     split_sentences,
     tokenize,
 )
-from ordtool.parsing.text.vocabulary import UNKNOWN, WordLookup
+from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary
 from ordtool.parsing.trees.punctuation import is_punctuation
 from ordtool.parsing.trees.treebank import TREE_SUFFIXES, read_trees, tree_files
 from ordtool.progress import SILENT, Progress
@@ -213,7 +213,7 @@ class Encoded:
         return len(self.ids) + len(self)
 
 
-def encode_sentences(sentences: Sequence[Sequence[str]], tokenizer: WordLookup | OnlstmTokenizer) -> Encoded:
+def encode_sentences(sentences: Sequence[Sequence[str]], tokenizer: Vocabulary | OnlstmTokenizer) -> Encoded:
     """Turn sentences into numbers."""
     lengths = np.fromiter((len(words) for words in sentences), np.int64, len(sentences))
     starts = np.concatenate(([0], np.cumsum(lengths)))

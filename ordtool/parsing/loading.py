@@ -11,7 +11,7 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.onlstm.inference import DistanceModel
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import MODEL_TYPE
-from ordtool.parsing.text.vocabulary import WordLookup, read_json
+from ordtool.parsing.text.vocabulary import Vocabulary, read_json
 
 __all__ = ["TreeModel", "load_parser"]
 
@@ -22,8 +22,15 @@ TreeModel = DistanceModel | SpanParser
 _KINDS: dict[str, type[DistanceModel] | type[SpanParser]] = {"onlstm": DistanceModel, MODEL_TYPE: SpanParser}
 
 
-def load_parser(folder: str | Path, device: torch.device | str = "cpu") -> TreeModel:
+def load_parser(
+    folder: str | Path, device: torch.device | str = "cpu", matmul_dtype: torch.dtype | None = None
+) -> TreeModel:
     """Load a model folder; weights are computed with as float32, whatever they are stored as.
+
+    Args:
+        folder: What `ordtool train parser` or `train spans` wrote.
+        device: Where it computes.
+        matmul_dtype: Element type of matrix products; None: float32.
 
     Raises:
         OrdtoolError: If the folder holds no parser, or its files don't belong together.
@@ -36,10 +43,10 @@ def load_parser(folder: str | Path, device: torch.device | str = "cpu") -> TreeM
             f"{folder}: a model of type {config.get('model_type')!r}, and a parser is an 'onlstm' or an '{MODEL_TYPE}'",
             "ordtool models list names parsers; ordtool train parser makes one",
         )
-    words = WordLookup.from_folder(folder)
+    vocabulary = Vocabulary.from_folder(folder)
     tensors = {name: tensor.float() for name, tensor in _read_tensors(folder).items()}
     try:
-        return kind.from_parts(config, tensors, words, device)
+        return kind.from_parts(config, tensors, vocabulary, device, matmul_dtype)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise OrdtoolError(

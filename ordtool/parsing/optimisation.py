@@ -32,7 +32,7 @@ def weight_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> li
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """Give the share of the peak rate at a step, counted from 0: up to 1 in `warmup` steps, then a cosine to 0."""
+    """Return the share of the peak rate at a step, counted from 0: up to 1 in `warmup` steps, then a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(total - warmup, 1)
@@ -40,7 +40,7 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
 
 
 def moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Give an optimiser's state by `number.key`, to be saved."""
+    """Return an optimiser's state by `number.key`, to be saved."""
     state = optimiser.state_dict()["state"]
     return {f"{number}.{key}": value for number, values in state.items() for key, value in values.items()}
 

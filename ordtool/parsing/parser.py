@@ -21,23 +21,19 @@ from ordtool.parsing.text.tokenize import (
     tokenize,
     whitespace_tokens,
 )
-from ordtool.parsing.trees.builders import (
-    BUILDERS,
-    build_trees,
-    mean_distances,
-    mix_distances,
-    needs_chart,
-    tilt_distances,
-)
+from ordtool.parsing.trees.builders import BUILDERS, build_trees, mean_distances, mix_distances, needs_chart
 from ordtool.parsing.trees.chart import CHART_LIMIT, Span
 from ordtool.parsing.trees.draw import draw_tree, to_ansi
-from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation, marks_between, raise_marked
+from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation, punctuation_between
 from ordtool.parsing.trees.svg import draw_svg
 from ordtool.parsing.trees.treebank import write_brackets, write_penn
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from ordtool.parsing.loading import TreeModel
+    from ordtool.parsing.trees.config import TreeConfig
+
+__all__ = ["Parse", "ParseConfig", "Parser", "Sentence", "parse"]
 
 # Sentences read ahead to be sorted by length: few at first, so that the first tree comes soon.
 _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
@@ -56,8 +52,10 @@ class ParseConfig:
         layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own.
         builder: `paper`, `unbiased`, `chart` or `mixed`; None: each model's own. With several models, `chart` and `mixed`
             add up their span scores, and the others build a tree a model and let the trees vote.
-        tilt: How far trees lean to the right where distances leave it open, see `tilt_distances`; None: each model's own.
-        marks: Let punctuation say where phrases end, as far as the models know how; see `ordtool.parsing.trees.punctuation`.
+        right_branching_bias: How far trees lean to the right where distances leave it open, see `add_right_branching_bias`;
+            None: each model's own.
+        punctuation: Let punctuation say where phrases end, as far as the models know how; see
+            `ordtool.parsing.trees.punctuation`.
         tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
         batch_size: Sentences a batch, at most. 64 batches are read ahead to be sorted by length; 1 reads nothing ahead.
         device: As in `ordtool.runtime.resolve_device`.
@@ -67,12 +65,26 @@ class ParseConfig:
     model: str | Sequence[str] = "english"
     layer: str | None = None
     builder: str | None = None
-    tilt: float | None = None
-    marks: bool = True
+    right_branching_bias: float | None = None
+    punctuation: bool = True
     tokens: str | None = None
     batch_size: int = 128
     device: str = "auto"
     dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the models.
+
+        Raises:
+            UsageError: For no model at all, or an unknown builder or kind of tokens.
+        """
+        if not self.models:
+            raise UsageError("no model was named")
+        if self.builder is not None and self.builder not in BUILDERS:
+            raise UsageError(f"unknown builder {self.builder!r}", close_match_hint(self.builder, BUILDERS))
+        kinds = (*TOKEN_KINDS, "whitespace")
+        if self.tokens is not None and self.tokens not in kinds:
+            raise UsageError(f"unknown tokens {self.tokens!r}", close_match_hint(self.tokens, kinds))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -86,8 +98,8 @@ class ParseOptions(TypedDict, total=False):
     model: str | Sequence[str]
     layer: str | None
     builder: str | None
-    tilt: float | None
-    marks: bool
+    right_branching_bias: float | None
+    punctuation: bool
     tokens: str | None
     batch_size: int
     device: str
@@ -127,7 +139,7 @@ Parsable = str | Sentence | Sequence[str] | _Spoken
 
 
 def as_sentence(given: Parsable) -> Sentence:
-    """Makes a sentence of a text, of tokens, or of spaCy's `Doc` or `Span`, whose tokens and tags it keeps.
+    """Return a sentence of a text, of tokens, or of spaCy's `Doc` or `Span`, whose tokens and tags it keeps.
 
     Raises:
         UsageError: If it is nothing of the kind.
@@ -192,15 +204,15 @@ class Parse:
         return write_penn(self.tokens, self.spans, self.tags)
 
     def draw(self, width: int = 80) -> str:
-        """Draws the tree with lines, within `width` columns of a terminal; see `draw_tree`."""
+        """Draw the tree with lines, within `width` columns of a terminal; see `draw_tree`."""
         return to_ansi(draw_tree(self.tokens, self.spans, width), colour=False)
 
     def to_svg(self) -> str:
-        """Draws the tree as an SVG document."""
+        """Draw the tree as an SVG document."""
         return draw_svg([(self.tokens, self.spans)])
 
     def to_nltk(self) -> Any:
-        """Makes an `nltk.Tree` of it; without words it is `None`."""
+        """Return an `nltk.Tree` of it; without words it is `None`."""
         from nltk import Tree
 
         return Tree.fromstring(self.penn) if self.tokens else None
@@ -210,7 +222,7 @@ class Parse:
         return self.to_svg()
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields of the JSON output after the keys that are passed through."""
+        """Return the fields of the JSON output after the keys that are passed through."""
         fields: dict[str, Any] = {
             "text": self.text,
             "tokens": self.tokens,
@@ -247,7 +259,7 @@ def parse(
     progress: Progress = SILENT,
     **options: Unpack[ParseOptions],
 ) -> Parse | Iterator[Parse]:
-    """Parses one sentence, or many.
+    """Parse one sentence, or many.
 
     Args:
         sentences: A text or a `Sentence`; or any number of them, of lists of tokens, or of spaCy's sentences
@@ -286,40 +298,30 @@ class Parser:
         self.config = config or ParseConfig()
         self._progress = progress
         self._compiled_from = 0 if compiled else _NUMBA_WORDS
-        self._check()
         self._models = _load_models(self.config, progress)
-        self._weights = [_layer_weights(self.config.layer, model) for model in self._models]
-        first = self._models[0].words
-        for name, model in zip(self.config.models, self._models, strict=True):
-            if (model.words.token_kind, model.words.drop_punctuation) != (
-                first.token_kind,
-                first.drop_punctuation,
-            ):
+        self._tree_configs = [_tree_config(self.config, model) for model in self._models]
+        self._check_vocabularies()
+        vocabulary = self._models[0].vocabulary
+        self._drops_punctuation = vocabulary.drop_punctuation
+        self._token_kind = self.config.tokens or vocabulary.token_kind
+        self._warned_of_length = self._warned_of_script = False
+
+    def _check_vocabularies(self) -> None:
+        """Refuse models that read different tokens."""
+        read = [(m.vocabulary.token_kind, m.vocabulary.drop_punctuation) for m in self._models]
+        for name, tokens in zip(self.config.models, read, strict=True):
+            if tokens != read[0]:
                 raise UsageError(
                     f"{name} reads other tokens than {self.config.models[0]}, so they can't vote",
                     "take models that were trained with the same --tokens and --punctuation",
                 )
-        self._kind = self.config.tokens or first.token_kind
-        self._warned = self._warned_of_script = False
-
-    def _check(self) -> None:
-        config = self.config
-        if not config.models:
-            raise UsageError("no model was named")
-        if config.builder is not None and config.builder not in BUILDERS:
-            raise UsageError(
-                f"unknown builder {config.builder!r}", close_match_hint(config.builder, BUILDERS)
-            )
-        kinds = (*TOKEN_KINDS, "whitespace")
-        if config.tokens is not None and config.tokens not in kinds:
-            raise UsageError(f"unknown tokens {config.tokens!r}", close_match_hint(config.tokens, kinds))
 
     @overload
     def parse(self, sentences: str | Sentence) -> Parse: ...  # type: ignore[overload-overlap]
     @overload
     def parse(self, sentences: Iterable[Parsable]) -> Iterator[Parse]: ...
     def parse(self, sentences: str | Sentence | Iterable[Parsable]) -> Parse | Iterator[Parse]:
-        """Parses one sentence, or a stream of them; see `parse`."""
+        """Parse one sentence, or a stream of them; see `parse`."""
         stream = self._parse(map(as_sentence, as_many(sentences, Sentence)))
         return next(stream) if is_one(sentences, Sentence) else stream
 
@@ -328,9 +330,6 @@ class Parser:
         largest = _read_ahead(self.config.batch_size)
         first = min(_FIRST_WINDOW, largest)
         for window in in_windows(stream, lambda job: len(job.tokens), first, largest, _WINDOW_WORDS):
-            kernel = "auto" if sum(len(job.words) for job in window) >= self._compiled_from else "torch"
-            for model in self._models:
-                model.kernel = kernel
             yield from self._parse_window(window)
             self._progress.advance(len(window))
 
@@ -338,67 +337,74 @@ class Parser:
         tokens = sentence.tokens
         if tokens is None:
             self._warn_of_script(sentence.text)
-            found = whitespace_tokens(sentence.text) if self._kind == "whitespace" else None
-            tokens = tuple(found if found is not None else tokenize(sentence.text, self._kind))  # type: ignore[arg-type]
-        if not self._models[0].words.drop_punctuation:
-            marks = [False] * len(tokens)
+            if self._token_kind == "whitespace":
+                tokens = tuple(whitespace_tokens(sentence.text))
+            else:
+                tokens = tuple(tokenize(sentence.text, self._token_kind))  # type: ignore[arg-type]
+        if not self._drops_punctuation:
+            dropped = [False] * len(tokens)
         elif sentence.punctuation is not None:
-            marks = list(sentence.punctuation)
+            dropped = list(sentence.punctuation)
         else:
-            marks = [is_punctuation(token.text) for token in tokens]
-        words = [token.text for token, mark in zip(tokens, marks, strict=True) if not mark]
-        return _Job(sentence, tokens, marks, words, self._between(sentence, tokens, marks))
+            dropped = [is_punctuation(token.text) for token in tokens]
+        words = [token.text for token, drop in zip(tokens, dropped, strict=True) if not drop]
+        return _Job(sentence, tokens, dropped, words, self._punctuation(sentence, tokens, dropped))
 
-    def _between(self, sentence: Sentence, tokens: Sequence[Token], marks: list[bool]) -> np.ndarray:
+    def _punctuation(self, sentence: Sentence, tokens: Sequence[Token], dropped: list[bool]) -> np.ndarray:
         """What stands between the words, if that is to count."""
-        if not self.config.marks or not any(marks):
-            return np.zeros(len(marks) - sum(marks) + 1, dtype=np.uint16)
+        if not self.config.punctuation or not any(dropped):
+            return np.zeros(len(dropped) - sum(dropped) + 1, dtype=np.uint16)
         # Tokens that were given have the offsets of a text made of them, which say nothing about what touches what.
         offsets = None if sentence.tokens else [(token.start, token.end) for token in tokens]
-        return marks_between([token.text for token in tokens], marks, sentence.tags, offsets)
+        return punctuation_between([token.text for token in tokens], dropped, sentence.tags, offsets)
 
     def _parse_window(self, window: list[_Job]) -> Iterator[Parse]:
-        """Parses a window in batches of like lengths, and yields its results in order."""
-        found: list[tuple[np.ndarray, list[Span]]] = [(np.zeros(0), []) for _ in window]
-        ids = [model.words.encode_words(job.words for job in window) for model in self._models]
-        order = sorted(range(len(window)), key=lambda place: len(window[place].words))
-        for batch in in_batches(order, [len(job.words) for job in window], self.config.batch_size):
-            jobs = [window[place] for place in batch]
-            mixtures = self._measure(jobs, [[table[place] for place in batch] for table in ids])
-            trees = self._build(jobs, mixtures)
-            for place, mixture, spans in zip(batch, mixtures, trees, strict=True):
-                found[place] = (mean_distances(mixture), spans)
-        for job, (heights, spans) in zip(window, found, strict=True):
-            yield _result(job, heights, spans)
+        """Parse a window in batches of like lengths, and yield its results in order."""
+        results: list[tuple[np.ndarray, list[Span]]] = [(np.zeros(0), []) for _ in window]
+        lengths = [len(job.words) for job in window]
+        compiled = sum(lengths) >= self._compiled_from
+        ids = [model.vocabulary.encode_words(job.words for job in window) for model in self._models]
+        order = sorted(range(len(window)), key=lambda k: lengths[k])
+        for batch in in_batches(order, lengths, self.config.batch_size):
+            jobs = [window[k] for k in batch]
+            distances = self._measure(jobs, [[table[k] for k in batch] for table in ids], compiled)
+            trees = self._build(jobs, distances)
+            for k, by_model, spans in zip(batch, distances, trees, strict=True):
+                results[k] = (mean_distances(by_model), spans)
+        for job, (mean, spans) in zip(window, results, strict=True):
+            yield _result(job, mean, spans)
 
-    def _measure(self, jobs: list[_Job], ids: list[list[list[int]]]) -> list[list[np.ndarray]]:
-        """The distances of each sentence by each model, its layers mixed."""
-        measured: list[list[np.ndarray]] = [[] for _ in jobs]
-        between = [job.between for job in jobs]
-        for model, weights, sentences in zip(self._models, self._weights, ids, strict=True):
+    def _measure(
+        self, jobs: list[_Job], ids: list[list[list[int]]], compiled: bool
+    ) -> list[list[np.ndarray]]:
+        """Return the distances of each sentence by each model, its layers mixed."""
+        distances: list[list[np.ndarray]] = [[] for _ in jobs]
+        punctuation = [job.punctuation for job in jobs]
+        for model, config, sentences in zip(self._models, self._tree_configs, ids, strict=True):
+            weights = config.layer_weights
             depth = max(k + 1 for k, weight in enumerate(weights) if weight)
-            for mixtures, layers in zip(measured, model.distances(sentences, depth, between), strict=True):
-                mixtures.append(mix_distances(layers, weights[:depth]))
-        return measured
+            measured = model.distances(sentences, depth, punctuation, compiled=compiled)
+            for by_model, layers in zip(distances, measured, strict=True):
+                by_model.append(mix_distances(layers, weights[:depth]))
+        return distances
 
-    def _build(self, jobs: list[_Job], measured: list[list[np.ndarray]]) -> list[list[Span]]:
-        """The trees of distances that are tilted, and raised where marks stand."""
-        builders = [self.config.builder or model.builder for model in self._models]
-        slopes = [model.tilt if self.config.tilt is None else self.config.tilt for model in self._models]
-        hinted = [
+    def _build(self, jobs: list[_Job], distances: list[list[np.ndarray]]) -> list[list[Span]]:
+        """Return the trees of distances with what is known beforehand about writing added to them."""
+        builders = [config.builder for config in self._tree_configs]
+        with_priors = [
             [
-                raise_marked(tilt_distances(heights, slope), job.between, model.mark_weights)
-                for heights, slope, model in zip(mixtures, slopes, self._models, strict=True)
+                config.add_priors(mixed, job.punctuation)
+                for mixed, config in zip(by_model, self._tree_configs, strict=True)
             ]
-            for job, mixtures in zip(jobs, measured, strict=True)
+            for job, by_model in zip(jobs, distances, strict=True)
         ]
         if needs_chart(builders):
             self._warn_of_length(jobs)
-        return build_trees(hinted, builders)
+        return build_trees(with_priors, builders)
 
     def _warn_of_script(self, text: str) -> None:
         """Say it once when Chinese text is to be cut at spaces, of which it has none."""
-        if self._kind == "words" and not self._warned_of_script and is_chinese(text):
+        if self._token_kind == "words" and not self._warned_of_script and is_chinese(text):
             name = self.config.models[0]
             self._progress.warn(
                 f"Chinese text, and {name} reads words between spaces; -m chinese finds its words"
@@ -406,36 +412,37 @@ class Parser:
             self._warned_of_script = True
 
     def _warn_of_length(self, jobs: list[_Job]) -> None:
+        """Say it once when a sentence is too long to be put together from the best of all spans."""
         for job in jobs:
-            if len(job.words) > CHART_LIMIT and not self._warned:
-                place = f"{job.sentence.where}: " if job.sentence.where else ""
+            if len(job.words) > CHART_LIMIT and not self._warned_of_length:
+                where = f"{job.sentence.where}: " if job.sentence.where else ""
                 self._progress.warn(
-                    f"{place}a sentence of {len(job.words):,} words is too long for the chart ({CHART_LIMIT:,} at most);"
+                    f"{where}a sentence of {len(job.words):,} words is too long for the chart ({CHART_LIMIT:,} at most);"
                     " such sentences get the tree of the mean distances"
                 )
-                self._warned = True
+                self._warned_of_length = True
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A sentence on its way: its tokens, which of them are punctuation, the words that the models read, what is between."""
+    """A sentence on its way: its tokens, which of them are left out, the words that are read, and what is between them."""
 
     sentence: Sentence
     tokens: tuple[Token, ...]
-    marks: list[bool]
+    dropped: list[bool]
     words: list[str]
-    between: np.ndarray
+    punctuation: np.ndarray
 
 
-def _result(job: _Job, heights: np.ndarray, spans: list[Span]) -> Parse:
+def _result(job: _Job, distances: np.ndarray, spans: list[Span]) -> Parse:
     sentence, tokens = job.sentence, [token.text for token in job.tokens]
-    rounded = iter(np.round(heights.astype(np.float64), 6).tolist())
+    rounded = iter(np.round(distances.astype(np.float64), 6).tolist())
     return Parse(
         text=sentence.text,
         tokens=tokens,
         offsets=[(token.start, token.end) for token in job.tokens],
-        distances=[0.0 if mark else next(rounded) for mark in job.marks],
-        spans=attach_punctuation(spans, tokens, job.marks),
+        distances=[0.0 if drop else next(rounded) for drop in job.dropped],
+        spans=attach_punctuation(spans, tokens, job.dropped),
         tags=sentence.tags,
         data=sentence.data,
         where=sentence.where,
@@ -457,34 +464,37 @@ def _load_models(config: ParseConfig, progress: Progress) -> list[TreeModel]:
 
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    models = []
-    for folder in folders:
-        model = load_parser(folder, device)
-        model.matmul_dtype = None if dtype == torch.float32 else dtype
-        models.append(model)
-    return models
+    matmul_dtype = None if dtype == torch.float32 else dtype
+    return [load_parser(folder, device, matmul_dtype) for folder in folders]
+
+
+def _tree_config(config: ParseConfig, model: TreeModel) -> TreeConfig:
+    """Return how a model's distances make trees: as its configuration says, where `config` says nothing."""
+    changes: dict[str, Any] = {}
+    if config.layer is not None:
+        changes["layer_weights"] = _layer_weights(config.layer, model.layers)
+    if config.builder is not None:
+        changes["builder"] = config.builder
+    if config.right_branching_bias is not None:
+        changes["right_branching_bias"] = config.right_branching_bias
+    return replace(model.tree_config, **changes)
 
 
 _LAYER = re.compile(r"(\d+)(?::(-?\d*\.?\d+))?")
 
 
-def _layer_weights(layer: str | None, model: TreeModel) -> list[float]:
-    """Reads `2`, `2,3` or `2:0.25,3:0.75` into a weight a layer."""
-    if layer is None:
-        return model.weights
-    weights = [0.0] * model.layers
+def _layer_weights(layer: str, layers: int) -> tuple[float, ...]:
+    """Read `2`, `2,3` or `2:0.25,3:0.75` into a weight a layer."""
+    weights = [0.0] * layers
     for part in layer.split(","):
-        found = _LAYER.fullmatch(part.strip())
-        if found is None:
+        match = _LAYER.fullmatch(part.strip())
+        if match is None:
             raise UsageError(f"--layer {layer!r} is no layer", "for example 2, or 2,3, or 2:0.25,3:0.75")
-        number = int(found[1])
-        if not 1 <= number <= model.layers:
-            hint = "an ON-LSTM has several: -m english-onlstm" if model.layers == 1 else None
-            raise UsageError(f"there is no layer {number}: the model has layers 1 to {model.layers}", hint)
-        weights[number - 1] = float(found[2] or 1.0)
+        number = int(match[1])
+        if not 1 <= number <= layers:
+            hint = "an ON-LSTM has several: -m english-onlstm" if layers == 1 else None
+            raise UsageError(f"there is no layer {number}: the model has layers 1 to {layers}", hint)
+        weights[number - 1] = float(match[2] or 1.0)
     if not any(weights):
         raise UsageError(f"--layer {layer!r} gives no layer any weight")
-    return weights
-
-
-__all__ = ["Parse", "ParseConfig", "Parser", "Sentence", "parse"]
+    return tuple(weights)

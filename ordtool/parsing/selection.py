@@ -17,57 +17,33 @@ import torch
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.onlstm.model import OnlstmForCausalLM
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.trees.builders import build_spans, mix_distances, tilt_distances
-from ordtool.parsing.trees.punctuation import marks_between, raise_marked
+from ordtool.parsing.trees.builders import build_spans, mix_distances
+from ordtool.parsing.trees.config import TreeConfig
+from ordtool.parsing.trees.punctuation import punctuation_between
 from ordtool.parsing.trees.scoring import score_trees
 from ordtool.parsing.trees.treebank import Tree
 
-__all__ = ["Setting", "candidate_settings", "choose_settings", "sample_trees", "score_settings"]
+__all__ = ["candidate_settings", "choose_settings", "sample_trees", "score_settings"]
 
 BATCH_TOKENS = 4096
-TILTS = (0.05, 0.1, 0.15, 0.2, 0.3)
-# Settings that are worth trying with every tilt.
+RIGHT_BRANCHING_BIASES = (0.05, 0.1, 0.15, 0.2, 0.3)
+# Settings that are worth trying with every bias.
 _FINALISTS = 3
-# Kinds of marks that are weighed together, and the weights that are tried, one kind after the other; a sign that joins words
-# holds them together.
-MARK_STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
+# Kinds of punctuation that are weighed together, and the weights that are tried, one kind after the other; a
+# hyphen holds the words on its sides together.
+PUNCTUATION_STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
     (("comma",), (1.0, 2.0, 3.0, 4.0)),
     (("open", "close"), (1.0, 2.0, 3.0)),
     (("colon",), (1.0, 2.0, 4.0)),
     (("dash",), (1.0, 2.0, 4.0)),
-    (("joint",), (-1.0, -3.0)),
+    (("hyphen",), (-1.0, -3.0)),
     (("quote",), (0.5, 1.0)),
     (("stop",), (1.0, 2.0)),
     (("other",), (1.0, 2.0)),
 )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A way from distances to trees.
-
-    Attributes:
-        weights: Weight of each layer's standardised distances.
-        builder: `paper`, `unbiased` or `mixed`.
-        tilt: How far trees lean to the right; see `tilt_distances`.
-        marks: How far punctuation raises boundaries, by kind; see `raise_marked`.
-    """
-
-    weights: tuple[float, ...]
-    builder: str
-    tilt: float = 0.0
-    marks: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """For people, such as `layer 2, paper`."""
-        layers = [f"layer {k + 1}" + (f" x {w:g}" if w != 1 else "") for k, w in enumerate(self.weights) if w]
-        marks = ", ".join(f"{kind} {weight:g}" for kind, weight in self.marks)
-        tilt = f", tilt {self.tilt:g}" if self.tilt else ""
-        return f"{' + '.join(layers)}, {self.builder}{tilt}" + (f", {marks}" if marks else "")
-
-
-def candidate_settings(layers: int, builders: Sequence[str] = ("paper", "unbiased")) -> list[Setting]:
+def candidate_settings(layers: int, builders: Sequence[str] = ("paper", "unbiased")) -> list[TreeConfig]:
     """Every layer alone, and every two neighbouring layers in three proportions, with every builder."""
     mixtures = [tuple(float(k == layer) for k in range(layers)) for layer in range(layers)]
     for lower in range(layers - 1):
@@ -75,7 +51,7 @@ def candidate_settings(layers: int, builders: Sequence[str] = ("paper", "unbiase
             mixture = [0.0] * layers
             mixture[lower], mixture[lower + 1] = share, 1 - share
             mixtures.append(tuple(mixture))
-    return [Setting(mixture, builder) for mixture in mixtures for builder in builders]
+    return [TreeConfig(mixture, builder) for mixture in mixtures for builder in builders]
 
 
 def sample_trees(trees: Iterable[Tree], count: int, seed: int = 0) -> list[Tree]:
@@ -88,8 +64,11 @@ def sample_trees(trees: Iterable[Tree], count: int, seed: int = 0) -> list[Tree]
 
 
 def score_settings(
-    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree], settings: Sequence[Setting]
-) -> dict[Setting, float]:
+    model: OnlstmForCausalLM,
+    tokenizer: OnlstmTokenizer,
+    trees: Sequence[Tree],
+    settings: Sequence[TreeConfig],
+) -> dict[TreeConfig, float]:
     """Sentence F1 in percent of each setting, by the default protocol.
 
     The model reads the words of the gold trees; their punctuation counts as far as a setting gives it weight.
@@ -107,7 +86,7 @@ class _Measured:
     gold: list[Tree]
     kept: list[list[int]]
     distances: list[np.ndarray]
-    between: list[np.ndarray]
+    punctuation: list[np.ndarray]
 
     @classmethod
     def of(cls, model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree]) -> _Measured:
@@ -122,17 +101,16 @@ class _Measured:
             [tree for tree, _ in pairs],
             [words for _, words in pairs],
             layer_distances(model, tokenizer, sentences),
-            [_between(tree, words) for tree, words in pairs],
+            [_punctuation(tree, words) for tree, words in pairs],
         )
 
-    def score(self, settings: Sequence[Setting]) -> dict[Setting, float]:
+    def score(self, settings: Sequence[TreeConfig]) -> dict[TreeConfig, float]:
         result = {}
         for setting in settings:
-            weights = dict(setting.marks)
             predictions = []
-            for kept, layers, marks in zip(self.kept, self.distances, self.between, strict=True):
-                heights = tilt_distances(mix_distances(layers, setting.weights), setting.tilt)
-                spans = build_spans(raise_marked(heights, marks, weights), setting.builder)
+            for kept, layers, punctuation in zip(self.kept, self.distances, self.punctuation, strict=True):
+                mixed = mix_distances(layers, setting.layer_weights)
+                spans = build_spans(setting.add_priors(mixed, punctuation), setting.builder)
                 predictions.append([(kept[start], kept[end - 1] + 1) for start, end in spans])
             result[setting] = score_trees(predictions, self.gold, baselines=False)[0].sentence_f1
         return result
@@ -142,14 +120,14 @@ def _words(tree: Tree, tokenizer: OnlstmTokenizer) -> list[int]:
     """Positions of the tokens that the model reads."""
     if not tokenizer.drop_punctuation:
         return list(range(len(tree.tokens)))
-    marks = zip(tree.tokens, tree.punctuation, strict=True)
-    return [k for k, (token, mark) in enumerate(marks) if not mark and tokenizer.keeps(token)]
+    tokens = zip(tree.tokens, tree.punctuation, strict=True)
+    return [k for k, (token, is_mark) in enumerate(tokens) if not is_mark and tokenizer.keeps(token)]
 
 
-def _between(tree: Tree, kept: Sequence[int]) -> np.ndarray:
+def _punctuation(tree: Tree, kept: Sequence[int]) -> np.ndarray:
     """What stands between the words that the model reads."""
     words = set(kept)
-    return marks_between(tree.tokens, [k not in words for k in range(len(tree.tokens))], tree.tags)
+    return punctuation_between(tree.tokens, [k not in words for k in range(len(tree.tokens))], tree.tags)
 
 
 def layer_distances(
@@ -166,9 +144,9 @@ def layer_distances(
         padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
         for row, k in enumerate(batch):
             padded[row, : len(ids[k])] = torch.tensor(ids[k])
-        found = model.syntactic_distances(padded.to(device), lengths.to(device)).cpu().numpy()
+        measured = model.syntactic_distances(padded.to(device), lengths.to(device)).cpu().numpy()
         for row, k in enumerate(batch):
-            result[k] = found[:, row, : len(ids[k])].astype(np.float64)
+            result[k] = measured[:, row, : len(ids[k])].astype(np.float64)
     return result
 
 
@@ -182,12 +160,11 @@ def _next_batch(remaining: Iterable[int], ids: Sequence[Sequence[int]]) -> list[
 
 def choose_settings(
     model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree], name: str
-) -> dict[Setting, float]:
+) -> dict[TreeConfig, float]:
     """Put the best setting on `trees` into the model's configuration.
 
     Args:
-        model: Its `config.parse_layer_weights`, `parse_layer`, `parse_builder`, `parse_tilt`, `parse_marks` and
-            `parse_tuned_on` are set.
+        model: Its `config` gets what `TreeConfig.to_model` gives, and `parse_tuned_on`.
         tokenizer: The model's.
         trees: A development treebank.
         name: What it is called; kept in `config.parse_tuned_on` with its size and the score.
@@ -199,30 +176,39 @@ def choose_settings(
     measured = _Measured.of(model, tokenizer, trees)
     scores = measured.score(settings)
     finalists = sorted(settings, key=lambda setting: -scores[setting])[:_FINALISTS]
-    scores |= measured.score([replace(setting, tilt=tilt) for setting in finalists for tilt in TILTS])
-    if tokenizer.drop_punctuation:
-        _try_marks(measured, scores)
-    best = max(scores, key=lambda setting: scores[setting])
-    weights = list(dict.fromkeys(setting.weights for setting in (best, *finalists)))
-    slopes = sorted({0.0, *TILTS})
     scores |= measured.score(
-        [replace(best, weights=w, builder="mixed", tilt=tilt) for w in weights for tilt in slopes]
+        [
+            replace(setting, right_branching_bias=bias)
+            for setting in finalists
+            for bias in RIGHT_BRANCHING_BIASES
+        ]
+    )
+    if tokenizer.drop_punctuation:
+        _try_punctuation(measured, scores)
+    best = max(scores, key=lambda setting: scores[setting])
+    weights = list(dict.fromkeys(setting.layer_weights for setting in (best, *finalists)))
+    biases = sorted({0.0, *RIGHT_BRANCHING_BIASES})
+    scores |= measured.score(
+        [
+            replace(best, layer_weights=w, builder="mixed", right_branching_bias=bias)
+            for w in weights
+            for bias in biases
+        ]
     )
     ranked = dict(sorted(scores.items(), key=lambda item: -item[1]))
     best = next(iter(ranked))
-    config = model.config
-    config.parse_layer = int(np.argmax(best.weights)) + 1
-    config.parse_layer_weights = list(best.weights)
-    config.parse_builder = best.builder
-    config.parse_tilt = best.tilt
-    config.parse_marks = dict(best.marks)
-    config.parse_tuned_on = f"{name} ({len(trees):,} sentences): sentence F1 {ranked[best]:.1f}"
+    for key, value in best.to_model().items():
+        setattr(model.config, key, value)
+    model.config.parse_tuned_on = f"{name} ({len(trees):,} sentences): sentence F1 {ranked[best]:.1f}"
     return ranked
 
 
-def _try_marks(measured: _Measured, scores: dict[Setting, float]) -> None:
-    """Add to `scores` weights of one kind of marks after another, each on top of the best so far."""
-    for kinds, weights in MARK_STEPS:
+def _try_punctuation(measured: _Measured, scores: dict[TreeConfig, float]) -> None:
+    """Add to `scores` weights of one kind of punctuation after another, each on top of the best so far."""
+    for kinds, weights in PUNCTUATION_STEPS:
         best = max(scores, key=lambda setting: scores[setting])
-        tried = [replace(best, marks=(*best.marks, *((kind, w) for kind in kinds))) for w in weights]
+        tried = [
+            replace(best, punctuation_bonus=(*best.punctuation_bonus, *((kind, w) for kind in kinds)))
+            for w in weights
+        ]
         scores |= measured.score(tried)

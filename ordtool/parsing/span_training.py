@@ -33,14 +33,14 @@ from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.optimisation import load_moments, moments, warmup_cosine, weight_groups
 from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
 from ordtool.parsing.spans.data import (
-    DrawnTree,
-    read_drawn_trees,
+    TeacherTree,
+    make_vocabulary,
+    read_teacher_trees,
     split_trees,
-    word_lookup,
 )
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import MODEL_TYPE, SpanModel, span_mask
-from ordtool.parsing.text.vocabulary import UNKNOWN, WordLookup
+from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.treebank import tree_files
 from ordtool.progress import SILENT, Progress
@@ -83,9 +83,9 @@ def train_spans(
     check_run(run.output, run.folder, force=run.force, resume=run.resume)
     check_read_twice(tree_files(run.trees), "a file of trees")
     device = resolve_device(run.device)
-    drawn = read_drawn_trees(run.trees, progress)
+    drawn = read_teacher_trees(run.trees, progress)
     train, held_out = split_trees(drawn, config)
-    lookup = word_lookup(train, config, progress)
+    lookup = make_vocabulary(train, config, progress)
     trainer = _Trainer(run, config, lookup, train, held_out, device, progress)
     if run.resume:
         trainer.restore()
@@ -112,9 +112,9 @@ class _Trainer:
         self,
         run: SpanRun,
         config: SpanTrainingConfig,
-        lookup: WordLookup,
-        train: list[DrawnTree],
-        held_out: list[DrawnTree],
+        lookup: Vocabulary,
+        train: list[TeacherTree],
+        held_out: list[TeacherTree],
         device: torch.device,
         progress: Progress,
     ) -> None:
@@ -217,7 +217,7 @@ class _Trainer:
         for row, place in enumerate(batch):
             ids, tree = self.ids[place], self.train[place]
             words[row, : len(ids)] = ids
-            marks[row, : len(ids) + 1] = tree.marks
+            marks[row, : len(ids) + 1] = tree.punctuation
             if tree.spans:
                 starts, ends = zip(*tree.spans, strict=True)
                 gold[row, starts, ends] = 1.0
@@ -236,7 +236,7 @@ class _Trainer:
             trees = [self.held_out[k] for k in order[first : first + 64]]
             ids = self.lookup.encode_words(tree.words for tree in trees)
             for tree, heights in zip(
-                trees, parser.distances(ids, marks=[t.marks for t in trees]), strict=True
+                trees, parser.distances(ids, punctuation=[t.punctuation for t in trees]), strict=True
             ):
                 found += len(set(unbiased_spans(heights[0])) & set(tree.spans))
                 total += len(tree.spans)
@@ -267,7 +267,7 @@ class _Trainer:
         self.at = _Position(**state["position"])
 
 
-def _save(model: SpanModel, lookup: WordLookup, folder: Path, *, half: bool) -> None:
+def _save(model: SpanModel, lookup: Vocabulary, folder: Path, *, half: bool) -> None:
     config = {"model_type": MODEL_TYPE, "architectures": ["SpanModel"], **asdict(replace(model.config))}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     dtype = torch.float16 if half else torch.float32

@@ -321,7 +321,7 @@ class _Trainer:
 
     def _layer_scores(self) -> list[float]:
         settings = [
-            s for s in candidate_settings(self.config.num_hidden_layers, ["paper"]) if 1.0 in s.weights
+            s for s in candidate_settings(self.config.num_hidden_layers, ["paper"]) if 1.0 in s.layer_weights
         ]
         scores = score_settings(self.model, self.data.tokenizer, self.treebank, settings)
         return [round(scores[setting], 1) for setting in settings]

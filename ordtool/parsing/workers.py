@@ -50,7 +50,7 @@ def format_line(parse: Parse, chosen: str) -> str:
 
 
 def default_workers(threads: int | None = None) -> int:
-    """Give as many workers as cores that may be used, 16 at most."""
+    """Return as many workers as cores that may be used, 16 at most."""
     return min(thread_count(threads), _MOST_WORKERS)
 
 

@@ -281,3 +281,19 @@ def test_a_megabyte_of_words_in_one_line(parse, sat):
     (sat / "long.txt").write_text("the old cat sat on it, " * 45_000)
     [result] = objects(parse("long.txt"))
     assert len(result["tokens"]) == 7 * 45_000 and len(result["spans"]) == 6 * 45_000 - 1
+
+
+def test_old_names_of_options_go_on_with_a_note(parse, sat):
+    new = parse("--right-branching-bias", "0.5", "--no-punctuation", "a.txt")
+    old = parse("--tilt=0.5", "--no-marks", "a.txt")
+    assert old.stdout == new.stdout and "note" not in new.stderr
+    assert "--tilt is called --right-branching-bias now" in old.stderr
+    assert "--no-marks is called --no-punctuation now" in old.stderr
+    shown = parse("--help").stdout.decode()
+    assert "--right-branching" in shown and "--tilt" not in shown and "--marks" not in shown
+
+
+def test_what_follows_two_dashes_is_no_option(parse, sat):
+    (sat / "--tilt").write_text("One.\n")
+    done = parse("--", "--tilt")
+    assert done.returncode == 0 and done.stderr == "" and b"One" in done.stdout

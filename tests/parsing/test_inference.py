@@ -6,7 +6,7 @@ import torch
 from ordtool.parsing.onlstm.inference import DistanceModel
 from ordtool.parsing.onlstm.kernels_torch import numba_available
 from ordtool.parsing.onlstm.scan import ordered_scan
-from ordtool.parsing.text.vocabulary import WordLookup
+from ordtool.parsing.text.vocabulary import Vocabulary
 
 needs_numba = pytest.mark.skipif(not numba_available(), reason="numba is not installed")
 CHUNK, CHUNKS, INPUT = 3, 7, 11
@@ -26,18 +26,17 @@ def layer_tensors(generator, prefix, columns, size=CHUNK * CHUNKS):
 @pytest.fixture
 def model():
     generator = torch.Generator().manual_seed(3)
-    words = WordLookup(["<eos>", "<unk>", *(f"w{k}" for k in range(20))])
+    words = Vocabulary(["<eos>", "<unk>", *(f"w{k}" for k in range(20))])
     tensors = {"model.embed_tokens.weight": torch.randn(len(words.tokens), INPUT, generator=generator)}
     for k, columns in enumerate((INPUT, CHUNK * CHUNKS, CHUNK * CHUNKS)):
         tensors |= layer_tensors(generator, f"model.layers.{k}", columns)
-    made = DistanceModel({"num_hidden_layers": 3, "chunk_size": CHUNK, "parse_layer": 2}, tensors, words)
-    made.matmul_dtype = torch.bfloat16
-    return made
+    config = {"num_hidden_layers": 3, "chunk_size": CHUNK, "parse_layer": 2}
+    return DistanceModel.from_parts(config, tensors, words, matmul_dtype=torch.bfloat16)
 
 
 @needs_numba
 def test_one_window_is_the_scan_of_training():
-    from ordtool.parsing.onlstm.kernels_bf16 import narrow_scan
+    from ordtool.parsing.onlstm.kernels_bf16 import bf16_scan
 
     generator = torch.Generator().manual_seed(0)
     seq, batch, size = 5, 13, CHUNK * CHUNKS
@@ -52,7 +51,7 @@ def test_one_window_is_the_scan_of_training():
         inputs.float() + bias, weight, hidden, cell, CHUNK, matmul_dtype=torch.bfloat16, kernel="torch"
     )
     advanced = cell.clone()
-    states, distances = narrow_scan(
+    states, distances = bf16_scan(
         inputs, weight.bfloat16().t().contiguous(), bias, hidden.bfloat16(), advanced, CHUNK
     )
     torch.testing.assert_close(distances, expected.distances, atol=2e-4, rtol=0)
@@ -63,20 +62,18 @@ def test_one_window_is_the_scan_of_training():
 
 
 @needs_numba
-def test_narrow_measures_what_wide_measures(model):
+def test_compiled_loops_measure_what_torch_measures(model):
     sentences = [[5, 3, 9, 2, 2], [4], [7, 8, 9, 10, 11, 12, 13], [2] * 300]
-    model.kernel = "torch"
-    wide = model.distances(sentences)
-    model.kernel = "auto"
-    narrow = model.distances(sentences)
-    for one, other in zip(wide, narrow, strict=True):
+    plain = model.distances(sentences)
+    compiled = model.distances(sentences, compiled=True)
+    for one, other in zip(plain, compiled, strict=True):
         assert one.shape == other.shape
         assert abs(one - other).max() < 5e-3
-    assert len(model.distances(sentences, depth=2)[0]) == 2
+    assert len(model.distances(sentences, depth=2, compiled=True)[0]) == 2
 
 
 @needs_numba
 def test_padding_does_not_reach_a_sentence(model):
-    model.kernel = "auto"
-    alone, beside = model.distances([[5, 3, 9]])[0], model.distances([[5, 3, 9], [2] * 9])[0]
+    (alone,) = model.distances([[5, 3, 9]], compiled=True)
+    beside = model.distances([[5, 3, 9], [2] * 9], compiled=True)[0]
     assert abs(alone - beside).max() < 1e-6

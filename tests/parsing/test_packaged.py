@@ -78,4 +78,4 @@ def test_cards_name_what_the_configurations_hold():
         card = (folder / "README.md").read_text()
         config = json.loads((folder / "config.json").read_text())
         assert f"{config['vocab_size']:,}" in card
-        assert load_parser(folder).words.tokens[0] == "<eos>"
+        assert load_parser(folder).vocabulary.tokens[0] == "<eos>"

@@ -49,7 +49,7 @@ def test_distances_are_those_of_the_model(parsers):
     model = OnlstmForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = OnlstmTokenizer.from_pretrained(folder)
     words = [["the", "cat"], ["The", "zebras", "went", "running"], ["it"] * 700]
-    ids = reader.words.encode_words(words)
+    ids = reader.vocabulary.encode_words(words)
     assert ids == tokenizer.encode_words(words) == [[4, 6], [4, 1, 1, 3], [13] * 700]
     padded = torch.zeros(3, 700, dtype=torch.long)
     for row, sentence in enumerate(ids):
@@ -91,7 +91,7 @@ def test_results_hold_the_text_and_one_number_a_token(parsers):
 def test_trees_are_built_from_the_distances_of_the_layer(parsers, builder):
     reader = load_parser(parsers())
     words = "the old cat sat on the mat".split()
-    layers = reader.distances(reader.words.encode_words([words]))[0]
+    layers = reader.distances(reader.vocabulary.encode_words([words]))[0]
     build = {"paper": paper_spans, "unbiased": unbiased_spans}[builder]
     for layer, heights in (
         (None, layers[1]),

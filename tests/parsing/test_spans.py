@@ -19,9 +19,9 @@ from ordtool.parsing.span_training import train_spans
 from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import SpanConfig, SpanModel, span_mask
-from ordtool.parsing.text.vocabulary import WordLookup
+from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.builders import unbiased_spans
-from ordtool.parsing.trees.chart import chart_heights, chart_spans
+from ordtool.parsing.trees.chart import chart_distances, chart_spans
 
 SHAPE = SpanConfig(
     vocab_size=30,
@@ -100,7 +100,7 @@ def test_the_mask_marks_spans_of_two_words_up_to_all_but_one():
 def test_heights_of_many_charts_are_the_trees_of_each(lengths):
     random = np.random.default_rng(len(lengths))
     scores = random.normal(size=(len(lengths), max(lengths), max(lengths) + 1))
-    for table, length, heights in zip(scores, lengths, chart_heights(scores, lengths), strict=True):
+    for table, length, heights in zip(scores, lengths, chart_distances(scores, lengths), strict=True):
         expected = chart_spans(table[:length, : length + 1])
         assert unbiased_spans(heights) == expected
         depths = [sum(a < place < b for a, b in expected) for place in range(1, length)]
@@ -235,7 +235,7 @@ def test_a_run_that_is_resumed_with_other_options_is_refused(trees, tmp_path):
 
 def parser_of(made, size=30):
     words = ["<eos>", "<unk>", *(f"w{k}" for k in range(size - 2))]
-    return SpanParser(SHAPE, made.state_dict(), WordLookup(words))
+    return SpanParser(SHAPE, made.state_dict(), Vocabulary(words))
 
 
 def test_batches_change_no_tree_and_a_long_line_is_read_in_pieces():
@@ -243,9 +243,9 @@ def test_batches_change_no_tree_and_a_long_line_is_read_in_pieces():
     random = np.random.default_rng(1)
     sentences = [random.integers(2, 30, length).tolist() for length in (1, 2, 5, 1100, 9, 30)]
     marks = [random.integers(0, 8, len(s) + 1).astype(np.uint16) for s in sentences]
-    together = reader.distances(sentences, marks=marks)
+    together = reader.distances(sentences, punctuation=marks)
     for sentence, between, found in zip(sentences, marks, together, strict=True):
-        (alone,) = reader.distances([sentence], marks=[between])
+        (alone,) = reader.distances([sentence], punctuation=[between])
         assert found.shape == (1, len(sentence)) and found[0, 0] == 0
         assert unbiased_spans(found[0]) == unbiased_spans(alone[0])
     long = unbiased_spans(together[3][0])
@@ -257,7 +257,7 @@ def test_marks_can_be_left_out(trained):
     text = ["The dog, the cat (the man) likes the tree."]
     config = {"model": (str(folder),), "device": "cpu", "dtype": "float32"}
     [bare] = parse(["The dog the cat the man likes the tree"], ParseConfig(**config))
-    [without] = parse(text, ParseConfig(**config, marks=False))
+    [without] = parse(text, ParseConfig(**config, punctuation=False))
     words = [k for k, token in enumerate(without.tokens) if token.isalpha()]
     heights = [without.distances[k] for k in words]
     assert heights == bare.distances

@@ -11,7 +11,7 @@ from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.text.vocabulary import (
     EOS,
     UNKNOWN,
-    WordLookup,
+    Vocabulary,
     build_vocabulary,
     shape_classes,
 )
@@ -51,7 +51,7 @@ def test_shapes(word, classes):
 
 @given(st.text(min_size=1, max_size=30))
 def test_every_word_has_an_id(word):
-    lookup = WordLookup(WORDS)
+    lookup = Vocabulary(WORDS)
     assert 0 <= lookup.word_id(word) < len(WORDS)
     assert shape_classes(word)[-1] == UNKNOWN
 
@@ -70,9 +70,9 @@ def test_a_chinese_vocabulary_reads_both_kinds_of_characters():
     counts = Counter({"汉语": 3, "漢語": 4, "著": 5, "桃花源": 20, "一": 30, "果汁": 1, "菜汁": 1})
     words = build_vocabulary(counts, 8, simplified=True, minimum_class_count=2)
     assert words == [EOS, UNKNOWN, "<unk:Han:汁>", "<unk:Han>", "一", "桃花源", "汉语", "着"]
-    lookup = WordLookup([EOS, UNKNOWN, "<unk:Han>", "<unk:Han:语>", "汉语"], simplified=True)
+    lookup = Vocabulary([EOS, UNKNOWN, "<unk:Han>", "<unk:Han:语>", "汉语"], simplified=True)
     assert lookup.encode_words([["漢語", "汉语", "華語", "詞"]]) == [[4, 4, 3, 2]]
-    plain = WordLookup([EOS, UNKNOWN, "<unk:Han>", "<unk:Han:语>", "汉语"])
+    plain = Vocabulary([EOS, UNKNOWN, "<unk:Han>", "<unk:Han:语>", "汉语"])
     assert plain.encode_words([["漢語", "汉语", "華語"]]) == [[2, 4, 2]]
 
 
@@ -94,7 +94,7 @@ def test_a_round_trip_through_a_folder(tokenizer, tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert type(loaded) is OnlstmTokenizer
     assert loaded.get_vocab() == changed.get_vocab()
-    assert (loaded.lookup.lowercase, loaded.lookup.drop_punctuation) == (False, False)
+    assert (loaded.vocabulary.lowercase, loaded.vocabulary.drop_punctuation) == (False, False)
     assert loaded.eos_token_id == loaded.pad_token_id == 0
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".txt"}
 

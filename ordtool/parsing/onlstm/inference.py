@@ -18,8 +18,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from ordtool.parsing.onlstm.kernels_torch import numba_available
 from ordtool.parsing.onlstm.scan import ordered_scan
-from ordtool.parsing.text.vocabulary import WordLookup
-from ordtool.parsing.trees.punctuation import check_weights
+from ordtool.parsing.text.vocabulary import Vocabulary
+from ordtool.parsing.trees.config import TreeConfig
 
 # Steps that are projected at once; a sentence may be much longer, its state is carried.
 _WINDOW = 256
@@ -40,23 +40,23 @@ class DistanceModel:
     """The part of an ON-LSTM that measures distances.
 
     Attributes:
-        words: How words are looked up.
+        vocabulary: How words are looked up.
         layers: Number of layers of the whole model.
-        weights: Weight of each layer's standardised distances in the mixture that makes trees.
-        builder: The tree builder that the model's configuration names.
-        tilt: How far its trees lean to the right, likewise.
-        mark_weights: How far punctuation raises a boundary, likewise; see `raise_marked`.
+        tree_config: How the model's configuration makes trees of distances.
         matmul_dtype: Element type of matrix products; None: float32.
-        kernel: Of the scan; `auto` takes numba's where it is installed, which is faster and takes seconds to load.
     """
 
-    def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor], words: WordLookup) -> None:
-        self.words = words
+    def __init__(
+        self,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        vocabulary: Vocabulary,
+        matmul_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.vocabulary = vocabulary
         self.layers = int(config["num_hidden_layers"])
-        self.weights = parse_weights(config)
-        self.builder = str(config.get("parse_builder", "paper"))
-        self.tilt = float(config.get("parse_tilt") or 0.0)
-        self.mark_weights = check_weights(config.get("parse_marks") or {})
+        self.tree_config = TreeConfig.from_model(config)
+        self.matmul_dtype = matmul_dtype
         self._chunk = int(config["chunk_size"])
         self._eos = int(config.get("eos_token_id") or 0)
         self._embedding = tensors["model.embed_tokens.weight"]
@@ -68,12 +68,15 @@ class DistanceModel:
             )
             for k in range(self.layers)
         ]
-        self.matmul_dtype: torch.dtype | None = None
-        self.kernel = "torch"
 
     @classmethod
     def from_parts(
-        cls, config: dict[str, Any], tensors: dict[str, Tensor], words: WordLookup, device: torch.device | str
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        vocabulary: Vocabulary,
+        device: torch.device | str = "cpu",
+        matmul_dtype: torch.dtype | None = None,
     ) -> DistanceModel:
         """Make a model of what a model folder holds.
 
@@ -81,14 +84,15 @@ class DistanceModel:
             KeyError: For a setting or a weight that isn't there.
             ValueError: For parts that don't fit each other.
         """
-        model = cls(config, {name: tensor.to(device) for name, tensor in tensors.items()}, words)
+        on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+        model = cls(config, on_device, vocabulary, matmul_dtype)
         model._check()
         return model
 
     def _check(self) -> None:
         rows = len(self._embedding)
-        if rows != len(self.words.tokens):
-            raise ValueError(f"{rows} embeddings, {len(self.words.tokens)} words")
+        if rows != len(self.vocabulary.tokens):
+            raise ValueError(f"{rows} embeddings, {len(self.vocabulary.tokens)} words")
         size = self._embedding.shape[1]
         for k, layer in enumerate(self._stack):
             gates, hidden = layer.weight_hh.shape
@@ -104,9 +108,11 @@ class DistanceModel:
         self,
         sentences: Sequence[Sequence[int]],
         depth: int | None = None,
-        marks: Sequence[np.ndarray] | None = None,
+        punctuation: Sequence[np.ndarray] | None = None,
+        *,
+        compiled: bool = False,
     ) -> list[np.ndarray]:
-        """Measure the height of the boundary before each word.
+        """Return the distance of each word: the height of the boundary before it.
 
         Every sentence is read as `<eos> words` from a zero state. A line of over 4,096 words, which is no sentence, is
         read in pieces of 1,024, each from a zero state 128 words before it.
@@ -114,7 +120,8 @@ class DistanceModel:
         Args:
             sentences: Ids of the words of each sentence; of similar lengths, because short ones are padded.
             depth: Layers to run; None: all. Layers above the ones that make trees need not be.
-            marks: Not looked at: the network doesn't read punctuation.
+            punctuation: Not looked at: the network doesn't read it.
+            compiled: Take numba's loops where they are installed, which are faster and take seconds to load.
 
         Returns:
             For each sentence 1 - mean(master forget gate), `(depth, words)`, float32.
@@ -122,42 +129,47 @@ class DistanceModel:
         Source: Shen et al. 2019, section 5.2.
         """
         if all(len(sentence) <= _LONGEST for sentence in sentences):
-            return self._measure(sentences, depth)
+            return self._measure(sentences, depth, compiled)
         return [
-            self._measure_long(s, depth) if len(s) > _LONGEST else self._measure([s], depth)[0]
+            self._measure_long(s, depth, compiled)
+            if len(s) > _LONGEST
+            else self._measure([s], depth, compiled)[0]
             for s in sentences
         ]
 
-    def _measure_long(self, sentence: Sequence[int], depth: int | None) -> np.ndarray:
+    def _measure_long(self, sentence: Sequence[int], depth: int | None, compiled: bool) -> np.ndarray:
         starts = range(0, len(sentence), _PIECE)
         pieces = [sentence[max(start - _CONTEXT, 0) : start + _PIECE] for start in starts]
         measured: list[np.ndarray] = []
         for first in range(0, len(pieces), _PIECES_AT_ONCE):
-            measured += self._measure(pieces[first : first + _PIECES_AT_ONCE], depth)
+            measured += self._measure(pieces[first : first + _PIECES_AT_ONCE], depth, compiled)
         return np.concatenate(
             [piece[:, min(start, _CONTEXT) :] for start, piece in zip(starts, measured, strict=True)], axis=1
         )
 
     @torch.inference_mode()
-    def _measure(self, sentences: Sequence[Sequence[int]], depth: int | None) -> list[np.ndarray]:
+    def _measure(
+        self, sentences: Sequence[Sequence[int]], depth: int | None, compiled: bool
+    ) -> list[np.ndarray]:
         """Run the layers over sentences side by side, a window at a time with carried state."""
         longest = max(map(len, sentences), default=0)
         ids = torch.full((longest + 1, len(sentences)), self._eos, dtype=torch.long)
         for column, sentence in enumerate(sentences):
             ids[1 : len(sentence) + 1, column] = torch.tensor(sentence, dtype=torch.long)
-        run = self._run_narrow if self._is_narrow() else self._run
-        table = run(ids.to(self._embedding.device), self._stack[:depth])[:, 1:].cpu().numpy()
+        ids = ids.to(self._embedding.device)
+        if compiled and self._runs_in_bf16():
+            measured = self._run_bf16(ids, self._bf16_stack[:depth])
+        else:
+            measured = self._run(ids, self._stack[:depth], "auto" if compiled else "torch")
+        table = measured[:, 1:].cpu().numpy()
         return [table[:, : len(sentence), column] for column, sentence in enumerate(sentences)]
 
-    def _is_narrow(self) -> bool:
+    def _runs_in_bf16(self) -> bool:
         return (
-            self.kernel == "auto"
-            and self.matmul_dtype == torch.bfloat16
-            and self._embedding.device.type == "cpu"
-            and numba_available()
+            self.matmul_dtype == torch.bfloat16 and self._embedding.device.type == "cpu" and numba_available()
         )
 
-    def _run(self, ids: Tensor, stack: Sequence[_Layer]) -> Tensor:
+    def _run(self, ids: Tensor, stack: Sequence[_Layer], kernel: str) -> Tensor:
         """Distances of all layers of `stack`, `(layers, words, batch)`, of ids `(words, batch)`."""
         out = torch.empty(len(stack), *ids.shape)
         zeros = [self._embedding.new_zeros(ids.shape[1], layer.weight_hh.shape[1]) for layer in stack]
@@ -173,18 +185,17 @@ class DistanceModel:
                     cell,
                     self._chunk,
                     matmul_dtype=self.matmul_dtype,
-                    kernel=self.kernel,
+                    kernel=kernel,
                 )
                 hidden = scan.hidden_states
                 states[k] = (hidden[-1], scan.cell)
                 out[k, start : start + _WINDOW] = scan.distances
         return out
 
-    def _run_narrow(self, ids: Tensor, stack: Sequence[_Layer]) -> Tensor:
-        """What `_run` does, in bfloat16 from one product to the next; see `numba_narrow`."""
-        from ordtool.parsing.onlstm.kernels_bf16 import narrow_scan
+    def _run_bf16(self, ids: Tensor, layers: Sequence[_Layer]) -> Tensor:
+        """What `_run` does, in bfloat16 from one product to the next; see `kernels_bf16`."""
+        from ordtool.parsing.onlstm.kernels_bf16 import bf16_scan
 
-        layers = self._narrow[: len(stack)]
         out = torch.empty(len(layers), *ids.shape)
         sizes = [layer.weight_hh.shape[0] for layer in layers]
         states = [layers[0].weight_hh.new_zeros(ids.shape[1], size) for size in sizes]
@@ -192,7 +203,7 @@ class DistanceModel:
         for start in range(0, len(ids), _WINDOW):
             hidden = F.embedding(ids[start : start + _WINDOW], self._embedding).bfloat16()
             for k, layer in enumerate(layers):
-                hidden, distances = narrow_scan(
+                hidden, distances = bf16_scan(
                     F.linear(hidden, layer.weight_ih),
                     layer.weight_hh,
                     layer.bias,
@@ -205,7 +216,7 @@ class DistanceModel:
         return out
 
     @cached_property
-    def _narrow(self) -> list[_Layer]:
+    def _bf16_stack(self) -> list[_Layer]:
         """The layers in bfloat16, the recurrent weight transposed; the bias stays float32."""
         return [
             _Layer(x.weight_ih.bfloat16(), x.weight_hh.bfloat16().t().contiguous(), x.bias)
@@ -217,15 +228,3 @@ class DistanceModel:
             return F.linear(hidden, layer.weight_ih, layer.bias)
         product = F.linear(hidden.to(self.matmul_dtype), layer.weight_ih.to(self.matmul_dtype))
         return product.float() + layer.bias
-
-
-def parse_weights(config: dict[str, Any]) -> list[float]:
-    """Give the weight of each layer's distances: `parse_layer_weights`, or 1 for `parse_layer` and 0 for the others."""
-    layers = int(config["num_hidden_layers"])
-    if config.get("parse_layer_weights") is not None:
-        weights = [float(weight) for weight in config["parse_layer_weights"]]
-        if len(weights) != layers:
-            raise ValueError(f"parse_layer_weights has {len(weights)} numbers for {layers} layers")
-        return weights
-    chosen = min(int(config.get("parse_layer", 2)), layers)
-    return [float(k + 1 == chosen) for k in range(layers)]

@@ -21,13 +21,11 @@ from ordtool.parsing.onlstm.kernels_numba import (
     _exp,
 )
 
-__all__ = ["narrow_scan"]
+__all__ = ["bf16_scan"]
 
 
 @_compile
-def _widened(
-    left: np.ndarray, right: np.ndarray, bias: np.ndarray, bits: np.ndarray, out: np.ndarray
-) -> None:
+def _widen(left: np.ndarray, right: np.ndarray, bias: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:
     """Set `out` to left + right + bias, of bfloat16 bits; `bits` is scratch `(2, width)`, int32."""
     first, second = bits[0].view(np.float32), bits[1].view(np.float32)
     for j in range(out.shape[0]):
@@ -38,7 +36,7 @@ def _widened(
 
 
 @_compile
-def _narrowed(values: np.ndarray, out: np.ndarray) -> None:
+def _narrow(values: np.ndarray, out: np.ndarray) -> None:
     """Round float32 to the nearest bfloat16, ties to even."""
     bits = values.view(np.int32)
     for j in range(values.shape[0]):
@@ -70,7 +68,7 @@ def _step(
     keep_in = gate[2 * n + 2 * size : 2 * n + 3 * size]
     keep_old = gate[2 * n + 3 * size : 2 * n + 4 * size]
     for b in range(batch):
-        _widened(inputs[b], product[b], bias, wide, gate)
+        _widen(inputs[b], product[b], bias, wide, gate)
         distances[b] = ONE - _activate(gate, chunk, bits, powers, master_in, master_forget)
         cell = cells[b]
         for j in range(size):
@@ -83,10 +81,10 @@ def _step(
         _exp(tanh_cell, bits, powers)
         for j in range(size):
             tanh_cell[j] = out[j] * (TWO / (ONE + tanh_cell[j]) - ONE)
-        _narrowed(tanh_cell, hidden[b])
+        _narrow(tanh_cell, hidden[b])
 
 
-def narrow_scan(
+def bf16_scan(
     inputs: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, chunk_size: int
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence of `ordtool.parsing.onlstm.scan.ordered_scan` over a window, without gradients, on the CPU.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from ordtool.parsing.onlstm.cross_entropy import linear_cross_entropy
 from ordtool.parsing.onlstm.dropout import dropout_mask, locked_dropout, weight_dropout
 from ordtool.parsing.onlstm.scan import ordered_scan
+from ordtool.parsing.trees.config import current_keys
 
 __all__ = ["OnlstmConfig", "OnlstmForCausalLM", "OnlstmModel", "OnlstmOutput", "State"]
 
@@ -45,8 +46,10 @@ class OnlstmConfig(PreTrainedConfig):
         parse_layer: Layer whose distances make trees, counted from 1 as in the paper.
         parse_layer_weights: Weights of the layers' standardised distances, one a layer; None: `parse_layer` alone.
         parse_builder: Tree builder: `paper`, `unbiased` or `chart`.
-        parse_tilt: How far trees lean to the right where distances leave it open; see `ordtool.parsing.trees.builders`.
-        parse_marks: How far punctuation raises the boundaries at which it stands; see `ordtool.parsing.trees.punctuation`.
+        parse_right_branching_bias: How far trees lean to the right where distances leave it open; see
+            `ordtool.parsing.trees.builders`. Its old name, `parse_tilt`, is read too.
+        parse_punctuation_bonus: How far punctuation raises the boundaries at which it stands; see
+            `ordtool.parsing.trees.punctuation`. Its old name, `parse_marks`, is read too.
         parse_tuned_on: Treebank on which the four settings above were chosen, with its score; None: by default.
         eos_token_id: Id of `<eos>`, which stands between sentences and pads.
 
@@ -56,56 +59,48 @@ class OnlstmConfig(PreTrainedConfig):
 
     model_type = "onlstm"
 
-    def __init__(
-        self,
-        vocab_size: int = 10_000,
-        embedding_size: int = 400,
-        hidden_size: int = 1150,
-        num_hidden_layers: int = 3,
-        chunk_size: int = 10,
-        input_dropout: float = 0.5,
-        layer_dropout: float = 0.3,
-        output_dropout: float = 0.45,
-        weight_dropout: float = 0.45,
-        word_dropout: float = 0.1,
-        initializer_range: float = 0.1,
-        parse_layer: int = 2,
-        parse_layer_weights: list[float] | None = None,
-        parse_builder: str = "paper",
-        parse_tilt: float = 0.0,
-        parse_marks: dict[str, float] | None = None,
-        parse_tuned_on: str | None = None,
-        eos_token_id: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        for size in (embedding_size, hidden_size):
-            if chunk_size < 1 or size % chunk_size:
-                raise ValueError(f"chunk_size {chunk_size} doesn't divide the layer size {size}")
-        if num_hidden_layers < 1:
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "vocab_size": 10_000,
+        "embedding_size": 400,
+        "hidden_size": 1150,
+        "num_hidden_layers": 3,
+        "chunk_size": 10,
+        "input_dropout": 0.5,
+        "layer_dropout": 0.3,
+        "output_dropout": 0.45,
+        "weight_dropout": 0.45,
+        "word_dropout": 0.1,
+        "initializer_range": 0.1,
+        "parse_layer": 2,
+        "parse_layer_weights": None,
+        "parse_builder": "paper",
+        "parse_right_branching_bias": 0.0,
+        "parse_punctuation_bonus": None,
+        "parse_tuned_on": None,
+    }
+
+    def __init__(self, eos_token_id: int = 0, **kwargs: Any) -> None:
+        given = current_keys(kwargs)
+        settings = {name: given.pop(name, default) for name, default in self.DEFAULTS.items()}
+        settings["parse_layer"] = min(settings["parse_layer"], settings["num_hidden_layers"])
+        settings["parse_punctuation_bonus"] = settings["parse_punctuation_bonus"] or {}
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self._check()
+        given |= {"eos_token_id": eos_token_id, "pad_token_id": eos_token_id, "tie_word_embeddings": True}
+        super().__init__(**given)
+
+    def _check(self) -> None:
+        for size in (self.embedding_size, self.hidden_size):
+            if self.chunk_size < 1 or size % self.chunk_size:
+                raise ValueError(f"chunk_size {self.chunk_size} doesn't divide the layer size {size}")
+        if self.num_hidden_layers < 1:
             raise ValueError("num_hidden_layers must be at least 1")
-        if parse_layer_weights is not None and len(parse_layer_weights) != num_hidden_layers:
+        weights = self.parse_layer_weights
+        if weights is not None and len(weights) != self.num_hidden_layers:
             raise ValueError(
-                f"parse_layer_weights needs {num_hidden_layers} numbers, found {len(parse_layer_weights)}"
+                f"parse_layer_weights needs {self.num_hidden_layers} numbers, found {len(weights)}"
             )
-        self.vocab_size = vocab_size
-        self.embedding_size = embedding_size
-        self.hidden_size = hidden_size
-        self.num_hidden_layers = num_hidden_layers
-        self.chunk_size = chunk_size
-        self.input_dropout = input_dropout
-        self.layer_dropout = layer_dropout
-        self.output_dropout = output_dropout
-        self.weight_dropout = weight_dropout
-        self.word_dropout = word_dropout
-        self.initializer_range = initializer_range
-        self.parse_layer = min(parse_layer, num_hidden_layers)
-        self.parse_layer_weights = parse_layer_weights
-        self.parse_builder = parse_builder
-        self.parse_tilt = parse_tilt
-        self.parse_marks = parse_marks or {}
-        self.parse_tuned_on = parse_tuned_on
-        kwargs |= {"eos_token_id": eos_token_id, "pad_token_id": eos_token_id, "tie_word_embeddings": True}
-        super().__init__(**kwargs)
 
     @property
     def layer_sizes(self) -> list[int]:

@@ -19,7 +19,7 @@ from ordtool.parsing.text.vocabulary import (
     EOS,
     UNKNOWN,
     VOCABULARY_FILE,
-    WordLookup,
+    Vocabulary,
     read_vocabulary,
 )
 
@@ -57,7 +57,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
         simplified: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.lookup = WordLookup(
+        self.vocabulary = Vocabulary(
             [EOS, UNKNOWN] if vocab_file is None else read_vocabulary(vocab_file),
             lowercase=lowercase,
             digits=digits,
@@ -71,7 +71,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
         self.drop_punctuation = drop_punctuation
         self.token_kind = token_kind
         self.simplified = simplified
-        self._tokens, self._ids = self.lookup.tokens, self.lookup.ids
+        self._tokens, self._ids = self.vocabulary.tokens, self.vocabulary.ids
         options = {"eos_token": EOS, "unk_token": UNKNOWN, "pad_token": EOS, "special_tokens_pattern": "none"}
         super().__init__(
             lowercase=lowercase,
@@ -101,19 +101,19 @@ class OnlstmTokenizer(PreTrainedTokenizer):
 
     def normalize(self, word: str) -> str:
         """The form under which a word is looked up."""
-        return self.lookup.normalize(word)
+        return self.vocabulary.normalize(word)
 
     def keeps(self, word: str) -> bool:
         """Whether the model reads this token (False: punctuation that it was trained without)."""
-        return self.lookup.keeps(word)
+        return self.vocabulary.keeps(word)
 
     def word_id(self, word: str) -> int:
-        """Id of one word, or of its finest known shape class."""
-        return self.lookup.word_id(word)
+        """Return the id of one word, or of its finest known shape class."""
+        return self.vocabulary.word_id(word)
 
     def encode_words(self, sentences: Iterable[Sequence[str]]) -> list[list[int]]:
-        """Ids of sentences given as lists of words; nothing is added or dropped."""
-        return self.lookup.encode_words(sentences)
+        """Return the ids of sentences given as lists of words; nothing is added or dropped."""
+        return self.vocabulary.encode_words(sentences)
 
     def is_unknown(self, token_id: int) -> bool:
         """Whether an id stands for a shape class rather than a word."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import UsageError
-from ordtool.parsing.trees.punctuation import MARKS
+from ordtool.parsing.trees.punctuation import PUNCTUATION_KINDS
 from ordtool.transformer.rotary import inverse_frequencies, rotate, rotation
 
 __all__ = ["MODEL_TYPE", "SpanConfig", "SpanModel", "span_mask"]
@@ -86,8 +86,8 @@ class _Block(nn.Module):
         query, key, value = mixed.view(batch, length, 3, self.heads, size // self.heads).permute(
             2, 0, 3, 1, 4
         )
-        found = F.scaled_dot_product_attention(rotate(query, *turn), rotate(key, *turn), value, mask)
-        joined = found.transpose(1, 2).reshape(batch, length, size)
+        attended = F.scaled_dot_product_attention(rotate(query, *turn), rotate(key, *turn), value, mask)
+        joined = attended.transpose(1, 2).reshape(batch, length, size)
         hidden = hidden + self.dropout(self.attention_out(joined))
         return hidden + self.dropout(self.feed_out(F.gelu(self.feed_in(self.feed_norm(hidden)))))
 
@@ -106,28 +106,29 @@ class SpanModel(nn.Module):
         self.config = config
         self.words = nn.Embedding(config.vocab_size, config.embedding_size)
         self.widen = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
-        self.marks = nn.Linear(len(MARKS), config.hidden_size, bias=False)
+        # The name under which its weights are saved.
+        self.marks = nn.Linear(len(PUNCTUATION_KINDS), config.hidden_size, bias=False)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
         self.boundary = nn.Linear(2 * config.hidden_size, 2 * config.span_size)
         self.ends = nn.Linear(2 * config.span_size, 2)
         self.dropout = nn.Dropout(config.dropout)
-        self.register_buffer("bits", 1 << torch.arange(len(MARKS)), persistent=False)
+        self.register_buffer("bits", 1 << torch.arange(len(PUNCTUATION_KINDS)), persistent=False)
         self.apply(_initialise)
 
-    def forward(self, words: Tensor, marks: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, words: Tensor, punctuation: Tensor, lengths: Tensor) -> Tensor:
         """Score every span.
 
         Args:
             words: Ids `(batch, longest)`; what stands beyond a sentence's end isn't looked at.
-            marks: Bits of `ordtool.parsing.trees.punctuation.MARKS` at each boundary, `(batch, longest + 1)`.
+            punctuation: What stands at each boundary, `(batch, longest + 1)`; see `punctuation_between`.
             lengths: Words of each sentence, `(batch,)`.
 
         Returns:
             `(batch, longest + 1, longest + 1)`: at `[b, i, j]` the log odds that words i to j - 1 are a phrase, for
             i < j <= lengths[b]; other places hold nothing of use.
         """
-        boundaries = self.boundary(self._boundaries(words, marks, lengths))
+        boundaries = self.boundary(self._boundaries(words, punctuation, lengths))
         left, right = F.gelu(boundaries).chunk(2, dim=-1)
         product = left @ right.transpose(1, 2) / math.sqrt(self.config.span_size)
         # Linear in each end too: how readily a phrase starts or ends here.
@@ -135,20 +136,20 @@ class SpanModel(nn.Module):
         scores: Tensor = product + starts + ends.transpose(1, 2)
         return scores
 
-    def _boundaries(self, words: Tensor, marks: Tensor, lengths: Tensor) -> Tensor:
+    def _boundaries(self, words: Tensor, punctuation: Tensor, lengths: Tensor) -> Tensor:
         """Vectors of the boundaries, `(batch, longest + 1, 2 d)`: those of the words on both sides, side by side."""
         batch, longest = words.shape
-        places = torch.arange(longest + 2, device=words.device)
+        positions = torch.arange(longest + 2, device=words.device)
         padded = F.pad(words, (1, 1), value=self.config.eos_token_id)
-        inside = (places > 0) & (places <= lengths[:, None])
+        inside = (positions > 0) & (positions <= lengths[:, None])
         hidden = self.widen(self.words(padded.masked_fill(~inside, self.config.eos_token_id)))
-        present = (marks[..., None] & self.bits > 0).to(hidden.dtype)
-        # A mark belongs to what follows it: a word, or the end.
+        present = (punctuation[..., None] & self.bits > 0).to(hidden.dtype)
+        # Punctuation belongs to what follows it: a word, or the end.
         hidden = self.dropout(hidden + F.pad(self.marks(present), (0, 0, 1, 0)))
         frequencies = inverse_frequencies(self.config.hidden_size // self.config.num_attention_heads)
-        turn = rotation(places, frequencies, hidden.dtype)
+        turn = rotation(positions, frequencies, hidden.dtype)
         full = bool((lengths == longest).all())
-        mask = None if full else (places <= lengths[:, None] + 1)[:, None, None]
+        mask = None if full else (positions <= lengths[:, None] + 1)[:, None, None]
         for block in self.blocks:
             hidden = block(hidden, turn, mask)
         hidden = self.norm(hidden)
@@ -172,7 +173,7 @@ def span_mask(lengths: Tensor, longest: int) -> Tensor:
     Returns:
         `(batch, longest + 1, longest + 1)` of bool, as `SpanModel` scores them.
     """
-    places = torch.arange(longest + 1, device=lengths.device)
-    width = places[None, :] - places[:, None]
+    edges = torch.arange(longest + 1, device=lengths.device)
+    width = edges[None, :] - edges[:, None]
     ends = lengths[:, None, None]
-    return (width > 1)[None] & (width[None] < ends) & (places[None, None, :] <= ends)
+    return (width > 1)[None] & (width[None] < ends) & (edges[None, None, :] <= ends)

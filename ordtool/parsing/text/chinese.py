@@ -33,7 +33,7 @@ def _table() -> dict[int, int]:
 
 
 def simplify(text: str) -> str:
-    """Writes traditional characters as simplified ones, and full-width letters and digits as plain ones.
+    """Write traditional characters as simplified ones, and full-width letters and digits as plain ones.
 
     Args:
         text: Any text; what is neither stays.

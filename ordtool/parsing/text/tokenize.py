@@ -56,7 +56,7 @@ class Token(NamedTuple):
 
 
 def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
-    """Splits one sentence into tokens with their character offsets.
+    """Split one sentence into tokens with their character offsets.
 
     Args:
         text: A sentence. With `words` only a period at its very end is split from its word, so running text
@@ -89,12 +89,12 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
 
 
 def whitespace_tokens(text: str) -> list[Token]:
-    """Takes the text's own whitespace-separated tokens as they stand, with offsets (`parse --tokenized`)."""
+    """Take the text's own whitespace-separated tokens as they stand, with offsets (`parse --tokenized`)."""
     return [Token(match.group(), match.start(), match.end()) for match in _CHUNK.finditer(text)]
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """Joins the lines of hard-wrapped text: with spaces, but for none where a Chinese sentence was broken."""
+    """Join the lines of hard-wrapped text: with spaces, but for none where a Chinese sentence was broken."""
     joined = lines[0] if lines else ""
     for line in lines[1:]:
         chinese = joined[-1:] and line[:1] and _is_wide(joined[-1]) and _is_wide(line[0])
@@ -107,7 +107,7 @@ def _is_wide(character: str) -> bool:
 
 
 def split_sentences(text: str, language: str = "en") -> list[Token]:
-    """Splits running text into sentences with their character offsets.
+    """Split running text into sentences with their character offsets.
 
     Abbreviations (Dr., U.S., Fig. 3), initials, numbers, quotes, ellipses and Chinese marks (。！？) are
     sentencex's rules; a blank line always ends a sentence, a single line break never does. On top of it, a sentence
@@ -187,7 +187,7 @@ def _penn_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _align(pieces: list[str], text: str) -> list[tuple[int, int]]:
-    """Finds every token in the text: the tokenizer only adds spaces and turns quotes into `` or ''."""
+    """Return the span of every token in the text: the tokenizer only adds spaces and turns quotes into `` or ''."""
     spans: list[tuple[int, int]] = []
     position, length = 0, len(text)
     for piece in pieces:
@@ -215,7 +215,7 @@ def _penn_tokenizer() -> Any:
 
 
 def _import_penn_module() -> Any:
-    """Imports nltk's tokenizer alone.
+    """Import nltk's tokenizer alone.
 
     `import nltk` runs the whole toolkit's imports (scipy.stats, scikit-learn where it is installed): two
     seconds before the first sentence is parsed. The tokenizer needs a few small modules of it, so the packages
@@ -241,7 +241,7 @@ def _import_penn_module() -> Any:
 
 
 def _forget_nltk(before: set[str]) -> None:
-    """Takes half-imported nltk modules out again (`nltk.corpus` is there after a full import, which stays)."""
+    """Take half-imported nltk modules out again (`nltk.corpus` is there after a full import, which stays)."""
     if "nltk.corpus" in sys.modules:
         return
     for name in set(sys.modules) - before:

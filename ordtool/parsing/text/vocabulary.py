@@ -35,7 +35,7 @@ _DIGITS = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
 
 
 def shape_classes(word: str) -> list[str]:
-    """Name the shape of a word, from the finest class to the coarsest.
+    """Return the shape of a word, from the finest class to the coarsest.
 
     The parts, as far as they are there: `N` digits, `Aa` capital, `AA` capitals throughout,
     `-` a hyphen, and a suffix (of a word of at least two letters more than it). A Chinese word is `Han` and, if it is longer
@@ -64,7 +64,7 @@ def _latin_parts(word: str) -> list[str]:
     return parts
 
 
-class WordLookup:
+class Vocabulary:
     """A vocabulary and the rules by which words are found in it.
 
     Args:
@@ -107,7 +107,7 @@ class WordLookup:
         self._cache: dict[str, int] = {}
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> WordLookup:
+    def from_folder(cls, folder: str | Path) -> Vocabulary:
         """Read the tokenizer of a model folder, without transformers.
 
         Raises:
@@ -138,7 +138,7 @@ class WordLookup:
         return not (self.drop_punctuation and is_punctuation(word))
 
     def word_id(self, word: str) -> int:
-        """Id of one word, or of its finest known shape class."""
+        """Return the id of one word, or of its finest known shape class."""
         found = self._cache.get(word)
         if found is None:
             found = self.ids.get(self.normalize(word), -1)
@@ -149,7 +149,7 @@ class WordLookup:
         return found
 
     def encode_words(self, sentences: Iterable[Sequence[str]]) -> list[list[int]]:
-        """Ids of sentences given as lists of words; nothing is added or dropped."""
+        """Return the ids of sentences given as lists of words; nothing is added or dropped."""
         cache, look_up = self._cache, self.word_id
         return [[cache[word] if word in cache else look_up(word) for word in words] for words in sentences]
 
@@ -172,9 +172,9 @@ def build_vocabulary(
     Args:
         counts: Occurrences of each surface word in the training text.
         size: Upper bound of the number of tokens.
-        lowercase: As in `WordLookup`.
-        digits: As in `WordLookup`.
-        simplified: As in `WordLookup`.
+        lowercase: As in `Vocabulary`.
+        digits: As in `Vocabulary`.
+        simplified: As in `Vocabulary`.
         minimum_class_count: Occurrences that make a shape class worth a row.
 
     Raises:
@@ -182,7 +182,7 @@ def build_vocabulary(
     """
     if size < 3:
         raise OrdtoolError(f"a vocabulary of {size} holds no word", hint="use --vocab-size 1000 or more")
-    plain = WordLookup([EOS, UNKNOWN], lowercase=lowercase, digits=digits)
+    plain = Vocabulary([EOS, UNKNOWN], lowercase=lowercase, digits=digits)
     if simplified:
         counts = _folded(counts)
     normal = {word: plain.normalize(word) for word in counts}

@@ -26,7 +26,7 @@ Builder = Literal["paper", "unbiased", "chart", "mixed"]
 
 
 def paper_spans(distances: Sequence[float] | np.ndarray) -> list[Span]:
-    """Builds the tree of the ON-LSTM paper: the largest distance k gives `(left, (word k, right))`.
+    """Return the tree of the ON-LSTM paper: the largest distance k gives `(left, (word k, right))`.
 
     It can't build every tree and leans right (Dyer et al. 2019): the word at the split always stands alone on the
     left of what follows. The first of equal distances is taken.
@@ -60,7 +60,7 @@ def paper_spans(distances: Sequence[float] | np.ndarray) -> list[Span]:
 
 
 def unbiased_spans(distances: Sequence[float] | np.ndarray) -> list[Span]:
-    """Builds the tree that splits at the largest boundary between words, again and again.
+    """Return the tree that splits at the largest boundary between words, again and again.
 
     Every binary tree can come out. The distance before the first word is no boundary and isn't used; the first of
     equal distances is taken.
@@ -87,7 +87,7 @@ def unbiased_spans(distances: Sequence[float] | np.ndarray) -> list[Span]:
 
 
 def _cartesian(values: Sequence[float] | np.ndarray) -> tuple[list[int], list[int]]:
-    """Links every place to the largest value on its left and right within the range where it is itself largest.
+    """Link every number to the largest one on its left and right within the range where it is itself largest.
 
     Returns:
         `left` and `right`: the children in the Cartesian tree, -1 for none; the first of equal values is on top.
@@ -95,21 +95,21 @@ def _cartesian(values: Sequence[float] | np.ndarray) -> tuple[list[int], list[in
     numbers = values.tolist() if isinstance(values, np.ndarray) else list(values)
     left, right = [-1] * len(numbers), [-1] * len(numbers)
     path: list[int] = []  # the right edge of the tree so far, from its root down
-    for place, value in enumerate(numbers):
+    for k, value in enumerate(numbers):
         below = -1
         while path and numbers[path[-1]] < value:
             below = path.pop()
-        left[place] = below
+        left[k] = below
         if path:
-            right[path[-1]] = place
-        path.append(place)
+            right[path[-1]] = k
+        path.append(k)
     return left, right
 
 
 def _root(left: list[int], right: list[int]) -> int:
-    """Finds the place that is nobody's child."""
+    """Return the number that is nobody's child; -1 if there is none."""
     children = set(left) | set(right)
-    return next((place for place in range(len(left)) if place not in children), -1)
+    return next((k for k in range(len(left)) if k not in children), -1)
 
 
 BUILDERS: dict[str, Callable[[Sequence[float] | np.ndarray], list[Span]]] = {
@@ -127,7 +127,7 @@ SPAN_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def build_spans(distances: Sequence[float] | np.ndarray, builder: str = "paper") -> list[Span]:
-    """Builds a tree with the named builder.
+    """Return the tree that the named builder makes.
 
     Args:
         distances: `(n,)`, one a word.
@@ -149,7 +149,7 @@ def build_spans(distances: Sequence[float] | np.ndarray, builder: str = "paper")
 
 
 def mix_distances(layers: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """Mixes the distances of several layers, each standardised over the sentence.
+    """Mix the distances of several layers, each standardised over the sentence.
 
     `z_l = (d_l - mean_l) / std_l`; the mixture `sum_l w_l z_l / sum_l |w_l|` is put back on the layers' own scale
     (their weighted mean and spread), which changes no tree and keeps it comparable to a single layer's distances.
@@ -178,25 +178,25 @@ def mix_distances(layers: np.ndarray, weights: Sequence[float]) -> np.ndarray:
     return mixed
 
 
-def tilt_distances(distances: np.ndarray, tilt: float) -> np.ndarray:
-    """Lowers the boundaries further right, so that trees lean to the right where the distances don't say otherwise.
+def add_right_branching_bias(distances: np.ndarray, bias: float) -> np.ndarray:
+    """Lower the boundaries further right, so that trees lean to the right where the distances don't say otherwise.
 
-        d_t - tilt * std(d) * t
+        d_t - bias * std(d) * t
 
-    With tilt 0 nothing changes; with a large one every tree of the paper's builder is right-branching. It is a prior about a
+    With 0 nothing changes; with a large one every tree of the paper's builder is right-branching. It is a prior about a
     language (English puts heads first), not something that a model has learned.
 
     Args:
         distances: `(n,)`.
-        tilt: Standard deviations of the sentence's distances a word.
+        bias: Standard deviations of the sentence's distances a word.
 
     Returns:
         `(n,)`.
     """
-    if not tilt or not len(distances):
+    if not bias or not len(distances):
         return distances
-    tilted: np.ndarray = distances - tilt * np.std(distances) * np.arange(len(distances))
-    return tilted
+    leaning: np.ndarray = distances - bias * np.std(distances) * np.arange(len(distances))
+    return leaning
 
 
 # What stands in for a chart over a sentence that is too long for one.
@@ -204,12 +204,12 @@ _LINEAR = {"chart": "unbiased", "mixed": "paper"}
 
 
 def needs_chart(builders: Sequence[str]) -> bool:
-    """Say whether trees take a chart: several models always do, to agree."""
+    """Whether trees take a chart: several models always do, to agree."""
     return len(builders) > 1 or builders[0] in SPAN_SCORES
 
 
 def build_trees(sentences: Sequence[Sequence[np.ndarray]], builders: Sequence[str]) -> list[list[Span]]:
-    """Build the tree of each sentence.
+    """Return the tree of each sentence.
 
     Several models whose builders are all `chart`, or all `mixed`, have their span scores added up; otherwise a tree a model
     is built, and the trees vote. A sentence over `CHART_LIMIT` words gets the tree of its mean distances.
@@ -223,42 +223,42 @@ def build_trees(sentences: Sequence[Sequence[np.ndarray]], builders: Sequence[st
     """
     trees: list[list[Span]] = [[] for _ in sentences]
     tables: dict[int, np.ndarray] = {}
-    for place, mixtures in enumerate(sentences):
-        if needs_chart(builders) and len(mixtures[0]) <= CHART_LIMIT:
-            tables[place] = _span_scores(mixtures, builders)
+    for k, by_model in enumerate(sentences):
+        if needs_chart(builders) and len(by_model[0]) <= CHART_LIMIT:
+            tables[k] = _span_scores(by_model, builders)
         else:
             linear = _LINEAR.get(builders[0], builders[0])
-            trees[place] = build_spans(mean_distances(mixtures), linear)
-    for place, spans in zip(tables, chart_trees(list(tables.values())), strict=True):
-        trees[place] = spans
+            trees[k] = build_spans(mean_distances(by_model), linear)
+    for k, spans in zip(tables, chart_trees(list(tables.values())), strict=True):
+        trees[k] = spans
     return trees
 
 
-def _span_scores(mixtures: Sequence[np.ndarray], builders: Sequence[str]) -> np.ndarray:
+def _span_scores(by_model: Sequence[np.ndarray], builders: Sequence[str]) -> np.ndarray:
     if len(set(builders)) == 1 and builders[0] in SPAN_SCORES:
         score = SPAN_SCORES[builders[0]]
-        return np.sum([score(heights) for heights in mixtures], axis=0)
-    trees = [build_spans(heights, builder) for heights, builder in zip(mixtures, builders, strict=True)]
-    return vote_scores(trees, len(mixtures[0]))
+        return np.sum([score(distances) for distances in by_model], axis=0)
+    trees = [build_spans(distances, name) for distances, name in zip(by_model, builders, strict=True)]
+    return vote_scores(trees, len(by_model[0]))
 
 
-def mean_distances(mixtures: Sequence[np.ndarray]) -> np.ndarray:
-    """Mix the distances of several models in equal shares; a single model's are as they are."""
-    return mixtures[0] if len(mixtures) == 1 else mix_distances(np.stack(mixtures), [1.0] * len(mixtures))
+def mean_distances(by_model: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the distances of several models, mixed in equal shares; a single model's are as they are."""
+    return by_model[0] if len(by_model) == 1 else mix_distances(np.stack(by_model), [1.0] * len(by_model))
 
 
 def right_branching(length: int) -> list[Span]:
-    """Gives the tree `(a (b (c d)))`."""
+    """Return the tree `(a (b (c d)))`."""
     return [(start, length) for start in range(length - 1)]
 
 
 def left_branching(length: int) -> list[Span]:
-    """Gives the tree `(((a b) c) d)`."""
+    """Return the tree `(((a b) c) d)`."""
     return [(0, end) for end in range(length, 1, -1)]
 
 
 def balanced_tree(length: int) -> list[Span]:
-    """Gives the tree that halves every span; of an odd one the left half is the longer."""
+    """Return the tree that halves every span; of an odd one the left half is the longer."""
     spans: list[Span] = []
     stack = [(0, length)]
     while stack:
@@ -273,5 +273,5 @@ def balanced_tree(length: int) -> list[Span]:
 
 
 def random_tree(length: int, generator: np.random.Generator) -> list[Span]:
-    """Gives a tree that splits every span at a uniformly drawn boundary: the unbiased tree of random distances."""
+    """Return a tree that splits every span at a uniformly drawn boundary: the unbiased tree of random distances."""
     return unbiased_spans(generator.random(length))

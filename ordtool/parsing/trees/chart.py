@@ -19,7 +19,7 @@ CHART_LIMIT = 2_000
 
 
 def chart_spans(scores: np.ndarray) -> list[Span]:
-    """Finds the binary tree with the largest sum of span scores.
+    """Return the binary tree with the largest sum of span scores.
 
         best[i, j] = scores[i, j] + max over k of best[i, k] + best[k, j]
 
@@ -39,7 +39,7 @@ def chart_spans(scores: np.ndarray) -> list[Span]:
 
 
 def chart_trees(tables: Sequence[np.ndarray]) -> list[list[Span]]:
-    """Finds the best trees of many sentences, those of like lengths side by side; see `chart_spans`.
+    """Return the best trees of many sentences, those of like lengths side by side; see `chart_spans`.
 
     Args:
         tables: `(n, n + 1)` each.
@@ -53,26 +53,24 @@ def chart_trees(tables: Sequence[np.ndarray]) -> list[list[Span]]:
                 f"expected a table of numbers (n, n + 1), found shape {scores.shape}, or NaN in it"
             )
     trees: list[list[Span]] = [[] for _ in tables]
-    order = sorted(
-        (place for place in range(len(tables)) if len(tables[place]) > 1), key=lambda k: len(tables[k])
-    )
+    order = sorted((k for k in range(len(tables)) if len(tables[k]) > 1), key=lambda k: len(tables[k]))
     while order:
         longest = len(tables[order[-1]])
         count = max(1, _CELLS // (longest + 1) ** 2)
         group, order = order[-count:], order[:-count]
         together = np.zeros((len(group), longest, longest + 1))
-        for row, place in enumerate(group):
-            length = len(tables[place])
-            together[row, :length, : length + 1] = tables[place]
-        for place, splits in zip(group, _best_splits(together), strict=True):
-            trees[place] = [(start, end) for start, end, _, _ in _follow(splits, len(tables[place]))]
+        for row, k in enumerate(group):
+            length = len(tables[k])
+            together[row, :length, : length + 1] = tables[k]
+        for k, splits in zip(group, _best_splits(together), strict=True):
+            trees[k] = [(start, end) for start, end, _, _ in _follow(splits, len(tables[k]))]
     return trees
 
 
-def chart_heights(scores: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
-    """Finds the best trees of many sentences side by side, as heights of their boundaries.
+def chart_distances(scores: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
+    """Return the best trees of many sentences, found side by side, as distances.
 
-    The height of a boundary is 1 / its depth, where the boundary at which the whole sentence is split has depth 1. The
+    The distance at a boundary is 1 / its depth, where the boundary at which the whole sentence is split has depth 1. The
     unbiased builder makes the same tree of these numbers again.
 
     Args:
@@ -86,10 +84,10 @@ def chart_heights(scores: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray
     splits = _best_splits(scores)
     result = []
     for table, length in zip(splits, lengths, strict=True):
-        heights = np.zeros(length)
+        distances = np.zeros(length)
         for _, _, middle, depth in _follow(table, length):
-            heights[middle] = 1 / depth
-        result.append(heights)
+            distances[middle] = 1 / depth
+        result.append(distances)
     return result
 
 
@@ -129,7 +127,7 @@ def _follow(splits: np.ndarray, length: int) -> list[tuple[int, int, int, int]]:
 
 
 def vote_scores(trees: Sequence[Iterable[Span]], length: int) -> np.ndarray:
-    """Counts how many trees hold each span.
+    """Return how many trees hold each span.
 
     A vote of the first tree weighs slightly more than one of the second and so on, by less than a whole vote in
     all: where the count is even, the earlier tree decides instead of chance.
@@ -143,16 +141,16 @@ def vote_scores(trees: Sequence[Iterable[Span]], length: int) -> np.ndarray:
     """
     scores = np.zeros((length, length + 1))
     for rank, spans in enumerate(trees):
-        places = np.array(list(spans), dtype=np.intp).reshape(-1, 2)
+        edges = np.array(list(spans), dtype=np.intp).reshape(-1, 2)
         # All favours together, over all spans of a tree, stay below one vote.
-        scores[places[:, 0], places[:, 1]] += 1.0 + (len(trees) - rank) / (
+        scores[edges[:, 0], edges[:, 1]] += 1.0 + (len(trees) - rank) / (
             2 * (len(trees) + 1) ** 2 * (length + 1)
         )
     return scores
 
 
 def margin_scores(distances: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Scores every span by how far the boundaries around it stand above the boundaries inside it.
+    """Score every span by how far the boundaries around it stand above the boundaries inside it.
 
         score[i, j] = (min(d_i, d_j) - max(d_(i+1) ... d_(j-1))) / std(d)
 
@@ -165,26 +163,26 @@ def margin_scores(distances: Sequence[float] | np.ndarray) -> np.ndarray:
     Returns:
         `(n, n + 1)`; 0 for the whole sentence and for widths under 2.
     """
-    heights = np.asarray(distances, dtype=np.float64)
-    length = len(heights)
+    distances = np.asarray(distances, dtype=np.float64)
+    length = len(distances)
     scores = np.zeros((length, length + 1))
     if length < 3:
         return scores
-    deviation = max(float(heights[1:].std()), 1e-12)
-    edges = np.concatenate(([np.inf], heights[1:], [np.inf]))
-    places = np.arange(length + 1)
-    later = places[None, :] > places[:-1, None]
+    deviation = max(float(distances[1:].std()), 1e-12)
+    edges = np.concatenate(([np.inf], distances[1:], [np.inf]))
+    positions = np.arange(length + 1)
+    later = positions[None, :] > positions[:-1, None]
     # inside[i, k]: the highest boundary from i + 1 to k.
     inside = np.maximum.accumulate(np.where(later, edges, -np.inf), axis=1)
     outside = np.minimum(edges[:-1, None], edges[None, :])
-    wide = places[None, :] >= places[:-1, None] + 2
+    wide = positions[None, :] >= positions[:-1, None] + 2
     wide[0, length] = False
     np.subtract(outside[:, 1:], inside[:, :-1], out=scores[:, 1:], where=wide[:, 1:])
     return scores / deviation
 
 
 def mixed_scores(distances: Sequence[float] | np.ndarray, spans: Iterable[Span]) -> np.ndarray:
-    """Scores spans by a tree of the paper's builder and by the margins of the distances, which know different things.
+    """Score spans by a tree of the paper's builder and by the margins of the distances, which know different things.
 
         score[i, j] = [the tree holds i to j] + 0.4 * min(max(margin[i, j], -2), 2)
 

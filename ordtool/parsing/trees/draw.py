@@ -52,7 +52,7 @@ class Node:
 
 
 def build_nodes(spans: Sequence[Span], length: int) -> list[Node]:
-    """Makes the nodes of a tree, constituents and tokens, in pre-order: the first one is the root.
+    """Return the nodes of a tree, constituents and tokens, in pre-order: the first one is the root.
 
     Args:
         spans: Constituents wider than one token, in pre-order.
@@ -81,7 +81,7 @@ def build_nodes(spans: Sequence[Span], length: int) -> list[Node]:
 
 
 def place_nodes(nodes: Sequence[Node], centres: Sequence[float]) -> None:
-    """Centres every constituent over its children, and every token where `centres` says."""
+    """Centre every constituent over its children, and every token where `centres` says."""
     for node in reversed(nodes):
         node.centre = (
             (node.children[0].centre + node.children[-1].centre) / 2 if node.children else centres[node.start]
@@ -89,7 +89,7 @@ def place_nodes(nodes: Sequence[Node], centres: Sequence[float]) -> None:
 
 
 def display_width(text: str) -> int:
-    """Counts the terminal columns of a text: two for wide characters, none for combining ones."""
+    """Return the number of terminal columns of a text: two for wide characters, none for combining ones."""
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 
@@ -101,7 +101,7 @@ def _character_width(character: str) -> int:
 
 
 def draw_tree(tokens: Sequence[str], spans: Sequence[Span], width: int = 80) -> list[list[Segment]]:
-    """Draws a tree within `width` columns.
+    """Draw a tree within `width` columns.
 
     Upright, with the words in one line under the tree, where that fits and isn't too tall to be read; else
     sideways, a word a line; and as wrapped brackets if the tree is deeper than the screen is wide.
@@ -130,7 +130,7 @@ def draw_tree(tokens: Sequence[str], spans: Sequence[Span], width: int = 80) -> 
 
 
 def _printable(token: str) -> str:
-    """Takes control characters out of a token: they would move the cursor or change colours."""
+    """Take control characters out of a token: they would move the cursor or change colours."""
     return token if token.isprintable() else "".join(c if c.isprintable() else "�" for c in token)
 
 
@@ -213,7 +213,7 @@ def _wrap(text: str, width: int) -> list[list[Segment]]:
 
 
 def to_ansi(lines: Iterable[Sequence[Segment]], colour: bool = True) -> str:
-    """Joins lines of segments into a text, with ANSI colours by depth if wanted."""
+    """Join lines of segments into a text, with ANSI colours by depth if wanted."""
     return "\n".join(
         "".join(_paint(*segment) if colour else segment[0] for segment in line).rstrip() for line in lines
     )

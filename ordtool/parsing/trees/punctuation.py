@@ -4,8 +4,8 @@ A parser's model reads words alone. `attach_punctuation` makes a tree over all t
 punctuation hangs as treebanks hang it, and which gives the tree over the words again when the punctuation is taken out.
 
 A language model without punctuation never sees a comma, but the text to parse has them, and phrases seldom run
-across one (Seginer 2007; Spitkovsky et al. 2011; Ponvert et al. 2011). `marks_between` names what stands at each
-boundary; `raise_marked` raises distances there, and `ordtool.parsing.spans.model` reads the names as features.
+across one (Seginer 2007; Spitkovsky et al. 2011; Ponvert et al. 2011). `punctuation_between` names what stands at each
+boundary; `add_punctuation_bonus` raises distances there, and `ordtool.parsing.spans.model` reads the names as features.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PAIRS = {
 }  # fmt: skip
 """Marks that open, with what closes them; a straight quote closes itself."""
 
-MARKS = ("comma", "colon", "open", "close", "dash", "joint", "quote", "stop", "other")
-"""Kinds of punctuation. `joint` is a hyphen or slash that joins two words, `dash` the same sign between phrases; the comma
+PUNCTUATION_KINDS = ("comma", "colon", "open", "close", "dash", "hyphen", "quote", "stop", "other")
+"""Kinds of punctuation. `hyphen` is a hyphen or slash that joins two words, `dash` the same sign between phrases; the comma
 of Chinese enumerations, which stands inside phrases, is among the `other` ones."""
 
 # Between the parts of a foreign name in Chinese: never a dash.
@@ -44,11 +44,11 @@ _KINDS = {
     **dict.fromkeys(")]}）］】》〉」』>", "close"),
     **dict.fromkeys((".", "!", "?", "。", "！", "？", "...", "…", "……", ".."), "stop"),
     **dict.fromkeys(("--", "---", "—", "——", "―", "─", "──"), "dash"),
-    **dict.fromkeys(("-", "–", "‐", "‑", "/", *_NAME_DOTS), "joint"),  # noqa: RUF001
+    **dict.fromkeys(("-", "–", "‐", "‑", "/", *_NAME_DOTS), "hyphen"),  # noqa: RUF001
     **dict.fromkeys(('"', "'", "`", "``", "''", "“", "”", "‘", "’", "„", "′"), "quote"),  # noqa: RUF001
 }
-_BITS = {kind: 1 << place for place, kind in enumerate(MARKS)}
-_JOINT_TAGS = frozenset({"HYPH", "SYM"})
+_BITS = {kind: 1 << k for k, kind in enumerate(PUNCTUATION_KINDS)}
+_HYPHEN_TAGS = frozenset({"HYPH", "SYM"})
 
 
 @lru_cache(maxsize=1 << 16)
@@ -68,8 +68,8 @@ def is_punctuation(token: str) -> bool:
     )
 
 
-def mark_kind(token: str, tag: str | None = None, *, joined: bool = False) -> str:
-    """Name the kind of a punctuation token, one of `MARKS`.
+def punctuation_kind(token: str, tag: str | None = None, *, joined: bool = False) -> str:
+    """Return the kind of a punctuation token, one of `PUNCTUATION_KINDS`.
 
     Args:
         token: Its surface.
@@ -77,18 +77,18 @@ def mark_kind(token: str, tag: str | None = None, *, joined: bool = False) -> st
         joined: Whether it touches the words on both sides; tells the same where there is no tag.
     """
     kind = _KINDS.get(token, "other")
-    if kind == "joint" and token not in _NAME_DOTS and not (tag in _JOINT_TAGS if tag else joined):
+    if kind == "hyphen" and token not in _NAME_DOTS and not (tag in _HYPHEN_TAGS if tag else joined):
         return "dash"
     return kind
 
 
-def marks_between(
+def punctuation_between(
     tokens: Sequence[str],
     punctuation: Sequence[bool],
     tags: Sequence[str] | None = None,
     offsets: Sequence[tuple[int, int]] | None = None,
 ) -> np.ndarray:
-    """Say what punctuation stands at each boundary between words.
+    """Return what punctuation stands at each boundary between words.
 
     Args:
         tokens: Words and punctuation of a sentence.
@@ -97,67 +97,73 @@ def marks_between(
         offsets: Character offsets, half-open, where they are known.
 
     Returns:
-        `(words + 1,)` of uint16: bit k of number i is set if a mark of kind `MARKS[k]` stands between word i - 1 and
-        word i; the first number is what stands before the first word, the last one what stands behind the last.
+        `(words + 1,)` of uint16: bit k of number i is set if punctuation of kind `PUNCTUATION_KINDS[k]` stands between word
+        i - 1 and word i; the first number is what stands before the first word, the last one what stands behind the last.
     """
-    found = [0]
-    for place, (token, mark) in enumerate(zip(tokens, punctuation, strict=True)):
-        if not mark:
-            found.append(0)
+    bits = [0]
+    for k, (token, is_mark) in enumerate(zip(tokens, punctuation, strict=True)):
+        if not is_mark:
+            bits.append(0)
             continue
-        kind = mark_kind(token, tags[place] if tags else None, joined=_touches(offsets, place))
-        found[-1] |= _BITS[kind]
-    return np.array(found, dtype=np.uint16)
+        kind = punctuation_kind(token, tags[k] if tags else None, joined=_touches_both(offsets, k))
+        bits[-1] |= _BITS[kind]
+    return np.array(bits, dtype=np.uint16)
 
 
-def _touches(offsets: Sequence[tuple[int, int]] | None, place: int) -> bool:
-    if offsets is None or not 0 < place < len(offsets) - 1:
+def _touches_both(offsets: Sequence[tuple[int, int]] | None, k: int) -> bool:
+    """Whether token k stands between two others without a space."""
+    if offsets is None or not 0 < k < len(offsets) - 1:
         return False
-    return offsets[place - 1][1] == offsets[place][0] and offsets[place][1] == offsets[place + 1][0]
+    return offsets[k - 1][1] == offsets[k][0] and offsets[k][1] == offsets[k + 1][0]
 
 
-def raise_marked(distances: np.ndarray, marks: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
+def add_punctuation_bonus(
+    distances: np.ndarray, punctuation: np.ndarray, weights: Mapping[str, float]
+) -> np.ndarray:
     """Raise the boundaries at which punctuation stands.
 
-        d_t + std(d) * sum over the kinds of marks before word t of their weights
+        d_t + std(d) * sum over the kinds of punctuation before word t of their weights
 
     A kind of negative weight, such as a hyphen, holds its neighbours together.
 
     Args:
         distances: `(words,)`.
-        marks: `(words + 1,)`, see `marks_between`.
+        punctuation: `(words + 1,)`, see `punctuation_between`.
         weights: Standard deviations of the sentence's distances, by kind; kinds that are missing count 0.
 
     Returns:
         `(words,)`.
     """
-    if not weights or not marks[1:-1].any():
+    inner = punctuation[1:-1]
+    if not weights or not inner.any():
         return distances
-    bonus = sum(weights[kind] * ((marks[1:-1] & _BITS[kind]) > 0) for kind in weights)
+    bonus = sum(weights[kind] * ((inner & _BITS[kind]) > 0) for kind in weights)
     raised = np.array(distances, dtype=np.float64)
     raised[1:] += np.std(distances) * bonus
     return raised
 
 
-def check_weights(weights: Mapping[str, object]) -> dict[str, float]:
-    """Read weights of marks from a configuration.
+def check_punctuation_bonus(weights: Mapping[str, object]) -> dict[str, float]:
+    """Return the bonus of each kind of punctuation that a configuration names, as numbers.
 
     Raises:
         ValueError: For a kind that there isn't, or a weight that is no number.
     """
-    unknown = set(weights) - set(MARKS)
+    unknown = set(weights) - set(PUNCTUATION_KINDS)
     if unknown:
-        raise ValueError(f"parse_marks names {', '.join(sorted(unknown))}: choices are {', '.join(MARKS)}")
+        raise ValueError(
+            f"parse_punctuation_bonus names {', '.join(sorted(unknown))}: choices are {', '.join(PUNCTUATION_KINDS)}"
+        )
     try:
         return {kind: float(weight) for kind, weight in weights.items()}  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise ValueError(f"parse_marks has a weight that is no number: {dict(weights)}") from None
+        raise ValueError(f"parse_punctuation_bonus has a weight that is no number: {dict(weights)}") from None
 
 
 def attach_punctuation(
     words: Sequence[Span], tokens: Sequence[str], punctuation: Sequence[bool]
 ) -> list[Span]:
-    """Makes a tree over all tokens of a tree over the words alone.
+    """Return a tree over all tokens, made of a tree over the words alone.
 
     A mark between two words becomes a child of the smallest constituent that holds both, a mark at the edge of the
     sentence a child of the whole; brackets and quotes around exactly one constituent, or around a single word, are joined to
@@ -173,24 +179,24 @@ def attach_punctuation(
     """
     if not any(punctuation):
         return list(words)
-    places = [place for place, mark in enumerate(punctuation) if not mark]
-    nodes = {span: _Node(places[span[0]], places[span[1] - 1] + 1) for span in words}
-    for word, parent in enumerate(_link(nodes, len(places))):
-        nodes[word, word + 1] = _Node(places[word], places[word] + 1, parent)
-    before = _counts(punctuation)
+    positions = [k for k, is_mark in enumerate(punctuation) if not is_mark]
+    nodes = {span: _Node(positions[span[0]], positions[span[1] - 1] + 1) for span in words}
+    for word, parent in enumerate(_link(nodes, len(positions))):
+        nodes[word, word + 1] = _Node(positions[word], positions[word] + 1, parent)
+    before = _count_words_before(punctuation)
     bare: list[Span] = []
-    for opening, closing in _matching_marks(tokens, punctuation):
+    for opening, closing in _matching_pairs(tokens, punctuation):
         if before[opening] == before[closing]:
             bare.append((opening, closing + 1))
         elif (before[opening], before[closing]) in nodes:
             nodes[before[opening], before[closing]].widen(opening, closing + 1)
-    nodes.pop((0, len(places)), None)
+    nodes.pop((0, len(positions)), None)
     spans = {(0, len(tokens)), *bare, *((node.start, node.end) for node in nodes.values())}
     return sorted((span for span in spans if span[1] - span[0] > 1), key=lambda span: (span[0], -span[1]))
 
 
 class _Node:
-    """A constituent's place among the tokens."""
+    """Where a constituent begins and ends among the tokens."""
 
     __slots__ = ("end", "parent", "start")
 
@@ -198,7 +204,7 @@ class _Node:
         self.start, self.end, self.parent = start, end, parent
 
     def widen(self, start: int, end: int) -> None:
-        """Takes in tokens at the edges, here and in every constituent above that ends at the same edge."""
+        """Take in tokens at the edges, here and in every constituent above that ends at the same edge."""
         node: _Node | None = self
         while node is not None and (node.start > start or node.end < end):
             node.start, node.end = min(node.start, start), max(node.end, end)
@@ -206,45 +212,45 @@ class _Node:
 
 
 def _link(nodes: dict[Span, _Node], length: int) -> list[_Node | None]:
-    """Gives every node, in pre-order, its parent, and every word the smallest node that holds it."""
+    """Link every node, in pre-order, to its parent; return the smallest node that holds each word."""
     path: list[tuple[int, _Node]] = []  # where each open node ends
     smallest: list[_Node | None] = []
-    todo = iter([*nodes.items(), ((length, length), None)])
-    (start, end), node = next(todo)
+    remaining = iter([*nodes.items(), ((length, length), None)])
+    (start, end), node = next(remaining)
     for word in range(length):
         while path and path[-1][0] <= word:
             path.pop()
         while start == word and node is not None:
             node.parent = path[-1][1] if path else None
             path.append((end, node))
-            (start, end), node = next(todo)
+            (start, end), node = next(remaining)
         smallest.append(path[-1][1] if path else None)
     return smallest
 
 
-def _counts(punctuation: Sequence[bool]) -> list[int]:
-    """Counts the words before each token."""
+def _count_words_before(punctuation: Sequence[bool]) -> list[int]:
+    """Return the number of words before each token."""
     counts, words = [], 0
-    for mark in punctuation:
+    for is_mark in punctuation:
         counts.append(words)
-        words += not mark
+        words += not is_mark
     return counts
 
 
-def _matching_marks(tokens: Sequence[str], punctuation: Sequence[bool]) -> list[tuple[int, int]]:
-    """Pairs brackets and quotes, inner pairs first; what has no partner is left out."""
+def _matching_pairs(tokens: Sequence[str], punctuation: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return pairs of brackets and quotes, inner pairs first; what has no partner is left out."""
     pairs: list[tuple[int, int]] = []
     waiting: list[tuple[str, int]] = []  # what would close, and where it was opened
-    for place, token in enumerate(tokens):
-        if not punctuation[place]:
+    for k, token in enumerate(tokens):
+        if not punctuation[k]:
             continue
         depth = next(
-            (k for k in range(len(waiting) - 1, max(len(waiting) - 9, -1), -1) if waiting[k][0] == token),
+            (d for d in range(len(waiting) - 1, max(len(waiting) - 9, -1), -1) if waiting[d][0] == token),
             None,
         )
         if depth is not None:
-            pairs.append((waiting[depth][1], place))
+            pairs.append((waiting[depth][1], k))
             del waiting[depth:]
         elif token in PAIRS:
-            waiting.append((PAIRS[token], place))
+            waiting.append((PAIRS[token], k))
     return pairs

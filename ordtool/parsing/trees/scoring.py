@@ -101,7 +101,7 @@ class GoldSentence:
 
 
 def is_scored(token: str, tag: str, protocol: Protocol) -> bool:
-    """Says whether a token is a word for this protocol."""
+    """Whether a token is a word for this protocol."""
     if protocol.punctuation == "keep":
         return True
     if tag in PUNCTUATION_TAGS:
@@ -115,7 +115,7 @@ def _has_letter(token: str) -> bool:
 
 
 def prepare_gold(tree: Tree, protocol: Protocol) -> GoldSentence:
-    """Takes what isn't scored out of a gold tree."""
+    """Take what isn't scored out of a gold tree."""
     position = [0]
     for token, tag in zip(tree.tokens, tree.tags, strict=True):
         position.append(position[-1] + is_scored(token, tag, protocol))
@@ -135,7 +135,7 @@ def prepare_gold(tree: Tree, protocol: Protocol) -> GoldSentence:
 
 
 def _binarized(spans: set[Span], length: int, left: bool) -> set[Span]:
-    """Gives the spans of the binary tree that joins the children of every node from one side."""
+    """Return the spans of the binary tree that joins the children of every node from one side."""
     added: set[Span] = set()
     for start, end in spans:
         inner = [span for span in spans if start <= span[0] and span[1] <= end and span != (start, end)]
@@ -168,7 +168,7 @@ class Row:
     _lengths: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, predicted: set[Span] | frozenset[Span], gold: GoldSentence) -> None:
-        """Counts one sentence."""
+        """Count one sentence."""
         shared = len(predicted & gold.spans)
         f1 = _sentence_f1(shared, len(predicted), len(gold.spans))
         self._count += 1
@@ -210,7 +210,7 @@ class Row:
         return {n: 100 * self._lengths[n][0] / self._lengths[n][1] for n in names if n in self._lengths}
 
     def to_dict(self) -> dict[str, object]:
-        """Gives the row as it is written to JSON, percentages with two decimals."""
+        """Return the row as it is written to JSON, percentages with two decimals."""
         return {
             "system": self.system,
             "sentence_f1": round(self.sentence_f1, 2),
@@ -241,7 +241,7 @@ def _bin_of(length: int) -> str:
 
 
 def trivial_spans(length: int, generator: np.random.Generator) -> Iterator[tuple[str, list[Span]]]:
-    """Yields the trees that need no parser: `left`, `right`, `balanced`, and several draws of `random`."""
+    """Yield the trees that need no parser: `left`, `right`, `balanced`, and several draws of `random`."""
     yield "left", left_branching(length)
     yield "right", right_branching(length)
     yield "balanced", balanced_tree(length)
@@ -258,7 +258,7 @@ def score_pairs(
     seed: int = 0,
     on_sentence: Callable[[], None] | None = None,
 ) -> list[Row]:
-    """Scores predicted spans against gold trees.
+    """Score predicted spans against gold trees.
 
         F1 of a sentence = 2 P R / (P + R),  P = shared / predicted,  R = shared / gold
 
@@ -299,7 +299,7 @@ def score_trees(
     baselines: bool = True,
     seed: int = 0,
 ) -> list[Row]:
-    """Scores predictions against as many gold trees: `score_pairs` of the two side by side.
+    """Score predictions against as many gold trees: `score_pairs` of the two side by side.
 
     Args:
         predictions: The spans of each sentence.

@@ -24,7 +24,7 @@ _NARROW, _LETTER, _CAPITAL, _BROAD, _WIDE = 0.30, 0.57, 0.68, 0.88, 1.0
 
 
 def draw_svg(trees: Iterable[tuple[Sequence[str], Sequence[Span]]]) -> str:
-    """Draws trees as an SVG document.
+    """Draw trees as an SVG document.
 
     Args:
         trees: Tokens and constituents wider than one token (in pre-order) of each sentence.
@@ -51,7 +51,7 @@ def draw_svg(trees: Iterable[tuple[Sequence[str], Sequence[Span]]]) -> str:
 
 
 def _draw_one(tokens: Sequence[str], spans: Sequence[Span]) -> tuple[str, float, float]:
-    """Draws one tree; gives its elements, its width and its height."""
+    """Return the elements of one tree, its width and its height."""
     if not tokens:
         return '<text class="mark" x="10" y="16">()</text>\n', 20.0, float(FONT_SIZE)
     centres, column = [], 0.0
@@ -83,7 +83,7 @@ def _class(token: str) -> str:
 
 
 def _fork(y: float, ends: Sequence[tuple[float, float]]) -> str:
-    """Draws a bar at height y with round corners at its ends, and a stroke from it down to every child."""
+    """Draw a bar at height y with round corners at its ends, and a stroke from it down to every child."""
     (first, first_end), *inner, (last, last_end) = ends if len(ends) > 1 else [*ends, *ends]
     radius = min(_CORNER, (last - first) / 2, first_end - y, last_end - y)
     left, right, top = _number(first), _number(last), _number(y)
@@ -96,7 +96,7 @@ def _fork(y: float, ends: Sequence[tuple[float, float]]) -> str:
 
 
 def text_width(text: str) -> float:
-    """Estimates the width of a text in pixels."""
+    """Estimate the width of a text in pixels."""
     return FONT_SIZE * sum(map(_character_width, text))
 
 
@@ -113,7 +113,7 @@ def _character_width(character: str) -> float:
 
 
 def _legal(text: str) -> str:
-    """Replaces characters that XML does not allow, even escaped."""
+    """Replace characters that XML does not allow, even escaped."""
     return "".join(_legal_characters(text))
 
 
@@ -129,5 +129,5 @@ def _legal_characters(text: str) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-    """Writes a coordinate with one decimal at most."""
+    """Write a coordinate with one decimal at most."""
     return f"{value:.1f}".removesuffix(".0")
