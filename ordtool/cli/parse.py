@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 TREES = "The trees"
 INPUT = "Input"
 FORMATS = ("auto", "jsonl", "brackets", "penn", "tree", "svg")
-# From this much text on, several processes save more time than their start takes.
-_MANY_BYTES = 1_000_000
 # What the name of an output promises.
 _SUFFIXES = {
     ".svg": "svg",
@@ -179,6 +177,7 @@ def parse(
     check_output(output, force=force)
     check_inputs(paths, reading)
     from ordtool.parsing.parser import ParseConfig
+    from ordtool.parsing.workers import parse_lines, worker_count
 
     progress = console.RichProgress(quiet)
     config = ParseConfig(
@@ -192,7 +191,7 @@ def parse(
         device=device,
         dtype=dtype,
     )
-    workers = _workers(workers, paths, chosen, config, threads)
+    workers = worker_count(workers, paths, chosen, config, threads)
     skipped: list[OrdtoolError] = []
     sentences = read_inputs(paths, reading, on_error=skipped.append if on_error == "skip" else None)
     try:
@@ -200,8 +199,6 @@ def parse(
             progress.start("parsing", None, "sentences")
         with atomic_output(output, force=force) as file:
             if workers > 1:
-                from ordtool.parsing.workers import parse_lines
-
                 lines = parse_lines(
                     sentences, config, chosen, workers=workers, threads=threads, progress=progress
                 )
@@ -237,44 +234,6 @@ def _parse_here(
 
     set_threads(threads)
     return Parser(config, progress).parse(sentences)
-
-
-def _workers(
-    asked: int | None, paths: list[str], chosen: str, config: ParseConfig, threads: int | None
-) -> int:
-    """How many processes parse: where nobody said, several only if there is enough to do to make up for their start."""
-    from ordtool.errors import UsageError
-    from ordtool.parsing.workers import LINE_FORMATS, default_workers
-
-    if asked is not None:
-        if asked > 1 and not (chosen in LINE_FORMATS and _on_cpu(config.device)):
-            raise UsageError(
-                f"--workers {asked} needs the CPU and an output of lines",
-                f"choices of --format: {', '.join(LINE_FORMATS)}; or leave --workers out",
-            )
-        return asked
-    if (
-        chosen not in LINE_FORMATS
-        or config.batch_size == 1
-        or not all(Path(path).is_file() for path in paths)
-    ):
-        return 1
-    many = sum(Path(path).stat().st_size for path in paths) >= _MANY_BYTES
-    return default_workers(threads) if many and _on_cpu(config.device) else 1
-
-
-def _on_cpu(device: str) -> bool:
-    """Whether the CPU computes; torch, which takes seconds to load, is asked only where there may be something else."""
-    import sys
-
-    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    if device == "cpu":
-        return True
-    if device == "auto" and sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
-        return True
-    from ordtool.runtime import resolve_device
-
-    return resolve_device(device).type == "cpu"
 
 
 def _write_lines(lines: Iterable[str], file: BinaryIO) -> None:

@@ -50,12 +50,12 @@ def in_windows(
 
 def in_batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
     """Cut sentences sorted by length into batches; those without words are left out."""
-    rest = iter([place for place in order if lengths[place]])
-    batch = list(islice(rest, 1))
-    for place in rest:
-        if len(batch) >= size or (len(batch) + 1) * lengths[place] > BATCH_WORDS:
+    remaining = iter([k for k in order if lengths[k]])
+    batch = list(islice(remaining, 1))
+    for k in remaining:
+        if len(batch) >= size or (len(batch) + 1) * lengths[k] > BATCH_WORDS:
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(k)
     if batch:
         yield batch

@@ -155,17 +155,17 @@ def as_sentence(given: Parsable) -> Sentence:
         tokens = [None]
     if all(isinstance(token, str) for token in tokens):
         starts = accumulate((len(token) + 1 for token in tokens), initial=0)
-        found = tuple(Token(token, k, k + len(token)) for token, k in zip(tokens, starts, strict=False))
-        return Sentence(" ".join(tokens), found)
+        placed = tuple(Token(token, k, k + len(token)) for token, k in zip(tokens, starts, strict=False))
+        return Sentence(" ".join(tokens), placed)
     if not hasattr(sentence, "text") or not all(hasattr(token, "idx") for token in tokens):
         raise UsageError(
             f"a sentence can't be a {type(given).__name__}", "give a text, or a list of its tokens"
         )
     tokens = [token for token in tokens if not token.is_space]
     begin = sentence[0].idx if tokens else 0
-    found = tuple(Token(t.text, t.idx - begin, t.idx - begin + len(t.text)) for t in tokens)
+    placed = tuple(Token(t.text, t.idx - begin, t.idx - begin + len(t.text)) for t in tokens)
     tags = tuple(token.tag_ for token in tokens)
-    return Sentence(sentence.text, found, tuple(t.is_punct for t in tokens), tags if any(tags) else None)
+    return Sentence(sentence.text, placed, tuple(t.is_punct for t in tokens), tags if any(tags) else None)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
 
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.jsonl import dumps
 from ordtool.parallel import thread_count
 from ordtool.parsing.batching import in_windows
@@ -31,6 +33,8 @@ _SENTENCES, _CHARACTERS = 1024, 1 << 18
 # Chunks that a worker has waiting.
 _AHEAD = 2
 _MOST_WORKERS = 16
+# From this much text on, several processes save more time than their start takes.
+_MANY_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,47 @@ def format_line(parse: Parse, chosen: str) -> str:
 def default_workers(threads: int | None = None) -> int:
     """Return as many workers as cores that may be used, 16 at most."""
     return min(thread_count(threads), _MOST_WORKERS)
+
+
+def worker_count(
+    asked: int | None, paths: Sequence[str], chosen: str, config: ParseConfig, threads: int | None
+) -> int:
+    """Return how many processes parse: where nobody said, several only if there is enough to do to make up for their start.
+
+    Args:
+        asked: A number that a person named.
+        paths: Inputs; none is stdin.
+        chosen: What to write of each result.
+        config: How to parse.
+        threads: CPU threads that may be used; None: one a core.
+
+    Raises:
+        UsageError: If several are asked for where one must do.
+    """
+    if asked is not None:
+        if asked > 1 and not (chosen in LINE_FORMATS and _on_cpu(config.device)):
+            raise UsageError(
+                f"--workers {asked} needs the CPU and an output of lines",
+                f"choices of --format: {', '.join(LINE_FORMATS)}; or leave --workers out",
+            )
+        return asked
+    files = [Path(path) for path in paths]
+    if chosen not in LINE_FORMATS or config.batch_size == 1 or not all(file.is_file() for file in files):
+        return 1
+    many = sum(file.stat().st_size for file in files) >= _MANY_BYTES
+    return default_workers(threads) if many and _on_cpu(config.device) else 1
+
+
+def _on_cpu(device: str) -> bool:
+    """Whether the CPU computes; torch, which takes seconds to load, is asked only where there may be something else."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    if device == "cpu":
+        return True
+    if device == "auto" and sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
+        return True
+    from ordtool.runtime import resolve_device
+
+    return resolve_device(device).type == "cpu"
 
 
 def parse_lines(
@@ -83,7 +128,7 @@ def parse_lines(
     share = max(1, (threads or workers) // workers)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (config, share, libraries_heard()))
     waiting: deque[Future[_Answer]] = deque()
-    told: set[str] = set()
+    warned: set[str] = set()
     failure: OrdtoolError | None = None
     finished = False
     chunks = in_windows(sentences, lambda sentence: len(sentence.text), _SENTENCES, _SENTENCES, _CHARACTERS)
@@ -98,9 +143,9 @@ def parse_lines(
                 break
             waiting.append(pool.submit(_work, chunk, chosen))
             if len(waiting) >= _AHEAD * workers:
-                yield from _take(waiting.popleft(), told, progress)
+                yield from _take(waiting.popleft(), warned, progress)
         while waiting:
-            yield from _take(waiting.popleft(), told, progress)
+            yield from _take(waiting.popleft(), warned, progress)
         finished = True
     except BrokenProcessPool:
         raise OrdtoolError(
@@ -119,14 +164,14 @@ def _end(pool: ProcessPoolExecutor, *, at_once: bool) -> None:
     pool.shutdown(cancel_futures=True)
 
 
-def _take(future: Future[_Answer], told: set[str], progress: Progress) -> Iterator[str]:
+def _take(future: Future[_Answer], warned: set[str], progress: Progress) -> Iterator[str]:
     answer = future.result()
     if answer.error is not None:
         kind, message, hint = answer.error
         raise kind(message, hint)
     for message in answer.warnings:
-        if message not in told:
-            told.add(message)
+        if message not in warned:
+            warned.add(message)
             progress.warn(message)
     yield from answer.lines
     progress.advance(len(answer.lines))

@@ -20,6 +20,22 @@ _ROUND, _SHIFT, _BIT = np.uint32(0x7FFF), np.uint32(16), np.uint32(1)
 
 
 @_compile
+def _widen(score: np.ndarray, bias: np.ndarray, bits: np.ndarray, row: np.ndarray) -> None:
+    """Set `row`, whose bits are `bits`, to a row of bfloat16 scores and the bias."""
+    for j in range(row.shape[0]):
+        bits[j] = np.uint32(score[j]) << _SHIFT
+    for j in range(row.shape[0]):
+        row[j] += bias[j]
+
+
+@_compile
+def _narrow(bits: np.ndarray, score: np.ndarray) -> None:
+    """Round float32, seen as bits, to the nearest even bfloat16."""
+    for j in range(bits.shape[0]):
+        score[j] = np.uint16((bits[j] + _ROUND + ((bits[j] >> _SHIFT) & _BIT)) >> _SHIFT)
+
+
+@_compile
 def _rows(
     scores: np.ndarray,
     bias: np.ndarray,
@@ -45,10 +61,7 @@ def _rows(
                 for j in range(classes):
                     score[j] = 0
             continue
-        for j in range(classes):
-            bits[j] = np.uint32(score[j]) << _SHIFT
-        for j in range(classes):
-            row[j] += bias[j]
+        _widen(score, bias, bits, row)
         # Sixteen running maxima and sums side by side: what the compiler may keep in one vector.
         lanes[:] = row[0]
         for k in range(0, whole, LANES):
@@ -78,9 +91,7 @@ def _rows(
         row[target] -= f32(scale)
         for j in range(classes):
             d_bias[j] += row[j]
-        for j in range(classes):
-            # Round to the nearest even bfloat16.
-            score[j] = np.uint16((bits[j] + _ROUND + ((bits[j] >> _SHIFT) & _BIT)) >> _SHIFT)
+        _narrow(bits, score)
     return total
 
 
@@ -97,8 +108,7 @@ def softmax_gradient_(
         scale: Factor of the gradient.
         d_bias: Where the gradient of the bias is added; None: no gradients, `scores` are left as they are.
     """
-    wanted = d_bias is not None
     sink = d_bias.numpy() if d_bias is not None else np.empty(0, np.float32)
     bits = scores.view(torch.uint16).numpy()
     plain_bias = bias.detach().numpy()
-    return float(_rows(bits, plain_bias, targets.numpy(), ignore_index, scale, sink, wanted))
+    return float(_rows(bits, plain_bias, targets.numpy(), ignore_index, scale, sink, d_bias is not None))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["TorchKernels", "choose", "numba_available"]
+__all__ = ["TorchKernels", "choose_kernels", "numba_available"]
 
 
 @cache
@@ -23,7 +23,7 @@ def numba_available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def choose(kernel: str, sample: Tensor) -> Any:
+def choose_kernels(kernel: str, sample: Tensor) -> Any:
     """Pick the kernel set for tensors like `sample`.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ordtool.parsing.onlstm import kernels_torch
+from ordtool.parsing.onlstm.kernels_torch import choose_kernels
 
 __all__ = ["ScanOutput", "ordered_scan"]
 
@@ -76,7 +76,7 @@ def ordered_scan(
     Source: Shen et al. 2019, "Ordered Neurons", equations 1-5 (LSTM), 6-7 (cumax), 9-14 (update).
     """
     _check_shapes(inputs, weight, hidden, cell, chunk_size)
-    kernels = kernels_torch.choose(kernel, inputs)
+    kernels = choose_kernels(kernel, inputs)
     dtype = matmul_dtype or inputs.dtype
     if inputs.shape[0] == 0 or inputs.shape[1] == 0:
         empty = inputs.new_zeros(inputs.shape[0], inputs.shape[1], hidden.shape[1])

@@ -139,14 +139,16 @@ class Vocabulary:
 
     def word_id(self, word: str) -> int:
         """Return the id of one word, or of its finest known shape class."""
-        found = self._cache.get(word)
-        if found is None:
-            found = self.ids.get(self.normalize(word), -1)
-            if found < 0:
-                found = next(self.ids[shape] for shape in shape_classes(self.fold(word)) if shape in self.ids)
+        token_id = self._cache.get(word)
+        if token_id is None:
+            token_id = self.ids.get(self.normalize(word), -1)
+            if token_id < 0:
+                token_id = next(
+                    self.ids[shape] for shape in shape_classes(self.fold(word)) if shape in self.ids
+                )
             if len(self._cache) < 200_000:
-                self._cache[word] = found
-        return found
+                self._cache[word] = token_id
+        return token_id
 
     def encode_words(self, sentences: Iterable[Sequence[str]]) -> list[list[int]]:
         """Return the ids of sentences given as lists of words; nothing is added or dropped."""

@@ -60,15 +60,15 @@ def build_nodes(spans: Sequence[Span], length: int) -> list[Node]:
     """
     nodes: list[Node] = []
     path: list[Node] = []
-    todo = iter([*spans, (length, length)])
-    start, end = next(todo)
+    remaining = iter([*spans, (length, length)])
+    start, end = next(remaining)
     for token in range(length):
         while path and path[-1].end <= token:
             path.pop()
         opened = []
         while start == token:
             opened.append((start, end))
-            start, end = next(todo)
+            start, end = next(remaining)
         for span in [*opened, (token, token + 1)]:
             node = Node(*span, len(path))
             if path:
@@ -190,13 +190,13 @@ def _draw_sideways(tokens: Sequence[str], nodes: list[Node], step: int) -> list[
             continue
         segments: list[Segment] = []
         for above, _ in path:
-            place = next(k for k, child in enumerate(above.children) if child.end > node.start)
-            child, last = above.children[place], len(above.children) - 1
+            index = next(k for k, child in enumerate(above.children) if child.end > node.start)
+            child, last = above.children[index], len(above.children) - 1
             if child.start == node.start:
-                corner = "┬" if place == 0 else "└" if place == last else "├"
+                corner = "┬" if index == 0 else "└" if index == last else "├"
                 segments.append((corner + dash, above.depth))
             else:
-                segments.append(((" " if place == last else "│") + " " * (step - 1), above.depth))
+                segments.append(((" " if index == last else "│") + " " * (step - 1), above.depth))
         lines.append([*segments, (" ", WORD), _word(tokens[node.start])])
     return lines
 
