@@ -5,7 +5,7 @@ python benchmarks/sentences.py TEXT... | ordtool parse --tokenized -m A -m B -o 
 
 import sys
 
-from ordtool.parsing.corpus import TextOptions, read_sentences
+from ordtool.parsing.text.reader import TextConfig, read_sentences
 
-for words in read_sentences(sys.argv[1:], TextOptions(punctuation=True)):
+for words in read_sentences(sys.argv[1:], TextConfig(punctuation=True)):
     print(*words)

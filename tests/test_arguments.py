@@ -126,8 +126,7 @@ def test_one_path_is_read_by_every_reader(tmp_path):
     from ordtool.embedding.embed_config import EmbedConfig
     from ordtool.generation.scoring import read_references
     from ordtool.io.text import read_documents, read_records
-    from ordtool.parsing.corpus import read_sentences
-    from ordtool.parsing.inputs import InputConfig, read_inputs
+    from ordtool.parsing.text.reader import InputConfig, read_inputs, read_sentences
     from ordtool.tuning.data import Fields, read_examples
 
     path = tmp_path / "a.tsv"

@@ -167,7 +167,7 @@ def parse(
     from ordtool import console
     from ordtool.errors import UsageError, close_match_hint
     from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.parsing.inputs import InputConfig, check_inputs, read_inputs
+    from ordtool.parsing.text.reader import InputConfig, check_inputs, read_inputs
 
     chosen = _output_format(output_format, json, output)
     if on_error not in ("stop", "skip"):

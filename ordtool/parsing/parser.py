@@ -17,6 +17,7 @@ from ordtool.parsing.batching import in_batches, in_windows
 from ordtool.parsing.text.chinese import is_chinese
 from ordtool.parsing.text.tokenize import (
     TOKEN_KINDS,
+    Sentence,
     Token,
     tokenize,
     whitespace_tokens,
@@ -104,27 +105,6 @@ class ParseOptions(TypedDict, total=False):
     batch_size: int
     device: str
     dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence to parse.
-
-    Attributes:
-        text: The text.
-        tokens: Its tokens where they are known already; None: they are found.
-        punctuation: Whether each known token is punctuation; None: judged by their surface.
-        tags: Part-of-speech tags of known tokens.
-        data: Keys to pass through to the output.
-        where: `file:line`, for messages.
-    """
-
-    text: str
-    tokens: tuple[Token, ...] | None = None
-    punctuation: tuple[bool, ...] | None = None
-    tags: tuple[str, ...] | None = None
-    data: dict[str, Any] | None = None
-    where: str = ""
 
 
 class _Spoken(Protocol):

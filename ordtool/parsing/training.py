@@ -31,7 +31,7 @@ from ordtool.parsing.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from ordtool.parsing.corpus import streams, text_files
+from ordtool.parsing.corpus import streams
 from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
@@ -40,6 +40,7 @@ from ordtool.parsing.recipes import TrainingConfig
 from ordtool.parsing.saving import save_model
 from ordtool.parsing.selection import candidate_settings, choose_settings, sample_trees, score_settings
 from ordtool.parsing.sharded import ShardedLoss
+from ordtool.parsing.text.reader import text_files
 from ordtool.parsing.training_data import TrainingData, load_data
 from ordtool.parsing.trees.treebank import Tree, read_trees
 from ordtool.progress import SILENT, Progress

@@ -15,15 +15,14 @@ from ordtool.io.atomic import file_fingerprint
 from ordtool.parsing.checkpoint import digest, read_checkpoint, write_checkpoint
 from ordtool.parsing.corpus import (
     Encoded,
-    TextOptions,
     count_words,
     encode_sentences,
     load_sentences,
-    text_files,
 )
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.recipes import TrainingConfig
 from ordtool.parsing.text.chinese import CHINESE_KINDS
+from ordtool.parsing.text.reader import TextConfig, text_files
 from ordtool.parsing.text.vocabulary import build_vocabulary
 from ordtool.progress import SILENT, Progress
 
@@ -125,7 +124,7 @@ def _sentences(
     text: Sequence[str | Path], valid: Sequence[str | Path], config: TrainingConfig, progress: Progress
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Training and held-out sentences."""
-    options = TextOptions(config.tokens, config.layout, config.punctuation, config.field)  # type: ignore[arg-type]
+    options = TextConfig(config.tokens, config.layout, config.punctuation, config.field)  # type: ignore[arg-type]
     sentences = load_sentences(text, options, progress)
     if valid:
         return sentences, load_sentences(valid, options, progress)

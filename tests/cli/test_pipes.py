@@ -110,14 +110,14 @@ TIMES = {"tokens_per_second", "peak_memory_mb", "seconds", "seconds_a_step", "st
 @pytest.fixture(scope="module")
 def classifiers(tmp_path_factory):
     """Linear classifiers: one of vectors of 4 numbers, one of the packaged static model's vectors."""
-    from ordtool.independence.bottleneck_training import BottleneckTraining, train_bottleneck
+    from ordtool.independence.bottleneck_training import BottleneckTrainingConfig, train_bottleneck
     from ordtool.independence.labelled import Labelled
 
     folders = {}
     for name, vectors in (("VECTORS", VECTORS), ("TEXTS", RNG.standard_normal((40, 240)).astype(np.float32))):
         data = Labelled(vectors, (vectors[:, 0] > 0).astype(int), ("minus", "plus"))
         folders[name] = tmp_path_factory.mktemp("model") / name
-        train_bottleneck(data, BottleneckTraining(method="linear")).model.save_pretrained(folders[name])
+        train_bottleneck(data, BottleneckTrainingConfig(method="linear")).model.save_pretrained(folders[name])
     return folders
 
 

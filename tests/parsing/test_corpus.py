@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.corpus import (
     Encoded,
-    TextOptions,
     count_words,
     encode_sentences,
     load_sentences,
-    read_sentences,
     streams,
 )
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+from ordtool.parsing.text.reader import TextConfig, read_sentences
 from ordtool.parsing.text.vocabulary import EOS, UNKNOWN
 
 TREES = "(TOP (S (NP (DT The) (NN dog)) (VP (VBZ is) (NP (-NONE- *T*)) (ADJP (JJ old))) (. .)))\n"
@@ -25,7 +24,7 @@ TREES = "(TOP (S (NP (DT The) (NN dog)) (VP (VBZ is) (NP (-NONE- *T*)) (ADJP (JJ
 def read(tmp_path, text, name="a.txt", **options):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return [" ".join(words) for words in read_sentences([path], TextOptions(**options))]
+    return [" ".join(words) for words in read_sentences([path], TextConfig(**options))]
 
 
 def test_paragraphs_are_split_into_sentences(tmp_path):
@@ -106,14 +105,14 @@ def test_bad_text(tmp_path, text, words):
     path = tmp_path / "a.txt"
     path.write_bytes(text)
     with pytest.raises(OrdtoolError, match=words):
-        load_sentences([path], TextOptions())
+        load_sentences([path], TextConfig())
 
 
 def test_a_missing_file_and_an_empty_folder(tmp_path):
     with pytest.raises(OrdtoolError, match="none.txt"):
-        load_sentences([tmp_path / "none.txt"], TextOptions())
+        load_sentences([tmp_path / "none.txt"], TextConfig())
     with pytest.raises(OrdtoolError, match="without treebank files"):
-        load_sentences([tmp_path], TextOptions())
+        load_sentences([tmp_path], TextConfig())
 
 
 def encoded(*sentences: list[int]) -> Encoded:

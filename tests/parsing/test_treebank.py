@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.text.reader import InputConfig, TextConfig, read_inputs, read_sentences
 from ordtool.parsing.trees.treebank import (
     Constituent,
+    begins_tree,
     escape_token,
     is_unlabelled,
     read_brackets,
@@ -145,3 +147,64 @@ def test_any_bracketing_round_trips_through_a_stream(nested):
     text = write(nested if isinstance(nested, list) else [nested])
     [(atoms, where)] = read_brackets(iter(text.encode().split(b"\n")), "x")
     assert "".join(atoms) == "".join(text.split()) and where == "x:1"
+
+
+TREE_LINES = [
+    "(S (NN a))",
+    "(S (NP (DT The) (NN cat)) (VP (VBD sat)) (. .))",
+    "( (S (NP-SBJ-1 (DT The) (NN cat))",
+    "(ROOT",
+    "(S (NP",
+    "  (TOP (S (-LRB- -LRB-)",
+    "(S (NP The cat) (VP sat))",
+    "(S (`` ``) (NP=2 (PRP$ my)))",
+    "(SENT (VPinf (_ a) (_ b)))",
+    "(IP (NP (NN 猫)) (VP (VV 坐)))",
+    "(S (NN a)) (S (NN b))",
+    "((The cat) (sat down))",
+    "(the (cat (sat down)))",
+]
+TEXT_LINES = [
+    "(NOTE (A story of a cat.",
+    "(NOTE (SEE Appendix) for more.",
+    "(NOTE SEE (A) FOR MORE",
+    "(NEW YORK)",
+    "(NEW YORK) The mayor said",
+    "(AP (Associated Press) said",
+    "(see below)",
+    "(1) First, the cat.",
+    "(a) (b) (c)",
+    "(I)",
+    "()",
+    "((",
+    ") (S (NN a))",
+    "The cat (NN sat).",
+    "(He left (at last).)",
+    "(中文 (在 这 里))",
+    '{"text": "(S (NN a))"}',
+]
+
+
+@pytest.mark.parametrize("line", TREE_LINES)
+def test_first_lines_of_treebanks(line):
+    assert begins_tree(line)
+
+
+@pytest.mark.parametrize("line", TEXT_LINES)
+def test_first_lines_of_texts(line):
+    assert not begins_tree(line)
+
+
+@pytest.mark.parametrize("line", [*(x for x in TREE_LINES if x.count("(") == x.count(")")), *TEXT_LINES])
+def test_training_and_parsing_take_a_file_for_the_same(line, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(line + "\n")
+    trees = begins_tree(line)
+    parsed = list(read_inputs([str(path)], InputConfig()))
+    assert [sentence.tokens is not None for sentence in parsed] == [trees] * len(parsed)
+    learned = list(read_sentences([path], TextConfig(punctuation=not trees)))
+    if trees:
+        words = [[token for token in tree.tokens if token[0].isalnum()] for tree in read_trees([path])]
+        assert learned == words
+    else:
+        assert "".join(word for words in learned for word in words).count("(") == line.count("(")

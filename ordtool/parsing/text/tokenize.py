@@ -15,6 +15,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -53,6 +54,27 @@ class Token(NamedTuple):
     text: str
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence to parse.
+
+    Attributes:
+        text: The text.
+        tokens: Its tokens where they are known already; None: they are found.
+        punctuation: Whether each known token is punctuation; None: judged by their surface.
+        tags: Part-of-speech tags of known tokens.
+        data: Keys to pass through to the output.
+        where: `file:line`, for messages.
+    """
+
+    text: str
+    tokens: tuple[Token, ...] | None = None
+    punctuation: tuple[bool, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    data: dict[str, Any] | None = None
+    where: str = ""
 
 
 def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:

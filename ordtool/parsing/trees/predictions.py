@@ -48,7 +48,7 @@ class Prediction:
 
 
 def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
-    """Reads predicted trees.
+    """Read predicted trees.
 
     Args:
         path: A JSONL file as `ordtool parse` writes it (`tokens` and `spans`), a file or folder of bracketed trees, with
@@ -131,7 +131,7 @@ def _read_brackets(lines: Iterator[bytes], source: str) -> Iterator[list[Predict
 def align_predictions(
     predictions: Iterable[Sequence[Prediction]], gold: Iterable[Tree]
 ) -> Iterator[tuple[list[Span], Tree]]:
-    """Lays predictions over gold trees, in order.
+    """Lay predictions over gold trees, in order.
 
     The tokens must be those of the gold tree, all of them or those that aren't punctuation; case, digits, quotes and
     bracket names may be written in another way.
@@ -176,7 +176,7 @@ def _refuse_tokens(prediction: Prediction, tree: Tree) -> None:
 
 
 def _align(tokens: Sequence[str], tree: Tree) -> list[int] | None:
-    """Finds each token's place in the gold tree, where punctuation may be skipped; None if they differ."""
+    """Return each token's place in the gold tree, where punctuation may be skipped; None if they differ."""
     if len(tokens) == len(tree.tokens):
         same = all(map(_alike, tokens, tree.tokens))
         return list(range(len(tokens))) if same else None

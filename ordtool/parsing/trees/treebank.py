@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import STDIN, Input, open_input, read_lines
-from ordtool.io.text import decode_line
+from ordtool.io.text import decode_line, has_jsonl_suffix
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.punctuation import BRACKET_NAMES, is_punctuation
 
@@ -32,7 +32,9 @@ PUNCTUATION_TAGS = frozenset(
 )
 """Tags of tokens that are no words, in the Penn Treebank and in those made after it."""
 
+_PLAIN_SUFFIX = ".txt"
 _TRACE = "-NONE-"
+_FIRST_LABEL = re.compile(r"[A-Z_][A-Z0-9_=|:+$*-]*")
 _ATOM = re.compile(r"[()]|[^\s()]+")
 _ESCAPES = {**BRACKET_NAMES, "\\/": "/", "\\*": "*"}
 _ROOTS = frozenset({"", "ROOT", "TOP", "S1"})
@@ -64,7 +66,7 @@ class Tree:
 
     @property
     def punctuation(self) -> list[bool]:
-        """Says of each token whether it is punctuation, by its tag or by its surface."""
+        """Whether each token is punctuation, by its tag or by its surface."""
         return [
             tag in PUNCTUATION_TAGS or is_punctuation(token)
             for token, tag in zip(self.tokens, self.tags, strict=True)
@@ -72,7 +74,7 @@ class Tree:
 
 
 def escape_token(token: str) -> str:
-    """Writes a token so that it can stand in a bracketed tree, where parentheses have a meaning."""
+    """Write a token so that it can stand in a bracketed tree, where parentheses have a meaning."""
     return token.replace("(", "-LRB-").replace(")", "-RRB-") if "(" in token or ")" in token else token
 
 
@@ -89,7 +91,7 @@ def unescape_token(token: str) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def strip_function(label: str) -> str:
-    """Strips function tags and indices from a label: `NP-SBJ-1` and `NP=2` are `NP`, `-LRB-` stays."""
+    """Strip function tags and indices from a label: `NP-SBJ-1` and `NP=2` are `NP`, `-LRB-` stays."""
     if label.startswith("-"):
         return label
     return re.split(r"[-=|]", label, maxsplit=1)[0]
@@ -100,7 +102,7 @@ def read_trees(
     *,
     on_error: Callable[[OrdtoolError], None] | None = None,
 ) -> Iterator[Tree]:
-    """Reads trees from files and folders, Penn-style ones and ones without labels.
+    """Read trees from files and folders, Penn-style ones and ones without labels.
 
     Args:
         paths: Files, folders (their treebank files, sorted, subfolders too) or `-`; none is stdin.
@@ -120,13 +122,83 @@ def read_trees(
 
 
 def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None = None) -> Iterator[Tree]:
-    """Reads trees from an input that is open, as `read_trees` does."""
+    """Read trees from an input that is open, as `read_trees` does."""
     for atoms, where in read_brackets(read_lines(stream, stream.source), stream.source, on_error):
         yield to_unlabelled_tree(atoms, where) if is_unlabelled(atoms) else to_tree(atoms, where)
 
 
+def holds_trees(stream: Input) -> bool:
+    """Whether an input, of which nothing was read yet, is bracketed trees: by its suffix, or by its first line."""
+    suffix = Path(stream.path.removesuffix(".gz")).suffix.lower()
+    if suffix in TREE_SUFFIXES and suffix != _PLAIN_SUFFIX:
+        return True
+    if has_jsonl_suffix(stream.path):
+        return False
+    return begins_tree(stream.first_line().decode("utf-8", "replace"))
+
+
+def begins_tree(line: str) -> bool:
+    """Whether a line that isn't blank is the first of a treebank, not of a text.
+
+    It is if it can begin a tree with labels, `(S (NN a))`, `( (S (NP-SBJ (DT The)` or `(ROOT` alone: behind a label stand
+    words and a closing bracket, or other brackets, and never both. That tells `(NOTE (A story.` and `(NOTE (SEE A) for`
+    from a tree. Labels don't begin with a lower-case letter, and the first has none at all. A tree without labels is
+    known if it is one line of nested pairs, as `(the (cat (sat down)))`. What both could be, `(NEW YORK)`, is text.
+    """
+    atoms = _ATOM.findall(line)
+    return _begins_labelled(atoms) or _is_binary(atoms)
+
+
+def _begins_labelled(atoms: Sequence[str]) -> bool:
+    depth = deepest = labels = tagged = 0
+    last = "start"  # what the atom before is: "(", ")", a label or a leaf
+    for atom in atoms:
+        if atom == "(":
+            if last == "leaf":
+                return False
+            depth, last = depth + 1, "("
+            deepest = max(depth, deepest)
+        elif atom == ")":
+            if last == "label" or depth == 0:
+                return False
+            tagged += last == "leaf"
+            depth, last = depth - 1, ")"
+        elif last == "(":
+            if not _is_label(atom, first=labels == 0):
+                return False
+            labels, last = labels + 1, "label"
+        elif last in ("label", "leaf"):
+            last = "leaf"
+        else:
+            return False
+    goes_on = depth > 0 and (tagged > 0 or last in ("label", "("))
+    return labels > 0 and (goes_on or (tagged > 0 and deepest > 1))
+
+
+def _is_label(atom: str, first: bool) -> bool:
+    return _FIRST_LABEL.fullmatch(atom) is not None if first else not atom[0].islower()
+
+
+def _is_binary(atoms: Sequence[str]) -> bool:
+    """Whether atoms are one bracket in which every bracket holds two things, at least one of them a bracket."""
+    held = [0]  # by the line itself, then by each open bracket
+    nested = False
+    for atom in atoms:
+        if atom == ")":
+            if len(held) == 1 or held.pop() != 2:
+                return False
+            continue
+        held[-1] += 1
+        if atom == "(":
+            nested = nested or len(held) > 1
+            held.append(0)
+        elif len(held) == 1:
+            return False
+    return held == [1] and nested
+
+
 def tree_files(paths: str | Path | Sequence[str | Path]) -> Iterator[str | Path]:
-    """Lists the files that `paths` stand for: a folder is its treebank files, sorted, with those of subfolders.
+    """List the files that `paths` stand for: a folder is its treebank files, sorted, with those of subfolders.
 
     Raises:
         OrdtoolError: For a folder without treebank files.
@@ -154,7 +226,7 @@ def _is_tree_file(file: Path) -> bool:
 def read_brackets(
     lines: Iterator[bytes], source: str, on_error: Callable[[OrdtoolError], None] | None = None
 ) -> Iterator[tuple[list[str], str]]:
-    """Splits a stream into its top-level brackets.
+    """Split a stream into its top-level brackets.
 
     Args:
         lines: Lines as bytes, without line ends.
@@ -187,7 +259,7 @@ def read_brackets(
 
 
 class _BracketReader:
-    """Collects lines until the brackets balance."""
+    """Collect lines until the brackets balance."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -196,7 +268,7 @@ class _BracketReader:
         self.depth = 0
 
     def read(self, number: int, raw: bytes) -> Iterator[tuple[list[str], str]]:
-        """Takes a line; yields the trees that end on it."""
+        """Take a line; yields the trees that end on it."""
         self.lines.append((number, raw))
         for atom in _ATOM.findall(decode_line(raw, self.source, number)):
             if atom == "(":
@@ -226,7 +298,7 @@ class _BracketReader:
         )
 
     def end(self) -> None:
-        """Ends the stream."""
+        """End the stream."""
         if self.depth:
             raise OrdtoolError(
                 f"{self.source}:{self.lines[0][0]}: the bracket that opens here never closes"
@@ -236,7 +308,7 @@ class _BracketReader:
 
 
 def to_tree(atoms: Sequence[str], where: str = "") -> Tree:
-    """Makes a tree of the atoms of one top-level bracket, read as Penn brackets.
+    """Return a tree of the atoms of one top-level bracket, read as Penn brackets.
 
     The first atom of a bracket is its label, every other one a leaf; a bracket around a single leaf is its tag.
     Traces (`-NONE-`) and nodes over nothing else are dropped, and so is a root without a label or named ROOT,
@@ -299,7 +371,7 @@ def _close(node: _Open, tokens: list[str], tags: list[str], nodes: list[Constitu
 
 
 def to_unlabelled_tree(atoms: Sequence[str], where: str = "") -> Tree:
-    """Makes a tree of brackets without labels and tags, as `((The cat) (sat down))`: every atom is a leaf."""
+    """Return a tree of brackets without labels and tags, as `((The cat) (sat down))`: every atom is a leaf."""
     tokens: list[str] = []
     nodes: list[Constituent] = []
     stack: list[tuple[int, int]] = []
@@ -317,7 +389,7 @@ def to_unlabelled_tree(atoms: Sequence[str], where: str = "") -> Tree:
 
 
 def is_unlabelled(atoms: Sequence[str]) -> bool:
-    """Says whether brackets certainly have no labels: a word stands behind a closing bracket.
+    """Whether brackets certainly have no labels: a word stands behind a closing bracket.
 
     `(a (b c))` can be read both ways, and is then taken for labelled.
     """
@@ -325,7 +397,7 @@ def is_unlabelled(atoms: Sequence[str]) -> bool:
 
 
 def write_brackets(tokens: Sequence[str], spans: Sequence[Span]) -> str:
-    """Writes a tree as brackets without labels: `((The cat) (sat down) .)`.
+    """Write a tree as brackets without labels: `((The cat) (sat down) .)`.
 
     Parentheses among the tokens are written -LRB- and -RRB-. A sentence of one token is `(Yes)`, one without tokens `()`.
 
@@ -343,7 +415,7 @@ def write_brackets(tokens: Sequence[str], spans: Sequence[Span]) -> str:
 
 
 def write_penn(tokens: Sequence[str], spans: Sequence[Span], tags: Sequence[str] | None = None) -> str:
-    """Writes a tree as Penn brackets, for programs that expect labels: `(X (X (X The) (X cat)) ...)`.
+    """Write a tree as Penn brackets, for programs that expect labels: `(X (X (X The) (X cat)) ...)`.
 
     Args:
         tokens: All tokens.
@@ -362,7 +434,7 @@ def write_penn(tokens: Sequence[str], spans: Sequence[Span], tags: Sequence[str]
 
 
 def _edges(spans: Sequence[Span], length: int) -> tuple[list[int], list[int]]:
-    """Counts the constituents that begin and end at each place."""
+    """Return the number of constituents that begin and end at each place."""
     opening, closing = [0] * (length + 1), [0] * (length + 1)
     for start, end in spans if length > 1 else [(0, length)]:
         opening[start] += 1

@@ -1,6 +1,6 @@
 import pytest
 
-from ordtool.parsing.inputs import InputConfig, read_inputs
+from ordtool.parsing.text.reader import InputConfig, TextConfig, read_inputs, read_sentences
 
 
 def texts(tmp_path, data, name="a.txt", **options):
@@ -14,6 +14,11 @@ def texts(tmp_path, data, name="a.txt", **options):
         ("( (S (NP (DT The) (NN cat))) )", True),
         ("(S (NP (DT The) (NN cat)) (VP (VBD sat)))", True),
         ("(ROOT", True),
+        ("(S (NP", True),
+        ("(S (NN a))", True),
+        ("(NP (DT The) (NN cat))", True),
+        ("(NOTE (A man came) here.)", False),
+        ("(NOTE (A man", False),
         ("(He agreed.) She did not.", False),
         ("(NASA (the agency) said so)", False),
         ("(A) first, (B) second", False),
@@ -22,9 +27,13 @@ def texts(tmp_path, data, name="a.txt", **options):
     ],
 )
 def test_trees_are_told_from_text_in_brackets(tmp_path, line, is_tree):
-    data = line + "\n (NN dog))\n" if line == "(ROOT" else line + "\n"
-    found = texts(tmp_path, data)
-    assert (found == data.split("\n")[:-1]) is not is_tree
+    opened = line.count("(") - line.count(")") if is_tree else 0
+    data = line + ("\n (NN dog" + ")" * (opened + 1) if opened else "") + "\n"
+    assert (texts(tmp_path, data) == data.split("\n")[:-1]) is not is_tree
+    # What is trained on is read by the same rule.
+    config = TextConfig(layout="sentences", punctuation=True)
+    [words] = read_sentences([tmp_path / "a.txt"], config)
+    assert ("(" in words) is not is_tree
 
 
 def test_unlabelled_trees_are_read_when_they_are_said_to_be_trees(tmp_path):

@@ -1,0 +1,312 @@
+"""The reader of text and trees: for parsing, a sentence a line and running text; for training, files of any layout.
+
+Both take a file for bracketed trees by the same rule, `treebank.holds_trees`. They find paragraphs in hard-wrapped text in
+two ways: parsing, which may read a pipe, goes line by line; training looks at a file's first lines first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Literal
+
+from ordtool.arguments import as_strings
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.io import inputs
+from ordtool.io.inputs import STDIN, Input, open_input, reads_once
+from ordtool.io.text import Format, Record, read_records, records_of
+from ordtool.parsing.text.tokenize import Sentence, Token, TokenKind, join_lines, split_sentences, tokenize
+from ordtool.parsing.text.vocabulary import UNKNOWN
+from ordtool.parsing.trees.punctuation import is_punctuation
+from ordtool.parsing.trees.treebank import Tree, holds_trees, read_trees, tree_files, trees_of
+
+FORMATS = ("auto", "text", "jsonl", "trees")
+# A line that a hard-wrapped text may break inside a sentence.
+_WRAPPED = range(40, 101)
+_ENDS = tuple(".?!。？！…”\"’')")
+
+Layout = Literal["auto", "sentences", "paragraphs", "wrapped"]
+
+_PROBE_LINES = 3000
+# A hard-wrapped text has short lines; the widest customs wrap at 80 columns.
+_WRAP_WIDTH = 84
+# Marks of tokenised WikiText: a hyphen, comma or point inside a word; headings; a word it replaced.
+_WIKITEXT_MARK = re.compile(r" @([-,.])@ ")
+_WIKITEXT_HEADING = re.compile(r"\s*=( =)* .* =( =)*\s*")
+_HIDDEN_WORD = "\ue000"
+# Inside quotes a sentence splitter may see one sentence where several end with a full word and a stop.
+_INNER_STOP = re.compile(r"\b([a-z]{2,}[.!?][\"”’']*)\s+(?=[\"“‘']?[A-Z])")
+# Underscores around words are italics in plain-text books.
+_ITALICS = re.compile(r"(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)|(?<=[.,;:!?])_+(?!\w)")
+
+
+@dataclass(frozen=True, slots=True)
+class InputConfig:
+    """How inputs are read.
+
+    Attributes:
+        format: `auto`, `text`, `jsonl` or `trees`.
+        field: The key of a JSONL object that holds the text.
+        split: The text is running text, to be split into sentences.
+        language: Of the text, for its abbreviations.
+    """
+
+    format: str = "auto"
+    field: str = "text"
+    split: bool = False
+    language: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """How training text is read.
+
+    Attributes:
+        tokens: `words` (Penn-style), `chars` or `jieba`.
+        layout: `sentences` (one a line), `paragraphs` (a line holds several), `wrapped` (blank lines
+            between paragraphs, line breaks inside), or `auto` (wrapped where a file looks so, else paragraphs).
+        punctuation: Keep punctuation.
+        field: Key of the text in JSONL.
+        language: For the sentence splitter.
+    """
+
+    tokens: TokenKind = "words"
+    layout: Layout = "auto"
+    punctuation: bool = False
+    field: str = "text"
+    language: str = "en"
+
+
+def check_inputs(paths: Sequence[str], config: InputConfig) -> None:
+    """Return what is wrong with the inputs before a model is loaded, and takes nothing out of a pipe.
+
+    Raises:
+        OrdtoolError: For a missing or unreadable file, or a folder without treebank files.
+        UsageError: For an unknown format, trees that are to be split, or stdin at a keyboard.
+    """
+    if config.format not in FORMATS:
+        raise UsageError(f"unknown input format {config.format!r}", close_match_hint(config.format, FORMATS))
+    files = [file for path in paths or [STDIN] for file in _files(path, config)]
+    inputs.check_inputs(files)
+    if config.split:
+        for file in files:
+            if not reads_once(file):
+                with open_input(file) as stream:
+                    _refuse_trees(_holds_trees(stream, config), stream)
+
+
+def _files(path: str, config: InputConfig) -> Iterator[str | Path]:
+    """List the files of a folder of trees; an input that is told to be something else is no folder."""
+    yield from tree_files([path]) if config.format in ("auto", "trees") else [path]
+
+
+def _refuse_trees(trees: bool, stream: Input) -> None:
+    if trees:
+        raise UsageError(f"{stream.source}: holds trees, which are sentences already", "leave --split out")
+
+
+def read_inputs(
+    paths: str | Path | Sequence[str | Path],
+    config: InputConfig,
+    *,
+    on_error: Callable[[OrdtoolError], None] | None = None,
+) -> Iterator[Sentence]:
+    """Read sentences.
+
+    Args:
+        paths: Files, folders of bracketed trees, or `-`; none is stdin.
+        config: How to read them. `auto` goes by a file's suffix; a pipe and a file whose suffix says nothing are
+            trees if their first line is (see `treebank.begins_tree`).
+        on_error: Called with each bad record, which is then skipped; None raises it.
+
+    Yields:
+        A sentence a line; empty lines too, so that line k of the output belongs to line k of the input. With `split`, a
+        sentence each of the running text instead. Trees keep their tokens and what their tags say of punctuation.
+
+    Raises:
+        OrdtoolError: With `file:line`, where `on_error` is None.
+        UsageError: For trees that are to be split.
+    """
+    for path in as_strings(paths) or (STDIN,):
+        folder = path != STDIN and Path(path).is_dir()
+        for file in _files(path, config):
+            with open_input(file) as stream:
+                trees = (folder and config.format == "auto") or _holds_trees(stream, config)
+                if config.split:
+                    _refuse_trees(trees, stream)
+                yield from _sentences(stream, config, trees, on_error)
+
+
+def _sentences(
+    stream: Input, config: InputConfig, trees: bool, on_error: Callable[[OrdtoolError], None] | None
+) -> Iterator[Sentence]:
+    if trees:
+        yield from map(tree_sentence, trees_of(stream, on_error=on_error))
+        return
+    format: Format = "jsonl" if config.format == "jsonl" else "text" if config.format == "text" else "auto"
+    records = records_of(stream, config.field, format=format, on_error=on_error)
+    if config.split:
+        yield from _split(records, config)
+    else:
+        for record in records:
+            yield Sentence(record.text, data=record.data, where=record.where)
+
+
+def tree_sentence(tree: Tree) -> Sentence:
+    """Return a sentence of a treebank's tree: its tokens joined by spaces."""
+    tokens, position = [], 0
+    for token in tree.tokens:
+        tokens.append(Token(token, position, position + len(token)))
+        position += len(token) + 1
+    tags = tree.tags if any(tree.tags) else None
+    return Sentence(" ".join(tree.tokens), tuple(tokens), tuple(tree.punctuation), tags, where=tree.where)
+
+
+def _holds_trees(stream: Input, config: InputConfig) -> bool:
+    """Whether an input is bracketed trees: as told, or as it looks."""
+    return holds_trees(stream) if config.format == "auto" else config.format == "trees"
+
+
+def _split(records: Iterator[Record], config: InputConfig) -> Iterator[Sentence]:
+    """Split running text into sentences: each JSONL text alone, plain lines a paragraph at a time."""
+    for plain, group in groupby(records, key=lambda record: record.data is None):
+        for record in _paragraphs(group) if plain else group:
+            for sentence in split_sentences(record.text, config.language):
+                yield Sentence(
+                    _one_line(sentence.text),
+                    data=_with_text(record, config.field, sentence.text),
+                    where=record.where,
+                )
+
+
+def _one_line(text: str) -> str:
+    """Return line breaks spaces, one for one, so that a text of several lines stays one line of output."""
+    return text.replace("\n", " ").replace("\r", " ")
+
+
+def _with_text(record: Record, field: str, text: str) -> dict[str, object] | None:
+    """The keys of the record that a sentence was cut from, with the sentence for the text."""
+    return None if record.data is None else {**record.data, field: _one_line(text)}
+
+
+def _paragraphs(records: Iterator[Record]) -> Iterator[Record]:
+    """Join the lines of hard-wrapped text; a blank line, a long line or a short one ends a paragraph."""
+    lines: list[str] = []
+    first: Record | None = None
+    for record in records:
+        text = record.text.strip()
+        if first is not None and not (text and _continues(lines[-1])):
+            yield Record(first.source, first.line, join_lines(lines))
+            lines, first = [], None
+        if text:
+            first = first or record
+            lines.append(text)
+    if first is not None:
+        yield Record(first.source, first.line, join_lines(lines))
+
+
+def _continues(line: str) -> bool:
+    """Whether a line may be one of a hard-wrapped paragraph, which goes on in the next line."""
+    return len(line) in _WRAPPED or (
+        len(line) < _WRAPPED.start and not line.endswith(_ENDS) and line[-1:] in ",;:-—"
+    )
+
+
+def read_sentences(
+    paths: str | Path | Sequence[str | Path], config: TextConfig | None = None
+) -> Iterator[list[str]]:
+    """Read sentences of words from text, JSONL and bracketed trees (files, gz, or folders of them).
+
+    Sentences without a word are left out.
+
+    Raises:
+        OrdtoolError: A missing file, an empty folder, invalid UTF-8 or a broken bracket, with `file:line`.
+    """
+    config = config or TextConfig()
+    for path in as_strings(paths):
+        for file in text_files(path):
+            with open_input(file) as stream:
+                trees = holds_trees(stream)
+            sentences = _read_leaves(file) if trees else _read_text(file, config)
+            for words in sentences:
+                if not config.punctuation:
+                    words = [word for word in words if not is_punctuation(word)]
+                if words:
+                    yield words
+
+
+def text_files(path: str | Path) -> Iterator[str]:
+    """Return the files that a path stands for: itself, or the tree files of a folder."""
+    if not Path(path).is_dir():
+        yield str(path)
+        return
+    yield from (str(file) for file in tree_files([path]))
+
+
+def _read_leaves(path: str) -> Iterator[list[str]]:
+    for tree in read_trees([path]):
+        # Tags know better than surfaces what is punctuation (a hyphen between words, a quote).
+        tokens = zip(tree.tokens, tree.punctuation, strict=True)
+        yield [token for token, is_mark in tokens if not is_mark or not is_punctuation(token)]
+
+
+def _read_text(path: str, config: TextConfig) -> Iterator[list[str]]:
+    layout = config.layout
+    if layout == "auto":
+        layout = "wrapped" if _looks_wrapped(path, config) else "paragraphs"
+    lines = (record.text for record in read_records([path], config.field))
+    blocks = _blocks(lines) if layout == "wrapped" else lines
+    for block in blocks:
+        text = _clean(block)
+        if not text:
+            continue
+        for piece in [text] if layout == "sentences" else _training_sentences(text, config.language):
+            words = [token.text for token in tokenize(piece, config.tokens)]
+            yield [UNKNOWN if word == _HIDDEN_WORD else word for word in words]
+
+
+def _training_sentences(text: str, language: str) -> Iterator[str]:
+    for sentence in split_sentences(text, language):
+        yield from _INNER_STOP.sub(r"\1\n", sentence.text).split("\n")
+
+
+def _blocks(lines: Iterator[str]) -> Iterator[str]:
+    """Join the lines between blank ones."""
+    block: list[str] = []
+    for line in lines:
+        if line.strip():
+            block.append(line.strip())
+        elif block:
+            yield join_lines(block)
+            block = []
+    if block:
+        yield join_lines(block)
+
+
+def _looks_wrapped(path: str, config: TextConfig) -> bool:
+    """Whether lines break inside sentences: short lines, blank lines between blocks, few ends of sentences."""
+    lines = [r.text.strip() for r in islice(read_records([path], config.field), _PROBE_LINES)]
+    full = [line for line in lines if line]
+    if len(lines) < 20 or len(full) == len(lines) or not full:
+        return False
+    inner = [a for a, b in zip(lines, lines[1:], strict=False) if a and b]
+    open_ended = sum(line[-1] not in ".?!:\"”’'" for line in inner)
+    widest = sorted(map(len, full))[int(len(full) * 0.98) - 1]
+    return widest <= _WRAP_WIDTH and len(inner) > 0.4 * len(full) and open_ended > 0.5 * len(inner)
+
+
+def _clean(text: str) -> str:
+    """Undo marks of well-known plain-text formats: WikiText's, and italics between underscores."""
+    if "=" in text and _WIKITEXT_HEADING.fullmatch(text):
+        return ""
+    if "@" in text:
+        # A hyphenated word comes apart as in today's treebanks; numbers come together.
+        text = _WIKITEXT_MARK.sub(lambda m: " - " if m[1] == "-" else m[1], text)
+    if "<unk>" in text:
+        text = text.replace("<unk>", _HIDDEN_WORD)
+    if "_" in text:
+        text = _ITALICS.sub("", text)
+    return text.strip()
