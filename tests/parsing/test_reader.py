@@ -22,7 +22,7 @@ def texts(tmp_path, data, name="a.txt", **options):
         ("(He agreed.) She did not.", False),
         ("(NASA (the agency) said so)", False),
         ("(A) first, (B) second", False),
-        ("((a b) c)", False),
+        ("((a b) c)", True),
         ("The cat (S (NN a))", False),
     ],
 )
