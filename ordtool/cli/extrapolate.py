@@ -182,10 +182,10 @@ def extrapolate(
     from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
-    from ordtool.extrapolation.plot import check_plot
     from ordtool.io.atomic import check_output
     from ordtool.io.inputs import check_inputs, read_again
     from ordtool.io.resumable import resumable_lines
+    from ordtool.plotting import check_plot
 
     progress = RichProgress(quiet)
     with options_for_fields(ExtrapolateConfig, period="--period", bins="--bins"):
@@ -275,8 +275,9 @@ def _write(comparison: Comparison, lines: Lines, rows: Rows, output: Path | None
 
 def _draw(path: Path, rows: Rows, title: str, comparison: Comparison, *, force: bool) -> None:
     from ordtool.cli._extrapolation_view import curves
-    from ordtool.extrapolation.plot import check_plot, draw_plot
+    from ordtool.extrapolation.plot import draw_plot
     from ordtool.io.atomic import atomic_output
+    from ordtool.plotting import check_plot
 
     grid = comparison.grid
     with atomic_output(path, force=force) as file:

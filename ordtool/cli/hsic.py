@@ -163,10 +163,10 @@ def hsic(
     from ordtool.cli._text_encoder import text_encoder
     from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress, stdout_is_terminal
-    from ordtool.independence.alignment import check_plot
     from ordtool.independence.hsic import HsicConfig, compare
     from ordtool.independence.variables import VariablesConfig, read_variables
     from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.plotting import check_plot
 
     with options_for_fields(HsicConfig, dtype="--precision"):
         config = HsicConfig(

@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from ordtool.errors import UsageError
 from ordtool.extrapolation.chart import Points
-from ordtool.runtime import require
-
-FORMATS = ("svg", "png", "pdf")
-
-
-def check_plot(path: str | Path) -> str:
-    """Check that a plot can be drawn, before anything is computed.
-
-    Returns:
-        Its format, from the file's suffix.
-
-    Raises:
-        UsageError: If the suffix is none of `FORMATS`.
-        OrdtoolError: If matplotlib is not installed.
-    """
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        raise UsageError(
-            f"{path}: a plot ends in .{', .'.join(FORMATS)}", f"for example {Path(path).stem}.svg"
-        )
-    require("matplotlib", "plot")
-    return suffix
+from ordtool.plotting import SETTINGS, save_figure
 
 
 def draw_plot(
@@ -57,43 +34,52 @@ def draw_plot(
 
     matplotlib.use("Agg")
     from matplotlib import pyplot, rc_context
-    from matplotlib.ticker import FuncFormatter, NullLocator
 
-    settings = {"svg.hashsalt": "ordtool", "svg.fonttype": "none", "font.size": 10}
-    with rc_context(settings):
+    with rc_context({**SETTINGS, "svg.fonttype": "none", "font.size": 10}):
         figure, axes = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
-        colours = pyplot.get_cmap("tab10" if len(series) <= 10 else "tab20").colors
-        for number, (name, points) in enumerate(series.items()):
-            axes.plot(
-                [x for x, _ in points],
-                [y for _, y in points],
-                label=name,
-                color=colours[number % len(colours)],
-                marker=("o", "s", "^", "D", "v", "P", "X")[number % 7],
-                markersize=4,
-                linewidth=1.4,
-                linestyle="--" if name == "none" else "-",
-            )
+        _draw_curves(axes, series)
         axes.axvline(train_length, color="0.6", linewidth=0.8, linestyle=":")
         axes.annotate("trained length", (train_length, 1), (3, -3), xycoords=("data", "axes fraction"),
                       textcoords="offset points", fontsize=8, color="0.4", va="top")  # fmt: skip
-        if not by_position:
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(sorted({x for points in series.values() for x, _ in points}))
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        if (limits := _limits(series)) is not None:
-            axes.set_ylim(*limits)
-        axes.set_xlabel("position in the text (tokens)" if by_position else "context (tokens)")
-        axes.set_ylabel("loss (nats a token)")
+        _scale_axes(axes, series, by_position)
         axes.set_title(title, fontsize=10)
         axes.grid(axis="y", linewidth=0.3)
         axes.legend(
             fontsize=8, ncols=1 + (len(series) > 8), loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False
         )
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[format]
-        figure.savefig(file, format=format, metadata=metadata, dpi=150)
+        save_figure(figure, file, format)
         pyplot.close(figure)
+
+
+def _draw_curves(axes: Any, series: Mapping[str, Points]) -> None:
+    from matplotlib import pyplot
+
+    colours = pyplot.get_cmap("tab10" if len(series) <= 10 else "tab20").colors
+    for number, (name, points) in enumerate(series.items()):
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            label=name,
+            color=colours[number % len(colours)],
+            marker=("o", "s", "^", "D", "v", "P", "X")[number % 7],
+            markersize=4,
+            linewidth=1.4,
+            linestyle="--" if name == "none" else "-",
+        )
+
+
+def _scale_axes(axes: Any, series: Mapping[str, Points], by_position: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    if not by_position:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({x for points in series.values() for x, _ in points}))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    if (limits := _limits(series)) is not None:
+        axes.set_ylim(*limits)
+    axes.set_xlabel("position in the text (tokens)" if by_position else "context (tokens)")
+    axes.set_ylabel("loss (nats a token)")
 
 
 def _limits(series: Mapping[str, Points]) -> tuple[float, float] | None:

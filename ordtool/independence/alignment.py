@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OrdtoolError
 from ordtool.independence.config import CkaOptions
 from ordtool.independence.hsic import HsicResult, hsic
+from ordtool.plotting import save_figure
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-PLOT_FORMATS = (".png", ".svg", ".pdf")
 _MAX_ANNOTATED = 16
 
 
@@ -118,24 +118,6 @@ def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
     return ("" if common == "." else common), [name.removesuffix(".npy") for name in shortened]
 
 
-def check_plot(path: str | Path) -> str:
-    """Return the format of a plot by its name.
-
-    Raises:
-        UsageError: If it has none of `PLOT_FORMATS`.
-        OrdtoolError: If matplotlib isn't there.
-    """
-    from ordtool.runtime import require
-
-    suffix = Path(path).suffix.lower()
-    if suffix not in PLOT_FORMATS:
-        raise UsageError(
-            f"{path}: a plot is one of {', '.join(PLOT_FORMATS)}", "name it cka.png, for example"
-        )
-    require("matplotlib", "plot")
-    return suffix[1:]
-
-
 def plot_matrix(matrix: Matrix, file: BinaryIO, format: str = "png", title: str | None = None) -> None:
     """Draw a heat-map, the first row at the bottom, so that two networks are read from their inputs up.
 
@@ -150,13 +132,7 @@ def plot_matrix(matrix: Matrix, file: BinaryIO, format: str = "png", title: str 
     """
     if not np.isfinite(matrix.cells).any():
         raise OrdtoolError("there is nothing to plot: no value is defined", "are the vectors constant?")
-    figure = draw_matrix(matrix, title)
-    import matplotlib
-
-    # The same file for the same data: no date, and ids that don't depend on memory addresses.
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[format]
-    with matplotlib.rc_context({"svg.hashsalt": "ordtool"}):
-        figure.savefig(file, format=format, metadata=metadata, dpi=150)
+    save_figure(draw_matrix(matrix, title), file, format)
 
 
 def draw_matrix(matrix: Matrix, title: str | None = None) -> Figure:

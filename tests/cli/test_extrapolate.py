@@ -262,7 +262,7 @@ def test_what_a_person_gets_wrong(fails_in_process, folder, book):
         (("--factor", "half"), 2, "is no number of 1 or more"),
         (("--on-error", "ignore"), 2, "choices: stop, skip"),
         (("--repeat", "--period", "99x"), 2, "then nothing repeats"),
-        (("--plot", "x.gif"), 2, "a plot ends in"),
+        (("--plot", "x.gif"), 2, "a plot is one of"),
         (("--resume",), 2, "needs an output file"),
         (("--lengths", "1x,100x"), 1, "has 939 tokens, and 1,600 are needed: 661 are missing"),
     ):

@@ -4,7 +4,8 @@ import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.chart import draw_chart
-from ordtool.extrapolation.plot import check_plot, draw_plot
+from ordtool.extrapolation.plot import draw_plot
+from ordtool.plotting import check_plot
 
 SERIES = {
     "none": [(512, 3.75), (1024, 3.77), (2048, 3.8), (4096, 6.45)],
@@ -45,7 +46,7 @@ def test_the_same_numbers_give_the_same_plot(name, start):
 
 
 def test_other_formats_are_refused_before_any_work():
-    with pytest.raises(UsageError, match="a plot ends in .svg, .png, .pdf"):
+    with pytest.raises(UsageError, match="a plot is one of .png, .svg, .pdf"):
         check_plot("x.jpeg")
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.independence.alignment import check_plot, cka, draw_matrix, plot_matrix, short_names, to_matrix
+from ordtool.independence.alignment import cka, draw_matrix, plot_matrix, short_names, to_matrix
 from ordtool.independence.hsic import HsicConfig, compare
+from ordtool.plotting import check_plot
 
 
 def rotation(dim, seed=0):
