@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import Input, open_input, read_lines
+from ordtool.io.tables import table_rows
 from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
 
 # The names that published pair files give to the three columns.
@@ -105,9 +105,9 @@ def _rows(
     if has_jsonl_suffix(stream.path) or _is_object(first):
         yield from _objects(lines, source, columns, on_error)
         return
-    rows = _tab_separated(lines) if "\t" in first else _comma_separated(lines, source)
     places: Sequence[str | int] | None = None
-    for row in rows:
+    for number, cells in table_rows(lines, "\t" if "\t" in first else ",", source):
+        row = _Row(number, cells)
         if places is None:
             places, is_header = _places(row, columns, source)
             if is_header:
@@ -150,28 +150,6 @@ def _is_object(line: str) -> bool:
         return False
     except RecursionError:  # who parses it says so
         return line.lstrip().startswith("{")
-
-
-def _tab_separated(lines: list[str]) -> Iterator[_Row]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _Row(number, line.split("\t"))
-
-
-def _comma_separated(lines: list[str], source: str) -> Iterator[_Row]:
-    # Quoted cells may span lines, so the reader gets the whole text; it knows the line it is at.
-    reader = csv.reader(io.StringIO("\n".join(lines), newline=""), strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield _Row(line, cells)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise OrdtoolError(
-            f"{source}:{line}: malformed CSV ({error})",
-            'cells with a comma or a quote are written "so, ""like"" this"',
-        ) from None
 
 
 def _places(row: _Row, columns: Sequence[str] | None, source: str) -> tuple[Sequence[int], bool]:

@@ -19,10 +19,10 @@ from ordtool.embedding.whitening_file import load_whitening
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import open_input, source_name
 from ordtool.io.npy import read_npy
+from ordtool.io.tables import separator_of
 from ordtool.io.text import records_of
 from ordtool.progress import SILENT, Progress
 
-PAIR_SUFFIXES = {".csv", ".tsv"}
 Rows = NDArray[np.float32]
 
 
@@ -151,10 +151,10 @@ def _read(names: Sequence[str], pairs: int) -> tuple[Rows, Rows]:
 
 
 def _texts_to_fit_on(path: str) -> list[str]:
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
     with open_input(path) as stream:
-        pairs = bool(suffixes) and suffixes[-1] in PAIR_SUFFIXES
-        if pairs or (stream.once and begins_pairs(stream.first_line().decode("utf-8", "replace"))):
+        if separator_of(path) is not None or (
+            stream.once and begins_pairs(stream.first_line().decode("utf-8", "replace"))
+        ):
             return [text for pair in pairs_of(stream) for text in (pair.left, pair.right)]
         return [record.text for record in records_of(stream)]
 

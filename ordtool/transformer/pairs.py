@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.tables import separator_of, table_rows
 from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
 
 Row = tuple[Sequence[int], list[Sequence[int]]]
@@ -55,14 +55,11 @@ def read_pairs(path: str | Path, source: str = "source", target: str = "target")
             empty source or target.
         UsageError: For a file name that says nothing about the format.
     """
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    kind = suffixes[-1] if suffixes else ""
+    separator = separator_of(path)
     if has_jsonl_suffix(path):
         found = _from_jsonl(path, source, target)
-    elif kind in (".csv", ".tsv", ".tab"):
-        found = _from_table(path, source, target, "," if kind == ".csv" else "\t")
+    elif separator is not None:
+        found = _from_table(path, source, target, separator)
     else:
         raise UsageError(
             f"{path}: pairs are read from .jsonl, .csv or .tsv files (.gz too)",
@@ -111,35 +108,21 @@ def _missing(name: str, names: Sequence[str], where: str) -> OrdtoolError:
     )
 
 
-def _from_table(path: str | Path, source: str, target: str, delimiter: str) -> Iterator[Pair]:
+def _from_table(path: str | Path, source: str, target: str, separator: str) -> Iterator[Pair]:
     with open_input(path) as stream:
         lines = (
-            decode_line(raw, str(path), number) + "\n"
-            for number, raw in enumerate(read_lines(stream, str(path)), start=1)
+            decode_line(raw, str(path), n) for n, raw in enumerate(read_lines(stream, str(path)), start=1)
         )
-        if delimiter == ",":
-            reader = csv.reader(lines, strict=True)
-        else:  # a TSV has no quotes: a tab never stands in a field
-            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-        names: list[str] | None = None
-        places = (0, 1)
-        while True:
-            where = f"{path}:{reader.line_num + 1}"
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise OrdtoolError(f"{where}: malformed CSV ({error})", "is a quote left open?") from None
-            if not row:
-                continue
-            if names is None:
-                names = row
+        places: tuple[int, int] | None = None
+        for number, row in table_rows(lines, separator, str(path)):
+            where = f"{path}:{number}"
+            if places is None:
                 if source in row and target in row:
                     places = (row.index(source), row.index(target))
                     continue
-                if delimiter == "," or len(row) != 2:
+                if separator == "," or len(row) != 2:
                     raise _missing(source if source not in row else target, row, where)
+                places = (0, 1)
             if len(row) <= max(places):
                 raise OrdtoolError(
                     f"{where}: {len(row)} column(s), and {max(places) + 1} are needed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import Input, open_input, read_lines
+from ordtool.io.tables import separator_of, table_rows
 from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 
 TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
@@ -83,8 +83,7 @@ def _read_one(path: str, fields: Fields) -> Iterator[Example]:
         if holds_jsonl(stream):
             yield from _objects(_lines(stream), stream.source, fields)
         else:
-            comma = _separator(stream, fields) == ","
-            yield from _table(_lines(stream), stream.source, fields, comma)
+            yield from _table(stream, fields)
 
 
 def _lines(stream: Input) -> Iterator[tuple[int, str]]:
@@ -99,12 +98,9 @@ def holds_table(stream: Input, fields: Fields) -> bool:
 
 def _separator(stream: Input, fields: Fields) -> str | None:
     """Give what separates the columns; None if neither a name nor a head says that there are any."""
-    suffixes = [suffix.lower() for suffix in Path(stream.path).suffixes]
-    for suffix, separator in ((".csv", ","), (".tsv", "\t")):
-        if suffix in suffixes[-2:]:
-            return separator
-    if not stream.once:
-        return None
+    named = separator_of(stream.path)
+    if named is not None or not stream.once:
+        return named
     head = stream.first_line().decode("utf-8", "replace").strip()
     wanted = {fields.text} if fields.pair is None else {fields.text, fields.pair}
     for separator in ("\t", ","):
@@ -154,12 +150,11 @@ def _field(data: dict[str, Any], name: str, where: str, option: str) -> Any:
     return data[name]
 
 
-def _table(lines: Iterator[tuple[int, str]], source: str, fields: Fields, comma: bool) -> Iterator[Example]:
+def _table(stream: Input, fields: Fields) -> Iterator[Example]:
     columns: list[int] | None = None
-    for number, cells in _csv(lines, source) if comma else ((n, line.split("\t")) for n, line in lines):
-        if not any(cell.strip() for cell in cells):
-            continue
-        where = f"{source}:{number}"
+    separator = _separator(stream, fields) or "\t"
+    for number, cells in table_rows((line for _, line in _lines(stream)), separator, stream.source):
+        where = f"{stream.source}:{number}"
         if columns is None:
             columns, head = _columns(cells, fields, where)
             if head:
@@ -167,7 +162,7 @@ def _table(lines: Iterator[tuple[int, str]], source: str, fields: Fields, comma:
         if len(cells) <= max(columns):
             raise OrdtoolError(
                 f"{where}: {len(cells)} column(s), and {max(columns) + 1} are expected",
-                f"columns: {', '.join(fields.names)}, separated by {'commas' if comma else 'tabs'}",
+                f"columns: {', '.join(fields.names)}, separated by {'commas' if separator == ',' else 'tabs'}",
             )
         values = [cells[column].strip() for column in columns]
         for name, value in zip(fields.names, values, strict=True):
@@ -201,12 +196,10 @@ def read_table(stream: Input, fields: Fields, on_error: Callable[[OrdtoolError],
         fields: Names; without a head the columns are text, second text, label.
         on_error: Told of each bad row, which is then passed over.
     """
-    source = stream.source
     wanted = [fields.text] if fields.pair is None else [fields.text, fields.pair]
     head: list[str] | None = None
-    comma = _separator(stream, fields) == ","
-    lines = _lines(stream)
-    for number, cells in _csv(lines, source) if comma else ((n, line.split("\t")) for n, line in lines):
+    separator = _separator(stream, fields) or "\t"
+    for number, cells in table_rows((line for _, line in _lines(stream)), separator, stream.source):
         cells = [cell.strip() for cell in cells]
         if head is None:
             named = all(name in cells for name in wanted)
@@ -214,22 +207,11 @@ def read_table(stream: Input, fields: Fields, on_error: Callable[[OrdtoolError],
             if named:
                 continue
         data = dict(zip(head, cells, strict=False))
-        where = f"{source}:{number}"
+        where = f"{stream.source}:{number}"
         if missing := [name for name in wanted if name not in data]:
             on_error(OrdtoolError(f"{where}: no column {missing[0]!r}", f"columns: {', '.join(head)}"))
             continue
         yield Row(where, data, data[wanted[0]], data[wanted[1]] if len(wanted) > 1 else None)
-
-
-def _csv(lines: Iterator[tuple[int, str]], source: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(line + "\n" for _, line in lines)
-    start = 1
-    try:
-        for cells in reader:
-            yield start, cells
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise OrdtoolError(f"{source}:{start}: malformed CSV ({error})") from None
 
 
 def _columns(cells: list[str], fields: Fields, where: str) -> tuple[list[int], bool]:
