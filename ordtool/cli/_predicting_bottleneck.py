@@ -70,7 +70,7 @@ class BottleneckPredictor:
         if name is None:
             raise OrdtoolError(
                 f"{self._folder}: takes vectors, and doesn't say what made them",
-                "--embed MODEL embeds texts; ordtool train bottleneck --embed MODEL records it",
+                "--embed MODEL embeds texts; ordtool train bottleneck --embed-model MODEL records it",
             )
         config = EncoderConfig(model=name, device=self._options.device, threads=self._options.threads)
         return load_encoder(config, self._progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ordtool.cli.options import OUT, RUN, Device, Force, Json, Output, Quiet, Seed, Threads
+from ordtool.cli.options import OUT, RUN, Device, Force, Json, Output, Quiet, Seed, Threads, renamed_options
 
 if TYPE_CHECKING:
     from ordtool.independence.hsic import HsicConfig, HsicResult
@@ -19,6 +19,7 @@ READ = "What is read"
 MANY_ROWS = 20_000
 
 
+@renamed_options({"--embed": "--embed-model"})
 def hsic(
     inputs: Annotated[
         list[str],
@@ -112,9 +113,11 @@ def hsic(
             rich_help_panel=READ,
         ),
     ] = None,
-    embed: Annotated[
+    embed_model: Annotated[
         str | None,
-        typer.Option("--embed", metavar="MODEL", help="Embed texts with this model.", rich_help_panel=READ),
+        typer.Option(
+            "--embed-model", metavar="MODEL", help="Embed texts with this model.", rich_help_panel=READ
+        ),
     ] = None,
     field: Annotated[
         str, typer.Option("--field", help="The key of a JSONL file's texts.", rich_help_panel=READ)
@@ -191,7 +194,7 @@ def hsic(
     variables, pairs = read_variables(
         inputs,
         VariablesConfig(label_field, field, id_field),
-        text_encoder(embed, device, threads, progress),
+        text_encoder(embed_model, device, threads, progress),
     )
     _advise(config, len(variables[0]), progress)
     arrays = [(variable.name, variable.rows) for variable in variables if variable.rows is not None]

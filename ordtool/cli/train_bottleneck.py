@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, Runs
-from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads
+from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads, renamed_options
 
 if TYPE_CHECKING:
     from ordtool.independence.bottleneck_comparison import Comparison
@@ -20,8 +20,11 @@ MEASURE = "How it is measured"
 READ = "What is read"
 
 
+@renamed_options({"--embed": "--embed-model"})
 def bottleneck(
-    vectors: Annotated[str, typer.Argument(metavar="VECTORS", help="NPY or JSONL; texts too, with --embed.")],
+    vectors: Annotated[
+        str, typer.Argument(metavar="VECTORS", help="NPY or JSONL; texts too, with --embed-model.")
+    ],
     labels: Annotated[
         str | None,
         typer.Argument(
@@ -96,10 +99,10 @@ def bottleneck(
     label_field: Annotated[
         str, typer.Option("--label-field", metavar="KEY", help="A JSONL's labels.", rich_help_panel=READ)
     ] = "label",
-    embed: Annotated[
+    embed_model: Annotated[
         str | None,
         typer.Option(
-            "--embed",
+            "--embed-model",
             metavar="MODEL",
             help="Embed texts with this model; `ordtool predict` will too. With vectors: what made them.",
             rich_help_panel=READ,
@@ -122,7 +125,7 @@ def bottleneck(
 
     Examples:
     `ordtool train bottleneck v.npy labels.jsonl -o model` ·
-    `ordtool train bottleneck questions.jsonl --embed minilm -o model`
+    `ordtool train bottleneck questions.jsonl --embed-model minilm -o model`
     """
     from ordtool import console
     from ordtool.cli._text_encoder import text_encoder
@@ -160,13 +163,13 @@ def bottleneck(
         (vectors, labels),
         (test_vectors, test_labels),
         VariablesConfig(label_field, field, id_field),
-        text_encoder(embed, device, threads, progress),
+        text_encoder(embed_model, device, threads, progress),
         holdout,
         seed,
     )
     progress.note(f"{len(train)} rows to train on, {len(held_out)} held out, {len(train.names)} classes")
     comparisons = compare_methods(
-        train, held_out, config, names, runs, embedding_model=embed, progress=progress
+        train, held_out, config, names, runs, embedding_model=embed_model, progress=progress
     )
     records = [comparison.record() for comparison in comparisons]
     if output is not None:

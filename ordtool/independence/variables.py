@@ -183,7 +183,7 @@ def with_vectors(variable: Variable, encode: TextEncoder | None) -> Variable:
     if encode is None:
         raise OrdtoolError(
             f"{variable.name}: holds texts, and vectors are needed",
-            "--embed MODEL embeds them: --embed minilm, for example",
+            "--embed-model MODEL embeds them: --embed-model minilm, for example",
         )
     return replace(variable, rows=encode(variable.texts))
 

@@ -131,6 +131,17 @@ def test_options_reach_the_engine(run_in_process, folder):
     assert rough["random_features"] == 64
 
 
+def test_the_old_name_of_embed_model_works_with_a_note(run_in_process, tmp_path):
+    (tmp_path / "texts.txt").write_text("".join(f"text number {n}\n" for n in range(8)))
+    np.save(tmp_path / "v.npy", np.arange(8.0)[:, None])
+    options = ("v.npy", "--test", "none", "--device", "cpu")
+    old = run_in_process("hsic", "texts.txt", *options, "--embed", "static")
+    new = run_in_process("hsic", "texts.txt", *options, "--embed-model", "static")
+    assert objects(old)[0]["statistic"] == objects(new)[0]["statistic"]
+    assert "--embed is called --embed-model now" in old.stderr
+    assert "--embed is called" not in new.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -148,7 +159,7 @@ def test_options_reach_the_engine(run_in_process, folder):
         (["x.npy"], 2, "is one variable, and two are compared"),
         (["-", "-"], 2, "stdin can be one input only"),
         (["x.npy", "y.npy", "--label-field", "label"], 2, "--label-field needs a .jsonl file"),
-        (["x.npy", "text.txt"], 1, "--embed MODEL embeds them"),
+        (["x.npy", "text.txt"], 1, "--embed-model MODEL embeds them"),
         (["labels.jsonl", "moved.jsonl"], 1, "labels.jsonl:3 has id 2 and moved.jsonl:3 has id 99"),
         (["nan.npy", "y.npy"], 1, "nan.npy: row 7 holds nan in column 2"),
         (["three.npy", "three.npy"], 1, "three.npy: has 3 rows, and HSIC needs 4"),
