@@ -110,8 +110,8 @@ def _torch_says_bf16() -> bool:
         return False
     import torch
 
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe and probe())
+    ask = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest torch that will do
+    return ask is not None and bool(ask().get("avx512_bf16"))
 
 
 def seed_everything(seed: int) -> None:

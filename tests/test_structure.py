@@ -101,3 +101,82 @@ def test_exports_exist():
 
     for name in ordtool.__all__:
         assert getattr(ordtool, name) is not None
+
+
+# Of transformers, what its reference pages document.
+DOCUMENTED = {"transformers", "transformers.modeling_outputs", "transformers.utils"}
+UNDOCUMENTED = {"initialization"}
+# What transformers' guides to custom models and tokenizers have subclasses set.
+HOOKS = {
+    "_init_weights", "_supports_sdpa", "_supports_attention_backend", "_no_split_modules", "_tied_weights_keys",
+    "_keys_to_ignore_on_save", "_keys_to_ignore_on_load_missing", "_tokenize", "_convert_token_to_id",
+    "_convert_id_to_token",
+}  # fmt: skip
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name != "_"
+
+
+def own_names(tree: ast.AST):
+    """Private names that a module defines: functions, classes, variables, and attributes of `self`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) in {"self", "cls"}:
+                yield node.attr
+
+
+def undocumented_names(tree: ast.AST, own: set[str]):
+    """Private names that the package doesn't define, undocumented modules, low-level operators."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] not in {"ordtool", "__future__"}:
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+            yield from (name for name in names if is_private(name) or name in UNDOCUMENTED)
+            if node.module.startswith("transformers") and node.module not in DOCUMENTED:
+                yield node.module
+        elif isinstance(node, ast.Attribute):
+            if ast.unparse(node) in {"torch.ops", "importlib.util.module_from_spec"}:
+                yield ast.unparse(node)
+            elif is_private(node.attr) and node.attr not in own and ast.unparse(node) != "os._exit":
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"getattr", "hasattr", "setattr"}:
+            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else ""
+            if is_private(name) and (name not in own or name in HOOKS):
+                yield name
+
+
+def test_undocumented_names_are_used_in_one_place():
+    trees = {path: ast.parse(path.read_text()) for path in sources()}
+    own = {name for tree in trees.values() for name in own_names(tree) if is_private(name)}
+    found = {
+        path.relative_to(PACKAGE).as_posix(): set(undocumented_names(t, own)) for path, t in trees.items()
+    }
+    listed = found.pop("models/releases.py")
+    assert {path: names for path, names in found.items() if names} == {}
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for name in listed:
+        assert name.split(".")[-1] in page or name in {"torch.ops", "importlib.util.module_from_spec"}, name
+
+
+def test_no_private_name_of_a_base_class_is_replaced():
+    import torch
+    import transformers
+
+    bases = [
+        transformers.PreTrainedModel, transformers.GenerationMixin, transformers.PreTrainedTokenizer,
+        transformers.PreTrainedConfig, transformers.Trainer, transformers.DynamicCache, torch.nn.Module,
+    ]  # fmt: skip
+    theirs = {name for base in bases for name in dir(base) if is_private(name)} - HOOKS
+    replaced = {
+        (path.name, node.name, name)
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.bases
+        for name in own_names(node)
+        if name in theirs
+    }
+    assert replaced == set()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ordtool.models.releases import activation, has_onednn_linear, onednn_linear
+
 if TYPE_CHECKING:
     import torch
 
@@ -126,69 +128,43 @@ class _Caster:
     def norm(self, module: Any) -> _Norm:
         return _Norm(self(module.weight), self(module.bias), float(module.eps))
 
-    def linear(self, modules: Sequence[Any], activation: str | None = None) -> Map:
+    def linear(self, modules: Sequence[Any], name: str | None = None) -> Map:
         """Lay out the product with one or several stacked weight matrices."""
         import torch
 
         weight = self(torch.cat([module.weight for module in modules]))
         bias = self(torch.cat([module.bias for module in modules]))
         if self._device.type == "cpu" and has_onednn_linear():
-            return _onednn_linear(weight, bias, activation)
-        return _plain_linear(weight, bias, activation)
+            return _onednn_linear(weight, bias, name)
+        return _plain_linear(weight, bias, name)
 
 
-def _layer(layer: Any, activation: str, cast: _Caster) -> _Layer:
+def _layer(layer: Any, name: str, cast: _Caster) -> _Layer:
     attention = layer.attention
     return _Layer(
         cast.linear([attention.self.query, attention.self.key, attention.self.value]),
         cast.linear([attention.output.dense]),
         cast.norm(attention.output.LayerNorm),
-        cast.linear([layer.intermediate.dense], activation),
+        cast.linear([layer.intermediate.dense], name),
         cast.linear([layer.output.dense]),
         cast.norm(layer.output.LayerNorm),
     )
 
 
-def has_onednn_linear() -> bool:
-    """Say whether this torch can lay weights out for oneDNN; torch.compile uses the same operators."""
-    import torch
-
-    operators = torch.ops.mkldnn
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(operators, "_linear_pointwise")
-        and hasattr(operators, "_reorder_linear_weight")
-    )
+def _onednn_linear(weight: torch.Tensor, bias: torch.Tensor, name: str | None) -> Map:
+    if name is None or name in _FUSED:
+        return onednn_linear(weight, bias, _TYPICAL_TOKENS, *_FUSED.get(name or "", ()))
+    apply, after = onednn_linear(weight, bias, _TYPICAL_TOKENS), activation(name)
+    return lambda states: after(apply(states))
 
 
-def _onednn_linear(weight: torch.Tensor, bias: torch.Tensor, activation: str | None) -> Map:
-    import torch
-
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_TOKENS)
-    name, algorithm = _FUSED.get(activation or "", ("none", ""))
-    after = None if activation is None or activation in _FUSED else _activation(activation)
-
-    def apply(states: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, laid_out, bias, name, [], algorithm)
-        return out if after is None else after(out)
-
-    return apply
-
-
-def _plain_linear(weight: torch.Tensor, bias: torch.Tensor, activation: str | None) -> Map:
+def _plain_linear(weight: torch.Tensor, bias: torch.Tensor, name: str | None) -> Map:
     import torch.nn.functional as F
 
-    after = None if activation is None else _activation(activation)
+    after = None if name is None else activation(name)
 
     def apply(states: torch.Tensor) -> torch.Tensor:
         out = F.linear(states, weight, bias)
         return out if after is None else after(out)
 
     return apply
-
-
-def _activation(name: str) -> Map:
-    from transformers.activations import ACT2FN
-
-    function: Map = ACT2FN[name]
-    return function

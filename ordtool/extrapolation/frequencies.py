@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.releases import rope_frequencies
 
 Frequencies = tuple[torch.Tensor, float]
 """Inverse frequencies `(D/2,)`, and the factor on cos and sin (its square is on the logits)."""
@@ -80,8 +81,6 @@ def _from_transformers(
     seq_len: float | None = None,
 ) -> Frequencies:
     """Call one of transformers' rope functions on a copy of a configuration."""
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
     changed = copy.deepcopy(config)
     kept = {
         name: value
@@ -95,11 +94,11 @@ def _from_transformers(
             changed.original_max_position_embeddings = train_length
     if getattr(changed, "head_dim", None) is None:
         changed.head_dim = changed.hidden_size // changed.num_attention_heads
-    frequencies, scaling = ROPE_INIT_FUNCTIONS[rope_type](changed, theta.device, seq_len=seq_len)
+    frequencies, scaling = rope_frequencies(rope_type, changed, theta.device, seq_len)
     if frequencies.shape != theta.shape:
         raise OrdtoolError(
             f"{type(config).__name__}: transformers' rope type {rope_type!r} gives {len(frequencies)} frequencies, "
             f"and the model has {len(theta)}",
             "the position methods (rerope, self-extend) don't need them",
         )
-    return frequencies.to(theta), float(scaling)
+    return frequencies.to(theta), scaling

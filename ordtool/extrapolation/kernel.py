@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from ordtool.models.releases import attention_with_lse, has_attention_with_lse
+
 TILE = 2048  # keys at a time in the plain kernel
 NOTHING = -1e30  # the log-sum-exp of no keys; -inf would make NaN of the merge of two such
 
@@ -47,6 +49,7 @@ def attend(
     """
     if (
         query.device.type == "cpu"
+        and has_attention_with_lse()
         and not _needs_gradient(query, key, value)
         and query.shape[-1] == value.shape[-1]
     ):
@@ -78,9 +81,7 @@ def _fused(
     bias = None
     if visible is not None:
         bias = query.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)[None, None]
-    output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, 0.0, False, attn_mask=bias, scale=scaling
-    )
+    output, lse = attention_with_lse(query, key, value, bias, scaling)
     output = output.to(lse.dtype)
     return Partial(output, lse) if visible is None else _blank(output, lse, visible)
 

@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import causal_mask_function
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.blockwise import region_attention
@@ -34,6 +33,7 @@ from ordtool.extrapolation.rotary import (
     model_name,
     trained_length,
 )
+from ordtool.models.releases import attention_name, name_attention, plain_causal_rule
 from ordtool.progress import Progress
 
 NAME = "ordtool_extrapolate"  # of our attention, in transformers' table
@@ -279,12 +279,12 @@ def _padding(
     kv_length: int,
     q_offset: Any = 0,
     kv_offset: Any = 0,
-    mask_function: Callable[..., Any] = causal_mask_function,
+    mask_function: Callable[..., Any] | None = None,
     attention_mask: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor | None:
     """Stand in transformers' table of masks: hand on the padding, `(batch, keys)`, if there is any."""
-    if mask_function is not causal_mask_function:
+    if mask_function not in (None, plain_causal_rule()):
         raise OrdtoolError(
             "several texts packed in one row can't be extrapolated", "give a row to each, with left padding"
         )
@@ -327,17 +327,17 @@ def _replaced_rotary(rotary: Rotary, module: nn.Module) -> Iterator[None]:
 def _replaced_attention(model: nn.Module, rotary: Rotary, part: Part) -> Iterator[None]:
     config = rotary.config
     attention = _RegionAttention(rotary, part)
-    implementation, window = config._attn_implementation, getattr(config, "sliding_window", None)
+    implementation, window = attention_name(config), getattr(config, "sliding_window", None)
     modules = [model, *model.modules()]
     try:
         _active.update(dict.fromkeys(modules, attention))
-        config._attn_implementation = NAME
+        name_attention(config, NAME)
         if window is not None:
             config.sliding_window = None
         with _replaced_rotary(rotary, _Still(2 * len(rotary.inv_freq))):
             yield
     finally:
-        config._attn_implementation = implementation
+        name_attention(config, implementation)
         if window is not None:
             config.sliding_window = window
         for module in modules:

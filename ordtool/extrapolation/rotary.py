@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.releases import attention_can_be_replaced, rotation_of
 
 _OTHER_POSITIONS = {
     "gpt2": "it learned a vector for each position",
@@ -123,7 +123,7 @@ def _only_rotary(model: nn.Module, decoder: nn.Module) -> nn.Module:
 
 
 def _apply_function(model: nn.Module, decoder: nn.Module) -> Any:
-    function = getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)
+    function = rotation_of(decoder)
     if function is None:
         raise _refusal(model, "its modelling file has no apply_rotary_pos_emb")
     return function
@@ -157,7 +157,7 @@ def check_attention(model: nn.Module, rotary: Rotary) -> None:
         raise _refusal(model, "some of its layers have no positions at all")
     if getattr(config, "attn_logit_softcapping", None):
         raise _refusal(model, "it caps the scores of attention")
-    if not getattr(model, "_supports_attention_backend", False):
+    if not attention_can_be_replaced(model):
         raise _refusal(model, "its attention can't be replaced (no attention interface)")
     if model.training:
         raise OrdtoolError(f"{model_name(model)} is in training mode", "call model.eval() first")

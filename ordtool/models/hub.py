@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +85,17 @@ def download_snapshot(repo: str, progress: Progress, folder: Path | None = None)
 def _file_sizes(repo: str) -> dict[str, int]:
     """Ask which files of the model to fetch, and how large they are."""
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import filter_repo_objects
 
     info = HfApi().model_info(repo, files_metadata=True, timeout=_TIMEOUT)
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    names = list(filter_repo_objects(files, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)))
+    names = [name for name in files if _matches(name, _WANTED) and not _matches(name, _UNWANTED)]
     if not any(name.endswith(".safetensors") for name in names):
         raise HubError("it has no safetensors weights, and pickled ones are never loaded")
     return {name: files[name] for name in names}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _silent_bar() -> type:

@@ -4,16 +4,25 @@ transformers gives models their cache of keys and values under a name that has c
 `cache` from 5.24. What a release calls it is read off its own output classes, not off its number. A model that lets
 unknown arguments pass would write wrong text, without a word, where that name changes again; so a cache under any other
 name, and a step of `generate` that leans on a cache which isn't there, are errors.
+
+Names that libraries don't document are used here alone, each where there is no public way. docs/architecture.md lists
+them; tests/models/test_releases.py says which of them broke.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ordtool.errors import OrdtoolError
+
+if TYPE_CHECKING:
+    import torch
 
 CACHE_NAMES = ("cache", "past_key_values")
 """What releases of transformers call the cache, the newest name first."""
@@ -123,3 +132,195 @@ def _unknown(what: str) -> OrdtoolError:
         f"transformers {transformers.__version__} handles a model's cache in a way that isn't known here: {what}",
         "install a release that ordtool was tested with: pip install -U ordtool",
     )
+
+
+def attention_name(config: Any) -> str | None:
+    """Give the name of a model's attention (`sdpa`, `eager`, ...), which its configuration holds once it is built."""
+    name: str | None = config._attn_implementation
+    return name
+
+
+def name_attention(config: Any, name: str | None) -> None:
+    """Set that name as it is, without the checks of `set_attn_implementation`, which loads kernels for some names."""
+    config._attn_implementation = name
+
+
+def attention_can_be_replaced(model: Any) -> bool:
+    """Say whether a model looks its attention up in transformers' table."""
+    return bool(getattr(model, "_supports_attention_backend", False))
+
+
+def attention_function(name: str) -> Callable[..., Any]:
+    """Take an attention out of transformers' table.
+
+    Raises:
+        KeyError: If there is none of this name.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[name]
+    return function
+
+
+def causal_mask(config: Any, embeddings: Any, mask: Any, cache: Any, position_ids: Any) -> Any:
+    """Make a causal mask as the attention that a configuration names wants it.
+
+    Args:
+        config: Of the model.
+        embeddings: `(batch, seq, hidden)`.
+        mask: `(batch, cached + seq)`, 0 for padding; or None.
+        cache: What was read before; or None.
+        position_ids: `(batch, seq)`.
+    """
+    from transformers.masking_utils import create_causal_mask
+
+    return create_causal_mask(config, embeddings, mask, cache, position_ids)
+
+
+def plain_causal_rule() -> Callable[..., Any]:
+    """Give the rule that transformers hands to a mask function where every token sees its past and nothing is packed."""
+    from transformers.masking_utils import causal_mask_function
+
+    rule: Callable[..., Any] = causal_mask_function
+    return rule
+
+
+def rotation_of(decoder: Any) -> Callable[..., Any] | None:
+    """Give the function by which a decoder's modelling file rotates queries and keys; None if it has none."""
+    return getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)
+
+
+def rope_frequencies(
+    rope_type: str, config: Any, device: Any, length: float | None
+) -> tuple[torch.Tensor, float]:
+    """Give the frequencies of one of transformers' rope types, and the factor on cosines and sines.
+
+    Args:
+        rope_type: `yarn`, `dynamic`, ...
+        config: With the type's `rope_parameters`.
+        device: Where to compute.
+        length: Of the text, for types that follow it.
+    """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    found, scaling = ROPE_INIT_FUNCTIONS[rope_type](config, device, seq_len=length)
+    return found, float(scaling)
+
+
+def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Give an activation by the name that configurations have for it (`hidden_act`)."""
+    from transformers.activations import ACT2FN
+
+    function: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[name]
+    return function
+
+
+def fill(tensor: torch.Tensor, values: torch.Tensor) -> None:
+    """Give a parameter or buffer its first values, unless a checkpoint has filled it."""
+    from transformers import initialization
+
+    initialization.copy_(tensor, values)
+
+
+def one_device_a_process(arguments: Any) -> None:
+    """Keep a Trainer from sharing a batch between the GPUs of a machine; there is no argument for it."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+
+
+def has_onednn_linear() -> bool:
+    """Say whether this torch can lay weights out for oneDNN; torch.compile uses the same operators."""
+    import torch
+
+    operators = torch.ops.mkldnn
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(operators, "_linear_pointwise")
+        and hasattr(operators, "_reorder_linear_weight")
+    )
+
+
+def onednn_linear(
+    weight: torch.Tensor, bias: torch.Tensor, tokens: int, after: str = "none", algorithm: str = ""
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Lay a weight out for oneDNN, and give the product with it.
+
+    Args:
+        weight: `(out, in)`.
+        bias: `(out,)`.
+        tokens: How many rows a product usually has.
+        after: oneDNN's name of an activation inside of the product.
+        algorithm: Which of its kinds.
+    """
+    import torch
+
+    operators = torch.ops.mkldnn
+    laid_out = operators._reorder_linear_weight(weight, tokens)
+
+    def apply(states: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = operators._linear_pointwise(states, laid_out, bias, after, [], algorithm)
+        return out
+
+    return apply
+
+
+def has_attention_with_lse() -> bool:
+    """Say whether this torch's attention for CPUs gives the log-sum-exp of its scores too."""
+    import torch
+
+    return hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+
+
+def attention_with_lse(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend on a CPU; the output, and the log-sum-exp of the scores `(batch, heads, queries)`.
+
+    Args:
+        query: `(batch, heads, queries, dim)`.
+        key: `(batch, key_heads, keys, dim)`.
+        value: `(batch, key_heads, keys, dim)`.
+        bias: Added to the scores; None: nothing is.
+        scaling: On the scores.
+    """
+    import torch
+
+    output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, False, attn_mask=bias, scale=scaling
+    )
+    return output, lse
+
+
+def import_without_packages(name: str, packages: Sequence[str]) -> ModuleType:
+    """Import a module without running the packages above it, which would import much that it doesn't need.
+
+    They are entered unexecuted for the time of the import and taken out again, so that a later import of them is a
+    full one. Where that can't be, or they are imported already, it is a plain import.
+
+    Args:
+        name: The module, such as `nltk.tokenize.destructive`.
+        packages: The packages above it, from the top.
+    """
+    if packages[0] in sys.modules:
+        return importlib.import_module(name)
+    before = set(sys.modules)
+    try:
+        for package in packages:
+            spec = importlib.util.find_spec(package)
+            if spec is None:
+                raise ImportError(f"{package} is not installed")
+            sys.modules[package] = importlib.util.module_from_spec(spec)
+        return importlib.import_module(name)
+    except (AttributeError, ImportError):
+        _forget(packages[0], before)
+        before = set(sys.modules)  # what a full import brings stays
+        module = importlib.import_module(name)
+        before |= set(sys.modules)
+        return module
+    finally:
+        _forget(packages[0], before)
+
+
+def _forget(package: str, before: set[str]) -> None:
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] == package:
+            del sys.modules[name]

@@ -126,7 +126,9 @@ def parse_lines(
             worker that was killed.
     """
     share = max(1, (threads or workers) // workers)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (config, share, libraries_heard()))
+    context = get_context("spawn")
+    lifeline, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (config, share, libraries_heard(), lifeline))
     waiting: deque[Future[_Answer]] = deque()
     warned: set[str] = set()
     failure: OrdtoolError | None = None
@@ -152,16 +154,13 @@ def parse_lines(
             "a worker process ended unexpectedly", "out of memory? fewer --workers need less"
         ) from None
     finally:
-        _end(pool, at_once=not finished)
+        if not finished:  # Python's exit would otherwise wait for chunks that nobody wants
+            ours.close()
+        pool.shutdown(cancel_futures=True)
+        ours.close()
+        lifeline.close()
     if failure is not None:
         raise failure
-
-
-def _end(pool: ProcessPoolExecutor, *, at_once: bool) -> None:
-    """End the workers; `at_once` in the middle of their chunks, which Python's exit would otherwise wait for."""
-    for process in list(pool._processes.values()) if at_once else ():
-        process.terminate()
-    pool.shutdown(cancel_futures=True)
 
 
 def _take(future: Future[_Answer], warned: set[str], progress: Progress) -> Iterator[str]:
@@ -191,12 +190,12 @@ _parser: Parser | OrdtoolError | None = None
 _heard = _Heard()
 
 
-def _begin(config: ParseConfig, threads: int, heard: bool) -> None:
-    """Load a parser in a new process, which ends when its parent does, however that ends."""
+def _begin(config: ParseConfig, threads: int, heard: bool, lifeline: connection.Connection) -> None:
+    """Load a parser in a new process, which ends with its parent, however that ends, or when the lifeline is let go."""
     global _parser
     library_messages(shown=heard).__enter__()  # for as long as the process lives
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and says so once
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     set_threads(threads)
     try:
         _parser = Parser(config, _heard, compiled=True)
@@ -204,10 +203,10 @@ def _begin(config: ParseConfig, threads: int, heard: bool) -> None:
         _parser = error
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(lifeline: connection.Connection) -> None:
     parent = parent_process()
     if parent is not None:
-        connection.wait([parent.sentinel])
+        connection.wait([parent.sentinel, lifeline])
         os._exit(1)
 
 

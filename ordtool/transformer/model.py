@@ -22,11 +22,17 @@ from transformers import (
     GenerationMixin,
     PreTrainedModel,
 )
-from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ordtool.models.releases import CheckedCache, cache_argument, cache_of, takes_cache
+from ordtool.models.releases import (
+    CheckedCache,
+    attention_function,
+    attention_name,
+    cache_argument,
+    cache_of,
+    causal_mask,
+    takes_cache,
+)
 from ordtool.transformer import masks
 from ordtool.transformer.block import Block, Rule, TalkingHeads, View
 from ordtool.transformer.config import OrdtoolLMConfig
@@ -135,10 +141,10 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
             hidden_states = hidden_states + self.embed_targets(targets)
         rule, padding = self._rule(attention_mask, token_type_ids, ranks, past, length)
         view = View(self.rotary_emb, hidden_states, past, position_ids.expand(batch, -1), rule, padding)
-        name = self.config._attn_implementation
+        name = attention_name(self.config)
         if name not in (None, "eager", "sdpa"):
-            view.other = ALL_ATTENTION_FUNCTIONS[name]
-            view.padding = create_causal_mask(self.config, hidden_states, attention_mask, cache, position_ids)
+            view.other = attention_function(name)
+            view.padding = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids)
         for layer in self.layers:
             hidden_states = layer(hidden_states, view, cache)
         return BaseModelOutputWithPast(

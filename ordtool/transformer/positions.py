@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import initialization as init  # leaves alone what a checkpoint has filled
 
+from ordtool.models.releases import fill
 from ordtool.transformer.attention import alibi_slopes, spread
 from ordtool.transformer.rotary import RotaryEmbedding, rotate
 
@@ -128,8 +128,8 @@ class LogBias(Positions):
         """Spread r1 over (0, 2) and r2 over (0, 1), in the middles of equal parts."""
         heads = len(self.log_r1)
         middles = (torch.arange(heads) + 0.5) / heads
-        init.copy_(self.log_r1, (2 * middles).log())
-        init.copy_(self.log_r2, middles.log())
+        fill(self.log_r1, (2 * middles).log())
+        fill(self.log_r2, middles.log())
 
     def bias(self, distance: Tensor) -> Tensor:
         """Give the penalty."""

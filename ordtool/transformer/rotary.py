@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from ordtool.models.releases import fill
 
 
 def inverse_frequencies(head_dim: int, base: float = 10000.0) -> Tensor:
@@ -90,34 +89,34 @@ class RotaryEmbedding(nn.Module):
         base: Of the frequencies.
 
     Attributes:
-        inv_freq: Angles a position, `(head_dim / 2,)`, in float64 whatever the model's dtype.
         attention_scaling: Multiplies cosines and sines.
     """
 
-    inv_freq: Tensor
+    bits: Tensor
+    """The frequencies' bits as integers: `model.half()` would make halves of a buffer of floats."""
 
     def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
         self.head_dim, self.base = head_dim, base
         self.attention_scaling = 1.0
-        self.register_buffer("inv_freq", inverse_frequencies(head_dim, base), persistent=False)
+        bits = inverse_frequencies(head_dim, base).view(torch.int64)
+        self.register_buffer("bits", bits, persistent=False)
+
+    @property
+    def inv_freq(self) -> Tensor:
+        """Angles a position, `(head_dim / 2,)`, in float64 whatever the model's dtype; MPS has float32 at most."""
+        if self.bits.device.type == "mps":
+            return self.bits.cpu().view(torch.float64).float().to(self.bits.device)
+        return self.bits.view(torch.float64)
+
+    @inv_freq.setter
+    def inv_freq(self, values: Tensor) -> None:
+        wide = values.cpu().double() if values.device.type == "mps" else values.double()
+        self.bits = wide.view(torch.int64).to(values.device)
 
     def reset(self) -> None:
         """Compute the frequencies anew: checkpoints don't hold them."""
-        # Here, because a parser needs the rotation too and not the seconds that importing transformers takes.
-        from transformers import initialization as init
-
-        init.copy_(self.inv_freq, inverse_frequencies(self.head_dim, self.base))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Follow the model to another device, but not to another dtype."""
-        exact = self.inv_freq
-        if exact.is_meta:
-            self.inv_freq = fn(exact)
-            return self
-        place = fn(exact.float()).device  # MPS would refuse float64
-        self.inv_freq = exact.to(place, torch.float32 if place.type == "mps" else exact.dtype)
-        return self
+        fill(self.bits, inverse_frequencies(self.head_dim, self.base).view(torch.int64))
 
     @torch.no_grad()
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:

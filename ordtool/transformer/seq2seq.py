@@ -14,6 +14,7 @@ from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.inputs import check_read_twice
+from ordtool.models.releases import one_device_a_process
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
 from ordtool.transformer.runs import (
@@ -345,10 +346,8 @@ def _trainer(
             self.model.eval()
             total, count = 0.0, 0
             for batch in self.get_eval_dataloader(eval_dataset):
-                inputs = self._prepare_inputs(batch)
-                with torch.no_grad(), self.compute_loss_context_manager():
-                    loss = self.model(**inputs).loss
-                tokens = int((inputs["labels"] != -100).sum())
+                loss, _, _ = self.prediction_step(self.model, batch, prediction_loss_only=True)
+                tokens = int((batch["labels"] != -100).sum())
                 total, count = total + float(loss) * tokens, count + tokens
             metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)}
             self.log(metrics)
@@ -377,7 +376,7 @@ def _trainer(
     )
     if place.type == "cuda":
         # A batch is rows and places in them, which can't be cut in two: one device a process.
-        arguments._n_gpu = min(arguments.n_gpu, 1)
+        one_device_a_process(arguments)
     return make_trainer(
         PairTrainer,
         settings,

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ordtool.models.releases import CACHE_NAMES, CheckedCache, cache_argument, takes_cache
+from ordtool.models.releases import CACHE_NAMES, CheckedCache, attention_name, cache_argument, takes_cache
 from ordtool.transformer import masks
 
 NEVER = -1e4
@@ -203,7 +203,7 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
 
     def _mask(self, visible: Tensor) -> Tensor:
         # Eager attention adds its mask, and would add booleans as 0 and 1.
-        if self.encoder.config._attn_implementation == "sdpa":
+        if attention_name(self.encoder.config) == "sdpa":
             return visible
         return masks.additive(visible, self.dtype)
 

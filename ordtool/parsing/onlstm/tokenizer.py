@@ -97,7 +97,7 @@ class OnlstmTokenizer(PreTrainedTokenizer):
 
     def get_vocab(self) -> dict[str, int]:
         """Token to id."""
-        return dict(self._ids) | self._added_tokens_encoder
+        return dict(self._ids) | self.added_tokens_encoder
 
     def normalize(self, word: str) -> str:
         """The form under which a word is looked up."""

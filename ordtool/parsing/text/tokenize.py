@@ -8,11 +8,8 @@ and speed: a running text repeats its words, so the rules run once for each dist
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.releases import import_without_packages
 from ordtool.parsing.text.chinese import is_han, simplify
 
 TokenKind = Literal["words", "chars", "jieba"]
@@ -233,42 +231,10 @@ def _align(pieces: list[str], text: str) -> list[tuple[int, int]]:
 
 @cache
 def _penn_tokenizer() -> Any:
-    return _import_penn_module().NLTKWordTokenizer()
-
-
-def _import_penn_module() -> Any:
-    """Import nltk's tokenizer alone.
-
-    `import nltk` runs the whole toolkit's imports (scipy.stats, scikit-learn where it is installed): two
-    seconds before the first sentence is parsed. The tokenizer needs a few small modules of it, so the packages
-    above it are entered unexecuted for the time of the import, and taken out again so that a later
-    `import nltk` is a full one.
-    """
-    name = "nltk.tokenize.destructive"
-    if "nltk" in sys.modules:
-        return importlib.import_module(name)
-    before = set(sys.modules)
-    try:
-        for package in ("nltk", "nltk.tokenize"):
-            spec = importlib.util.find_spec(package)
-            if spec is None:
-                raise ImportError(f"{package} is not installed")
-            sys.modules[package] = importlib.util.module_from_spec(spec)
-        return importlib.import_module(name)
-    except (AttributeError, ImportError):
-        _forget_nltk(before)
-        return importlib.import_module(name)
-    finally:
-        _forget_nltk(before)
-
-
-def _forget_nltk(before: set[str]) -> None:
-    """Take half-imported nltk modules out again (`nltk.corpus` is there after a full import, which stays)."""
-    if "nltk.corpus" in sys.modules:
-        return
-    for name in set(sys.modules) - before:
-        if name.split(".")[0] == "nltk":
-            del sys.modules[name]
+    # `import nltk` runs the whole toolkit's imports (scipy.stats, scikit-learn where it is installed): two seconds
+    # before the first sentence is parsed.
+    module = import_without_packages("nltk.tokenize.destructive", ("nltk", "nltk.tokenize"))
+    return module.NLTKWordTokenizer()
 
 
 @cache
