@@ -8,7 +8,7 @@ Rows = list[dict[str, Any]]
 
 
 def curves(rows: Rows) -> dict[str, list[tuple[float, float]]]:
-    """Give `(length, loss)` of each method, or `(position, loss)` at its longest length."""
+    """Return `(length, loss)` of each method, or `(position, loss)` at its longest length."""
     if "position" in rows[0]:
         longest = max(row["length"] for row in rows)
         rows = [row for row in rows if row["length"] == longest]

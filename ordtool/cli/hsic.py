@@ -286,7 +286,7 @@ def _show(results: list[HsicResult], cka: bool) -> None:
     between = f"{left or 'left'} (down) and {right or 'right'} (across)" if left != right else left
     p = "" if results[0].p_value is None else ", p below 0.05 *, 0.01 **, 0.001 ***"
     print_table(
-        f"{what} {between}, n = {results[0].n:,}{p}".replace("  ", " "),
+        f"{' '.join([what, between]).strip()}, n = {results[0].n:,}{p}",
         ["", *columns],
         cells,
         to_stderr=False,

@@ -289,7 +289,7 @@ class Comparison:
             self._progress.note(f"parameters: {parameters}")
 
     def _tell_time(self, model: Any, start: int) -> None:
-        """Say how long it will take, if that is long, by the time of a few tokens."""
+        """Note how long it will take, if that is long, by the time of a few tokens."""
         total = sum(length for _, length in self.grid.cells()[start:]) * len(self.windows)
         if total < 100 * _PROBE:
             return

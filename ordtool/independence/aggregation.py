@@ -90,10 +90,10 @@ def aggregated_test(
         threads=threads,
         progress=progress,
     )
-    shapes = [UCentredMoments.from_kernel(kernel) for kernel in kernels]
+    centred_moments = [UCentredMoments.from_kernel(kernel) for kernel in kernels]
     tails = np.stack(
         [
-            null_moments(sums, a, b, (shapes[a], shapes[b]), estimator).tails(values)
+            null_moments(sums, a, b, (centred_moments[a], centred_moments[b]), estimator).tails(values)
             for (a, b), values in zip(pairs, sample.values, strict=True)
         ]
     )

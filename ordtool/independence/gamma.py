@@ -2,7 +2,7 @@ r"""The null distribution from its moments: no permutation is drawn.
 
 Over all $n!$ permutations of the rows of $y$ the statistic has moments that are sums over $x$ alone times
 sums over $y$ alone. The first two are exact here, from the sums that the statistic itself needed. The
-third, which shapes the tail, is exact up to `SHAPE_ROWS` rows and taken from that many of them beyond. A
+third, which centred_moments the tail, is exact up to `SKEWNESS_ROWS` rows and taken from that many of them beyond. A
 shifted gamma distribution (Pearson type III) with the same mean, variance and skewness then gives the
 p-value.
 
@@ -27,7 +27,7 @@ from ordtool.independence.kernels import Kernel
 Array = NDArray[Any]
 Float64Array = NDArray[np.float64]
 
-SHAPE_ROWS = 512
+SKEWNESS_ROWS = 512
 """Above this number of rows the skewness is that of so many of them."""
 
 
@@ -106,9 +106,9 @@ class UCentredMoments:
 
     @classmethod
     def from_kernel(cls, kernel: Kernel) -> UCentredMoments:
-        """Take them of a kernel, or of `SHAPE_ROWS` of its rows if it has more."""
-        if kernel.rows > SHAPE_ROWS:
-            index = np.random.default_rng(0).choice(kernel.rows, SHAPE_ROWS, replace=False)
+        """Take them of a kernel, or of `SKEWNESS_ROWS` of its rows if it has more."""
+        if kernel.rows > SKEWNESS_ROWS:
+            index = np.random.default_rng(0).choice(kernel.rows, SKEWNESS_ROWS, replace=False)
             kernel = kernel.subset(np.sort(index))
         everything = slice(0, kernel.rows)
         return cls.from_matrix(kernel.block(everything, everything))
@@ -134,16 +134,18 @@ def u_centred(matrix: Array, rounding: float = 0.0) -> Array:
     return np.asarray(centred)
 
 
-Shapes = tuple[UCentredMoments, UCentredMoments]
+CentredMomentsPair = tuple[UCentredMoments, UCentredMoments]
 
 
-def null_moments(sums: KernelSums, a: int, b: int, shapes: Shapes, estimator: str) -> NullMoments:
+def null_moments(
+    sums: KernelSums, a: int, b: int, centred_moments: CentredMomentsPair, estimator: str
+) -> NullMoments:
     """Return the moments of the `biased` or `unbiased` statistic under permutations, over the kernels' scales."""
     form = biased_moments if estimator == "biased" else unbiased_moments
-    return form(sums, a, b, shapes)
+    return form(sums, a, b, centred_moments)
 
 
-def unbiased_moments(sums: KernelSums, a: int, b: int, shapes: Shapes) -> NullMoments:
+def unbiased_moments(sums: KernelSums, a: int, b: int, centred_moments: CentredMomentsPair) -> NullMoments:
     r"""Moments of the unbiased statistic, over the kernels' scales.
 
     The mean is 0. With $S_A = \sum_{i \ne j} A_{ij}^2 = n(n-3) \mathrm{HSIC}_u(x, x)$ and $(n)_k =
@@ -151,7 +153,7 @@ def unbiased_moments(sums: KernelSums, a: int, b: int, shapes: Shapes) -> NullMo
     + 4/(n)_3 + 4/(n)_4 \right]$.
     """
     n = sums.rows
-    return NullMoments(0.0, unbiased_variance(sums, a, b), permutation_skewness(n, shapes))
+    return NullMoments(0.0, unbiased_variance(sums, a, b), permutation_skewness(n, centred_moments))
 
 
 def unbiased_variance(sums: KernelSums, a: int, b: int) -> float:
@@ -161,7 +163,7 @@ def unbiased_variance(sums: KernelSums, a: int, b: int) -> float:
     return squares[0] * squares[1] * pair_variance(n) / (n * (n - 3)) ** 2
 
 
-def biased_moments(sums: KernelSums, a: int, b: int, shapes: Shapes) -> NullMoments:
+def biased_moments(sums: KernelSums, a: int, b: int, centred_moments: CentredMomentsPair) -> NullMoments:
     r"""Moments of the biased statistic $\operatorname{tr}(KHLH)/n^2$, over the kernels' scales.
 
     Mean and variance are those of Kazi-Aoual et al. 1995 in the traces $T = \operatorname{tr} A$, $T_2 =
@@ -173,7 +175,7 @@ def biased_moments(sums: KernelSums, a: int, b: int, shapes: Shapes) -> NullMome
     n = sums.rows
     traces = [float(sums.centred_diagonal(index).sum()) for index in (a, b)]
     mean = traces[0] * traces[1] / (n - 1)
-    return NullMoments(mean / n**2, biased_variance(sums, a, b), permutation_skewness(n, shapes))
+    return NullMoments(mean / n**2, biased_variance(sums, a, b), permutation_skewness(n, centred_moments))
 
 
 def biased_variance(sums: KernelSums, a: int, b: int) -> float:
@@ -210,14 +212,14 @@ def pair_variance(n: int) -> float:
     return 2 / _falling(n, 2) + 4 / _falling(n, 3) + 4 / _falling(n, 4)
 
 
-def permutation_skewness(n: int, shapes: Shapes) -> float:
+def permutation_skewness(n: int, centred_moments: CentredMomentsPair) -> float:
     """Return the skewness of the permuted sum of products of two U-centred matrices; 0 where one is 0."""
-    squares = [shape.square * _falling(n, 2) for shape in shapes]
+    squares = [moments.square * _falling(n, 2) for moments in centred_moments]
     variance = squares[0] * squares[1] * pair_variance(n)
-    return third_moment(n, shapes) / variance**1.5 if variance > 0 else 0.0
+    return third_moment(n, centred_moments) / variance**1.5 if variance > 0 else 0.0
 
 
-def third_moment(n: int, shapes: Shapes) -> float:
+def third_moment(n: int, centred_moments: CentredMomentsPair) -> float:
     r"""Return $E_\pi (\sum_{i \ne j} A_{ij} B_{\pi i, \pi j})^3$.
 
     Three pairs of rows form one of eight graphs: a triple edge, a double edge with a touching or a separate
@@ -227,8 +229,8 @@ def third_moment(n: int, shapes: Shapes) -> float:
     $s_A$ is a combination of $\sum A_{ij}^3$ and $\operatorname{tr} A^3$.
     """
     sums = []
-    for shape in shapes:
-        c, t = shape.cube * _falling(n, 2), shape.triangle * _falling(n, 3)
+    for moments in centred_moments:
+        c, t = moments.cube * _falling(n, 2), moments.triangle * _falling(n, 3)
         sums.append((c / 2, -3 * c, 1.5 * c, t, 2 * c, 3 * (c - t), 3 * (t - 2 * c), 2 * c - t))
     f2, f3, f4, f5, f6 = (_falling(n, k) for k in range(2, 7))
     members = (f2 / 2, 3 * f3, 0.75 * f4, f3, f4, 3 * f4, 1.5 * f5, f6 / 8)

@@ -127,7 +127,7 @@ _WARNINGS = {
 def _warn(
     names: Sequence[str], pairs: Sequence[Pair], answers: Sequence[_Answer], progress: Progress
 ) -> None:
-    """Say once of each variable that depends on nothing why that is so."""
+    """Warn once of each variable that depends on nothing, and say why."""
     reasons = {
         index: reason
         for pair, answer in zip(pairs, answers, strict=True)
@@ -236,9 +236,9 @@ def _p_values(
     if config.test == "none":
         return [None] * len(pairs)
     if config.test == "gamma":
-        shapes = [UCentredMoments.from_kernel(kernel) for kernel in sums.kernels]
+        centred_moments = [UCentredMoments.from_kernel(kernel) for kernel in sums.kernels]
         return [
-            null_moments(sums, a, b, (shapes[a], shapes[b]), estimator).p_value(
+            null_moments(sums, a, b, (centred_moments[a], centred_moments[b]), estimator).p_value(
                 sums.raw_estimate(a, b, estimator)
             )
             for a, b in pairs

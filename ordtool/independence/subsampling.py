@@ -143,8 +143,8 @@ def _one_group(left: Kernel, right: Kernel, index: NDArray[np.intp]) -> tuple[Se
         products = [0.0, 0.0, 0.0]
     scale = b * (b - 3)
     variance = products[1] * products[2] * pair_variance(b) / scale**2
-    shapes = (UCentredMoments.from_centred(matrices[0]), UCentredMoments.from_centred(matrices[1]))
-    skewness = permutation_skewness(b, shapes)
+    centred_moments = (UCentredMoments.from_centred(matrices[0]), UCentredMoments.from_centred(matrices[1]))
+    skewness = permutation_skewness(b, centred_moments)
     return [product / scale for product in products], NullMoments(0.0, variance, skewness)
 
 

@@ -22,12 +22,15 @@ def test_moments_are_those_of_all_permutations(n, names, oracle, pair):
     x, y = pair(n, seed=n)
     kernels = [fit_kernel(x, names[0]), fit_kernel(y, names[1])]
     sums = kernel_sums(kernels, [(0, 1)])
-    shapes = tuple(UCentredMoments.from_kernel(kernel) for kernel in kernels)
+    centred_moments = tuple(UCentredMoments.from_kernel(kernel) for kernel in kernels)
     k, l_ = (kernel.block(slice(0, n), slice(0, n)) for kernel in kernels)
     shuffled = [l_[np.ix_(p, p)] for p in itertools.permutations(range(n))]
     b = np.array([oracle.biased(k, m) for m in shuffled])
     u = np.array([oracle.unbiased(k, m) for m in shuffled])
-    found_b, found_u = biased_moments(sums, 0, 1, shapes), unbiased_moments(sums, 0, 1, shapes)
+    found_b, found_u = (
+        biased_moments(sums, 0, 1, centred_moments),
+        unbiased_moments(sums, 0, 1, centred_moments),
+    )
     assert found_b.mean == pytest.approx(b.mean(), rel=1e-10)
     assert found_b.variance == pytest.approx(b.var(), rel=1e-10)
     assert found_u.mean == pytest.approx(u.mean(), abs=1e-14)
@@ -46,7 +49,7 @@ def test_skewness_of_many_rows_is_taken_from_some(monkeypatch, pair):
     x, y = pair(900)
     kernels = [fit_kernel(x), fit_kernel(y)]
     exact = gamma.permutation_skewness(900, tuple(UCentredMoments.from_kernel(k) for k in kernels))
-    monkeypatch.setattr(gamma, "SHAPE_ROWS", 300)
+    monkeypatch.setattr(gamma, "SKEWNESS_ROWS", 300)
     assert gamma.permutation_skewness(
         900, tuple(UCentredMoments.from_kernel(k) for k in kernels)
     ) == pytest.approx(exact, rel=0.1)
