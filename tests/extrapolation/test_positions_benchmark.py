@@ -29,7 +29,7 @@ def test_every_other_passage_comes_twice(benchmark):
 def test_every_scheme_is_trained_and_tested_once(benchmark, tmp_path, capsys):
     words = "the cat sat on a mat and dog saw bird in tree by log when sun was up".split()
     for name, step in (("train.txt", 5), ("held-out.txt", 7)):
-        text = " ".join(words[n * step * n % len(words)] for n in range(900))
+        text = " ".join(words[n * step * n % len(words)] for n in range(150))
         (tmp_path / name).write_text(text)
     arguments = [
         "--work", str(tmp_path / "work"), "--texts", str(tmp_path / "train.txt"), "--held-out",
