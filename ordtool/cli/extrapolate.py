@@ -232,7 +232,7 @@ def extrapolate(
                 resume=resume,
                 force=force,
             ) as lines:
-                _write(comparison, lines, rows, output, timings=timings)
+                _write(comparison, lines, rows, timings=timings)
     finally:
         if rows and (to_terminal or (output is not None and not quiet)):
             show(rows, title, to_stderr=not to_terminal)
@@ -255,16 +255,14 @@ def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: list[
     return gather_texts(list(records))
 
 
-def _write(comparison: Comparison, lines: Lines, rows: Rows, output: Path | None, *, timings: bool) -> None:
+def _write(comparison: Comparison, lines: Lines, rows: Rows, *, timings: bool) -> None:
     """Write a line a measurement, and add to `rows` what there is: of an interrupted run too."""
     from json import loads
 
     from ordtool.io.jsonl import dumps
 
     done = lines.done
-    if done:
-        partial = Path(f"{output}.partial").read_text(encoding="utf-8")
-        rows += [loads(line) for line in partial.splitlines()]
+    rows += [loads(line) for line in lines.earlier()]
     for cell in comparison.measure(done):
         done += 1
         rows += [measurement.to_dict() for measurement in cell]

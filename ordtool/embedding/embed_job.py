@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +29,8 @@ from ordtool.embedding.rows import normalize_rows
 from ordtool.embedding.tokenizing import Tokens
 from ordtool.embedding.whitening import Whitening
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.atomic import temporary_file
 from ordtool.io.npy import NpyWriter
-from ordtool.io.streams import is_stream
 from ordtool.io.text import Record, read_records
 from ordtool.progress import SILENT, Progress
 
@@ -148,13 +147,13 @@ class _Job:
     def run_whitened(self, form: str) -> EmbedReport:
         """Write raw vectors to a temporary file, fit on it, then write the transformed ones."""
         config = self._config
-        beside = None if config.output is None or is_stream(config.output) else config.output.resolve().parent
-        with tempfile.NamedTemporaryFile(prefix=".ordtool-", suffix=".npy.partial", dir=beside) as spool:
-            raw = _RawRows(NpyWriter(spool, self._encoder.dim, "float32"))  # type: ignore[arg-type]
+        with temporary_file(config.output) as spool:
+            raw = _RawRows(NpyWriter(spool, self._encoder.dim, "float32"))
+            start = spool.tell()
             self._stream(raw, "float32")
-            raw.writer.close()
             spool.flush()
-            array = np.load(spool.name, mmap_mode="r", allow_pickle=False)
+            shape = (raw.writer.rows, self._encoder.dim)
+            array = np.memmap(spool, dtype=np.float32, mode="r", offset=start, shape=shape)
             whitening = self._fit(array)
             width = whitening.kernel_.shape[1]
             with open_output(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory, atomic_output
+from ordtool.io.atomic import atomic_directory, atomic_output, temporary_file
 from ordtool.io.jsonl import dumps
 from ordtool.io.npy import NpyWriter
 from ordtool.io.resumable import Lines, resumable_lines
@@ -149,6 +148,10 @@ class _Npy:
         if self.done:
             shape = (self.done, dim)
             start = lines.file.tell()
+            if start + self.done * dim * dtype.itemsize != end:
+                raise OrdtoolError(
+                    f"{lines.file.name}: {self.done:,} vectors are not in it", "--force begins anew"
+                )
             self._old = np.memmap(lines.file.name, dtype=dtype, mode="r", offset=start, shape=shape)
             lines.file.seek(end)
             self.writer.rows = self.done
@@ -185,7 +188,7 @@ def _npy_to_pipe(file: BinaryIO, dim: int, dtype: np.dtype[Any], rows: int | Non
         yield _PipedNpy(writer)
         writer.close()
         return
-    with tempfile.TemporaryFile(prefix="ordtool-") as spool:
+    with temporary_file(None) as spool:
         writer = NpyWriter(spool, dim, dtype)
         yield _PipedNpy(writer)
         writer.close()
@@ -205,8 +208,13 @@ class _JsonLines:
 
     def read_back(self, count: int) -> NDArray[np.float32]:
         assert self._old is not None
-        rows = [json.loads(self._old.readline())[VECTOR] for _ in range(count)]
-        return np.array(rows, dtype=np.float32)
+        try:
+            rows = [json.loads(self._old.readline())[VECTOR] for _ in range(count)]
+            return np.array(rows, dtype=np.float32)
+        except (ValueError, KeyError, TypeError):
+            raise OrdtoolError(
+                f"{self._old.name}: damaged: a line holds no vector", "--force begins anew"
+            ) from None
 
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
         for record, row in zip(records, rows.tolist(), strict=True):

@@ -7,16 +7,23 @@ A finished output is renamed and the position removed.
 
 from __future__ import annotations
 
-import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.atomic import as_output_errors, atomic_output, check_output, file_fingerprint
+from ordtool.io.atomic import as_output_errors, atomic_output, check_output
+from ordtool.io.locks import lock
+from ordtool.io.runs import METADATA, check_resumable, read_record, run_metadata, write_record
 from ordtool.io.streams import is_stream, refuse_resume
+
+_STATE = {**METADATA, "done": (int,), "bytes": (int,)}
+# The share of the time that may go to waiting for the disk: a position is recorded when
+# this many times the last wait have passed.
+_SYNC_EVERY = 50
 
 
 class Lines:
@@ -25,15 +32,19 @@ class Lines:
     Args:
         file: Where they go.
         position: The sidecar; None: nothing is recorded.
-        facts: What a resumed run is held to.
+        metadata: What a resumed run is held to.
         done: Records of the input that are done already.
     """
 
-    def __init__(self, file: BinaryIO, position: Path | None, facts: dict[str, Any], done: int = 0) -> None:
+    def __init__(
+        self, file: BinaryIO, position: Path | None, metadata: dict[str, Any], done: int = 0
+    ) -> None:
         self.done = done
         self._file = file
         self._position = position
-        self._facts = facts
+        self._metadata = metadata
+        self._end = file.tell() if position is not None else 0
+        self._next_sync = 0.0
         self.save(done)
 
     @property
@@ -45,16 +56,35 @@ class Lines:
         """Write one line, its line feed added."""
         self._file.write(line.encode("utf-8") + b"\n")
 
+    def earlier(self) -> list[str]:
+        """Read back the lines that the interrupted run wrote; none of stdout or a device."""
+        if not self.done:
+            return []
+        with open(self._file.name, "rb") as file:
+            return file.read(self._end).decode("utf-8").splitlines()
+
     def save(self, done: int) -> None:
-        """Hand on what was written, and record that `done` records of the input are done."""
+        """Hand on what was written: `done` records of the input are done.
+
+        That is recorded on the disk too, now or at a later call: see `sync`.
+        """
         self._file.flush()
         self.done = done
         if self._position is None:
             return
-        state = {**self._facts, "done": done, "bytes": self._file.tell()}
-        temporary = self._position.with_name(self._position.name + ".new")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        os.replace(temporary, self._position)
+        self._end = self._file.tell()
+        if time.monotonic() >= self._next_sync:
+            self.sync()
+
+    def sync(self) -> None:
+        """Record how far the output is, the data first: the record must never be ahead of what is on the disk."""
+        if self._position is None:
+            return
+        begin = time.monotonic()
+        os.fsync(self._file.fileno())
+        write_record(self._position, {**self._metadata, "done": self.done, "bytes": self._end})
+        end = time.monotonic()
+        self._next_sync = end + _SYNC_EVERY * (end - begin)
 
 
 @contextmanager
@@ -94,57 +124,72 @@ def resumable_lines(
         raise UsageError("--resume needs input files; a pipe can't be read again", "save the input in a file")
     check_output(path, force=force)
     target = Path(os.path.realpath(path))
-    with as_output_errors(path):
-        yield from _journalled(path, target, inputs, settings, resume, force)
+    with as_output_errors(path), lock(_partial(target)):
+        yield from _journalled(path, target, run_metadata(inputs, settings), resume, force)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(target.name + ".partial")
 
 
 def _journalled(
-    path: str | Path,
-    target: Path,
-    inputs: Sequence[str | Path],
-    settings: dict[str, Any],
-    resume: bool,
-    force: bool,
+    path: str | Path, target: Path, metadata: dict[str, Any], resume: bool, force: bool
 ) -> Iterator[Lines]:
-    partial = target.with_name(target.name + ".partial")
+    partial = _partial(target)
     position = target.with_name(target.name + ".partial.json")
-    facts = {"input": file_fingerprint(inputs) if inputs else None, "settings": settings}
-    state = _state(path, position, facts) if resume and partial.exists() else {}
-    if partial.exists() and not resume and not force:
+    if partial.exists() and not resume and not force and not _is_empty_run(partial, position):
         raise OrdtoolError(
-            f"{partial}: an interrupted run left this", "--resume goes on with it, --force begins anew"
+            f"{partial}: an interrupted run left this",
+            "--resume goes on with it, --force begins anew" if metadata["input"] else "--force begins anew",
         )
+    state: dict[str, Any] = {}
+    if resume and partial.exists() and not _is_empty_run(partial, position):
+        state = _state(path, partial, position, metadata)
     with open(partial, "r+b" if state else "w+b") as file:
         if state:
             file.truncate(state["bytes"])
             file.seek(state["bytes"])
-        lines = Lines(file, position, json.loads(json.dumps(facts)), state.get("done", 0))
-        yield lines
-        file.flush()
-        os.fsync(file.fileno())
+        lines = Lines(file, position, metadata, state.get("done", 0))
+        try:
+            yield lines
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            _leave(lines, partial, position)
+            raise
     os.replace(partial, target)
     position.unlink(missing_ok=True)
 
 
-def _state(path: str | Path, position: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _leave(lines: Lines, partial: Path, position: Path) -> None:
+    """Leave a run that failed in a state to go on from; nothing of one that did nothing yet."""
+    if not lines.done:
+        partial.unlink(missing_ok=True)
+        position.unlink(missing_ok=True)
+        return
     try:
-        state: dict[str, Any] = json.loads(position.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        lines.sync()
+    except OSError:  # a full disk: the position before holds
+        position.with_name(position.name + ".new").unlink(missing_ok=True)
+
+
+def _is_empty_run(partial: Path, position: Path) -> bool:
+    """Say whether a run was killed before it had done a record."""
+    if not position.exists():
+        return partial.stat().st_size == 0
+    try:
+        return read_record(position, _STATE)["done"] == 0
+    except OrdtoolError:
+        return False
+
+
+def _state(path: str | Path, partial: Path, position: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    state = read_record(position, _STATE)
+    check_resumable(path, state, metadata)
+    size = partial.stat().st_size
+    if size < state["bytes"]:
         raise OrdtoolError(
-            f"{position}: missing or damaged, so the interrupted run can't be gone on with",
+            f"{partial}: has {size:,} bytes, and the interrupted run had written {state['bytes']:,}: its end is lost",
             "--force begins anew",
-        ) from None
-    wanted = json.loads(json.dumps(facts))
-    if state.get("input") != wanted["input"]:
-        raise OrdtoolError(f"{path}: the input has changed since the interrupted run", "--force begins anew")
-    changed = [
-        name
-        for name in {**wanted["settings"], **state.get("settings", {})}
-        if wanted["settings"].get(name) != state.get("settings", {}).get(name)
-    ]
-    if changed:
-        raise OrdtoolError(
-            f"{path}: the interrupted run had other settings ({', '.join(sorted(changed))})",
-            "repeat its command with --resume, or begin anew with --force",
         )
     return state

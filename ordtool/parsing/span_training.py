@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -18,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory, file_fingerprint
-from ordtool.io.inputs import check_read_twice
-from ordtool.parsing.checkpoint import (
+from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
-    check_run,
-    digest,
+    has_checkpoint,
     part_of,
     read_checkpoint,
     write_checkpoint,
 )
+from ordtool.io.inputs import check_read_twice
+from ordtool.io.runs import RunFolder, run_folder, run_metadata
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.optimisation import load_moments, moments, warmup_cosine, weight_groups
 from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
@@ -80,14 +79,24 @@ def train_spans(
         UsageError: A share held out that leaves nothing.
     """
     config = config or SpanTrainingConfig()
-    check_run(run.output, run.folder, force=run.force, resume=run.resume)
+    check_directory(run.output, force=run.force or run.resume)
     check_read_twice(tree_files(run.trees), "a file of trees")
+    with run_folder(run.folder, has_checkpoint, resume=run.resume, force=run.force) as folder:
+        return _train(run, config, folder, progress)
+
+
+def _train(
+    run: SpanRun, config: SpanTrainingConfig, run_folder: RunFolder, progress: Progress
+) -> list[dict[str, Any]]:
     device = resolve_device(run.device)
     drawn = read_teacher_trees(run.trees, progress)
     train, held_out = split_trees(drawn, config)
     lookup = make_vocabulary(train, config, progress)
+    files = [file for path in run.trees for file in tree_files([path])]
+    metadata = run_metadata(files, asdict(config))
+    resumed = run_folder.start(metadata, progress)
     trainer = _Trainer(run, config, lookup, train, held_out, device, progress)
-    if run.resume:
+    if resumed:
         trainer.restore()
     progress.note(
         f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(train):,} trees to train on, "
@@ -99,9 +108,8 @@ def train_spans(
         progress.close()
     with atomic_directory(run.output, force=run.force or run.resume) as folder:
         _save(trainer.model, lookup, folder, half=run.half)
-        record = {"config": asdict(config), "history": trainer.at.history, "data": trainer.data}
+        record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
         (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(run.folder, ignore_errors=True)
     return trainer.at.history
 
 
@@ -129,9 +137,6 @@ class _Trainer:
         groups = weight_groups(list(self.model.parameters()), config.weight_decay)
         self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
         self.at = _Position()
-        files = [file for path in run.trees for file in tree_files([path])]
-        self.data = digest(file_fingerprint(files))
-        self.identity = digest(self.data, asdict(config))
 
     def run_epochs(self) -> None:
         self.progress.start("training", float(self.config.epochs * self.lengths.sum()), "words")
@@ -246,25 +251,22 @@ class _Trainer:
         """Write a checkpoint from which the run continues bit for bit."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optimiser.{name}": value for name, value in moments(self.optimiser).items()}
-        self.run.folder.mkdir(parents=True, exist_ok=True)
-        state = {"position": asdict(self.at), "identity": self.identity}
-        write_checkpoint(self.run.folder / CHECKPOINT, tensors, state)
+        write_checkpoint(self.run.folder / CHECKPOINT, tensors, {"position": asdict(self.at)})
 
     def restore(self) -> None:
         """Continue from the checkpoint.
 
         Raises:
-            OrdtoolError: There is none, or it belongs to another configuration or other trees.
+            OrdtoolError: It is damaged.
         """
         path = self.run.folder / CHECKPOINT
-        tensors, state = read_checkpoint(path)
-        if state["identity"] != self.identity:
-            raise OrdtoolError(
-                f"{path}: another run: options or trees differ", "give the same ones, or --force"
-            )
-        self.model.load_state_dict(part_of(tensors, "model."))
-        load_moments(self.optimiser, part_of(tensors, "optimiser."))
-        self.at = _Position(**state["position"])
+        tensors, state = read_checkpoint(path, {"position": (dict,)})
+        try:
+            self.model.load_state_dict(part_of(tensors, "model."))
+            load_moments(self.optimiser, part_of(tensors, "optimiser."))
+            self.at = _Position(**state["position"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None
 
 
 def _save(model: SpanModel, lookup: Vocabulary, folder: Path, *, half: bool) -> None:

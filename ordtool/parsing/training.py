@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,17 +19,17 @@ import torch
 
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory
-from ordtool.io.inputs import check_read_twice
-from ordtool.parsing.checkpoint import (
+from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
-    check_run,
-    digest,
+    has_checkpoint,
     part_of,
     read_checkpoint,
     write_checkpoint,
 )
+from ordtool.io.inputs import check_read_twice
+from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
 from ordtool.parsing.corpus import streams
 from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
@@ -92,7 +91,7 @@ class TrainingRun:
     @property
     def folder(self) -> Path:
         """Working folder of the run, beside the output."""
-        return self.output.with_name(self.output.name + ".training")
+        return partial_folder(self.output, ".training")
 
 
 @dataclass
@@ -129,17 +128,35 @@ def train_parser(
             loss that is no number.
     """
     config = config or TrainingConfig()
-    check_run(run.output, run.folder, force=run.force, resume=run.resume)
-    check_read_twice([file for path in (*run.text, *run.valid) for file in text_files(path)])
+    check_directory(run.output, force=run.force or run.resume)
+    sources = [file for path in (*run.text, *run.valid) for file in text_files(path)]
+    check_read_twice(sources)
     treebank, development = (_read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
+    with run_folder(
+        run.folder, has_checkpoint, resume=run.resume, force=run.force, keep=run.keep_checkpoints
+    ) as folder:
+        return _train(run, config, sources, folder, treebank, development, progress)
+
+
+def _train(
+    run: TrainingRun,
+    config: TrainingConfig,
+    sources: Sequence[str],
+    run_folder: RunFolder,
+    treebank: list[Tree],
+    development: list[Tree],
+    progress: Progress,
+) -> list[dict[str, Any]]:
     device = resolve_device(run.device)
-    data = load_data(run.text, run.valid, config, run.folder, resume=run.resume, progress=progress)
+    metadata = run_metadata(sources, {**config.fixed_part(), "valid": len(run.valid)})
+    resumed = run_folder.start(metadata, progress)
+    data = load_data(run.text, run.valid, config, run_folder.path, resume=resumed, progress=progress)
     torch.manual_seed(config.seed)
     model = OnlstmForCausalLM(_model_config(config, data.tokenizer)).to(device)
     dtype = resolve_dtype(config.dtype, device)
     model.use_matmul_dtype(None if dtype == torch.float32 else dtype)
     trainer = _Trainer(run, config, data, model, treebank, progress)
-    if run.resume:
+    if resumed:
         trainer.restore()
     progress.note(
         f"{model.num_parameters():,} parameters, {data.train.tokens:,} tokens an epoch, "
@@ -154,10 +171,8 @@ def train_parser(
         _tune(model.eval(), data.tokenizer, development, run.tune, progress)
     with atomic_directory(run.output, force=run.force or run.resume) as folder:
         save_model(model, data.tokenizer, folder, half=run.half)
-        record = {"config": asdict(config), "history": trainer.at.history, "data": data.digest}
+        record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
         (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    if not run.keep_checkpoints:
-        shutil.rmtree(run.folder, ignore_errors=True)
     return trainer.at.history
 
 
@@ -220,7 +235,6 @@ class _Trainer:
         self.optimiser = make_optimiser(self.parameters, config, self.total_steps)
         self.loss = ShardedLoss(model.train(), config, run.threads)
         self.at = _Position()
-        self.identity = digest(data.digest, config.fixed_part())
 
     def run_epochs(self) -> None:
         config = self.config
@@ -334,8 +348,7 @@ class _Trainer:
         optimiser, plain = self.optimiser.state()
         tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser.items()}
         tensors |= {f"loss.{name}": tensor for name, tensor in self.loss.tensors().items()}
-        state = {"position": asdict(self.at), "optimiser": plain, "identity": self.identity}
-        state["config"] = asdict(self.config)
+        state = {"position": asdict(self.at), "optimiser": plain}
         write_checkpoint(self.run.folder / CHECKPOINT, tensors, state)
         self.saved = time.monotonic()
 
@@ -344,26 +357,15 @@ class _Trainer:
         """Continue from the checkpoint.
 
         Raises:
-            OrdtoolError: There is none, or it belongs to another configuration or other text.
+            OrdtoolError: It is damaged.
         """
         path = self.run.folder / CHECKPOINT
-        tensors, state = read_checkpoint(path)
-        if state["identity"] != self.identity:
-            raise OrdtoolError(
-                f"{path}: {self._difference(state)}", hint="give the same options and files, or --force"
-            )
-        for name, parameter in self.model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-        self.optimiser.load(part_of(tensors, "optimiser."), state["optimiser"])
-        self.loss.load(part_of(tensors, "loss."))
-        self.at = _Position(**state["position"])
-
-    def _difference(self, state: dict[str, Any]) -> str:
-        """Say what differs between this run and a checkpoint's."""
-        ours, theirs = self.config.fixed_part(), state.get("config", {})
-        changed = [
-            f"{key} was {theirs.get(key)}, is {value}"
-            for key, value in ours.items()
-            if theirs.get(key) != value
-        ]
-        return "another run: " + ("; ".join(changed) if changed else "the text is not the same")
+        tensors, state = read_checkpoint(path, {"position": (dict,), "optimiser": (dict,)})
+        try:
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(tensors[f"model.{name}"])
+            self.optimiser.load(part_of(tensors, "optimiser."), state["optimiser"])
+            self.loss.load(part_of(tensors, "loss."))
+            self.at = _Position(**state["position"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None

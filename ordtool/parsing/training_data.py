@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import file_fingerprint
-from ordtool.parsing.checkpoint import digest, read_checkpoint, write_checkpoint
+from ordtool.io.checkpoint import read_checkpoint, write_checkpoint
 from ordtool.parsing.corpus import (
     Encoded,
     count_words,
@@ -22,7 +20,7 @@ from ordtool.parsing.corpus import (
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.recipes import TrainingConfig
 from ordtool.parsing.text.chinese import CHINESE_KINDS
-from ordtool.parsing.text.reader import TextConfig, text_files
+from ordtool.parsing.text.reader import TextConfig
 from ordtool.parsing.text.vocabulary import build_vocabulary
 from ordtool.progress import SILENT, Progress
 
@@ -39,13 +37,11 @@ class TrainingData:
         tokenizer: With the vocabulary of the training part.
         train: Training sentences.
         valid: Held-out sentences; may be none.
-        digest: SHA-256 of the text files.
     """
 
     tokenizer: OnlstmTokenizer
     train: Encoded
     valid: Encoded
-    digest: str
 
 
 def load_data(
@@ -64,24 +60,18 @@ def load_data(
         valid: Held-out files; empty: a part of the text.
         config: Tokens, layout, vocabulary, seed.
         folder: Working folder, where the numbers are kept for a resumed run.
-        resume: Take them from there if the files are still the same.
+        resume: Take them from there: the files are still the same.
         progress: Told of the sources.
 
     Raises:
-        OrdtoolError: Unreadable or empty text, or other text than that of the run to resume.
+        OrdtoolError: Unreadable or empty text.
     """
-    sources = [file for path in (*text, *valid) for file in text_files(path)]
-    fingerprint = digest(file_fingerprint(sources), len(sources), len(valid))
     if resume:
-        tensors, state = read_checkpoint(folder / CACHE)
-        if state["source"] != fingerprint:
-            raise OrdtoolError(
-                f"{folder}: another run: the text is not the same", hint="give the same files, or --force"
-            )
+        tensors, state = read_checkpoint(folder / CACHE, {"words": (list,)})
         train, held_out = (
             Encoded(*(tensors[f"{part}.{x}"].numpy() for x in ("ids", "starts"))) for part in PARTS
         )
-        return TrainingData(_tokenizer(state["words"], config), train, held_out, fingerprint)
+        return TrainingData(_tokenizer(state["words"], config), train, held_out)
     train_text, valid_text = _sentences(text, valid, config, progress)
     words = build_vocabulary(
         count_words(train_text),
@@ -97,14 +87,13 @@ def load_data(
         f"vocabulary: {len(words):,} tokens, {int(unknown.sum())} of them shape classes, which "
         f"{100 * unknown[train.ids].mean():.1f}% of the training words need"
     )
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{part}.{name}": torch.from_numpy(array)
         for part, encoded in zip(PARTS, (train, held_out), strict=True)
         for name, array in (("ids", encoded.ids), ("starts", encoded.starts))
     }
-    write_checkpoint(folder / CACHE, tensors, {"source": fingerprint, "words": words})
-    return TrainingData(tokenizer, train, held_out, fingerprint)
+    write_checkpoint(folder / CACHE, tensors, {"words": words})
+    return TrainingData(tokenizer, train, held_out)
 
 
 PARTS = ("train", "valid")

@@ -2,62 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import file_fingerprint
+from ordtool.io.atomic import flush_folder
 from ordtool.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
+_COMPLETE = "complete"  # the file that is written last into a checkpoint
 
-def hold_to_run(
-    partial: Path, inputs: Sequence[str | Path], settings: dict[str, Any], *, resume: bool, force: bool
-) -> None:
-    """Hold a resumed run to its input and settings; write them down for a new one.
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Give the newest complete checkpoint of an unfinished run, or None."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
+    return max(found, key=_step_of, default=None)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Say whether the folder of a training holds a checkpoint to go on from."""
+    return last_checkpoint(folder) is not None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _finish_checkpoint(folder: Path, newest: int, best: str | None) -> None:
+    """Mark the newest checkpoint as complete, then remove those that aren't needed any more.
+
+    The Trainer writes a checkpoint's files in place, one after the other.
 
     Args:
-        partial: The folder of an unfinished run, made if it is a new one.
-        inputs: The files whose contents must not change.
-        settings: Plain values.
-        resume: Go on with a run that is there.
-        force: Remove it instead.
-
-    Raises:
-        OrdtoolError: If there is a run and neither is asked for, or if it was another.
+        folder: Of the run.
+        newest: The step of the checkpoint that was just written.
+        best: The checkpoint with the best dev loss, which is loaded at the end.
     """
-    facts = {"input": file_fingerprint(inputs), "settings": settings}
-    file = partial / "run.json"
-    if partial.exists() and resume:
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise OrdtoolError(f"{file}: missing or damaged", "--force begins anew") from None
-        changed = [name for name, value in settings.items() if found["settings"].get(name) != value]
-        if found["input"] != facts["input"] or changed:
-            what = f"settings ({', '.join(changed)})" if changed else "input"
-            raise OrdtoolError(f"{partial}: the interrupted run had other {what}", "--force begins anew")
-        return
-    if partial.exists():
-        if not force:
-            raise OrdtoolError(
-                f"{partial}: an interrupted run left this", "--resume goes on with it, --force begins anew"
-            )
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    file.write_text(json.dumps(facts), encoding="utf-8")
-
-
-def last_checkpoint(partial: Path) -> Path | None:
-    """Give the newest checkpoint of an unfinished run, or None."""
-    found = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return found[-1] if found else None
+    made = folder / f"checkpoint-{newest}"
+    flush_folder(made)
+    (made / _COMPLETE).touch()
+    for old in folder.glob("checkpoint-*"):
+        if old != made and (best is None or old.name != Path(best).name):
+            (old / _COMPLETE).unlink(missing_ok=True)  # first: from here on it isn't whole
+            shutil.rmtree(old)
 
 
 def trainer_arguments(
@@ -90,7 +80,6 @@ def trainer_arguments(
         "save_strategy": "steps",
         "eval_steps": every,
         "save_steps": every,
-        "save_total_limit": 2,
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
@@ -122,12 +111,15 @@ def make_trainer(kind: Any, settings: Any, progress: Progress, **parts: Any) -> 
 
 
 def listener(progress: Progress) -> Any:
-    """Make a callback that hands the Trainer's news to a Progress."""
+    """Make a callback that hands the Trainer's news to a Progress, and marks complete checkpoints."""
     from transformers import TrainerCallback
 
     class Listener(TrainerCallback):
         done = 0
         loss = ""
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            _finish_checkpoint(Path(args.output_dir), state.global_step, state.best_model_checkpoint)
 
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             # accelerate tells the dataset of an epoch, but not when it resumes in the middle of one.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.inputs import check_read_twice
+from ordtool.io.runs import partial_folder, run_folder, run_metadata
 from ordtool.models.releases import one_device_a_process
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
 from ordtool.transformer.runs import (
-    hold_to_run,
+    has_checkpoint,
     last_checkpoint,
     make_trainer,
     trainer_arguments,
@@ -162,23 +162,17 @@ def train_seq2seq(
     quiet_libraries()
     check_directory(output, force=force)
     check_read_twice([*pairs, *valid], "a file of pairs")
-    partial = Path(f"{output}.partial")
     facts = {**asdict(settings), "model": str(Path(model).name)}
-    hold_to_run(partial, [*pairs, *valid], facts, resume=resume, force=force)
-    try:
+    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as run:
+        resume = run.start(run_metadata([*pairs, *valid], facts), progress)
         report, trained, tokenizer = _train(
-            pairs, Path(model), settings, valid, device, resume, partial, progress
+            pairs, Path(model), settings, valid, device, resume, run.path, progress
         )
         with atomic_directory(output, force=force) as folder:
             trained.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             facts = {**asdict(report), "settings": facts, "pairs_from": [Path(path).name for path in pairs]}
             (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    except BaseException:
-        if last_checkpoint(partial) is None:  # nothing to go on from
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(partial)
     return report
 
 

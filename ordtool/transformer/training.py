@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.inputs import check_read_twice
+from ordtool.io.runs import partial_folder, run_folder, run_metadata
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
 from ordtool.transformer.runs import (
-    hold_to_run,
+    has_checkpoint,
     last_checkpoint,
     make_trainer,
     trainer_arguments,
@@ -184,14 +184,9 @@ def train_lm(
     quiet_libraries()
     check_directory(output, force=force)
     check_read_twice([*texts, *valid])
-    partial = Path(f"{output}.partial")
-    hold_to_run(partial, [*texts, *valid], asdict(settings), resume=resume, force=force)
-    try:
-        return _train(texts, output, settings, valid, field, device, resume, force, partial, progress)
-    except BaseException:
-        if last_checkpoint(partial) is None:  # nothing to go on from
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as run:
+        resume = run.start(run_metadata([*texts, *valid], asdict(settings)), progress)
+        return _train(texts, output, settings, valid, field, device, resume, force, run.path, progress)
 
 
 def _train(
@@ -251,7 +246,6 @@ def _train(
         tokenizer.save_pretrained(folder)
         facts = {**asdict(report), "settings": asdict(settings), "texts": [Path(text).name for text in texts]}
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(partial)
     return report
 
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory
+from ordtool.io.atomic import as_output_errors, atomic_directory
+from ordtool.io.locks import lock
 from ordtool.io.npy import NpyWriter, read_npy
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
@@ -209,7 +210,19 @@ def build_cache(
     if (folder / "states.npy").is_file():
         os.utime(folder)  # the latest use, for whoever tidies up
         return folder
-    parent.mkdir(parents=True, exist_ok=True)
+    with as_output_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        # Another run may need the same ones at this moment: the second waits for them.
+        with lock(folder, wait=True):
+            if not (folder / "states.npy").is_file():
+                _write_cache(folder, backbone, data, layers, progress)
+    return folder
+
+
+def _write_cache(
+    folder: Path, backbone: Backbone, data: Encoded, layers: Sequence[int], progress: Progress
+) -> None:
+    parent = folder.parent
     size = cache_bytes(backbone, data, layers)
     free = shutil.disk_usage(parent).free
     if size + _SPARE > free:
@@ -235,7 +248,6 @@ def build_cache(
                 memory.write(batch, states.memory[:, :, None], states.memory_mask)
             progress.advance(int(data.lengths[batch].sum()))
     progress.close()
-    return folder
 
 
 class _Writer:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.atomic import atomic_directory
+from ordtool.io.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import seed_everything, use_threads
 from ordtool.tuning.batching import shuffled_batches
@@ -112,7 +110,6 @@ def fit(
     *,
     name: str = "ladder",
     checkpoint: Path | None = None,
-    facts: dict[str, Any] | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> Fitted:
@@ -123,22 +120,21 @@ def fit(
         lengths: Tokens of each training text.
         schedule: How.
         name: For the bar.
-        checkpoint: A folder for the state after each epoch; None: none is kept.
-        facts: What a resumed run is held to.
-        resume: Go on from the checkpoint, if there is one.
+        checkpoint: A folder for the state after each epoch, which is there; None: none is kept.
+        resume: Go on from the checkpoint.
         progress: Told of steps.
 
     Returns:
         The history; the learner's module has the best epoch's weights.
 
     Raises:
-        OrdtoolError: If the loss is no number, or the checkpoint belongs to another run.
+        OrdtoolError: If the loss is no number, or the checkpoint is damaged.
     """
     schedule.check()
     parameters = learner.parameters()
     optimizer = _optimizer(parameters, schedule)
     total = schedule.steps(len(lengths))
-    state = _State(learner, optimizer, checkpoint, facts or {})
+    state = _State(learner, optimizer, checkpoint)
     fitted = state.load() if resume else Fitted()
     best = state.best
     done = sum(row["steps"] for row in fitted.history)
@@ -230,58 +226,37 @@ def _step(
 
 
 class _State:
-    """What is on disk after each epoch: tensors as safetensors, the rest as JSON; nothing is pickled."""
+    """What is on disk after each epoch."""
 
-    def __init__(
-        self, learner: Learner, optimizer: torch.optim.Optimizer, folder: Path | None, facts: dict[str, Any]
-    ) -> None:
+    def __init__(self, learner: Learner, optimizer: torch.optim.Optimizer, folder: Path | None) -> None:
         self._parameters = learner.parameters()
         self._optimizer = optimizer
-        self._folder = folder
-        self._facts = json.loads(json.dumps(facts))
+        self._file = None if folder is None else folder / CHECKPOINT
         self.best: list[Tensor] | None = None
 
     def save(self, fitted: Fitted, best: list[Tensor] | None) -> None:
         """Replace the checkpoint by this epoch's, whole or not at all."""
-        if self._folder is None:
+        if self._file is None:
             return
-        from safetensors.torch import save_file
-
-        tensors = {f"weight.{i}": p.detach().contiguous() for i, p in enumerate(self._parameters)}
-        tensors |= {f"best.{i}": p.contiguous() for i, p in enumerate(best or [])}
+        tensors: dict[str, Tensor] = {f"weight.{i}": p for i, p in enumerate(self._parameters)}
+        tensors |= {f"best.{i}": p for i, p in enumerate(best or [])}
         for i, parameter in enumerate(self._parameters):
             for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{i}.{key}"] = torch.as_tensor(value).contiguous()
-        record = {"facts": self._facts, "fitted": asdict(fitted)}
-        with atomic_directory(self._folder, force=True) as made:
-            save_file(tensors, made / "state.safetensors")
-            (made / "state.json").write_text(json.dumps(record), encoding="utf-8")
+                tensors[f"optimizer.{i}.{key}"] = torch.as_tensor(value)
+        write_checkpoint(self._file, tensors, {"fitted": asdict(fitted)})
 
     def load(self) -> Fitted:
-        """Take up the checkpoint; without one, begin."""
-        if self._folder is None or not (self._folder / "state.json").is_file():
+        """Take up the checkpoint."""
+        if self._file is None:
             return Fitted()
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
+        tensors, state = read_checkpoint(self._file, {"fitted": (dict,)})
         try:
-            record = json.loads((self._folder / "state.json").read_text(encoding="utf-8"))
-            tensors = load_file(self._folder / "state.safetensors")
-            facts, saved = record["facts"], record["fitted"]
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise OrdtoolError(
-                f"{self._folder}: damaged checkpoint ({error})", "--force begins anew"
-            ) from None
-        if changed := sorted(
-            key for key in {**facts, **self._facts} if facts.get(key) != self._facts.get(key)
-        ):
-            raise OrdtoolError(
-                f"{self._folder}: the interrupted run had other settings or data ({', '.join(changed)})",
-                "repeat its command with --resume, or begin anew with --force",
-            )
-        self._put(tensors)
-        best = saved.pop("best")
-        return Fitted(best=Measure(**best) if best else None, **saved)
+            self._put(tensors)
+            saved = state["fitted"]
+            best = saved.pop("best")
+            return Fitted(best=Measure(**best) if best else None, **saved)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise OrdtoolError(f"{self._file}: damaged: {error}", "--force begins anew") from None
 
     def _put(self, tensors: dict[str, Tensor]) -> None:
         bests = [tensors.get(f"best.{i}") for i in range(len(self._parameters))]
@@ -296,8 +271,3 @@ class _State:
                 self._optimizer.state[parameter] = {
                     name.rsplit(".", 1)[1]: tensors[name].to(parameter.device) for name in keys
                 }
-
-    def clear(self) -> None:
-        """Remove the checkpoint."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)

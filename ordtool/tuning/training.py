@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from ordtool.arguments import as_many
-from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.atomic import atomic_directory, check_directory, file_fingerprint
+from ordtool.errors import UsageError
+from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.checkpoint import has_checkpoint
 from ordtool.io.inputs import reads_once
 from ordtool.io.jsonl import dumps
+from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
 from ordtool.models.catalog import cache_folder
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype, seed_everything
@@ -118,7 +120,6 @@ def fit_ladder(
     settings: LadderSettings,
     *,
     checkpoint: Path | None = None,
-    facts: dict[str, Any] | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> Trained:
@@ -139,7 +140,6 @@ def fit_ladder(
         data.train.lengths,
         schedule,
         checkpoint=checkpoint,
-        facts=facts,
         resume=resume,
         progress=progress,
     )
@@ -225,7 +225,26 @@ def train_ladder(
     settings = settings or LadderSettings()
     settings.check()
     fields = fields or default_fields(settings.task)
-    checkpoint = _checkpoint(output, resume, force)
+    if output is None:
+        if resume:
+            raise UsageError("--resume needs the folder to go on with", "name it with -o")
+        return _train(paths, None, model, settings, dev, fields, progress)[0]
+    check_directory(output, force=force or resume)
+    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as run:
+        trained, backbone = _train(paths, run, model, settings, dev, fields, progress)
+        save_trained(trained, backbone, settings, output, force=force)
+    return trained
+
+
+def _train(
+    paths: Sequence[str | Path],
+    run: RunFolder | None,
+    model: str,
+    settings: LadderSettings,
+    dev: Sequence[str | Path],
+    fields: Fields,
+    progress: Progress,
+) -> tuple[Trained, Backbone]:
     backbone = load_backbone(
         model, writes=settings.task in TEXT_TASKS, device=resolve_device(settings.device), progress=progress
     )
@@ -234,48 +253,27 @@ def train_ladder(
     ladder = new_ladder(backbone, data, fields, settings)
     # The float32 weights were for the ladder's first ones; from here on they only take memory.
     backbone = backbone.in_dtype(resolve_dtype(settings.dtype, backbone.model.device))
-    facts = {"settings": _plain(settings), "fields": asdict(fields), "backbone": backbone.hash}
-    facts["dtype"] = str(backbone.model.dtype)
-    facts["data"] = file_fingerprint([path for path in (*paths, *dev) if not reads_once(path)])
-    trained = fit_ladder(
-        ladder, backbone, data, settings, checkpoint=checkpoint, facts=facts, resume=resume, progress=progress
-    )
-    if output is not None:
-        save_trained(trained, backbone, settings, output, force=force)
-    return trained
+    resume = False
+    if run is not None:
+        decides = {**_plain(settings), **asdict(settings.schedule), **asdict(fields)}
+        decides |= {"backbone": backbone.hash, "dtype": str(backbone.model.dtype)}
+        del decides["schedule"]
+        files = [path for path in (*paths, *dev) if not reads_once(path)]
+        resume = run.start(run_metadata(files, decides), progress)
+    checkpoint = run.path if run is not None else None
+    return fit_ladder(
+        ladder, backbone, data, settings, checkpoint=checkpoint, resume=resume, progress=progress
+    ), backbone
 
 
 def save_trained(
     trained: Trained, backbone: Backbone, settings: LadderSettings, output: str | Path, *, force: bool = False
 ) -> None:
-    """Save the ladder, the backbone's tokenizer and the history, and remove the checkpoint."""
-    import shutil
-
+    """Save the ladder, the backbone's tokenizer and the history."""
     with atomic_directory(output, force=force) as folder:
         save_ladder(trained.ladder, backbone, folder)
         record = {**trained.record(), "settings": _plain(settings), "history": trained.fitted.history}
         (folder / "training.json").write_text(dumps(record) + "\n", encoding="utf-8")
-    shutil.rmtree(partial_folder(output), ignore_errors=True)
-
-
-def partial_folder(output: str | Path) -> Path:
-    """Give the folder of an unfinished training's checkpoint."""
-    path = Path(output)
-    return path.with_name(path.name + ".partial")
-
-
-def _checkpoint(output: str | Path | None, resume: bool, force: bool) -> Path | None:
-    if output is None:
-        if resume:
-            raise UsageError("--resume needs the folder to go on with", "name it with -o")
-        return None
-    check_directory(output, force=force or resume)
-    folder = partial_folder(output)
-    if folder.exists() and not (resume or force):
-        raise OrdtoolError(
-            f"{folder}: an interrupted run left this", "--resume goes on with it, --force begins anew"
-        )
-    return folder
 
 
 def _plain(settings: LadderSettings) -> dict[str, Any]:

@@ -63,7 +63,6 @@ def test_quiet_and_force(call, tmp_path, text):
         (TEXT, ["--chunk", "3"], 2, "doesn't divide"),
         (TEXT, ["--tokens", "word"], 2, "words"),
         (TEXT, ["--layout", "wraped"], 2, "wrapped"),
-        (TEXT, ["--resume"], 1, "no checkpoint to resume from"),
         (TEXT, ["--tune", "nowhere"], 1, "nowhere"),
         (TEXT, ["--treebank", "."], 1, "text.txt"),
         (TEXT, ["-o", "text.txt"], 1, "is a file"),

@@ -22,6 +22,7 @@ from ordtool.parsing.spans.model import SpanConfig, SpanModel, span_mask
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.chart import chart_distances, chart_spans
+from ordtool.progress import Silent
 
 SHAPE = SpanConfig(
     vocab_size=30,
@@ -217,7 +218,7 @@ def test_killed_and_resumed_is_uninterrupted(run_in_process, fails_in_process, t
         [sys.executable, "-c", KILLED, *command], cwd=tmp_path, check=False, stderr=subprocess.DEVNULL
     )
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "model").exists()
-    assert "--resume continues it" in fails_in_process(*command)
+    assert "--resume goes on with it" in fails_in_process(*command)
     assert run_in_process(*command, "--resume").returncode == 0
     a, b = (
         load_file(tmp_path / "whole" / "model.safetensors"),
@@ -226,11 +227,34 @@ def test_killed_and_resumed_is_uninterrupted(run_in_process, fails_in_process, t
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_that_is_resumed_with_other_options_is_refused(trees, tmp_path):
-    run = SpanRun([trees], tmp_path / "model")
-    with pytest.raises(OrdtoolError, match="no checkpoint"):
-        train_spans(SpanRun([trees], tmp_path / "model", resume=True), SpanTrainingConfig(**TINY))
-    assert not run.output.exists()
+class Stopping(Silent):
+    """Ends the run when it hears a word, before the epoch's checkpoint."""
+
+    def __init__(self, word):
+        self.word, self.heard = word, []
+
+    def note(self, message):
+        self.heard.append(message)
+        if self.word in message:
+            raise KeyboardInterrupt
+
+
+def test_a_run_is_resumed_only_with_its_own_options(trees, tmp_path):
+    run, again = (SpanRun([trees], tmp_path / "model", resume=resume) for resume in (False, True))
+    with pytest.raises(KeyboardInterrupt):
+        train_spans(run, SpanTrainingConfig(**TINY), progress=Stopping("epoch 2"))
+    with pytest.raises(OrdtoolError, match="had other settings \\(seed\\)"):
+        train_spans(again, SpanTrainingConfig(**TINY | {"seed": 77}))
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(trees, tmp_path):
+    run, again = (SpanRun([trees], tmp_path / "model", resume=resume) for resume in (False, True))
+    with pytest.raises(KeyboardInterrupt):
+        train_spans(run, SpanTrainingConfig(**TINY), progress=Stopping("epoch 1"))
+    assert not list(tmp_path.glob("model*"))
+    heard = Stopping("nothing")
+    train_spans(again, SpanTrainingConfig(**TINY | {"epochs": 1}), progress=heard)
+    assert any("begins anew" in message for message in heard.heard)
 
 
 def parser_of(made, size=30):

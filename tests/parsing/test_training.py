@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.parsing.checkpoint import DeferredInterrupt
+from ordtool.io.checkpoint import DeferredInterrupt, read_checkpoint, write_checkpoint
 from ordtool.parsing.corpus import Encoded, encode_sentences
 from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
@@ -170,6 +171,63 @@ def test_the_paper_recipe_interrupted_at_every_phase(text, tmp_path):
     ]
 
 
+class Killed(BaseException):
+    """Stands for a kill: nobody catches it."""
+
+
+class Killing(Interrupting):
+    def advance(self, amount=1, **stats) -> None:
+        self.left -= bool(stats)
+        if not self.left:
+            raise Killed
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(text, tmp_path, monkeypatch):
+    config = recipe("small", **SMALL | {"epochs": 1})
+    train_parser(TrainingRun([text], tmp_path / "whole", threads=1), config)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as after a kill, nothing is tidied up
+        train_parser(TrainingRun([text], tmp_path / "model", threads=1), config, progress=Killing(3))
+    assert (tmp_path / "model.training" / "data.safetensors").exists()
+    notes = Interrupting(10**9)
+    notes.note = (heard := []).append
+    run = TrainingRun([text], tmp_path / "model", threads=1, resume=True)
+    train_parser(run, config, progress=notes)
+    assert "no checkpoint to go on from, so the run begins anew" in heard[0]
+    assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
+
+
+def test_a_checkpoint_of_another_kind_is_one_line(text, tmp_path):
+    config = recipe("small", **SMALL | {"epochs": 1})
+    train_parser(TrainingRun([text], tmp_path / "model", keep_checkpoints=True), config)
+    path = tmp_path / "model.training" / "checkpoint.safetensors"
+    tensors, state = read_checkpoint(path, {})
+    again = TrainingRun([text], tmp_path / "model", resume=True)
+    for damaged in ({**state, "position": {"steps": 1}}, {**state, "optimiser": 3}, {}):
+        write_checkpoint(path, tensors, damaged)
+        with pytest.raises(OrdtoolError, match="checkpoint.safetensors: (damaged|not a checkpoint)"):
+            train_parser(again, config)
+    write_checkpoint(path, dict(list(tensors.items())[1:]), state)
+    with pytest.raises(OrdtoolError, match="checkpoint.safetensors: damaged"):
+        train_parser(again, config)
+
+
+def test_two_trainings_of_one_model(text, tmp_path):
+    config = recipe("small", **SMALL | {"epochs": 1})
+    first = Interrupting(10**9)
+    refused = []
+
+    def second(message):
+        for options in ({}, {"resume": True}, {"force": True}):
+            with pytest.raises(OrdtoolError, match="another run is writing this: process "):
+                train_parser(TrainingRun([text], tmp_path / "model", **options), config)
+            refused.append(options)
+
+    first.note = second
+    train_parser(TrainingRun([text], tmp_path / "model"), config, progress=first)
+    assert refused
+
+
 def test_resume_refuses_another_run(text, tmp_path):
     config = recipe("small", **SMALL | {"epochs": 1})
     run = TrainingRun([text], tmp_path / "model", keep_checkpoints=True)
@@ -179,7 +237,7 @@ def test_resume_refuses_another_run(text, tmp_path):
     resumed = {"output": tmp_path / "model", "resume": True}
     with pytest.raises(OrdtoolError, match="window was 9, is 8"):
         train_parser(TrainingRun([text], **resumed), recipe("small", **SMALL | {"window": 8}))
-    with pytest.raises(OrdtoolError, match="the text is not the same"):
+    with pytest.raises(OrdtoolError, match="the input has changed"):
         train_parser(TrainingRun([other], **resumed), config)
     longer = train_parser(TrainingRun([text], **resumed), recipe("small", **SMALL | {"epochs": 1.5}))
     assert [record["epoch"] for record in longer][0] == 1.0 and 1.5 <= longer[-1]["epoch"] < 1.7
@@ -191,7 +249,7 @@ def test_an_abandoned_run_is_not_overwritten_unasked(text, tmp_path):
     with pytest.raises(OrdtoolError, match="exists"):
         train_parser(TrainingRun([text], tmp_path / "model"), config)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    with pytest.raises(OrdtoolError, match="unfinished run"):
+    with pytest.raises(OrdtoolError, match="an interrupted run left this"):
         train_parser(TrainingRun([text], tmp_path / "model"), config)
     train_parser(TrainingRun([text], tmp_path / "model", force=True), config)
 

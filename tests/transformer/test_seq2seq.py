@@ -240,3 +240,15 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, pairs, encoders
     assert "pairs.jsonl:1: no field 'text' (fields: source, target)" in wrong
     assert "hint: --source-field and --target-field" in wrong
     assert not list(tmp_path.glob("n*"))
+
+
+def test_killed_while_a_checkpoint_is_written(pairs, tmp_path, encoders, killed_while_writing):
+    settings = Seq2SeqSettings(**FAST, epochs=3, eval_every=3)
+    arguments = ([pairs], encoders("bert"))
+    whole = train_seq2seq(*arguments, tmp_path / "whole", settings, device="cpu")
+    killed_while_writing(
+        "checkpoint-6", lambda: train_seq2seq(*arguments, tmp_path / "m", settings, device="cpu")
+    )
+    assert train_seq2seq(*arguments, tmp_path / "m", settings, device="cpu", resume=True) == whole
+    left, right = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "m"))
+    assert all(torch.equal(left[name], right[name]) for name in left)

@@ -1,6 +1,7 @@
 """Training a tiny model: what it is shown, that it learns, that it goes on as if never interrupted."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.text import read_documents
-from ordtool.progress import SILENT
+from ordtool.progress import SILENT, Silent
 from ordtool.transformer.corpus import Blocks, tokenize, train_tokenizer
 from ordtool.transformer.training import LmSettings, train_lm
 
@@ -185,3 +186,53 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, text):
     assert "did you mean 'causal'" in fails_in_process(
         "train", "lm", "text.txt", "-o", "n", "--objective", "casual", status=2
     )
+
+
+class Hearing(Silent):
+    def __init__(self, note):
+        self.note = note
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "told"), [("checkpoint-4", "begins anew"), ("checkpoint-8", "from checkpoint-4")]
+)
+def test_killed_while_a_checkpoint_is_written(text, tmp_path, killed_while_writing, checkpoint, told):
+    options = LmSettings(**SMALL, steps=12, eval_every=4)
+    whole = train_lm([text], tmp_path / "whole", options, device="cpu")
+    killed_while_writing(checkpoint, lambda: train_lm([text], tmp_path / "m", options, device="cpu"))
+    assert (tmp_path / "m.partial" / checkpoint).is_dir()
+    notes = []
+    resumed = train_lm(
+        [text], tmp_path / "m", options, device="cpu", resume=True, progress=Hearing(notes.append)
+    )
+    assert resumed == whole
+    assert any(told in note for note in notes), notes
+    left, right = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "m"))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "text.txt", "whole"]
+
+
+def test_two_trainings_of_one_model(text, tmp_path):
+    options = LmSettings(**SMALL, steps=1, eval_every=1)
+    seen = []
+
+    def second(message):
+        if not seen:
+            seen.append(message)
+            for extra in ({}, {"resume": True}, {"force": True}):
+                with pytest.raises(OrdtoolError, match="another run is writing this: process "):
+                    train_lm([text], tmp_path / "m", options, device="cpu", **extra)
+
+    train_lm([text], tmp_path / "m", options, device="cpu", progress=Hearing(second))
+    assert seen
+
+
+def test_a_full_disk_is_one_line(text, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        with pytest.raises(OrdtoolError, match="m.partial: (no space left|can't be written)"):
+            train_lm([text], tmp_path / "m", LmSettings(**SMALL, steps=1), device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("m*"))

@@ -159,10 +159,10 @@ def test_resumed_is_uninterrupted(encoders, table, settings, tmp_path):
     arguments = ([data], tmp_path / "parts", str(encoders("bert")), settings(**options))
     with pytest.raises(Stop):
         train_ladder(*arguments, dev=[dev], progress=Stopping())
-    assert (tmp_path / "parts.partial" / "state.json").is_file()
+    assert (tmp_path / "parts.partial" / "checkpoint.safetensors").is_file()
     with pytest.raises(OrdtoolError, match="an interrupted run left this"):
         train_ladder(*arguments, dev=[dev])
-    with pytest.raises(OrdtoolError, match="had other settings or data"):
+    with pytest.raises(OrdtoolError, match="had other settings \\(dropout, initialisation\\)"):
         train_ladder(*arguments[:3], settings(dropout=0.1), dev=[dev], resume=True)
     counted = Stopping()
     counted.note = lambda message: None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ordtool.arguments import as_many
 from ordtool.errors import UsageError, close_match_hint
+from ordtool.io.runs import partial_folder
 from ordtool.parsing.spans.model import SpanConfig
 from ordtool.parsing.text.tokenize import TOKEN_KINDS
 
@@ -126,4 +127,4 @@ class SpanRun:
     @property
     def folder(self) -> Path:
         """Working folder of the run, beside the output."""
-        return self.output.with_name(self.output.name + ".training")
+        return partial_folder(self.output, ".training")

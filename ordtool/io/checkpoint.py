@@ -1,0 +1,116 @@
+"""Training state in one file: tensors as safetensors, everything else as JSON in its header.
+
+One file, replaced in one step: a kill between two files can't leave halves that don't match.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import as_output_errors
+from ordtool.io.runs import Fields, has_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "CHECKPOINT",
+    "DeferredInterrupt",
+    "has_checkpoint",
+    "part_of",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Say whether the folder of a training holds a checkpoint to go on from."""
+    return (folder / CHECKPOINT).is_file()
+
+
+class DeferredInterrupt:
+    """Ctrl-C waits for the end of a step, so that a checkpoint can be written; a second Ctrl-C doesn't wait.
+
+    A context manager; outside of the main thread it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: Any = None
+
+    def __enter__(self) -> DeferredInterrupt:
+        with suppress(ValueError):  # only the main thread may set handlers
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.requested:
+            raise KeyboardInterrupt
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON state, replacing the file only when the new one is whole.
+
+    Raises:
+        OrdtoolError: If the disk is full or the folder not writable; the file before stays.
+    """
+    from safetensors.torch import save_file
+
+    partial = path.with_name(path.name + ".partial")
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    try:
+        with as_output_errors(path):
+            save_file(plain, partial, metadata={"state": json.dumps(state)})
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read_checkpoint(path: Path, fields: Fields) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_checkpoint` wrote.
+
+    Args:
+        path: The file.
+        fields: The keys that the state must have, with the types of their values.
+
+    Raises:
+        OrdtoolError: A file that isn't there or isn't such a checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+        raise OrdtoolError(f"{path}: not a readable checkpoint: {error}", "start anew with --force") from None
+    if not has_fields(state, fields):
+        raise OrdtoolError(f"{path}: not a checkpoint of this kind of training", "start anew with --force")
+    return tensors, state
+
+
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Give the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

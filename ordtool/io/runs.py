@@ -1,0 +1,187 @@
+"""Runs that can be resumed: what one is held to, and the folder of an unfinished training."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import as_output_errors, file_fingerprint
+from ordtool.io.locks import lock
+from ordtool.progress import SILENT, Progress
+
+RUN_FILE = "run.json"
+METADATA = {"input": (str, type(None)), "settings": (dict,)}
+
+Fields = Mapping[str, tuple[type, ...]]
+
+
+def run_metadata(inputs: Sequence[str | Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a resumed run must have in common with the interrupted one, as JSON would give it back.
+
+    Args:
+        inputs: The input files; empty if the input can't be read again.
+        settings: Whatever else decides the output; anything JSON holds.
+
+    Returns:
+        `input`, the SHA-256 of the files, or None; and `settings`.
+
+    Raises:
+        OrdtoolError: If a file can't be read.
+    """
+    metadata = {"input": file_fingerprint(inputs) if inputs else None, "settings": dict(settings)}
+    plain: dict[str, Any] = json.loads(json.dumps(metadata))
+    return plain
+
+
+def check_resumable(path: str | Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Hold a run to the metadata of the interrupted one.
+
+    Args:
+        path: What is to be resumed, for the message.
+        found: Metadata of the interrupted run.
+        wanted: Of this one.
+
+    Raises:
+        OrdtoolError: If they differ; it names the settings, and their values if they are short.
+    """
+    old, new = found["settings"], wanted["settings"]
+    changed = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
+    if changed:
+        values = [
+            f"{name} was {old.get(name, 'the default')}, is {new.get(name, 'the default')}"
+            for name in changed
+        ]
+        shown = "; ".join(value for value in values if len(value) < 80)
+        raise OrdtoolError(
+            f"{path}: the interrupted run had other settings ({', '.join(changed)})",
+            f"{shown + ': ' if shown else ''}repeat its command with --resume, or begin anew with --force",
+        )
+    if found["input"] != wanted["input"]:
+        raise OrdtoolError(f"{path}: the input has changed since the interrupted run", "--force begins anew")
+
+
+def read_record(path: Path, fields: Fields) -> dict[str, Any]:
+    """Read a JSON object that a run left about itself.
+
+    Args:
+        path: The file.
+        fields: The keys it must have, with the types of their values.
+
+    Raises:
+        OrdtoolError: If it is missing, no JSON, or has not these fields.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not has_fields(found, fields):
+        raise OrdtoolError(
+            f"{path}: missing or damaged, so the interrupted run can't be gone on with", "--force begins anew"
+        )
+    return dict(found)
+
+
+def has_fields(found: Any, fields: Fields) -> bool:
+    """Say whether JSON is an object that has these fields, of these types, no integer below 0."""
+    return isinstance(found, dict) and all(
+        type(value := found.get(name)) in kinds and not (type(value) is int and value < 0)
+        for name, kinds in fields.items()
+    )
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON object that is there whole or not at all, also when the power fails."""
+    temporary = path.with_name(path.name + ".new")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """The folder in which a training keeps its checkpoints until it is done.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path, has_checkpoint: Callable[[Path], bool], *, resume: bool) -> None:
+        self.path = path
+        self._has_checkpoint = has_checkpoint
+        self._resume = resume
+
+    def start(self, metadata: Mapping[str, Any], progress: Progress = SILENT) -> bool:
+        """Say whether there is a checkpoint to go on from; else make the folder anew.
+
+        Args:
+            metadata: See `run_metadata`; written down for a later `--resume`.
+            progress: Told if there is none though the run was to be resumed.
+
+        Raises:
+            OrdtoolError: If the interrupted run was another.
+        """
+        if self._resume and self._has_checkpoint(self.path):
+            check_resumable(self.path, read_record(self.path / RUN_FILE, METADATA), metadata)
+            return True
+        if self._resume:
+            progress.note(f"{self.path}: no checkpoint to go on from, so the run begins anew")
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir()
+        write_record(self.path / RUN_FILE, metadata)
+        return False
+
+
+def partial_folder(output: str | Path, suffix: str = ".partial") -> Path:
+    """Give the folder of an unfinished run: beside the output, or beside what a link there points to."""
+    target = Path(os.path.realpath(output))
+    return target.with_name(target.name + suffix)
+
+
+@contextmanager
+def run_folder(
+    path: Path,
+    has_checkpoint: Callable[[Path], bool],
+    *,
+    resume: bool = False,
+    force: bool = False,
+    keep: bool = False,
+) -> Iterator[RunFolder]:
+    """Hold the folder of a training; it is gone when the training is done.
+
+    A training that ends before its first checkpoint leaves no folder, and what one that
+    was killed before it left is no obstacle to the next.
+
+    Args:
+        path: The folder.
+        has_checkpoint: Says whether a folder holds a checkpoint to go on from.
+        resume: Go on from it; without one, begin.
+        force: Begin anew although there is one.
+        keep: Leave the folder at the end.
+
+    Yields:
+        The folder; its `start` says whether to go on from a checkpoint.
+
+    Raises:
+        OrdtoolError: If an interrupted run is there and neither is asked for, another
+            run is writing there, or the disk is full.
+    """
+    with as_output_errors(path), lock(path):
+        if has_checkpoint(path) and not (resume or force):
+            raise OrdtoolError(
+                f"{path}: an interrupted run left this", "--resume goes on with it, --force begins anew"
+            )
+        try:
+            yield RunFolder(path, has_checkpoint, resume=resume)
+        except BaseException:
+            if not has_checkpoint(path):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        if not keep:
+            shutil.rmtree(path, ignore_errors=True)
