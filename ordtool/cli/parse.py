@@ -30,16 +30,7 @@ if TYPE_CHECKING:
 
 TREES = "The trees"
 INPUT = "Input"
-FORMATS = ("auto", "jsonl", "brackets", "penn", "tree", "svg")
-# What the name of an output promises.
-_SUFFIXES = {
-    ".svg": "svg",
-    ".brackets": "brackets",
-    ".mrg": "penn",
-    ".ptb": "penn",
-    ".penn": "penn",
-    ".tree": "penn",
-}
+FORMATS = ("jsonl", "brackets", "penn", "tree", "svg")
 
 
 def _model_names() -> list[str]:
@@ -142,7 +133,7 @@ def parse(
             "-f",
             help="jsonl, brackets, penn (labelled), tree (drawn) or svg.  [default: drawn on a terminal, else jsonl]",
             show_default=False,
-            autocompletion=lambda: list(FORMATS[1:]),
+            autocompletion=lambda: list(FORMATS),
             rich_help_panel=OUT,
         ),
     ] = "auto",
@@ -213,17 +204,15 @@ def parse(
 
 def _output_format(name: str, json: bool, output: Path | None) -> str:
     from ordtool import console
-    from ordtool.errors import UsageError, close_match_hint
+    from ordtool.errors import UsageError
+    from ordtool.io.formats import output_format
 
-    if name not in FORMATS:
-        raise UsageError(f"unknown format {name!r}", close_match_hint(name, FORMATS[1:]))
     if json and name not in ("auto", "jsonl"):
         raise UsageError(f"--json and --format {name} contradict each other", "leave one of them out")
-    if name != "auto" or json:
-        return "jsonl" if json else name
-    if output is not None:
-        return _SUFFIXES.get(output.suffix.lower(), "jsonl")
-    return "tree" if console.stdout_is_terminal() else "jsonl"
+    asked = "jsonl" if json else None if name == "auto" else name
+    if asked is None and output is None and console.stdout_is_terminal():
+        return "tree"
+    return output_format(output, FORMATS, asked)
 
 
 def _parse_here(

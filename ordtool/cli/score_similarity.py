@@ -147,7 +147,7 @@ def similarity(
     from ordtool.embedding.similarity_job import SimilarityConfig, score_pairs
     from ordtool.errors import UsageError, close_match_hint
     from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.io.jsonl import dumps
+    from ordtool.io.formats import RowLines, output_format
 
     if model is not None and vectors:
         raise UsageError(
@@ -155,6 +155,7 @@ def similarity(
         )
     if on_error not in ("stop", "skip"):
         raise UsageError(f"unknown --on-error {on_error!r}", close_match_hint(on_error, ("stop", "skip")))
+    table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     check_output(output, force=force)
     skipped: list[OrdtoolError] = []
     encoder = EncoderConfig(
@@ -186,7 +187,7 @@ def similarity(
         return
     with atomic_output(output, force=force) as file:
         for row in rows:
-            file.write(dumps(row.to_dict()).encode() + b"\n")
+            file.writelines(line.encode() + b"\n" for line in table.lines(row.to_dict()))
 
 
 def _print(rows: list[SimilarityRow]) -> None:

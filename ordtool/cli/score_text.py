@@ -50,8 +50,9 @@ def text(
     from ordtool import console
     from ordtool.generation.scoring import read_predictions, read_references, score_text
     from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.io.jsonl import dumps
+    from ordtool.io.formats import RowLines, output_format
 
+    table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     check_output(output, force=force)
     scores = score_text(
         read_predictions(predicted, field),
@@ -66,4 +67,4 @@ def text(
         console.note(scores.protocol)
         return
     with atomic_output(output, force=force) as file:
-        file.write(dumps(scores.to_dict()).encode() + b"\n")
+        file.writelines(line.encode() + b"\n" for line in table.lines(scores.to_dict()))

@@ -98,7 +98,7 @@ def trees(
     """
     from ordtool import console
     from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.io.jsonl import dumps
+    from ordtool.io.formats import RowLines, output_format
     from ordtool.parsing.trees.predictions import align_predictions, read_predictions
     from ordtool.parsing.trees.scoring import score_pairs
     from ordtool.parsing.trees.treebank import read_trees
@@ -113,6 +113,7 @@ def trees(
         "binarize_gold": binarize_gold,
     }
     chosen = _protocol(protocol, changes)
+    table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     check_output(output, force=force)
     progress = console.RichProgress(quiet)
     progress.start("scoring", None, "trees")
@@ -128,7 +129,7 @@ def trees(
         return
     with atomic_output(output, force=force) as file:
         for row in rows:
-            file.write(dumps(row.to_dict()).encode() + b"\n")
+            file.writelines(line.encode() + b"\n" for line in table.lines(row.to_dict()))
 
 
 def _protocol(name: str, changes: dict[str, Any]) -> Protocol:
