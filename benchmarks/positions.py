@@ -122,15 +122,13 @@ def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Pat
 
 def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse.Namespace) -> None:
     """Test a model on ordinary and on repeated text, and write each figure down at once."""
-    import torch
-
     import ordtool.transformer.model  # noqa: F401 (the Auto classes then know it)
     from ordtool.extrapolation.evaluation import Grid, evaluate
     from ordtool.extrapolation.texts import Text, cut_windows, repeat_windows
-    from ordtool.models.causal import load_causal_model, load_tokenizer
+    from ordtool.models.loading import load_model, load_tokenizer
 
     done = {(row["trained"], row["method"], row["repeated"], row["length"]) for row in rows(options)}
-    model = load_causal_model(folder, torch.device("cpu"), torch.float32)
+    model = load_model(folder, "causal").model
     tokenizer = load_tokenizer(folder)
     context, longest = options.context, options.context * options.times
     text = Text("held out", Path(options.held_out).read_text(encoding="utf-8"))

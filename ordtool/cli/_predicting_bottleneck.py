@@ -23,13 +23,9 @@ class BottleneckPredictor:
     pair_field = None
 
     def __init__(self, folder: Path, options: PredictOptions, progress: Progress) -> None:
-        from transformers.utils import logging
-
         from ordtool.independence.bottleneck import load_bottleneck
-        from ordtool.runtime import quiet_libraries, resolve_device, set_threads
+        from ordtool.runtime import resolve_device, set_threads
 
-        quiet_libraries()
-        logging.disable_progress_bar()
         set_threads(options.threads)
         self._model = load_bottleneck(folder).to(resolve_device(options.device))
         self._folder = folder

@@ -135,10 +135,10 @@ def bottleneck(
     from ordtool.independence.variables import VariablesConfig
     from ordtool.io.atomic import atomic_directory, check_directory
     from ordtool.io.jsonl import dumps
-    from ordtool.runtime import quiet_libraries, set_threads
+    from ordtool.models.loading import quiet_transformers
+    from ordtool.runtime import set_threads
 
-    quiet_libraries()
-    _no_library_bars()
+    quiet_transformers()
     with options_for_fields(BottleneckTrainingConfig):
         config = BottleneckTrainingConfig(
             layers=_widths(layers),
@@ -206,12 +206,6 @@ def _read_data(
     if test_vectors is None:
         return split(data, share, seed)
     return data, with_names_of(read_labelled(test_vectors, test_labels, config, encode), data, test_vectors)
-
-
-def _no_library_bars() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -208,6 +208,7 @@ class TransformerEncoder:
     def __init__(self, settings: FolderSettings, config: EncoderConfig) -> None:
         from ordtool.embedding import hidden
         from ordtool.embedding.tokenizing import TextTokenizer
+        from ordtool.models.loading import usable_context
         from ordtool.runtime import resolve_device, resolve_dtype
 
         self._device = resolve_device(config.device)
@@ -215,7 +216,7 @@ class TransformerEncoder:
         model, self.notes = hidden.load_model(settings.transformer)
         own_choice = config.pooling is not None or config.layers is not None
         self._tokenizer = TextTokenizer(settings.transformer, None, lower_case=settings.lower_case)
-        self._set_length(settings, config, hidden.usable_length(model))
+        self._set_length(settings, config, usable_context(model.config))
         self._choose_pooling(settings, config, model)
         self._prompt = _prompt(settings, config)
         self._skip = self._choose_skip(settings, config, hidden.is_causal(model))

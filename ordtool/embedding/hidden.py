@@ -78,46 +78,21 @@ def load_model(folder: Path) -> tuple[Any, list[str]]:
         The model (the encoder half of an encoder-decoder), and what to tell the user.
 
     Raises:
-        OrdtoolError: If transformers doesn't know the model type, it needs remote code, or
-            weights are missing.
+        OrdtoolError: As `ordtool.models.loading.load_model`.
     """
-    import torch
-    from transformers import AutoConfig, AutoModel
+    from ordtool.models import loading
 
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise OrdtoolError(f"{folder}: can't be loaded: {_one_line(error)}", _code_hint(folder)) from None
-    try:
-        model, info = AutoModel.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise OrdtoolError(f"{folder}: can't be loaded: {_one_line(error)}", _code_hint(folder)) from None
-    missing = [name for name in info["missing_keys"] if not _may_miss(name)]
-    if missing:
-        raise OrdtoolError(
-            f"{folder}: {len(missing)} weights are missing, {sorted(missing)[0]} among them",
-            "this checkpoint is not one of a text encoder or language model, or it is incomplete",
-        )
+    config = loading.load_config(folder)
+    model, missing, _ = loading.load_model(
+        folder, "base", may_miss=lambda name: "pooler" in name, config=config
+    )
     notes = _head_notes(folder, config)
-    if any("pooler" in name for name in info["missing_keys"]):
+    if missing:  # a pooler that isn't there is only missed by `--pooling pooler`
         model.pooler = None
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()
         notes.append("an encoder-decoder: the vectors are its encoder's hidden states")
-    return model.eval(), notes
-
-
-def _may_miss(name: str) -> bool:
-    """A pooler that isn't there is only missed by `--pooling pooler`; tied and computed tensors are filled in."""
-    return "pooler" in name or name.endswith(("position_ids", "rotary_emb.inv_freq"))
+    return model, notes
 
 
 def _head_notes(folder: Path, config: Any) -> list[str]:
@@ -125,28 +100,6 @@ def _head_notes(folder: Path, config: Any) -> list[str]:
     if not heads:
         return []
     return [f"{folder} is a classifier ({heads[0]}): its head is left out, the vectors are its hidden states"]
-
-
-def _code_hint(folder: Path) -> str | None:
-    if any(folder.glob("*.py")):
-        return "the model brings code of its own, which ordtool never runs"
-    return "is it a text model that this transformers version knows?"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def usable_length(model: Any) -> int | None:
-    """Give how many positions a model has; None where there is no limit (rotary or relative positions)."""
-    config = model.config
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if positions is None:
-        return None
-    # RoBERTa's positions begin after the padding id, so two of 514 can't be used.
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        positions -= int(config.pad_token_id) + 1
-    return int(positions)
 
 
 def is_causal(model: Any) -> bool:

@@ -21,9 +21,12 @@ def after_pooling(step: Step, device: torch.device) -> Map:
     """Make the function of a sentence-transformers module that follows the pooling."""
     import torch
 
+    from ordtool.models.loading import read_tensors
+
     if step.kind == "normalize":
         return lambda rows: torch.nn.functional.normalize(rows, dim=-1)
-    weights = {name: tensor.to(device, torch.float32) for name, tensor in _read_weights(step.folder).items()}
+    tensors = read_tensors(step.folder / "model.safetensors")
+    weights = {name: tensor.to(device, torch.float32) for name, tensor in tensors.items()}
     if step.kind == "layer-norm":
         weight, bias = weights["norm.weight"], weights["norm.bias"]
         return lambda rows: torch.nn.functional.layer_norm(rows, weight.shape, weight, bias)
@@ -48,20 +51,3 @@ def _dense(folder: Path, weights: dict[str, torch.Tensor]) -> Map:
         return out
 
     return apply
-
-
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        raise OrdtoolError(
-            f"{folder}: no model.safetensors in it",
-            "pickled weights are never loaded; --pooling mean leaves the module out",
-        )
-    try:
-        weights: dict[str, torch.Tensor] = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise OrdtoolError(f"{file}: damaged ({error})") from None
-    return weights

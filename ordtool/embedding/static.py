@@ -39,14 +39,11 @@ class StaticEncoder:
     window_texts = _WINDOW_TEXTS
 
     def __init__(self, settings: FolderSettings, config: EncoderConfig) -> None:
-        from tokenizers import Tokenizer
+        from ordtool.models.loading import read_tokenizer_file
 
         _refuse_network_options(config)
         folder = settings.transformer
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise OrdtoolError(f"{file}: no such file", "is the model folder complete?")
-        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer = read_tokenizer_file(folder / "tokenizer.json")
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._table = _read_table(folder)
@@ -101,13 +98,9 @@ def _refuse_network_options(config: EncoderConfig) -> None:
 
 def _read_table(folder: Any) -> NDArray[np.float32]:
     """Give one float32 row a token id."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from ordtool.models.loading import read_tensors
 
-    try:
-        tensors = load_file(folder / "model.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise OrdtoolError(f"{folder / 'model.safetensors'}: damaged ({error})") from None
+    tensors = read_tensors(folder / "model.safetensors", "numpy")
     name = next((name for name in _TABLES if name in tensors), None)
     if name is None:
         raise OrdtoolError(f"{folder}: no table of token vectors ({' or '.join(_TABLES)}) in it")

@@ -9,10 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ordtool.errors import OrdtoolError
-
-_NO_LIMIT = 10**9
-
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -49,17 +45,9 @@ class TextTokenizer:
     """
 
     def __init__(self, folder: Path, max_length: int | None, *, lower_case: bool = False) -> None:
-        from transformers import AutoTokenizer
+        from ordtool.models.loading import load_tokenizer
 
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise OrdtoolError(
-                f"{folder}: its tokenizer can't be loaded: {reason}", "is the folder complete?"
-            ) from None
+        self._tokenizer = load_tokenizer(folder)
         self._lower_case = lower_case
         self.max_length = max_length
         self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)
@@ -70,8 +58,9 @@ class TextTokenizer:
     @property
     def model_max_length(self) -> int | None:
         """Tokens that the tokenizer says the model takes; None where it doesn't."""
-        limit = int(min(self._tokenizer.model_max_length, _NO_LIMIT))
-        return None if limit >= _NO_LIMIT else limit
+        from ordtool.models.loading import tokenizer_limit
+
+        return tokenizer_limit(self._tokenizer)
 
     def limit(self, max_length: int | None) -> None:
         """Set how many tokens of a text are read."""

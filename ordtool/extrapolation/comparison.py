@@ -16,7 +16,7 @@ from ordtool.extrapolation.plan import parse_spec, parse_tokens
 from ordtool.extrapolation.rotary import trained_length
 from ordtool.extrapolation.texts import Text, cut_windows, longest_text, repeat_windows
 from ordtool.models.catalog import resolve_model
-from ordtool.models.causal import load_causal_model, load_config, load_tokenizer
+from ordtool.models.loading import check_causal, load_config, load_model, load_tokenizer
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype, use_threads
 
@@ -177,7 +177,9 @@ class Comparison:
         self.config = config
         self._progress = progress
         self.folder = resolve_model(config.model, progress, kind="causal")
-        train_length = config.train_length or trained_length(load_config(self.folder))
+        model_config = load_config(self.folder)
+        check_causal(self.folder, model_config)
+        train_length = config.train_length or trained_length(model_config)
         if train_length is None:
             raise UsageError(
                 f"{self.folder}: its configuration doesn't say how long its training texts were",
@@ -276,7 +278,7 @@ class Comparison:
         # Losses are compared to the third decimal, so a CPU computes in float32 unless told otherwise.
         dtype = "float32" if self.config.dtype == "auto" and device.type == "cpu" else self.config.dtype
         with use_threads(self.config.threads):
-            model = load_causal_model(self.folder, device, resolve_dtype(dtype, device))
+            model = load_model(self.folder, "causal", dtype=resolve_dtype(dtype, device), device=device).model
             check_grid(model, self.grid, self._progress)
             self._tell_parameters()
             self._tell_time(model, start)

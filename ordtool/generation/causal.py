@@ -11,9 +11,6 @@ from torch.nn.functional import log_softmax
 
 from ordtool.models.releases import cache_argument, cache_of
 
-UNBOUNDED = 10**7
-"""A context of so many tokens is none: a number that means no limit."""
-
 
 class CausalBackend:
     """What is particular to a causal LM in batched generation.

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ordtool.generation.causal import UNBOUNDED, CausalBackend
-from ordtool.generation.cpm import find_cpm
+from ordtool.errors import OrdtoolError
+from ordtool.generation.causal import CausalBackend
+from ordtool.models.cpm_tokenizer import find_cpm
+from ordtool.models.loading import UNBOUNDED, load_tokenizer, read_tokenizer_file
 from ordtool.runtime import use_threads
 from ordtool.transformer.llama import Llama, read_llama
 
@@ -141,12 +143,10 @@ def read_tokenizer(folder: Path, whole: Callable[[], Any]) -> LightTokenizer | N
         return None
     if any((folder / name).exists() for name in ("special_tokens_map.json", "added_tokens.json")):
         return None
-    from tokenizers import Tokenizer
-
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = read_tokenizer_file(file)
         template = _template_of(folder, config)
-    except Exception:  # the library raises nothing narrower; transformers will say what is wrong
+    except (OrdtoolError, OSError, ValueError):  # transformers will say what is wrong
         return None
     special = {name: config[name] for name in _SPECIAL if config.get(name) is not None}
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
@@ -283,7 +283,7 @@ def load_light(
         return None
     if any(defaults.get(name) is not None for name in _FORCED):
         return None
-    tokenizer = read_tokenizer(folder, lambda: _whole_tokenizer(folder))
+    tokenizer = read_tokenizer(folder, lambda: load_tokenizer(folder))
     model = None if tokenizer is None else read_llama(folder, config, device, dtype)
     if tokenizer is None or model is None:
         return None
@@ -291,12 +291,6 @@ def load_light(
     pads = _ids(tokenizer.id_of("pad_token"), defaults.get("pad_token_id"), config.get("pad_token_id"))
     pad = [*pads, *stops, 0][0]
     return LightBackend(model, pad, context if context < UNBOUNDED else None, stops), tokenizer
-
-
-def _whole_tokenizer(folder: Path) -> Any:
-    from ordtool.generation.loading import load_tokenizer
-
-    return load_tokenizer(folder)
 
 
 def _ids(*values: Any) -> list[int]:

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 
 from ordtool.errors import OrdtoolError
-from ordtool.generation.causal import UNBOUNDED, CausalBackend
+from ordtool.generation.causal import CausalBackend
 from ordtool.generation.seq2seq import Seq2SeqBackend
 from ordtool.generation.unilm import UnilmBackend
-from ordtool.runtime import quiet_libraries
+from ordtool.models.loading import load_config, load_model, load_tokenizer, usable_context
 
 Backend = CausalBackend | Seq2SeqBackend
 
 _WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2Seq", "MTModel")
 _LABELS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
-_LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 
 def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Backend, Any]:
@@ -35,27 +34,20 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
         OrdtoolError: If the checkpoint has no head that writes text, lacks a tokenizer,
             needs code of its own or is damaged.
     """
-    quiet_libraries()
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    from transformers.utils import logging
-
     import ordtool.transformer.model  # noqa: F401 (registers the small Transformer with the Auto classes)
     import ordtool.transformer.unilm  # noqa: F401 (and encoders that write)
 
-    # What there is to say about loading is said by us, in one line.
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    config = _loaded(folder, AutoConfig)
+    config = load_config(folder)
     _check_architecture(folder, config)
     encoder_decoder = bool(config.is_encoder_decoder)
-    model = _load_model(folder, AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM, dtype)
-    tokenizer = load_tokenizer(folder)
-    model = model.to(device).eval()
+    kind: Any = "seq2seq" if encoder_decoder else "causal"
+    model = load_model(folder, kind, dtype=dtype, device=device, config=config).model
+    tokenizer = load_tokenizer(folder, for_single_texts=True)
     pad = _first(tokenizer.pad_token_id, model.generation_config.pad_token_id, config, "pad_token_id")
     stops = eos_ids(model, tokenizer)
     pad = pad if pad is not None else (stops[0] if stops else 0)
     model.generation_config = _clean(model, stops, pad)
-    context = context_of(model, tokenizer)
+    context = usable_context(model.config)
     if config.model_type == "ordtool_unilm":
         return UnilmBackend(model, pad, context), tokenizer
     if not encoder_decoder:
@@ -67,41 +59,6 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
             "set it in config.json to the token that the model was trained to begin with",
         )
     return Seq2SeqBackend(model, pad, context, int(start)), tokenizer
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Load a folder's tokenizer; CPM's is our own, as transformers' never cuts words and loses spaces.
-
-    Raises:
-        OrdtoolError: If there is none.
-    """
-    from transformers import AutoTokenizer
-
-    from ordtool.generation.cpm import CpmTokenizer, find_cpm
-
-    vocabulary = find_cpm(folder)
-    if vocabulary is not None:
-        return CpmTokenizer(vocabulary)
-    return _loaded(folder, AutoTokenizer, what="tokenizer")
-
-
-def _loaded(folder: Path, auto: Any, what: str = "configuration", **options: Any) -> Any:
-    try:
-        return auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-        raise OrdtoolError(f"{folder}: the {what} can't be loaded: {_line(error)}", _hint(error)) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _hint(error: Exception) -> str | None:
-    if "trust_remote_code" in str(error):
-        return "it needs code of its own, and ordtool never runs code from a model"
-    if isinstance(error, ImportError):
-        return "install the package that it names"
-    return "a model folder has config.json, safetensors weights and a tokenizer"
 
 
 def _check_architecture(folder: Path, config: Any) -> None:
@@ -117,26 +74,6 @@ def _check_architecture(folder: Path, config: Any) -> None:
             f"{folder}: {names[0]} does not write text (no causal language-model head)",
             "name a model that does, such as --model smollm2; ordtool train seq2seq teaches an encoder to write",
         )
-
-
-def _load_model(folder: Path, auto: Any, dtype: torch.dtype) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        model, info = _loaded(
-            folder, auto, "model", dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except (RuntimeError, SafetensorError) as error:
-        raise OrdtoolError(
-            f"{folder}: the weights can't be loaded: {_line(error)}", "was the copy cut short?"
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise OrdtoolError(
-            f"{folder}: {len(missing)} weights of {type(model).__name__} are missing, {missing[0]} first",
-            "the checkpoint is of another kind of model, or incomplete",
-        )
-    return model
 
 
 def _first(*values: Any) -> int | None:
@@ -184,15 +121,3 @@ def _clean(model: Any, stops: list[int], pad: int) -> Any:
         pad_token_id=pad,
         do_sample=False,
     )
-
-
-def context_of(model: Any, tokenizer: Any) -> int | None:
-    """Give the number of positions of a model; None where nothing limits it (relative positions)."""
-    config = model.config.get_text_config()
-    for name in _LIMITS:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and 0 < value < UNBOUNDED:
-            # RoBERTa's family numbers positions from padding_idx + 1.
-            offset = 2 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
-            return value - offset
-    return None

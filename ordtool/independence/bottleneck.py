@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.models.loading import load_model
 
 MODEL_TYPE = "hsic_bottleneck"
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
@@ -236,12 +237,5 @@ def load_bottleneck(folder: str | Path) -> BottleneckForClassification:
     Raises:
         OrdtoolError: If it is something else, or damaged.
     """
-    from safetensors import SafetensorError
-
-    try:
-        return BottleneckForClassification.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise OrdtoolError(f"{folder}: can't be loaded as a bottleneck model ({reason})") from error
+    model: BottleneckForClassification = load_model(Path(folder), BottleneckForClassification).model
+    return model

@@ -17,19 +17,17 @@ def convert_gguf(file: Path, folder: Path) -> None:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(
-        file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
-    )
-    model = AutoModelForCausalLM.from_pretrained(
+    from ordtool.models.loading import load_part
+
+    tokenizer = load_part(file.parent, AutoTokenizer, "tokenizer", gguf_file=file.name)
+    model = load_part(
         file.parent,
+        AutoModelForCausalLM,
+        "model",
         gguf_file=file.name,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
-        local_files_only=True,
-        trust_remote_code=False,
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

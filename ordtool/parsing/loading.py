@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.models.loading import read_tensors
 from ordtool.parsing.onlstm.inference import DistanceModel
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import MODEL_TYPE
@@ -44,7 +44,7 @@ def load_parser(
             "ordtool models list names parsers; ordtool train parser makes one",
         )
     vocabulary = Vocabulary.from_folder(folder)
-    tensors = {name: tensor.float() for name, tensor in _read_tensors(folder).items()}
+    tensors = {name: tensor.float() for name, tensor in read_tensors(folder / WEIGHTS_FILE).items()}
     try:
         return kind.from_parts(config, tensors, vocabulary, device, matmul_dtype)
     except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -52,22 +52,4 @@ def load_parser(
         raise OrdtoolError(
             f"{folder}: the weights don't fit the configuration ({what})",
             "was the copy or download cut short?",
-        ) from None
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise OrdtoolError(
-            f"{folder}: no weights in it ({WEIGHTS_FILE})", "was the copy or download cut short?"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise OrdtoolError(
-            f"{path}: damaged weights ({reason})", "was the copy or download cut short?"
         ) from None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.models.loading import usable_context
 from ordtool.progress import Progress
 from ordtool.transformer.pairs import Row
 
@@ -31,7 +32,7 @@ class PairEncoder:
         self.unilm = not model.config.is_encoder_decoder
         self.truncated = self.dropped = 0
         self.eos = self._eos()
-        context = _context(model)
+        context = usable_context(model.config)
         self.max_target = settings.max_target or (128 if context is None else min(128, context // 2))
         left = 384 if context is None else context - (self.max_target if self.unilm else 0)
         self.max_source = settings.max_source or max(3, min(384, left))
@@ -88,12 +89,3 @@ class PairEncoder:
         for count, what in ((self.truncated, "truncated"), (self.dropped, "dropped")):
             if count:
                 progress.warn(f"{count:,} pair(s) too long ({limits}) and {what}")
-
-
-def _context(model: Any) -> int | None:
-    config = model.config
-    for name in ("max_position_embeddings", "n_positions"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0 and not hasattr(config, "relative_attention_num_buckets"):
-            return value
-    return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ordtool.errors import OrdtoolError
-from ordtool.models.causal import load_part
+from ordtool.models.loading import check_complete, load_config, load_model, load_tokenizer, position_offset
 from ordtool.transformer.unilm import UnilmConfig, UnilmForSeq2Seq, split_head
 
 ENCODERS = (
@@ -44,31 +44,26 @@ def load_reader(folder: Path, dropout: float | None = None) -> tuple[Any, Any]:
     Raises:
         OrdtoolError: If the model is of another kind, damaged, or lacks a tokenizer.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     folder = _transformer_of(folder)
-    config = _loaded(folder, AutoConfig, "configuration")
+    config = _config(folder)
     if config.is_encoder_decoder:
         changes = (
             {} if dropout is None else {"dropout" if hasattr(config, "dropout") else "dropout_rate": dropout}
         )
-        model, info = _weights(folder, AutoModelForSeq2SeqLM, changes)
-        _complete(folder, [key for key in info["missing_keys"] if "lm_head" not in key])
-        return model, _tokenizer(folder)
+        model = load_model(folder, "seq2seq", may_miss=lambda name: "lm_head" in name, **changes).model
+        return model, load_tokenizer(folder)
     if config.model_type == UnilmConfig.model_type:
-        model, info = _weights(folder, AutoModelForCausalLM, {})
-        _complete(folder, info["missing_keys"])
+        model = load_model(folder, "causal").model
         set_dropout(model.encoder, dropout)
-        return model, _tokenizer(folder)
+        return model, load_tokenizer(folder)
     _check_encoder(folder, config)
-    lm, info = _weights(folder, AutoModelForCausalLM, {"is_decoder": True})
+    lm, missing, _ = load_model(folder, "causal", may_miss=lambda name: True, is_decoder=True)
     inside = lm.base_model_prefix + "."
-    missing = [key for key in info["missing_keys"] if key.startswith(inside) and "position_ids" not in key]
-    _complete(folder, missing)
-    own_head = not [key for key in info["missing_keys"] if not key.startswith(inside) and "bias" not in key]
+    check_complete(folder, lm, [key for key in missing if key.startswith(inside)])
+    own_head = not [key for key in missing if not key.startswith(inside) and "bias" not in key]
     model = from_encoder(lm, own_head)
     set_dropout(model.encoder, dropout)
-    return model, _tokenizer(folder)
+    return model, load_tokenizer(folder)
 
 
 def from_encoder(lm: Any, own_head: bool) -> UnilmForSeq2Seq:
@@ -83,8 +78,6 @@ def from_encoder(lm: Any, own_head: bool) -> UnilmForSeq2Seq:
             head that maps one to the other.
     """
     config = lm.config
-    embeddings = getattr(lm.base_model, "embeddings", None)
-    padding = getattr(embeddings, "padding_idx", None)  # RoBERTa's family counts positions from there
     table = lm.get_input_embeddings().weight
     if not own_head and table.shape[1] != config.hidden_size:
         raise OrdtoolError(
@@ -96,7 +89,7 @@ def from_encoder(lm: Any, own_head: bool) -> UnilmForSeq2Seq:
         UnilmConfig(
             encoder=config.to_dict(),
             head="checkpoint" if own_head else "tied",
-            position_offset=0 if padding is None else padding + 1,
+            position_offset=position_offset(config),
             dtype="float32",
         )
     )
@@ -170,42 +163,10 @@ def _check_encoder(folder: Path, config: Any) -> None:
     )
 
 
-def _weights(folder: Path, auto: Any, changes: dict[str, Any]) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-
-    options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True, **changes}
+def _config(folder: Path) -> Any:
     try:
-        found: tuple[Any, Any] = _loaded(folder, auto, "model", **options)
-        return found
-    except (RuntimeError, SafetensorError) as error:
-        raise OrdtoolError(
-            f"{folder}: the weights can't be loaded: {_line(error)}", "was the copy cut short?"
-        ) from error
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return _loaded(folder, AutoTokenizer, "tokenizer")
-
-
-def _loaded(folder: Path, auto: Any, what: str, **options: Any) -> Any:
-    try:
-        return load_part(folder, auto, what, **options)
+        return load_config(folder)
     except OrdtoolError as error:
-        if "does not recognize this architecture" in str(error.__cause__):
+        if "doesn't know" in error.message:
             raise OrdtoolError(f"{folder}: not a model that can be trained to write", _FAMILIES) from error
         raise
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _complete(folder: Path, missing: Any) -> None:
-    keys = sorted(missing)
-    if keys:
-        raise OrdtoolError(
-            f"{folder}: {len(keys)} weights are missing, {keys[0]} first",
-            "the checkpoint is of another kind of model, or incomplete",
-        )

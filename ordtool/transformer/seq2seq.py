@@ -188,13 +188,9 @@ def _train(
 ) -> tuple[Seq2SeqReport, Any, Any]:
     seed_everything(settings.seed)
     train_groups, dev_groups = _read(pairs, valid, settings)
-    from transformers.utils import logging
-
     from ordtool.transformer.pair_encoder import PairEncoder
     from ordtool.transformer.readers import load_reader
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     model, tokenizer = load_reader(model_folder, settings.dropout)
     unilm = not model.config.is_encoder_decoder
     if unilm:

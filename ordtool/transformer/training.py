@@ -253,7 +253,7 @@ def _tokenizer(
     texts: Sequence[str | Path], field: str, settings: LmSettings, partial: Path, progress: Progress
 ) -> Any:
     from ordtool.io.text import read_documents
-    from ordtool.models.causal import load_tokenizer
+    from ordtool.models.loading import load_tokenizer
     from ordtool.transformer.corpus import train_tokenizer
 
     folder = partial / "tokenizer"

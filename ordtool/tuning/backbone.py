@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ordtool.errors import OrdtoolError
 from ordtool.models.catalog import resolve_model
+from ordtool.models.loading import check_causal, load_config, load_model, load_tokenizer, usable_context
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import quiet_libraries, use_threads
+from ordtool.runtime import use_threads
 from ordtool.tuning.side import depth, find_layers
 from ordtool.tuning.watching import Kept, watched
 
@@ -118,13 +119,7 @@ class Backbone:
     @property
     def context(self) -> int | None:
         """How many positions it has; None for no limit."""
-        positions = getattr(self.config, "max_position_embeddings", None)
-        if not isinstance(positions, int) or positions < 1:
-            return None
-        # RoBERTa's family numbers positions from the padding id + 1.
-        if self.config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-            positions -= int(self.config.pad_token_id) + 1
-        return positions
+        return usable_context(self.config)
 
     @property
     def pad(self) -> int:
@@ -224,18 +219,10 @@ def load_backbone(
     Raises:
         OrdtoolError: If it can't be loaded, lacks weights, or is no causal model where one is needed.
     """
-    quiet_libraries()
-    from transformers import AutoConfig
-    from transformers.utils import logging
-
-    from ordtool.models.causal import load_causal_model, load_config, load_part, load_tokenizer
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     folder = resolve_model(name, progress)
     place = torch.device("cpu") if device is None else device
     kept = str(folder.resolve()) if Path(name).expanduser().is_dir() else name
-    config = load_part(folder, AutoConfig, "configuration")
+    config = load_config(folder)
     if config.model_type.endswith("encoder-decoder"):
         raise OrdtoolError(
             f"{folder}: a model put together of two others ({config.model_type}); no ladder can be built for it",
@@ -247,61 +234,33 @@ def load_backbone(
 
             return load_encoder_decoder(kept, folder, place, dtype)
         try:
-            load_config(folder)
+            check_causal(folder, config)
         except OrdtoolError as error:
             raise OrdtoolError(
                 error.message,
                 "a causal language model, such as --model smollm2, is needed; seq2seq takes an encoder-decoder too",
             ) from error
-        full = load_causal_model(folder, place, dtype)
+        full = load_model(folder, "causal", dtype=dtype, device=place).model
         tokenizer = load_tokenizer(folder)
         return Backbone(
             kept, folder, full.base_model, full.config, tokenizer, full.get_output_embeddings(), full
         )
-    model = _load_base(folder, dtype).to(place)
+    model = _load_base(folder, dtype, place)
     return Backbone(kept, folder, model, model.config, load_tokenizer(folder))
 
 
-def _load_base(folder: Path, dtype: torch.dtype) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoModel
-
-    try:
-        model, info = AutoModel.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise OrdtoolError(
-            f"{folder}: can't be loaded: {reason}", "is it a text model that this transformers version knows?"
-        ) from None
+def _load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    model = load_model(
+        folder, "base", dtype=dtype, device=device, may_miss=lambda name: "pooler" in name
+    ).model
     if not hasattr(model.config, "num_attention_heads"):
         raise OrdtoolError(
             f"{folder}: a {model.config.model_type} model has no attention heads",
             "name a Transformer, such as minilm",
         )
-    missing = sorted(
-        name
-        for name in info["missing_keys"]
-        if "pooler" not in name and "position_ids" not in name and not _computed(model, name)
-    )
-    if missing:
-        raise OrdtoolError(
-            f"{folder}: {len(missing)} weights are missing, {missing[0]} first", "is it complete?"
-        )
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model.get_encoder() if model.config.is_encoder_decoder else model
-
-
-def _computed(model: Any, name: str) -> bool:
-    """Say whether a weight is a table of sines, as in Marian, which no checkpoint holds."""
-    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 def weights_hash(folder: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import Seq2SeqModelOutput
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.loading import load_model, load_tokenizer
 from ordtool.models.releases import cache_argument, cache_of
 from ordtool.tuning.backbone import Backbone, States
 from ordtool.tuning.ladder import standardise
@@ -162,23 +163,7 @@ def load_encoder_decoder(
     Raises:
         OrdtoolError: If it can't be loaded, has no head or start token, or makes its logits in an unknown way.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSeq2SeqLM
-
-    from ordtool.models.causal import load_part, load_tokenizer
-
-    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    try:
-        full, info = load_part(folder, AutoModelForSeq2SeqLM, "model", **options)
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise OrdtoolError(f"{folder}: can't be loaded: {reason}", "was the copy cut short?") from error
-    if missing := sorted(info["missing_keys"]):
-        raise OrdtoolError(
-            f"{folder}: {len(missing)} weights of {type(full).__name__} are missing, {missing[0]} first",
-            "the checkpoint has no head to write with, or is incomplete",
-        )
-    full = full.to(device).eval()
+    full = load_model(folder, "seq2seq", dtype=dtype, device=device).model
     head = VocabularyHead(full)
     found = EncoderDecoderBackbone(
         name, folder, EncoderDecoder(full), full.config, load_tokenizer(folder), head, full,

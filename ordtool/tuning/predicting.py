@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ordtool.arguments import as_strings, is_one
 from ordtool.errors import OrdtoolError
+from ordtool.models.loading import load_model, load_tokenizer, tokenizer_limit, usable_context
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import quiet_libraries
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.encoding import Encoded, encode_texts
 from ordtool.tuning.ladder import Ladder, pool
@@ -131,32 +131,8 @@ class CheckpointClassifier:
         Raises:
             OrdtoolError: If it can't be loaded, or its head was never trained.
         """
-        quiet_libraries()
-        from safetensors import SafetensorError
-        from transformers import AutoModelForSequenceClassification
-        from transformers.utils import logging
-
-        from ordtool.models.causal import load_part, load_tokenizer
-
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-        try:
-            model, info = load_part(
-                folder,
-                AutoModelForSequenceClassification,
-                "classifier",
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except (RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise OrdtoolError(f"{folder}: can't be loaded as a classifier: {reason}") from error
-        if missing := sorted(info["missing_keys"]):
-            raise OrdtoolError(
-                f"{folder}: {len(missing)} weights are missing, {missing[0]} first", "is it complete?"
-            )
-        return cls(model.to(device).eval(), load_tokenizer(folder))
+        model = load_model(folder, "classifier", device=device).model
+        return cls(model, load_tokenizer(folder))
 
     @torch.inference_mode()
     def predict(
@@ -166,8 +142,8 @@ class CheckpointClassifier:
         if is_one(texts):
             rows, vectors = self.predict(as_strings(texts), None if pairs is None else as_strings(pairs))
             return rows[0], vectors[0]
-        limit = getattr(self.model.config, "max_position_embeddings", None) or 512
-        length = int(min(self.tokenizer.model_max_length, limit, 4096))
+        limits = (tokenizer_limit(self.tokenizer), usable_context(self.model.config) or 512, 4096)
+        length = min(limit for limit in limits if limit is not None)
         data = Encoded(*encode_texts(self.tokenizer, texts, pairs, length))
         rows = np.zeros((len(texts), self.model.config.num_labels), dtype=np.float32)
         vectors = np.zeros((len(texts), self.model.config.hidden_size), dtype=np.float32)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.loading import load_model
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import quiet_libraries
 from ordtool.tuning.backbone import Backbone, check_backbone, load_backbone
 from ordtool.tuning.encoding import prompt_ids
 from ordtool.tuning.ladder import Ladder, LadderConfig
@@ -32,26 +32,12 @@ def load_ladder(folder: str | Path) -> Ladder:
     Raises:
         OrdtoolError: If it is something else, or damaged.
     """
-    quiet_libraries()
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    folder = Path(folder)
     try:
-        ladder, info = Ladder.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise OrdtoolError(
-            f"{folder}: can't be loaded as a ladder ({reason})", "was the copy cut short?"
-        ) from error
-    if wrong := sorted([*info["missing_keys"], *info["unexpected_keys"]]):
+        ladder, missing, unexpected = load_model(folder, Ladder, may_miss=lambda name: True)
+    except OrdtoolError as error:
+        raise OrdtoolError(f"{error.message} (it can't be loaded as a ladder)", error.hint) from error
+    if wrong := [*missing, *unexpected]:
         raise OrdtoolError(
             f"{folder}: the weights don't fit the configuration ({wrong[0]})", "was it written by hand?"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ordtool.generation.cpm import CpmTokenizer
+from ordtool.models.cpm_tokenizer import CpmTokenizer
 
 pytest.importorskip("sentencepiece")
 with warnings.catch_warnings():

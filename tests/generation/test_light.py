@@ -11,10 +11,10 @@ from ordtool.errors import OrdtoolError
 from ordtool.generation.config import Decoding
 from ordtool.generation.engine import Prompt, TextGenerator
 from ordtool.generation.light import LightBackend, load_light, read_tokenizer
-from ordtool.generation.loading import load_tokenizer
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
 from ordtool.models.catalog import catalogue, model_folder
+from ordtool.models.loading import load_tokenizer
 
 CPU = torch.device("cpu")
 TEXTS = [

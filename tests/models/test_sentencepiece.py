@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from ordtool.errors import OrdtoolError
-from ordtool.models.causal import load_tokenizer
+from ordtool.models.loading import load_tokenizer
 from ordtool.models.sentencepiece import (
     BPE,
     BYTE,

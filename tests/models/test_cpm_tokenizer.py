@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError
-from ordtool.generation.cpm import CpmTokenizer, find_cpm
+from ordtool.models.cpm_tokenizer import CpmTokenizer, find_cpm
 
 pytest.importorskip("sentencepiece")
 with warnings.catch_warnings():
