@@ -216,6 +216,7 @@ class TransformerEncoder:
         model, self.notes = hidden.load_model(settings.transformer)
         own_choice = config.pooling is not None or config.layers is not None
         self._tokenizer = TextTokenizer(settings.transformer, None, lower_case=settings.lower_case)
+        self._tokenizer.check_vocabulary(model)
         self._set_length(settings, config, usable_context(model.config))
         self._choose_pooling(settings, config, model)
         self._prompt = _prompt(settings, config)

@@ -75,6 +75,11 @@ class StaticEncoder:
         lengths = np.fromiter(map(len, tokens.ids), dtype=np.int64, count=count)
         total = int(lengths.sum())
         ids = np.fromiter(chain.from_iterable(tokens.ids), dtype=np.int32, count=total)
+        if ids.max(initial=0) >= len(self._table):
+            raise OrdtoolError(
+                f"the tokenizer gives the id {int(ids.max()):,}, and there are vectors for {len(self._table):,}",
+                "tokenizer.json and model.safetensors belong to different models, or one of them is damaged",
+            )
         if self._unknown is not None:
             ids, lengths = _without(ids, lengths, self._unknown)
         starts = np.concatenate([[0], np.cumsum(lengths)])

@@ -47,6 +47,7 @@ class TextTokenizer:
     def __init__(self, folder: Path, max_length: int | None, *, lower_case: bool = False) -> None:
         from ordtool.models.loading import load_tokenizer
 
+        self._folder = folder
         self._tokenizer = load_tokenizer(folder)
         self._lower_case = lower_case
         self.max_length = max_length
@@ -61,6 +62,12 @@ class TextTokenizer:
         from ordtool.models.loading import tokenizer_limit
 
         return tokenizer_limit(self._tokenizer)
+
+    def check_vocabulary(self, model: Any) -> None:
+        """Refuse a model without vectors for all tokens; see `models.loading.check_vocabulary`."""
+        from ordtool.models.loading import check_vocabulary
+
+        check_vocabulary(self._folder, self._tokenizer, model)
 
     def limit(self, max_length: int | None) -> None:
         """Set how many tokens of a text are read."""

@@ -11,7 +11,7 @@ from ordtool.errors import OrdtoolError
 from ordtool.generation.causal import CausalBackend
 from ordtool.generation.seq2seq import Seq2SeqBackend
 from ordtool.generation.unilm import UnilmBackend
-from ordtool.models.loading import load_config, load_model, load_tokenizer, usable_context
+from ordtool.models.loading import check_vocabulary, load_config, load_model, load_tokenizer, usable_context
 
 Backend = CausalBackend | Seq2SeqBackend
 
@@ -43,6 +43,7 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
     kind: Any = "seq2seq" if encoder_decoder else "causal"
     model = load_model(folder, kind, dtype=dtype, device=device, config=config).model
     tokenizer = load_tokenizer(folder, for_single_texts=True)
+    check_vocabulary(folder, tokenizer, model)
     pad = _first(tokenizer.pad_token_id, model.generation_config.pad_token_id, config, "pad_token_id")
     stops = eos_ids(model, tokenizer)
     pad = pad if pad is not None else (stops[0] if stops else 0)

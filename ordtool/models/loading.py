@@ -33,6 +33,8 @@ _LIMITS = (
     "max_seq_len",
     "max_encoder_position_embeddings",
 )
+# The padding id that MPNet's code takes, whatever its configuration says.
+_MPNET_PADDING = 1
 # Families whose positions are counted from the padding id + 1, so that as many can't be used.
 _FROM_PADDING = frozenset(
     (
@@ -87,9 +89,16 @@ def load_config(folder: Path) -> Any:
     Raises:
         OrdtoolError: If it is missing, damaged, of an unknown kind, or needs code of its own.
     """
+    quiet_transformers()
     from transformers import AutoConfig
 
-    return load_part(folder, AutoConfig, "configuration")
+    config = load_part(folder, AutoConfig, "configuration")
+    names = config.architectures or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise OrdtoolError(
+            f"{folder / 'config.json'}: damaged: 'architectures' is no list of names", _CUT_SHORT
+        )
+    return config
 
 
 def check_causal(folder: Path, config: Any) -> None:
@@ -189,7 +198,37 @@ def load_tokenizer(folder: Path, *, for_single_texts: bool = False) -> Any:
                 f"{folder}: several tokenizers ({', '.join(file.name for file in found)}) and no tokenizer.json",
                 "leave one",
             )
-    return load_part(folder, AutoTokenizer, "tokenizer")
+    tokenizer = load_part(folder, AutoTokenizer, "tokenizer")
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise OrdtoolError(
+            f"{folder / 'tokenizer_config.json'}: damaged: 'model_max_length' is no number", _CUT_SHORT
+        )
+    return tokenizer
+
+
+def check_vocabulary(folder: Path, tokenizer: Any, model: Any) -> None:
+    """Refuse a tokenizer with a larger vocabulary than its model has vectors for.
+
+    Tokens that were added to the vocabulary are left out: many models have more of them than vectors, and never see them.
+
+    Args:
+        folder: The model folder, for the message.
+        tokenizer: Of transformers.
+        model: Of transformers.
+
+    Raises:
+        OrdtoolError: If there are more tokens than vectors.
+    """
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    if inner is None or rows is None:  # one without the tokenizers library; one that hashes characters
+        return
+    size = inner.get_vocab_size(with_added_tokens=False)
+    if size > rows:
+        raise OrdtoolError(
+            f"{folder}: the tokenizer has {size:,} tokens, and the model has vectors for {rows:,}",
+            "tokenizer and weights belong to different models, or one of them is damaged",
+        )
 
 
 def read_tokenizer_file(file: Path) -> Any:
@@ -245,9 +284,8 @@ def usable_context(config: Any) -> int | None:
 
 def position_offset(config: Any) -> int:
     """Give the number of the first position: in RoBERTa's family the padding id + 1, elsewhere 0."""
-    if config.model_type not in _FROM_PADDING or config.pad_token_id is None:
-        return 0
-    return int(config.pad_token_id) + 1
+    padding = _MPNET_PADDING if config.model_type == "mpnet" else config.pad_token_id
+    return 0 if padding is None or config.model_type not in _FROM_PADDING else int(padding) + 1
 
 
 def tokenizer_limit(tokenizer: Any) -> int | None:
@@ -312,6 +350,13 @@ def _explain(folder: Path, what: str, error: BaseException) -> OrdtoolError:
             f"{folder}: the {what} can't be loaded: {_type_of(folder)} is a kind of model that this version of "
             "transformers doesn't know",
             "is it a text model? a newer transformers may know it",
+        )
+    if what == "configuration" and (folder / "config.json").is_file():
+        return _damaged(folder / "config.json", error)
+    if "ignore_mismatched_sizes" in str(error):  # which stands where a list of the weights would
+        return OrdtoolError(
+            f"{folder}: the {what} can't be loaded: the sizes in config.json are not those of the weights",
+            f"the files belong to different models, or are damaged: {_CUT_SHORT}",
         )
     return OrdtoolError(f"{folder}: the {what} can't be loaded: {one_line(error)}", _hint(error))
 

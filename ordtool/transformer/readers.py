@@ -47,7 +47,7 @@ def load_reader(folder: Path, dropout: float | None = None) -> tuple[Any, Any]:
     folder = _transformer_of(folder)
     config = _config(folder)
     if config.is_encoder_decoder:
-        changes = (
+        changes: dict[str, Any] = (
             {} if dropout is None else {"dropout" if hasattr(config, "dropout") else "dropout_rate": dropout}
         )
         model = load_model(folder, "seq2seq", may_miss=lambda name: "lm_head" in name, **changes).model

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from ordtool.models.loading import usable_context
 from ordtool.models.releases import CACHE_NAMES, CheckedCache, attention_name, cache_argument, takes_cache
 from ordtool.transformer import masks
 
@@ -62,7 +63,7 @@ class UnilmConfig(PreTrainedConfig):
         self.hidden_size = inner.hidden_size
         self.num_hidden_layers = inner.num_hidden_layers
         self.num_attention_heads = inner.num_attention_heads
-        self.max_position_embeddings = inner.max_position_embeddings - position_offset
+        self.max_position_embeddings = usable_context(inner)
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
             kwargs.pop(name, None)
         kwargs.pop("max_position_embeddings", None)

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from ordtool.arguments import as_strings, is_one
 from ordtool.errors import OrdtoolError
-from ordtool.models.loading import load_model, load_tokenizer, tokenizer_limit, usable_context
+from ordtool.models.loading import (
+    check_vocabulary,
+    load_model,
+    load_tokenizer,
+    tokenizer_limit,
+    usable_context,
+)
 from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.encoding import Encoded, encode_texts
@@ -132,7 +138,9 @@ class CheckpointClassifier:
             OrdtoolError: If it can't be loaded, or its head was never trained.
         """
         model = load_model(folder, "classifier", device=device).model
-        return cls(model, load_tokenizer(folder))
+        tokenizer = load_tokenizer(folder)
+        check_vocabulary(folder, tokenizer, model)
+        return cls(model, tokenizer)
 
     @torch.inference_mode()
     def predict(
