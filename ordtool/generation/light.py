@@ -287,8 +287,11 @@ def load_light(
     model = None if tokenizer is None else read_llama(folder, config, device, dtype)
     if tokenizer is None or model is None:
         return None
-    stops = _ids(defaults.get("eos_token_id"), config["eos_token_id"], tokenizer.id_of("eos_token"))
-    pads = _ids(tokenizer.id_of("pad_token"), defaults.get("pad_token_id"), config.get("pad_token_id"))
+    try:
+        stops = _ids(defaults.get("eos_token_id"), config["eos_token_id"], tokenizer.id_of("eos_token"))
+        pads = _ids(tokenizer.id_of("pad_token"), defaults.get("pad_token_id"), config.get("pad_token_id"))
+    except (TypeError, ValueError):  # no numbers
+        return None
     pad = [*pads, *stops, 0][0]
     return LightBackend(model, pad, context if context < UNBOUNDED else None, stops), tokenizer
 

@@ -44,8 +44,14 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
     model = load_model(folder, kind, dtype=dtype, device=device, config=config).model
     tokenizer = load_tokenizer(folder, for_single_texts=True)
     check_vocabulary(folder, tokenizer, model)
-    pad = _first(tokenizer.pad_token_id, model.generation_config.pad_token_id, config, "pad_token_id")
-    stops = eos_ids(model, tokenizer)
+    try:
+        pad = _first(tokenizer.pad_token_id, model.generation_config.pad_token_id, config, "pad_token_id")
+        stops = eos_ids(model, tokenizer)
+    except (TypeError, ValueError) as error:
+        raise OrdtoolError(
+            f"{folder}: damaged: a pad_token_id or eos_token_id is no number",
+            "look into config.json and generation_config.json",
+        ) from error
     pad = pad if pad is not None else (stops[0] if stops else 0)
     model.generation_config = _clean(model, stops, pad)
     context = usable_context(model.config)

@@ -128,7 +128,7 @@ def find_cpm(folder: Path) -> Path | None:
         named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         named = {}
-    wanted = str(named.get("tokenizer_class", "")).startswith("CpmTokenizer")
+    wanted = isinstance(named, dict) and str(named.get("tokenizer_class", "")).startswith("CpmTokenizer")
     for name in FILES:
         if (folder / name).is_file() and (wanted or "chinese" in name):
             return folder / name

@@ -143,7 +143,7 @@ def load_model(
 
     auto: Any = getattr(transformers, _AUTO[kind]) if isinstance(kind, str) else kind
     configurations = transformers.AutoConfig if isinstance(kind, str) else auto.config_class
-    _check_layers(folder, changes.get("config") or load_part(folder, configurations, "configuration"))
+    _check_sizes(folder, changes.get("config") or load_part(folder, configurations, "configuration"))
     options = {"dtype": dtype or torch.float32, "use_safetensors": True, "output_loading_info": True}
     model, info = load_part(folder, auto, "model", **options, **changes)
     missing = sorted(name for name in info["missing_keys"] if not _is_computed(model, name))
@@ -396,9 +396,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _check_layers(folder: Path, config: Any) -> None:
-    """Refuse more layers than there are weights: they would be made one by one, for hours."""
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+def _check_sizes(folder: Path, config: Any) -> None:
+    """Refuse negative sizes, and more layers than there are weights: they would be made one by one, for hours."""
+    sizes = config.get_text_config()
+    for name in ("num_hidden_layers", "num_attention_heads"):
+        value = getattr(sizes, name, None)
+        if isinstance(value, int) and value < 0:
+            raise OrdtoolError(f"{folder / 'config.json'}: damaged: {name} is {value}", _CUT_SHORT)
+    layers = getattr(sizes, "num_hidden_layers", None)
     if not isinstance(layers, int) or layers < _MANY_LAYERS:
         return
     from safetensors import SafetensorError, safe_open

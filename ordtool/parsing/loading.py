@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.models.loading import read_tensors
@@ -45,11 +47,25 @@ def load_parser(
         )
     vocabulary = Vocabulary.from_folder(folder)
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder / WEIGHTS_FILE).items()}
+    _check_sizes(folder, config, tensors)
     try:
         return kind.from_parts(config, tensors, vocabulary, device, matmul_dtype)
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, UsageError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise OrdtoolError(
             f"{folder}: the weights don't fit the configuration ({what})",
             "was the copy or download cut short?",
         ) from None
+
+
+def _check_sizes(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Refuse sizes that the weights can't have, before anything of that size is made."""
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    limits = {name: numbers for name in config if name.endswith(("_size", "_heads"))}
+    for name, limit in {**limits, "num_hidden_layers": len(tensors)}.items():
+        value = config.get(name)
+        if isinstance(value, int) and not 0 <= value <= limit:
+            raise OrdtoolError(
+                f"{folder / 'config.json'}: damaged: {name} is {value:,}, and there are {limit:,} weights",
+                "was the copy or download cut short?",
+            )

@@ -104,7 +104,11 @@ def plain_shape(config: Mapping[str, Any]) -> LlamaShape | None:
     if any(config.get(name, allowed[0]) not in allowed for name, allowed in _FIXED.items()):
         return None
     rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10000.0)}
-    if set(rope) - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
+    if (
+        not isinstance(rope, dict)
+        or set(rope) - {"rope_theta", "rope_type"}
+        or rope.get("rope_type", "default") != "default"
+    ):
         return None
     try:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
@@ -121,6 +125,8 @@ def plain_shape(config: Mapping[str, Any]) -> LlamaShape | None:
             tied=bool(config.get("tie_word_embeddings", False)),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if min(shape.heads, shape.groups, shape.head_dim) < 1:
         return None
     fits = shape.heads % shape.groups == 0 and hidden % heads == 0 and shape.head_dim % 2 == 0
     return shape if fits else None
@@ -148,10 +154,13 @@ def read_llama(
         return None
     from safetensors import SafetensorError, safe_open
 
-    expected = shape.tensors()
     try:
         with safe_open(file, "pt") as weights:
-            if set(weights.keys()) != set(expected):
+            names = set(weights.keys())
+            if shape.layers > len(names):  # a damaged number, by which names would be made for hours
+                return None
+            expected = shape.tensors()
+            if names != set(expected):
                 return None
             for name, size in expected.items():
                 part = weights.get_slice(name)

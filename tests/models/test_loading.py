@@ -150,6 +150,9 @@ CASES = [
     ("bert", "config.json", {"intermediate_size": 10**10}, "the sizes in config.json"),
     ("bert", "config.json", {"num_hidden_layers": 2**31}, "layers, and there are"),
     ("bert", "config.json", {"num_attention_heads": 0}, "bert"),
+    ("bert", "config.json", {"num_attention_heads": -1}, CONFIG),
+    ("bert", "config.json", {"num_hidden_layers": -1}, CONFIG),
+    ("bert", "tokenizer_config.json", "[]", "tokenizer_config.json: damaged"),
     ("bert", "config.json", {"num_attention_heads": 7}, "bert"),
     ("bert", "config.json", {"pad_token_id": 10**6}, "bert"),
     ("bert", "config.json", {"hidden_act": "no such"}, "bert"),
@@ -223,3 +226,52 @@ def test_dtype_and_mode_are_as_asked(encoders) -> None:
     assert model.dtype == torch.bfloat16
     assert not model.training
     assert load_model(encoders("bert"), "base").model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("model", ["english", "english-onlstm"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": 10**12},
+        {"num_hidden_layers": 2**31},
+        {"num_attention_heads": 0, "chunk_size": 0},
+        {"hidden_size": -1},
+    ],
+    ids=str,
+)
+def test_a_parser_with_sizes_that_are_not_its_own_is_refused(model: str, change, tmp_path: Path) -> None:
+    from ordtool.models.catalog import resolve_model
+    from ordtool.parsing.loading import load_parser
+
+    shutil.copytree(resolve_model(model), tmp_path / model)
+    config = json.loads((tmp_path / model / "config.json").read_text())
+    (tmp_path / model / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(OrdtoolError, match=f"{model}"):
+        load_parser(tmp_path / model)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"num_hidden_layers": 2**31}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"rope_parameters": -1}),
+        ("generation_config.json", {"eos_token_id": "x"}),
+        ("tokenizer_config.json", "[]"),
+    ],
+    ids=str,
+)
+def test_the_fast_start_leaves_damage_to_be_said_by_the_loader(name: str, change, tmp_path: Path) -> None:
+    from ordtool.generation.engine import TextGenerator
+    from ordtool.models.catalog import resolve_model
+
+    folder = tmp_path / "tinylm"
+    shutil.copytree(resolve_model("tinylm"), folder)
+    text = (
+        change
+        if isinstance(change, str)
+        else json.dumps({**json.loads((folder / name).read_text()), **change})
+    )
+    (folder / name).write_text(text)
+    with pytest.raises(OrdtoolError, match="tinylm"):
+        TextGenerator(folder, light=True)
