@@ -284,8 +284,10 @@ def usable_context(config: Any) -> int | None:
 
 def position_offset(config: Any) -> int:
     """Give the number of the first position: in RoBERTa's family the padding id + 1, elsewhere 0."""
+    if config.model_type not in _FROM_PADDING:
+        return 0
     padding = _MPNET_PADDING if config.model_type == "mpnet" else config.pad_token_id
-    return 0 if padding is None or config.model_type not in _FROM_PADDING else int(padding) + 1
+    return 0 if padding is None else int(padding) + 1
 
 
 def tokenizer_limit(tokenizer: Any) -> int | None:
