@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from ordtool.io.text import read_documents
-from ordtool.transformer.corpus import train_tokenizer
-from ordtool.transformer.training import LmSettings, train_lm
+from ordtool.lm.corpus import train_tokenizer
+from ordtool.lm.training import LmSettings, train_lm
 
 
 def variants(hidden: int, heads: int, wider: int) -> dict[str, dict[str, object]]:

@@ -84,8 +84,8 @@ def ordtool(folder: str, kind: str, prompts: list[list[int]], new: int) -> list[
     """The same with ordtool's forward pass, token by token as `generate` does; kind: dtype and kernel."""
     import torch
 
+    from ordtool.generation.llama.llama import read_llama
     from ordtool.runtime import use_threads
-    from ordtool.transformer.llama import read_llama
 
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     dtype, kernel = kind.split()

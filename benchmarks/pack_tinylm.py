@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from ordtool.io.text import read_documents
-from ordtool.transformer.corpus import Blocks, tokenize
-from ordtool.transformer.model import OrdtoolLMForCausalLM
+from ordtool.lm.corpus import Blocks, tokenize
+from ordtool.lm.model import OrdtoolLMForCausalLM
 
 NAMES = {
     "attention_norm": "input_layernorm",

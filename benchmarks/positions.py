@@ -76,7 +76,7 @@ def with_repeats(text: str, seed: int) -> str:
 
 def prepare(options: argparse.Namespace) -> Path:
     """Write the training text and the vocabulary, once."""
-    from ordtool.transformer.corpus import train_tokenizer
+    from ordtool.lm.corpus import train_tokenizer
 
     folder = options.work / "tokenizer"
     options.work.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def prepare(options: argparse.Namespace) -> Path:
 
 def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Path:
     """Train a model, or go on with it, or find it done."""
-    from ordtool.transformer.training import LmSettings, train_lm
+    from ordtool.lm.training import LmSettings, train_lm
 
     output: Path = options.work / name.replace(", ", "-")
     if output.exists():
@@ -122,7 +122,7 @@ def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Pat
 
 def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse.Namespace) -> None:
     """Test a model on ordinary and on repeated text, and write each figure down at once."""
-    import ordtool.transformer.model  # noqa: F401 (the Auto classes then know it)
+    import ordtool.lm.model  # noqa: F401 (the Auto classes then know it)
     from ordtool.extrapolation.evaluation import Grid, evaluate
     from ordtool.extrapolation.texts import Text, cut_windows, repeat_windows
     from ordtool.models.loading import load_model, load_tokenizer

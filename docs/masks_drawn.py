@@ -8,7 +8,7 @@ import argparse
 import matplotlib
 import torch
 
-from ordtool.transformer.masks import example, mask_matrix
+from ordtool.lm.masks import example, mask_matrix
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "ordtool"  # the same picture, the same bytes

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ordtool.independence.alignment import cka as cka
     from ordtool.independence.bottleneck_training import train_bottleneck as train_bottleneck
     from ordtool.independence.hsic import hsic as hsic
+    from ordtool.lm.training import train_lm as train_lm
     from ordtool.models.catalog import resolve_model as resolve_model
     from ordtool.parsing.parser import Parser as Parser
     from ordtool.parsing.parser import parse as parse
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from ordtool.parsing.training import train_parser as train_parser
     from ordtool.parsing.trees.scoring import score_trees as score_trees
     from ordtool.parsing.trees.treebank import read_trees as read_trees
-    from ordtool.transformer.seq2seq import train_seq2seq as train_seq2seq
-    from ordtool.transformer.training import train_lm as train_lm
+    from ordtool.seq2seq.training import train_seq2seq as train_seq2seq
     from ordtool.tuning.training import train_ladder as train_ladder
 
 __version__ = "0.1.0"
@@ -56,8 +56,8 @@ _EXPORTS: dict[str, str] = {
     "train_bottleneck": "ordtool.independence.bottleneck_training",
     "generate": "ordtool.generation.engine",
     "score_text": "ordtool.generation.scoring",
-    "train_lm": "ordtool.transformer.training",
-    "train_seq2seq": "ordtool.transformer.seq2seq",
+    "train_lm": "ordtool.lm.training",
+    "train_seq2seq": "ordtool.seq2seq.training",
     "train_ladder": "ordtool.tuning.training",
     "extrapolate": "ordtool.extrapolation.comparison",
     "context_extension": "ordtool.extrapolation.patch",

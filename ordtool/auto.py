@@ -9,8 +9,8 @@ _MODULES = (
     "ordtool.independence.bottleneck",
     "ordtool.parsing.onlstm.model",
     "ordtool.parsing.onlstm.tokenizer",
-    "ordtool.transformer.model",
-    "ordtool.transformer.unilm",
+    "ordtool.lm.model",
+    "ordtool.seq2seq.unilm",
     "ordtool.tuning.laddered",
 )
 

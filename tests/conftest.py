@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -211,14 +212,14 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def _small(std: float, **options: object):
-    from ordtool.transformer.model import OrdtoolLMConfig
+    from ordtool.lm.model import OrdtoolLMConfig
 
     shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
     return OrdtoolLMConfig(**shape, max_position_embeddings=64, initializer_range=std, **options)
 
 
 def _unilm(std: float, **options: object):
-    from ordtool.transformer.unilm import UnilmConfig
+    from ordtool.seq2seq.unilm import UnilmConfig
 
     shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
     shape |= {"max_position_embeddings": 64, "initializer_range": std, "model_type": "bert"}
@@ -359,3 +360,34 @@ def _build_encoder(kind: str, folder: Path) -> None:
     for parameter in model.parameters():  # the usual start is so small that every text looks alike
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nobody catches it."""
+
+
+@pytest.fixture
+def killed_while_writing(monkeypatch):
+    """`killed_while_writing("checkpoint-4", train)`: a run that ends between two files of a checkpoint.
+
+    What the run would tidy up at an error stays, as after a kill.
+    """
+
+    import torch
+
+    def call(checkpoint, train):
+        save = torch.save
+
+        def saving(value, path, *arguments, **options):
+            if str(path).endswith(f"{checkpoint}/optimizer.pt"):
+                Path(path).write_bytes(b"half")
+                raise Killed
+            save(value, path, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", saving)
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            with pytest.raises(Killed):
+                train()
+
+    return call

@@ -158,7 +158,7 @@ def test_one_path_is_read(tmp_path):
 def trainings(model):
     from ordtool.parsing.spans.config import SpanRun
     from ordtool.parsing.training import TrainingRun
-    from ordtool.transformer.seq2seq import Seq2SeqSettings
+    from ordtool.seq2seq.training import Seq2SeqSettings
 
     yield lambda: ordtool.train_lm("lost.txt", "out")
     yield lambda: ordtool.train_seq2seq("lost.txt", model, "out", Seq2SeqSettings())

@@ -257,7 +257,7 @@ def generate(
 
 def _show_mask(kind: str) -> None:
     from ordtool.console import write_line
-    from ordtool.transformer.masks import draw, example
+    from ordtool.lm.masks import draw, example
 
     write_line(draw(example(kind)))
 

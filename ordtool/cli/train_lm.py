@@ -21,7 +21,7 @@ MODEL = "The model"
 
 
 def _schemes() -> list[str]:
-    from ordtool.transformer.schemes import SCHEMES
+    from ordtool.lm.position_schemes import SCHEMES
 
     return list(SCHEMES)
 
@@ -151,8 +151,8 @@ def lm(
     **Example:** `ordtool train lm book.txt -o mylm --steps 500 && ordtool generate -m mylm -p 'It was'`
     """
     from ordtool.console import RichProgress
+    from ordtool.lm.training import LmSettings, train_lm
     from ordtool.runtime import set_threads
-    from ordtool.transformer.training import LmSettings, train_lm
 
     settings = LmSettings(
         objective=objective,

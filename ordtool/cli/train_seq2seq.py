@@ -147,7 +147,7 @@ def seq2seq(
     from ordtool.console import RichProgress
     from ordtool.models.catalog import resolve_model
     from ordtool.runtime import set_threads
-    from ordtool.transformer.seq2seq import Seq2SeqSettings, train_seq2seq
+    from ordtool.seq2seq.training import Seq2SeqSettings, train_seq2seq
 
     settings = Seq2SeqSettings(
         source_field=source_field,

@@ -172,7 +172,7 @@ class Comparison:
     """
 
     def __init__(self, config: ExtrapolateConfig, texts: Sequence[Text], progress: Progress = SILENT) -> None:
-        import ordtool.transformer.model  # noqa: F401 (the Auto classes then know the small Transformer)
+        import ordtool.lm.model  # noqa: F401 (the Auto classes then know the small Transformer)
 
         self.config = config
         self._progress = progress

@@ -16,13 +16,13 @@ from ordtool.generation.batching import partition
 from ordtool.generation.codec import Codec
 from ordtool.generation.config import Choice, Continuation, Decoding, DecodingOptions, Result
 from ordtool.generation.context_extension import ContextExtension, extended, level_of
-from ordtool.generation.light import LightBackend, load_light
+from ordtool.generation.decode import write_tokens
+from ordtool.generation.llama.fast_start import LightBackend, load_light
 from ordtool.generation.loading import Backend, load_backend
 from ordtool.generation.processors import ChooseToken
 from ordtool.generation.prompts import PromptStyle
 from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
 from ordtool.generation.unilm import UnilmBackend
-from ordtool.generation.writing import write_tokens
 from ordtool.io.text import Record
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ordtool.errors import OrdtoolError
-from ordtool.generation.causal import CausalBackend
-from ordtool.generation.seq2seq import Seq2SeqBackend
+from ordtool.generation.backends.causal import CausalBackend
+from ordtool.generation.backends.encoder_decoder import Seq2SeqBackend
 from ordtool.generation.unilm import UnilmBackend
 from ordtool.models.loading import check_vocabulary, load_config, load_model, load_tokenizer, usable_context
 
@@ -34,8 +34,8 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
         OrdtoolError: If the checkpoint has no head that writes text, lacks a tokenizer,
             needs code of its own or is damaged.
     """
-    import ordtool.transformer.model  # noqa: F401 (registers the small Transformer with the Auto classes)
-    import ordtool.transformer.unilm  # noqa: F401 (and encoders that write)
+    import ordtool.lm.model  # noqa: F401 (registers the small Transformer with the Auto classes)
+    import ordtool.seq2seq.unilm  # noqa: F401 (and encoders that write)
 
     config = load_config(folder)
     _check_architecture(folder, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ordtool.generation.causal import CausalBackend
+from ordtool.generation.backends.causal import CausalBackend
 
 
 class UnilmBackend(CausalBackend):

@@ -298,7 +298,7 @@ def test_models_that_cannot_be_extrapolated(fails_in_process, run_in_process, fo
 
 def test_models_of_train_lm(fails_in_process, run_in_process, folder, book, tmp_path):
     """Any of them is measured as it is; methods are for the rotary ones."""
-    from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
+    from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
     for positions in ("alibi", "rope"):

@@ -59,7 +59,7 @@ def test_greedy_in_a_batch_with_a_cache_is_the_uncached_loop(writer, method):
 def test_models_of_train_lm_read_further_too(writers, tmp_path, method):
     from transformers import AutoTokenizer
 
-    from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
+    from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
     torch.manual_seed(5)
     config = OrdtoolLMConfig(

@@ -59,7 +59,7 @@ def imported(tmp_path):
 def test_a_plain_model_starts_without_transformers(imported, args):
     output, modules = imported(*args)
     assert output
-    assert "torch" in modules and "ordtool.generation.light" in modules
+    assert "torch" in modules and "ordtool.generation.llama.fast_start" in modules
     assert not [name for name in (*HEAVY, *NEVER) if name in modules]
 
 

@@ -8,8 +8,8 @@ from ordtool.errors import OrdtoolError
 from ordtool.extrapolation.evaluation import Grid, check_grid, evaluate
 from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.patch import context_extension
+from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 from ordtool.models.releases import cache_argument, cache_of
-from ordtool.transformer.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
 TRAINED, N = 13, 41
 SHAPE = {

@@ -22,8 +22,8 @@ TEXTS = [
 def writer(tmp_path_factory):
     from transformers import AutoTokenizer
 
-    from ordtool.transformer.readers import load_reader
-    from ordtool.transformer.seq2seq import _set_ends
+    from ordtool.seq2seq.models import load_reader
+    from ordtool.seq2seq.training import _set_ends
 
     source = model_folder(catalogue()["minilm"])
     if not (source / "config.json").is_file():

@@ -11,7 +11,7 @@ from ordtool.embedding.pairs import read_pairs as read_similarity_pairs
 from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import open_input
 from ordtool.io.tables import separator_of, table_rows
-from ordtool.transformer.pairs import read_pairs
+from ordtool.seq2seq.data import read_pairs
 from ordtool.tuning.data import Fields, read_examples, read_table
 
 

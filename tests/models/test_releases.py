@@ -9,10 +9,10 @@ import torch
 import transformers
 
 from ordtool.errors import OrdtoolError
+from ordtool.lm.config import OrdtoolLMConfig
+from ordtool.lm.model import OrdtoolLMForCausalLM
 from ordtool.models import releases
 from ordtool.models.releases import cache_argument, cache_name, cache_of
-from ordtool.transformer.config import OrdtoolLMConfig
-from ordtool.transformer.model import OrdtoolLMForCausalLM
 
 SHAPE = {"vocab_size": 31, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 IDS = torch.tensor([[3, 5, 7, 11]])

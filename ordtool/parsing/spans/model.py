@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import UsageError
+from ordtool.lm.rotary import inverse_frequencies, rotate, rotation
 from ordtool.parsing.trees.punctuation import PUNCTUATION_KINDS
-from ordtool.transformer.rotary import inverse_frequencies, rotate, rotation
 
 __all__ = ["MODEL_TYPE", "SpanConfig", "SpanModel", "span_mask"]
 

@@ -1,0 +1,1 @@
+"""Kinds of models that write: what is particular to each."""

@@ -1,0 +1,1 @@
+"""The small Transformer: its configuration, its layers, and its training."""

@@ -1,0 +1,119 @@
+"""The shape of the small Transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from ordtool.lm.position_schemes import SCHEMES, Shape, all_parameters, check_parameters
+from ordtool.models.releases import CACHE_NAMES
+
+OBJECTIVES = ("causal", "prefix", "permutation")
+
+
+class OrdtoolLMConfig(PreTrainedConfig):
+    """Shape and objective of an `OrdtoolLMForCausalLM`.
+
+    Args:
+        vocab_size: Rows of the embedding table.
+        hidden_size: Size of hidden states.
+        intermediate_size: Inner size of the gated feed-forward blocks.
+        num_hidden_layers: Blocks.
+        num_attention_heads: Heads of queries.
+        num_key_value_heads: Heads of keys and values, shared by groups of queries' heads; None: as many.
+        key_size: Size of a head's queries and keys, the papers' d_k; None: hidden_size / heads.
+        value_size: Size of a head's values; None: hidden_size / heads.
+        talking_heads: Mix scores and weights across heads.
+        logn: Scale scores by ln(keys seen) / ln(max_position_embeddings), at least 1, so that training at that
+            length is as without it; `trained`: below 1 too, so that training is with it.
+        positions: One of `ordtool.lm.position_schemes.SCHEMES`: `rope`, `nope` (none), `alibi` ...
+        position_parameters: The scheme's parameters; those that are missing have their defaults.
+        rope_theta: Base of the rotary frequencies.
+        max_position_embeddings: The length trained on; `generate` takes it for the context.
+        objective: `causal`; `prefix`: a source is read in both directions; `permutation`: any order.
+        rms_norm_eps: Of the root-mean-square norms.
+        initializer_range: Standard deviation of fresh weights.
+        tie_word_embeddings: The embedding table is the softmax layer too.
+        use_cache: Return keys and values.
+
+    Raises:
+        ValueError: If sizes don't fit or a name is unknown.
+        UsageError: If a parameter of the positions is unknown or can't be.
+    """
+
+    model_type = "ordtool_lm"
+    keys_to_ignore_at_inference = [*CACHE_NAMES]
+
+    def __init__(
+        self,
+        vocab_size: int = 4096,
+        hidden_size: int = 256,
+        intermediate_size: int = 704,
+        num_hidden_layers: int = 6,
+        num_attention_heads: int = 8,
+        num_key_value_heads: int | None = None,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        talking_heads: bool = False,
+        logn: bool | str = False,
+        positions: str = "rope",
+        position_parameters: dict[str, float] | None = None,
+        rope_theta: float = 10000.0,
+        max_position_embeddings: int = 256,
+        objective: str = "causal",
+        rms_norm_eps: float = 1e-6,
+        initializer_range: float = 0.02,
+        tie_word_embeddings: bool = True,
+        use_cache: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads or num_attention_heads
+        self.key_size = key_size or hidden_size // num_attention_heads
+        self.value_size = value_size or hidden_size // num_attention_heads
+        self.talking_heads = talking_heads
+        self.logn = logn
+        self.positions = positions
+        self.rope_theta = rope_theta
+        self.max_position_embeddings = max_position_embeddings
+        self.objective = objective
+        self.rms_norm_eps = rms_norm_eps
+        self.initializer_range = initializer_range
+        self.use_cache = use_cache
+        self._check()
+        check_parameters(positions, position_parameters or {})
+        shape = Shape(max_position_embeddings, num_hidden_layers)
+        self.position_parameters = all_parameters(positions, position_parameters or {}, shape)
+        # As transformers' own decoders say it, for whoever changes frequencies after training.
+        self.head_dim = self.key_size
+        kwargs.pop("head_dim", None)
+        self.rope_parameters = {"rope_type": "default", "rope_theta": float(rope_theta)}
+        kwargs.pop("rope_parameters", None)
+        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+
+    def _check(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective {self.objective!r} is none of {', '.join(OBJECTIVES)}")
+        if self.positions not in SCHEMES:
+            raise ValueError(f"positions {self.positions!r} is none of {', '.join(SCHEMES)}")
+        if self.logn not in (True, False, "trained"):
+            raise ValueError(f"logn {self.logn!r} is none of True, False and 'trained'")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"{self.num_attention_heads} heads can't share {self.num_key_value_heads} heads of keys and values"
+            )
+        if self.positions == "inverse-leaky" and self.talking_heads:
+            raise ValueError(
+                "inverse-leaky positions have two tables of scores in training, which can't talk"
+            )
+        if self.positions == "random" and self.objective == "permutation":
+            raise ValueError("a permuted model learns a vector a position, so positions can't be random")
+        if SCHEMES[self.positions].rotary and self.key_size % 2:
+            raise ValueError(f"rotary positions need an even key_size, not {self.key_size}")
+        if min(self.key_size, self.value_size) < 1:
+            raise ValueError("a head needs a size of at least 1")

@@ -1,0 +1,273 @@
+"""The small Transformer: pre-norm blocks, gated feed-forward, and one of three objectives by its mask.
+
+The Auto classes load it, transformers' `generate` writes with it, its cache is transformers' own.
+
+A permutation language model with one stream doesn't know which position it is to predict next:
+the last token is the same whichever comes next. So each input is told, by a learned embedding of
+its *target's* position (XLNet's second stream does the same at twice the cost).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from ordtool.lm import masks
+from ordtool.lm.block import Block, Rule, TalkingHeads, View
+from ordtool.lm.config import OrdtoolLMConfig
+from ordtool.lm.position_schemes import SCHEMES
+from ordtool.lm.positions import Positions, why_fixed
+from ordtool.lm.rotary import RotaryEmbedding, apply_rotary_pos_emb
+from ordtool.models.releases import (
+    CheckedCache,
+    attention_function,
+    attention_name,
+    cache_argument,
+    cache_of,
+    causal_mask,
+    takes_cache,
+)
+
+# The last of these is what a rotary model's file is asked for.
+__all__ = ["OrdtoolLMConfig", "OrdtoolLMForCausalLM", "OrdtoolLMModel", "apply_rotary_pos_emb"]
+
+
+class OrdtoolLMPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation."""
+
+    config_class = OrdtoolLMConfig
+    base_model_prefix = "model"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules = ["Block"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise parameters that a checkpoint doesn't hold."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, TalkingHeads):
+            nn.init.eye_(module.before)
+            nn.init.eye_(module.after)
+        elif isinstance(module, RotaryEmbedding | Positions):
+            module.reset()
+
+
+class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
+    """Embeddings and blocks, without a softmax layer."""
+
+    def __init__(self, config: OrdtoolLMConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        permuted = config.objective == "permutation"
+        # One more: the position after the last.
+        size = (config.max_position_embeddings + 1, config.hidden_size)
+        self.embed_targets = nn.Embedding(*size) if permuted else None
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        turns = SCHEMES[config.positions].rotary
+        self.rotary_emb = RotaryEmbedding(config.key_size, config.rope_theta) if turns else None
+        self.post_init()
+
+    @property
+    def fixed_positions(self) -> str | None:
+        """Why the positions can't be changed after training; None: they can."""
+        return why_fixed(self.config)
+
+    @takes_cache
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        ranks: Tensor | None = None,
+        target_positions: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        cache: Any = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the blocks.
+
+        Args:
+            input_ids: `(batch, seq)`.
+            attention_mask: `(batch, cached + seq)` with 0 for padding, or `(batch, 1, seq, keys)`
+                booleans that say it all.
+            position_ids: `(batch, seq)`; from the padding if None.
+            token_type_ids: For `prefix`, `(batch, seq)`: 0 for the source, 1 for the target. None:
+                what is read at once is source, what comes after it in the cache is target.
+            ranks: For `permutation`, `(batch, seq)`: the place of each position in the order. None:
+                from left to right.
+            target_positions: For `permutation`, `(batch, seq)`: the position that each input
+                is to predict. None: the next one.
+            inputs_embeds: Instead of `input_ids`, `(batch, seq, hidden)`.
+            cache: Of transformers, with what was read before; `past_key_values` is the same.
+            use_cache: Return the cache.
+            **kwargs: Ignored.
+
+        Returns:
+            Hidden states `(batch, seq, hidden)` and the cache.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("input_ids or inputs_embeds is needed")
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and cache is None:
+            cache = DynamicCache()
+        past = cache.get_seq_length() if cache is not None else 0
+        hidden_states: Tensor = inputs_embeds
+        batch, length, _ = hidden_states.shape
+        if position_ids is None:
+            position_ids = _positions(attention_mask, batch, past, length, hidden_states.device)
+        if self.embed_targets is not None:
+            targets = position_ids + 1 if target_positions is None else target_positions
+            hidden_states = hidden_states + self.embed_targets(targets)
+        rule, padding = self._rule(attention_mask, token_type_ids, ranks, past, length)
+        view = View(self.rotary_emb, hidden_states, past, position_ids.expand(batch, -1), rule, padding)
+        name = attention_name(self.config)
+        if name not in (None, "eager", "sdpa"):
+            view.other = attention_function(name)
+            view.padding = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, view, cache)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states), **cache_argument(cache if use_cache else None)
+        )
+
+    def _rule(
+        self,
+        attention_mask: Tensor | None,
+        segments: Tensor | None,
+        ranks: Tensor | None,
+        past: int,
+        length: int,
+    ) -> tuple[Rule | None, Tensor | None]:
+        """Give who sees whom, None for causal, and the padding, None for none."""
+        if attention_mask is not None and attention_mask.dim() == 4:
+            mask = attention_mask[:, 0]
+            whole = mask if mask.dtype == torch.bool else mask >= 0
+            return lambda query, key: whole[:, query - past, key], None
+        padding = None if attention_mask is None or bool(attention_mask.all()) else attention_mask
+        # What is in the cache came before in any of the orders.
+        if past or self.config.objective == "causal":
+            return None, padding
+        if self.config.objective == "prefix":
+            device = self.embed_tokens.weight.device
+            own = torch.zeros(1, length, device=device) if segments is None else segments
+
+            def prefix(query: Tensor, key: Tensor) -> Tensor:
+                return masks.prefix(query, key, own[:, query], own[:, key])
+
+            return prefix, padding
+        if ranks is None:
+            return None, padding
+        return lambda query, key: masks.permutation(ranks[:, query], ranks[:, key]), padding
+
+
+def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:
+    if mask is not None and mask.dim() == 2:
+        return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+    return torch.arange(past, past + length, device=device).expand(batch, -1)
+
+
+class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMixin):
+    """The small Transformer with its softmax layer."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: OrdtoolLMConfig) -> None:
+        super().__init__(config)
+        self.model = OrdtoolLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @takes_cache
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        ranks: Tensor | None = None,
+        target_positions: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        cache: Any = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Give the logits of the next token, and the loss.
+
+        Args:
+            input_ids: `(batch, seq)`.
+            attention_mask: As `OrdtoolLMModel.forward`; so the next four, and the cache.
+            position_ids: `(batch, seq)`.
+            token_type_ids: `(batch, seq)`, for `prefix`.
+            ranks: `(batch, seq)`, for `permutation`.
+            target_positions: `(batch, seq)`, for `permutation`.
+            inputs_embeds: `(batch, seq, hidden)`.
+            labels: `(batch, seq)`, -100 where there is no loss. Shifted here, as is usual: the
+                label of an input is the next one; with `target_positions` they are taken
+                from those positions instead.
+            cache: Of transformers, with what was read before; `past_key_values` is the same.
+            use_cache: Return the cache.
+            logits_to_keep: Only the last so many, or those at these indices; 0: all.
+            num_items_in_batch: What the summed loss is divided by; None: the labels.
+            **kwargs: Ignored.
+
+        Returns:
+            Logits `(batch, seq, vocabulary)`, the loss in nats a token, the cache.
+        """
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            token_type_ids=token_type_ids,
+            ranks=ranks,
+            target_positions=target_positions,
+            inputs_embeds=inputs_embeds,
+            cache=cache,
+            use_cache=use_cache,
+        )
+        hidden_states = output.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden_states[:, kept])
+        loss = None
+        if labels is not None:
+            loss = _loss(logits, labels, target_positions, num_items_in_batch)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache_of(output)))
+
+
+def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None, items: Tensor | int | None) -> Tensor:
+    if targets is None:
+        wanted = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
+    else:
+        length = labels.shape[1]
+        wanted = labels.gather(1, targets.clamp(max=length - 1)).masked_fill(targets >= length, -100)
+    total = cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum")
+    count = (wanted != -100).sum().clamp(min=1) if items is None else items
+    return total / count
+
+
+AutoConfig.register(OrdtoolLMConfig.model_type, OrdtoolLMConfig, exist_ok=True)
+AutoModel.register(OrdtoolLMConfig, OrdtoolLMModel, exist_ok=True)
+AutoModelForCausalLM.register(OrdtoolLMConfig, OrdtoolLMForCausalLM, exist_ok=True)

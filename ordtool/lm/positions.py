@@ -1,0 +1,316 @@
+"""What the position schemes of `ordtool.lm.position_schemes` do to attention, one class each.
+
+A scheme may turn queries and keys before keys are cached, change both when they meet, add a
+bias by distance to the scores, or hide far keys. `d = i - j` is the distance of query `i` and
+key `j`, counted in the cache, so that padding on the left does no harm.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ordtool.lm.attention import alibi_slopes, spread
+from ordtool.lm.rotary import RotaryEmbedding, rotate
+from ordtool.models.releases import fill
+
+if TYPE_CHECKING:
+    from ordtool.lm.config import OrdtoolLMConfig
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Positions(nn.Module):
+    """No positions at all (`nope`), and what the other schemes build on.
+
+    Haviv et al. 2022, "Transformer language models without positional encodings still learn
+    positional information": a causal mask lets a model count.
+
+    Args:
+        config: The model's.
+        layer: Which block this is for, from 0.
+
+    Attributes:
+        scale: Multiplies the scores.
+        window: Keys at this distance and further are hidden; None: none is.
+        sharpens: The scores are multiplied by ln n / ln L for n keys seen.
+    """
+
+    turns = False
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__()
+        self.scale = config.key_size**-0.5
+        self.window: int | None = None
+        self.sharpens = False
+
+    def reset(self) -> None:
+        """Give learned parameters their first values."""
+
+    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+        """Change queries and keys before keys are cached.
+
+        Args:
+            query: `(batch, heads, queries, key_size)`.
+            key: `(batch, heads or fewer, queries, key_size)`.
+            turn: Cosines and sines of their positions, `(batch, 1, queries, key_size)`.
+
+        Returns:
+            Both, of the same shapes.
+        """
+        return query, key
+
+    def meet(self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor) -> Pair:
+        """Change queries and cached keys by where they stand.
+
+        Args:
+            query: `(batch, heads, queries, key_size)`.
+            key: `(batch, heads or fewer, keys, key_size)`.
+            rows: Places of the queries in the cache, `(queries,)`.
+            columns: Places of the keys, `(keys,)`.
+        """
+        return query, key
+
+    def bias(self, distance: Tensor) -> Tensor | None:
+        """Give what is added to the scores.
+
+        Args:
+            distance: d, `(queries, keys)`, negative for keys that come later.
+
+        Returns:
+            `(heads, queries, keys)` in float32, or None.
+        """
+        return None
+
+
+class Turned(Positions):
+    """`rope`: <R(i) q, R(j) k> = <R(d) q, k> (Su et al. 2021, RoFormer, equation 34)."""
+
+    turns = True
+
+    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+        """Turn both by their positions."""
+        if turn is None:
+            return query, key
+        return rotate(query, *turn), rotate(key, *turn)
+
+
+class LinearBias(Positions):
+    """`alibi`: score - 2^(-8h/H) |d|, h = 1..H (Press et al. 2022, section 3)."""
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.heads = config.num_attention_heads
+
+    def bias(self, distance: Tensor) -> Tensor:
+        """Give the penalty."""
+        return -alibi_slopes(self.heads).to(distance.device)[:, None, None] * distance.abs()
+
+
+class LogBias(Positions):
+    """`kerple`: score - r1 ln(1 + r2 |d|), r1, r2 > 0 of each head (Chi et al. 2022, KERPLE, logarithmic).
+
+    Deviations: the logarithms of r1 and r2 are learned, where the paper's code clips both from
+    below; they start evenly spread over (0, 2) and (0, 1), where the code draws them from there.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.log_r1 = nn.Parameter(torch.empty(config.num_attention_heads))
+        self.log_r2 = nn.Parameter(torch.empty(config.num_attention_heads))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Spread r1 over (0, 2) and r2 over (0, 1), in the middles of equal parts."""
+        heads = len(self.log_r1)
+        middles = (torch.arange(heads) + 0.5) / heads
+        fill(self.log_r1, (2 * middles).log())
+        fill(self.log_r2, middles.log())
+
+    def bias(self, distance: Tensor) -> Tensor:
+        """Give the penalty."""
+        r1, r2 = self.log_r1.float().exp(), self.log_r2.float().exp()
+        return -r1[:, None, None] * torch.log1p(r2[:, None, None] * distance.abs())
+
+
+class SineBias(Positions):
+    """`sandwich`: score + H/(8h) sum_i cos(d / 10000^(2i/S)), i = 0 .. S/2 - 1.
+
+    The product of two sinusoidal position vectors of size S depends on d alone; Chi et al. 2023,
+    "Dissecting transformer length extrapolation via the lens of receptive field analysis",
+    take it as a bias, divided by 8h/H. S = 128 as there. A constant, S/2, is taken off, so that the
+    bias is 0 at d = 0 and at most 0 elsewhere; a softmax doesn't see that.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.heads = config.num_attention_heads
+        self.size = int(config.position_parameters["size"])
+
+    def bias(self, distance: Tensor) -> Tensor:
+        """Give the bias; cosines once for each distance that occurs, not for each pair."""
+        distance = distance.abs()
+        furthest = int(distance.max()) if distance.numel() else 0
+        wide = torch.float32 if distance.device.type == "mps" else torch.float64
+        index = torch.arange(0, self.size, 2, dtype=wide, device=distance.device)
+        angles = torch.arange(furthest + 1, dtype=wide, device=distance.device)[:, None]
+        one = ((angles / 10000 ** (index / self.size)).cos() - 1).sum(-1).float()
+        ratio = self.heads / (8 * torch.arange(1, self.heads + 1, device=distance.device))
+        return ratio[:, None, None] * one[distance]
+
+
+class DecayingTurn(Turned):
+    """`xpos`: rope whose m-th pair decays by z_m^(d/B), z_m = (2m/D + g) / (1 + g).
+
+    Sun et al. 2022, "A length-extrapolatable transformer", table 1: queries are multiplied by
+    z^(i/B) and keys by z^(-j/B). Here i and j are counted from a query at hand, so that nothing
+    overflows in long texts, and keys are cached without it. B = 512 and g = 0.4 as there.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.size = config.key_size
+        self.base = float(config.position_parameters["base"])
+        self.gamma = float(config.position_parameters["gamma"])
+
+    def meet(self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor) -> Pair:
+        """Let pairs of coordinates decay with the distance."""
+        first = rows[:1]
+        return query * self._power(rows - first).to(query), key * self._power(first - columns).to(key)
+
+    def _power(self, places: Tensor) -> Tensor:
+        wide = torch.float32 if places.device.type == "mps" else torch.float64
+        order = torch.arange(0, self.size, 2, device=places.device, dtype=wide) / self.size
+        shrink = ((order + self.gamma) / (1 + self.gamma)).log().repeat(2)
+        return (places[:, None].to(wide) / self.base * shrink).exp()
+
+
+class UnitKeys(Turned):
+    """`keynorm`: rope with scores <q, k / |k|>, without 1 / sqrt(D) (Su, kexue.fm/archives/9859).
+
+    The model can then reach a score by the angle and by |q|, but not by |k|.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.scale = 1.0
+
+    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+        """Bring keys to length 1 and turn both."""
+        return super().encode(query, normalize(key, dim=-1), turn)
+
+
+class WindowThenFull(Turned):
+    """`hwfa2`: rope within d < w in all layers but the last ones, which see all and have no positions.
+
+    Su, kexue.fm/archives/9603 (HWFA) and 9731. The windowed layers never meet a distance that they
+    haven't seen in training; the last layer, whose scores are multiplied by ln n / ln L, looks up what is
+    far. By default w is such that the windows together reach back 3/4 L.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        full = layer >= config.num_hidden_layers - int(config.position_parameters["full"])
+        self.window = None if full else int(config.position_parameters["window"])
+        self.sharpens = full
+
+    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+        """Turn both, in a windowed layer."""
+        return super().encode(query, key, None if self.window is None else turn)
+
+
+class InverseLeaky(Turned):
+    """`inverse-leaky`: rope at w + (d - w) k for d >= w in training, plain rope afterwards.
+
+    Su, kexue.fm/archives/9728 (there with 1/k for k). Far distances are stretched in training
+    instead of being squeezed in testing, so that plain, fast attention can be used on long texts: distances
+    up to w + (L - w) k have been met.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.near = int(config.position_parameters["window"])
+        self.stretch = float(config.position_parameters["stretch"])
+
+    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+        """Turn both; in training that is left to `train_attend`."""
+        return (query, key) if self.training else super().encode(query, key, turn)
+
+    def train_attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        visible: Tensor,
+        distance: Tensor,
+        positions: Tensor,
+        rotary: RotaryEmbedding,
+    ) -> Tensor:
+        """Attend with two tables of scores, for training at short lengths.
+
+        Args:
+            query: `(batch, heads, n, key_size)`, not turned.
+            key: `(batch, heads or fewer, n, key_size)`, not turned.
+            value: `(batch, as key, n, value_size)`.
+            visible: Booleans `(batch or 1, 1, n, n)`.
+            distance: `(n, n)`.
+            positions: `(batch, n)`.
+            rotary: Gives the turns.
+
+        Returns:
+            `(batch, heads, n, value_size)`.
+        """
+        heads = query.shape[1]
+        key, value = spread(key, heads), spread(value, heads)
+        near, far_key = rotary.turn(positions, query), rotary.turn(positions * self.stretch, query)
+        # d -> w + (d - w) k is (i k + w - w k) - j k.
+        far_query = rotary.turn(positions * self.stretch + self.near * (1 - self.stretch), query)
+        scores = torch.where(
+            distance < self.near,
+            rotate(query, *near) @ rotate(key, *near).transpose(-1, -2),
+            rotate(query, *far_query) @ rotate(key, *far_key).transpose(-1, -2),
+        )
+        weights = (scores * self.scale).masked_fill(~visible, -torch.inf).softmax(-1)
+        return weights @ value
+
+
+_CLASSES: dict[str, type[Positions]] = {
+    "rope": Turned,
+    "nope": Positions,
+    "alibi": LinearBias,
+    "kerple": LogBias,
+    "sandwich": SineBias,
+    "xpos": DecayingTurn,
+    "keynorm": UnitKeys,
+    "hwfa2": WindowThenFull,
+    # Positions are drawn with the text, by `ordtool.lm.corpus.Blocks`.
+    "random": Turned,
+    "inverse-leaky": InverseLeaky,
+}
+
+_FIXED = {
+    "nope": "it was trained without positions",
+    "alibi": "it was trained with ALiBi, a penalty on distances, which needs no such method",
+    "kerple": "it was trained with KERPLE, a penalty on distances, which needs no such method",
+    "sandwich": "it was trained with Sandwich, a bias by distance, which needs no such method",
+    "xpos": "it was trained with xPos, whose pairs decay with the distance as well as turn",
+    "hwfa2": "it was trained with windows, within which no distance is new, and a last layer without positions",
+}
+
+
+def make_positions(config: OrdtoolLMConfig, layer: int) -> Positions:
+    """Make what a block's attention does about positions."""
+    return _CLASSES[config.positions](config, layer)
+
+
+def why_fixed(config: Any) -> str | None:
+    """Say why a model's positions can't be changed after training; None: they can."""
+    if config.positions in _FIXED:
+        return _FIXED[config.positions]
+    if config.objective != "causal":
+        return f"it doesn't read from left to right alone (objective {config.objective})"
+    return "its heads talk to each other" if config.talking_heads else None
