@@ -69,8 +69,11 @@ def test_a_line_longer_than_any_sentence_is_read_in_pieces(parsers):
     np.testing.assert_allclose(short, reader.distances([words[:7]], depth=2)[0], atol=1e-6)
     np.testing.assert_allclose(whole[:, :1024], reader.distances([words[:1024]], depth=2)[0], atol=1e-6)
     for start in (1024, 2048, 4096):
-        piece = reader.distances([words[start - 128 : start + 1024]], depth=2)[0]
-        np.testing.assert_allclose(whole[:, start : start + 1024], piece[:, 128:], atol=1e-6)
+        here = whole[:, start : start + 1024]
+        with_words_before = reader.distances([words[start - 128 : start + 1024]], depth=2)[0][:, 128:]
+        without = reader.distances([words[start : start + 1024]], depth=2)[0]
+        # float32 sums depend on the batch's shape, so what is left is held against what the words before change.
+        assert abs(here - with_words_before).max() < 1e-4 * abs(here - without).max()
 
 
 def test_results_hold_the_text_and_one_number_a_token(parsers):
