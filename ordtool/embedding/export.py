@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from ordtool.embedding.settings import read_modules
 from ordtool.embedding.whitening import Whitening
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory
 
 POOLINGS = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "last": "lasttoken"}
-# Other formats of the same weights, pickles among them, and leavings of tools.
+# Other formats of the same weights, pickles among them, code, and leavings of tools.
 SKIPPED = (
     "*.bin",
+    "*.py",
     "*.pt",
     "*.pth",
     "*.ckpt",
@@ -105,7 +107,7 @@ def _append(
 
     name = f"{len(modules)}_{kind}"
     path = folder / name
-    path.mkdir()
+    path.mkdir(exist_ok=True)  # a folder that modules.json does not name may have that name
     _write_json(path / "config.json", config)
     if tensors is not None:
         (path / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
@@ -115,10 +117,9 @@ def _append(
 
 
 def _read_modules(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "modules.json"
-    if not path.is_file():
+    if not (folder / "modules.json").is_file():
         return []
-    modules: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    modules = read_modules(folder)
     for module in modules:
         if not str(module.get("type", "")).startswith("sentence_transformers."):
             raise OrdtoolError(
@@ -133,7 +134,9 @@ def _with_pooling(
 ) -> list[dict[str, Any]]:
     """The transformer and one pooling module; what followed is dropped."""
     for module in modules[1:]:
-        shutil.rmtree(folder / module["path"], ignore_errors=True)
+        # A module without weights may name the folder itself.
+        if (folder / module.get("path", "")).resolve() != folder.resolve():
+            shutil.rmtree(folder / module["path"], ignore_errors=True)
     transformer = modules[:1] or [{"idx": 0, "name": "0", "path": "", "type": MODULE_TYPES + "Transformer"}]
     config = {"word_embedding_dimension": hidden_size}
     config |= {f"pooling_mode_{mode}": name == pooling for name, mode in POOLINGS.items()}

@@ -82,7 +82,7 @@ def read_settings(folder: Path) -> FolderSettings:
         static = read_json(folder / "config.json").get("model_type") == "model2vec"
         own = (Step("normalize", folder),) if static and _normalizes(folder) else ()
         return FolderSettings(folder, static=static, steps=own)
-    modules = [(_kind(module), folder / str(module.get("path", ""))) for module in _modules(folder)]
+    modules = [(_kind(module), folder / str(module.get("path", ""))) for module in read_modules(folder)]
     (first, transformer), rest = modules[0], modules[1:]
     if first not in ("Transformer", "StaticEmbedding"):
         raise _unknown_module(folder, first)
@@ -110,10 +110,20 @@ def read_settings(folder: Path) -> FolderSettings:
     )
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    modules = _load(folder / "modules.json")
+def read_modules(folder: Path) -> list[dict[str, Any]]:
+    """Read the modules that a sentence-transformers folder names.
+
+    Raises:
+        OrdtoolError: If `modules.json` is missing or damaged, or names a place outside the folder.
+    """
+    file = folder / "modules.json"
+    modules = _load(file)
     if not isinstance(modules, list) or not modules or not all(isinstance(m, dict) for m in modules):
-        raise OrdtoolError(f"{folder / 'modules.json'}: a list of modules is expected")
+        raise OrdtoolError(f"{file}: a list of modules is expected")
+    for module in modules:
+        path = module.get("path", "")
+        if not isinstance(path, str) or not (folder / path).resolve().is_relative_to(folder.resolve()):
+            raise OrdtoolError(f"{file}: the path {path!r} of a module leaves the folder")
     return modules
 
 

@@ -41,6 +41,7 @@ def model(tmp_path_factory):
     )
     BertModel(config).eval().save_pretrained(folder)
     (folder / "pytorch_model.bin").write_bytes(b"a pickle that must not travel")
+    (folder / "modeling_tiny.py").write_text("raise SystemExit('code that must not travel')\n")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Tiny\n")
     return folder
 
@@ -123,7 +124,7 @@ def test_the_dense_layer_is_the_map(tmp_path, model, texts):
 
 def test_no_pickle_travels_and_the_card_says_what_was_added(tmp_path, model, texts):
     export_sentence_transformers(Whitening(dims=4).fit(embed(model, texts)), tmp_path / "e", model)
-    assert not list((tmp_path / "e").rglob("*.bin"))
+    assert not list((tmp_path / "e").rglob("*.bin")) and not list((tmp_path / "e").rglob("*.py"))
     card = (tmp_path / "e" / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n---\n# Tiny")
     assert "`Whitening(dims=4)`, 24 to 4 columns" in card
@@ -150,3 +151,24 @@ def test_what_cannot_be_exported(tmp_path, model, texts):
     with pytest.raises(OrdtoolError, match="a module of its own"):
         export_sentence_transformers(narrow, tmp_path / "e", custom)
     assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("path", ["../../precious", "/precious", "", 7])
+def test_a_module_outside_the_folder_is_refused_and_nothing_is_deleted(tmp_path, model, texts, path):
+    export_sentence_transformers(Whitening(dims=3).fit(embed(model, texts)), tmp_path / "e", model)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    path = str(precious) if path == "/precious" else path
+    modules = json.loads((tmp_path / "e" / "modules.json").read_text())
+    modules[1]["path"] = path
+    (tmp_path / "e" / "modules.json").write_text(json.dumps(modules))
+    whitening = Whitening(dims=3).fit(embed(model, texts))
+    if path == "":
+        export_sentence_transformers(whitening, tmp_path / "again", tmp_path / "e", pooling="mean")
+        assert (tmp_path / "again" / "config.json").is_file()
+    else:
+        with pytest.raises(OrdtoolError, match="leaves the folder"):
+            export_sentence_transformers(whitening, tmp_path / "again", tmp_path / "e", pooling="mean")
+        with pytest.raises(OrdtoolError, match="leaves the folder"):
+            load_encoder(EncoderConfig(str(tmp_path / "e")))
+    assert precious.is_dir()
