@@ -31,7 +31,8 @@ from ordtool.embedding.similarity import correlations, cosine_similarities
 from ordtool.embedding.tokenizing import Tokens
 from ordtool.embedding.whitening import Whitening
 from ordtool.io.atomic import atomic_directory
-from ordtool.models.catalog import PACKAGED, resolve_model
+from ordtool.models.entries import PACKAGED
+from ordtool.models.resolve import resolve_model
 
 DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
 DIMS, GAMMA, SIF = 240, 0.5, 1e-3

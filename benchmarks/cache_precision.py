@@ -12,8 +12,8 @@ import json
 import torch
 
 from ordtool.generation.loading import load_backend
-from ordtool.models.catalog import resolve_model
 from ordtool.models.releases import cache_argument, cache_of
+from ordtool.models.resolve import resolve_model
 
 TEXTS = [
     "It was a bright cold day in April, and the clocks were",

@@ -58,7 +58,7 @@ def load(system: str, model: str) -> Callable[[list[str]], np.ndarray]:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     options = {} if dtype == "float32" else {"model_kwargs": {"dtype": getattr(torch, dtype)}}
     folder = str(resolve_model(model))

@@ -54,7 +54,7 @@ def loaded(name: str) -> float:
     from ordtool.generation.engine import TextGenerator
     from ordtool.generation.prompts import PromptStyle
     from ordtool.io.text import Record
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     writer = TextGenerator(resolve_model(name), device="cpu", light=True)
     seconds = 0.0

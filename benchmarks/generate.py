@@ -23,7 +23,7 @@ from ordtool.generation.config import Decoding
 from ordtool.generation.engine import TextGenerator
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
-from ordtool.models.catalog import resolve_model
+from ordtool.models.resolve import resolve_model
 from ordtool.runtime import quiet_libraries
 
 

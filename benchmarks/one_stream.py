@@ -155,7 +155,7 @@ def main() -> None:
         parser.error("--gguf is missing")
     from tokenizers import Tokenizer
 
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     folder = resolve_model(args.model)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ordtool.models.catalog import resolve_model
+from ordtool.models.resolve import resolve_model
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.builders import build_spans
 from ordtool.parsing.trees.config import TreeConfig

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ordtool.independence.bottleneck_training import train_bottleneck as train_bottleneck
     from ordtool.independence.hsic import hsic as hsic
     from ordtool.lm.training import train_lm as train_lm
-    from ordtool.models.catalog import resolve_model as resolve_model
+    from ordtool.models.resolve import resolve_model as resolve_model
     from ordtool.parsing.parser import Parser as Parser
     from ordtool.parsing.parser import parse as parse
     from ordtool.parsing.span_training import train_spans as train_spans
@@ -61,7 +61,7 @@ _EXPORTS: dict[str, str] = {
     "train_ladder": "ordtool.tuning.training",
     "extrapolate": "ordtool.extrapolation.comparison",
     "context_extension": "ordtool.extrapolation.patch",
-    "resolve_model": "ordtool.models.catalog",
+    "resolve_model": "ordtool.models.resolve",
     "register_models": "ordtool.auto",
 }
 

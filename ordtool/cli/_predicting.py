@@ -92,7 +92,7 @@ def load_predictor(model: str, options: PredictOptions, progress: Progress) -> P
     Raises:
         OrdtoolError: If the folder holds no classifier that is known.
     """
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     folder = resolve_model(model, progress)
     try:

@@ -276,7 +276,7 @@ def _style(template: str | None, examples: str | None, chat: bool | None, system
 def _load(
     model: str, device: str, dtype: str, threads: int | None, progress: RichProgress, *, light: bool
 ) -> TextGenerator:
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
     from ordtool.runtime import importing, resolve_device, resolve_dtype, set_threads
 
     folder = resolve_model(model, progress, kind="causal")

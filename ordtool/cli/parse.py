@@ -34,7 +34,7 @@ FORMATS = ("jsonl", "brackets", "penn", "tree", "svg")
 
 
 def _model_names() -> list[str]:
-    from ordtool.models.catalog import names_of_kind
+    from ordtool.models.entries import names_of_kind
 
     return names_of_kind("parser")
 

@@ -201,6 +201,6 @@ def lm(
 
 
 def _folder(tokenizer: str | None) -> str | None:
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     return None if tokenizer is None else str(resolve_model(tokenizer))

@@ -145,7 +145,7 @@ def seq2seq(
     **Example:** `ordtool train seq2seq pairs.jsonl --model minilm -o mymodel && ordtool generate -m mymodel sources.txt`
     """
     from ordtool.console import RichProgress
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
     from ordtool.runtime import set_threads
     from ordtool.seq2seq.training import Seq2SeqSettings, train_seq2seq
 

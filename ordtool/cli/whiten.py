@@ -235,7 +235,7 @@ def _weight(shrinkage: str | None) -> float | str | None:
 def _model_folder(model: str | None, progress: Any) -> Path | None:
     if model is None:
         return None
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     return resolve_model(model, progress, kind="encoder")
 

@@ -141,7 +141,7 @@ def load_encoder(config: EncoderConfig, progress: Progress = SILENT) -> Encoder:
         UsageError: For unknown names and contradicting options.
         OrdtoolError: If the model can't be fetched or loaded.
     """
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     _check(config)
     folder = resolve_model(config.model, progress, kind="encoder")

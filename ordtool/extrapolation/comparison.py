@@ -15,8 +15,8 @@ from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.plan import parse_spec, parse_tokens
 from ordtool.extrapolation.rotary import trained_length
 from ordtool.extrapolation.texts import Text, cut_windows, longest_text, repeat_windows
-from ordtool.models.catalog import resolve_model
 from ordtool.models.loading import check_causal, load_config, load_model, load_tokenizer
+from ordtool.models.resolve import resolve_model
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype, use_threads
 

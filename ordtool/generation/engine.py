@@ -391,7 +391,7 @@ def generate(
     Example:
         >>> print(generate("The captain", model="tinylm", max_new_tokens=8))  # doctest: +SKIP
     """
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     decoding = Decoding(**options)  # type: ignore[arg-type]  # it makes a tuple of one string, or of a list
     if system is not None:

@@ -434,7 +434,7 @@ def _read_ahead(batch_size: int) -> int:
 
 
 def _load_models(config: ParseConfig, progress: Progress) -> list[TreeModel]:
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     folders = [resolve_model(name, progress, kind="parser") for name in config.models]
     import torch

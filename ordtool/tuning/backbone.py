@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ordtool.errors import OrdtoolError
-from ordtool.models.catalog import resolve_model
 from ordtool.models.loading import check_causal, load_config, load_model, load_tokenizer, usable_context
+from ordtool.models.resolve import resolve_model
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
 from ordtool.tuning.side import depth, find_layers

@@ -17,7 +17,7 @@ from ordtool.io.checkpoint import has_checkpoint
 from ordtool.io.inputs import reads_once
 from ordtool.io.jsonl import dumps
 from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
-from ordtool.models.catalog import cache_folder
+from ordtool.models.entries import cache_folder
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype, seed_everything
 from ordtool.tuning.backbone import Backbone, load_backbone

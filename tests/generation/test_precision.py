@@ -12,7 +12,7 @@ from ordtool.generation.engine import Prompt, TextGenerator
 from ordtool.generation.loading import load_backend
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
-from ordtool.models.catalog import catalogue, model_folder
+from ordtool.models.entries import catalogue, model_folder
 from ordtool.models.releases import cache_argument, cache_of
 
 TEXTS = [

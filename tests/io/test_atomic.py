@@ -22,7 +22,7 @@ from ordtool.io.atomic import (
 )
 from ordtool.io.checkpoint import read_checkpoint, write_checkpoint
 from ordtool.io.locks import lock
-from ordtool.models.catalog import resolve_model
+from ordtool.models.resolve import resolve_model
 
 
 def test_it_appears_when_complete(tmp_path):

@@ -240,7 +240,7 @@ def test_dtype_and_mode_are_as_asked(encoders) -> None:
     ids=str,
 )
 def test_a_parser_with_sizes_that_are_not_its_own_is_refused(model: str, change, tmp_path: Path) -> None:
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
     from ordtool.parsing.loading import load_parser
 
     shutil.copytree(resolve_model(model), tmp_path / model)
@@ -263,7 +263,7 @@ def test_a_parser_with_sizes_that_are_not_its_own_is_refused(model: str, change,
 )
 def test_the_fast_start_leaves_damage_to_be_said_by_the_loader(name: str, change, tmp_path: Path) -> None:
     from ordtool.generation.engine import TextGenerator
-    from ordtool.models.catalog import resolve_model
+    from ordtool.models.resolve import resolve_model
 
     folder = tmp_path / "tinylm"
     shutil.copytree(resolve_model("tinylm"), folder)

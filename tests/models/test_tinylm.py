@@ -10,7 +10,8 @@ from ordtool.generation.config import Decoding
 from ordtool.generation.engine import TextGenerator
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
-from ordtool.models.catalog import catalogue, model_folder, resolve_model
+from ordtool.models.entries import catalogue, model_folder
+from ordtool.models.resolve import resolve_model
 
 FOLDER = model_folder(catalogue()["tinylm"])
 

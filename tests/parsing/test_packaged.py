@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ordtool.models.catalog import PACKAGED, names_of_kind, resolve_model
+from ordtool.models.entries import PACKAGED, names_of_kind
+from ordtool.models.resolve import resolve_model
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import ParseConfig, parse
 

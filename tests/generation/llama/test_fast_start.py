@@ -13,7 +13,7 @@ from ordtool.generation.engine import Prompt, TextGenerator
 from ordtool.generation.llama.fast_start import LightBackend, load_light, read_tokenizer
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
-from ordtool.models.catalog import catalogue, model_folder
+from ordtool.models.entries import catalogue, model_folder
 from ordtool.models.loading import load_tokenizer
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers.integrations import sdpa_attention
 
 from ordtool.generation.llama.llama import attend, plain_shape, read_llama, visible
-from ordtool.models.catalog import catalogue, model_folder
+from ordtool.models.entries import catalogue, model_folder
 from ordtool.models.releases import cache_argument, cache_of
 
 CPU = torch.device("cpu")

@@ -10,8 +10,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from ordtool.models.catalog import Wheel
-from ordtool.models.watching import watch_bytes
+from ordtool.errors import OrdtoolError
+from ordtool.models.download.download_progress import watch_bytes
+from ordtool.models.entries import Wheel
 from ordtool.progress import Progress
 
 
@@ -62,10 +63,16 @@ def check_hash(file: Path, wheel: Wheel) -> None:
     """Check that a file is the wheel that the catalogue means.
 
     Raises:
+        OrdtoolError: If it can't be read.
         RegistryError: If its SHA-256 is another.
     """
-    with open(file, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with open(file, "rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise OrdtoolError(f"{file}: no such file") from None
+    except OSError as error:
+        raise OrdtoolError(f"{file}: can't be read: {error.strerror}") from None
     if found != wheel.sha256:
         raise RegistryError(
             f"{file.name} has sha256 {found[:16]}..., expected {wheel.sha256[:16]}...: "
@@ -74,7 +81,7 @@ def check_hash(file: Path, wheel: Wheel) -> None:
 
 
 def _pip() -> list[str]:
-    """Give the command that runs pip: this environment's, else uv's, else any on the path."""
+    """Return the command that runs pip: this environment's, else uv's, else any on the path."""
     if find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     if uv := shutil.which("uv"):

