@@ -207,8 +207,8 @@ def ordtool_step(options: argparse.Namespace) -> Callable[..., float]:
     import torch
 
     from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
-    from ordtool.parsing.recipes import TrainingConfig
-    from ordtool.parsing.sharded import ShardedLoss
+    from ordtool.parsing.training.loss import ShardedLoss
+    from ordtool.parsing.training.recipes import TrainingConfig
 
     shape = {
         "embedding_size": options.embedding,

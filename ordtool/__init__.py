@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ordtool.models.resolve import resolve_model as resolve_model
     from ordtool.parsing.parser import Parser as Parser
     from ordtool.parsing.parser import parse as parse
-    from ordtool.parsing.span_training import train_spans as train_spans
-    from ordtool.parsing.training import train_parser as train_parser
+    from ordtool.parsing.spans.training import train_spans as train_spans
+    from ordtool.parsing.training.trainer import train_parser as train_parser
     from ordtool.parsing.trees.scoring import score_trees as score_trees
     from ordtool.parsing.trees.treebank import read_trees as read_trees
     from ordtool.seq2seq.training import train_seq2seq as train_seq2seq
@@ -45,8 +45,8 @@ _EXPORTS: dict[str, str] = {
     "parse": "ordtool.parsing.parser",
     "score_trees": "ordtool.parsing.trees.scoring",
     "read_trees": "ordtool.parsing.trees.treebank",
-    "train_parser": "ordtool.parsing.training",
-    "train_spans": "ordtool.parsing.span_training",
+    "train_parser": "ordtool.parsing.training.trainer",
+    "train_spans": "ordtool.parsing.spans.training",
     "Whitening": "ordtool.embedding.whitening",
     "embed": "ordtool.embedding.embed_job",
     "load_encoder": "ordtool.embedding.encoder",

@@ -157,7 +157,7 @@ def test_one_path_is_read(tmp_path):
 
 def trainings(model):
     from ordtool.parsing.spans.config import SpanRun
-    from ordtool.parsing.training import TrainingRun
+    from ordtool.parsing.training.trainer import TrainingRun
     from ordtool.seq2seq.training import Seq2SeqSettings
 
     yield lambda: ordtool.train_lm("lost.txt", "out")

@@ -140,8 +140,8 @@ def parser(
     A killed run goes on with the same command and `--resume`.
     """
     from ordtool.console import RichProgress
-    from ordtool.parsing.recipes import recipe as make_recipe
-    from ordtool.parsing.training import TrainingRun, train_parser
+    from ordtool.parsing.training.recipes import recipe as make_recipe
+    from ordtool.parsing.training.trainer import TrainingRun, train_parser
     from ordtool.runtime import quiet_libraries, set_threads
 
     quiet_libraries()

@@ -83,8 +83,8 @@ def spans(
     It reads punctuation as well as words. A killed run goes on from its last epoch with the same command and `--resume`.
     """
     from ordtool.console import RichProgress
-    from ordtool.parsing.span_training import train_spans
     from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+    from ordtool.parsing.spans.training import train_spans
     from ordtool.runtime import quiet_libraries, set_threads
 
     quiet_libraries()

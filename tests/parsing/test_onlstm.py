@@ -4,9 +4,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM, save_model
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.saving import save_model
 from ordtool.parsing.text.vocabulary import EOS, UNKNOWN
 
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import ParseConfig, parse
-from ordtool.parsing.span_training import train_spans
 from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import SpanConfig, SpanModel, span_mask
+from ordtool.parsing.spans.training import train_spans
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.chart import chart_distances, chart_spans
@@ -188,7 +188,7 @@ def test_what_is_saved_is_what_was_trained_also_in_half(trees, trained, tmp_path
 KILLED = """
 import os, signal, sys
 from ordtool.cli.app import main
-from ordtool.parsing import span_training
+from ordtool.parsing.spans import training as span_training
 
 save = span_training._Trainer.save
 

@@ -12,14 +12,13 @@ from safetensors.torch import load_file
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.checkpoint import DeferredInterrupt, read_checkpoint, write_checkpoint
-from ordtool.parsing.corpus import Encoded, encode_sentences
-from ordtool.parsing.evaluation import perplexity
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.optimisation import AdamWCosine, AveragedSgd
-from ordtool.parsing.recipes import TrainingConfig, recipe
-from ordtool.parsing.sharded import ShardedLoss
-from ordtool.parsing.training import TrainingRun, train_parser
+from ordtool.parsing.training.data import Encoded, encode_sentences
+from ordtool.parsing.training.loss import ShardedLoss, perplexity
+from ordtool.parsing.training.optimizers import AdamWCosine, AveragedSgd
+from ordtool.parsing.training.recipes import TrainingConfig, recipe
+from ordtool.parsing.training.trainer import TrainingRun, train_parser
 
 WORDS = "the a dog cat man woman tree river sees likes finds walks runs sleeps old young big near under with".split()
 
@@ -367,8 +366,8 @@ def test_sharded_gradients_are_those_of_the_batch(shards):
 
 def test_the_schedule():
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
-    optimiser = AdamWCosine([parameter], TrainingConfig(learning_rate=1.0, warmup=10), 110)
-    rates = [optimiser.rate(step) for step in range(110)]
+    optimizer = AdamWCosine([parameter], TrainingConfig(learning_rate=1.0, warmup=10), 110)
+    rates = [optimizer.rate(step) for step in range(110)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert rates[60] == pytest.approx(0.5)
     assert rates[-1] < 1e-3 and rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
@@ -376,19 +375,19 @@ def test_the_schedule():
 
 def test_averaging_begins_when_validation_stops_improving():
     parameter = torch.nn.Parameter(torch.zeros(3))
-    optimiser = AveragedSgd([parameter], TrainingConfig(learning_rate=1.0, weight_decay=0.0, patience=2), 0)
+    optimizer = AveragedSgd([parameter], TrainingConfig(learning_rate=1.0, weight_decay=0.0, patience=2), 0)
     for value in (10.0, 9.0, 9.5, 9.2):
-        optimiser.evaluated(value)
-        assert not optimiser.average
-    optimiser.evaluated(9.3)  # the best of those more than two evaluations ago was 9.0
+        optimizer.evaluated(value)
+        assert not optimizer.average
+    optimizer.evaluated(9.3)  # the best of those more than two evaluations ago was 9.0
     iterates = []
     for step in range(4):
         parameter.grad = torch.randn(3, generator=torch.Generator().manual_seed(step))
-        optimiser.step(step)
+        optimizer.step(step)
         iterates.append(parameter.detach().clone())
-    optimiser.swap_average()
+    optimizer.swap_average()
     torch.testing.assert_close(parameter.detach(), torch.stack(iterates).mean(0))
-    optimiser.swap_average()
+    optimizer.swap_average()
     torch.testing.assert_close(parameter.detach(), iterates[-1])
 
 

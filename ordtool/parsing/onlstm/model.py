@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -22,7 +24,10 @@ from ordtool.parsing.onlstm.dropout import dropout_mask, locked_dropout, weight_
 from ordtool.parsing.onlstm.scan import ordered_scan
 from ordtool.parsing.trees.config import current_keys
 
-__all__ = ["OnlstmConfig", "OnlstmForCausalLM", "OnlstmModel", "OnlstmOutput", "State"]
+if TYPE_CHECKING:
+    from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+
+__all__ = ["OnlstmConfig", "OnlstmForCausalLM", "OnlstmModel", "OnlstmOutput", "State", "save_model"]
 
 State = list[tuple[Tensor, Tensor]]
 """h and c of every layer, each `(batch, layer size)`."""
@@ -377,6 +382,35 @@ class OnlstmForCausalLM(OnlstmPreTrainedModel):
             return distances[:, :, 1:].masked_fill(beyond, 0.0)
         finally:
             self.train(training)
+
+
+def save_model(
+    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, folder: Path, *, half: bool = False
+) -> None:
+    """Write a model and its tokenizer into an existing folder.
+
+    Args:
+        model: The model; its tied softmax weight is stored once, as the embedding.
+        tokenizer: Its tokenizer.
+        folder: Where to write.
+        half: Store weights as float16. `config.json` says float32, so that they are computed with as such.
+    """
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = torch.float32
+    model.config.save_pretrained(folder)
+    dtype = torch.float16 if half else torch.float32
+    tied = model.model.embed_tokens.weight
+    tensors = {
+        name: parameter.detach().to("cpu", dtype).contiguous()
+        for name, parameter in model.state_dict().items()
+        if parameter.data_ptr() != tied.data_ptr() or name == "model.embed_tokens.weight"
+    }
+    weights = folder / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod(
+        (folder / "config.json").stat().st_mode
+    )  # safetensors makes files that only their owner can read
+    tokenizer.save_pretrained(folder)
 
 
 AutoConfig.register("onlstm", OnlstmConfig, exist_ok=True)

@@ -85,7 +85,7 @@ class SpanTrainingConfig:
         self.shape(1)
 
     def shape(self, vocab_size: int) -> SpanConfig:
-        """Give the shape of the network."""
+        """Return the shape of the network."""
         return SpanConfig(
             vocab_size=vocab_size,
             embedding_size=self.embedding_size,

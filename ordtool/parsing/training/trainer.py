@@ -30,17 +30,19 @@ from ordtool.io.checkpoint import (
 )
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
-from ordtool.parsing.corpus import streams
-from ordtool.parsing.evaluation import perplexity
-from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
+from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM, save_model
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.optimisation import make_optimiser
-from ordtool.parsing.recipes import TrainingConfig
-from ordtool.parsing.saving import save_model
-from ordtool.parsing.selection import candidate_settings, choose_settings, sample_trees, score_settings
-from ordtool.parsing.sharded import ShardedLoss
 from ordtool.parsing.text.reader import text_files
-from ordtool.parsing.training_data import TrainingData, load_data
+from ordtool.parsing.training.data import TrainingData, load_data, streams
+from ordtool.parsing.training.loss import ShardedLoss, perplexity
+from ordtool.parsing.training.optimizers import make_optimizer
+from ordtool.parsing.training.recipes import TrainingConfig
+from ordtool.parsing.training.selection import (
+    candidate_settings,
+    choose_settings,
+    sample_trees,
+    score_settings,
+)
 from ordtool.parsing.trees.treebank import Tree, read_trees
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
@@ -232,7 +234,7 @@ class _Trainer:
         whole, part = divmod(config.epochs, 1)
         per_epoch = math.ceil(self.epoch_steps / config.window)
         self.total_steps = int(whole) * per_epoch + math.ceil(part * self.epoch_steps / config.window)
-        self.optimiser = make_optimiser(self.parameters, config, self.total_steps)
+        self.optimizer = make_optimizer(self.parameters, config, self.total_steps)
         self.loss = ShardedLoss(model.train(), config, run.threads)
         self.at = _Position()
 
@@ -248,7 +250,7 @@ class _Trainer:
                 self._epoch(interrupt)
                 self._finish_epoch()
         if self.config.optimizer == "asgd":
-            self.optimiser.swap_average()
+            self.optimizer.swap_average()
 
     def _epoch(self, interrupt: DeferredInterrupt) -> None:
         config, at = self.config, self.at
@@ -270,7 +272,7 @@ class _Trainer:
                     f"the loss is {loss} at step {at.step}", hint="try a lower --learning-rate"
                 )
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
-            self.optimiser.step(at.step, length / config.window if config.random_window else 1.0)
+            self.optimizer.step(at.step, length / config.window if config.random_window else 1.0)
             at.step += 1
             at.offset = start + length
             at.loss += loss * length
@@ -312,7 +314,7 @@ class _Trainer:
 
     def _finish_epoch(self) -> None:
         at = self.at
-        self.optimiser.swap_average()
+        self.optimizer.swap_average()
         self.model.eval()
         record: dict[str, Any] = {
             "epoch": round(at.epoch + at.offset / self.epoch_steps, 2),
@@ -324,8 +326,8 @@ class _Trainer:
         if self.treebank:
             record["f1"] = self._layer_scores()
         self.model.train()
-        self.optimiser.swap_average()
-        self.optimiser.evaluated(record.get("valid_perplexity", record["train_perplexity"]))
+        self.optimizer.swap_average()
+        self.optimizer.evaluated(record.get("valid_perplexity", record["train_perplexity"]))
         record["seconds"] = round(time.monotonic() - self.started)
         at.history.append(record)
         at.epoch, at.offset, at.loss = at.epoch + 1, 0, 0.0
@@ -345,8 +347,8 @@ class _Trainer:
         """Write a checkpoint from which the run continues bit for bit."""
         self.at.seconds = time.monotonic() - self.started
         tensors = {f"model.{name}": p for name, p in self.model.named_parameters()}
-        optimiser, plain = self.optimiser.state()
-        tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser.items()}
+        optimizer, plain = self.optimizer.state()
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in optimizer.items()}
         tensors |= {f"loss.{name}": tensor for name, tensor in self.loss.tensors().items()}
         state = {"position": asdict(self.at), "optimiser": plain}
         write_checkpoint(self.run.folder / CHECKPOINT, tensors, state)
@@ -364,7 +366,7 @@ class _Trainer:
         try:
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
-            self.optimiser.load(part_of(tensors, "optimiser."), state["optimiser"])
+            self.optimizer.load(part_of(tensors, "optimiser."), state["optimiser"])
             self.loss.load(part_of(tensors, "loss."))
             self.at = _Position(**state["position"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""One training step over a batch cut into shards, each on its own thread.
+"""The loss: of one training step over a batch cut into shards, each on its own thread, and of held-out text.
 
 An ON-LSTM step is a small matrix product between two barriers. Splitting every product over the cores
 makes all cores wait at every barrier, hundreds of times a window; splitting the batch lets each
@@ -9,15 +9,17 @@ that the result doesn't depend on how the threads interleave.
 from __future__ import annotations
 
 import functools
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from ordtool.parsing.onlstm.model import OnlstmForCausalLM, State
-from ordtool.parsing.recipes import TrainingConfig
+from ordtool.parsing.training.data import Encoded, streams
+from ordtool.parsing.training.recipes import TrainingConfig
 
-__all__ = ["ShardedLoss"]
+__all__ = ["ShardedLoss", "perplexity"]
 
 
 class ShardedLoss:
@@ -109,3 +111,30 @@ class ShardedLoss:
             [(tensors[f"h.{k}.{n}"].to(self.device), tensors[f"c.{k}.{n}"].to(self.device)) for n in layers]
             for k in range(len(self.rows))
         ]
+
+
+@torch.no_grad()
+def perplexity(
+    model: OnlstmForCausalLM, encoded: Encoded, *, batch_size: int = 16, window: int = 128
+) -> float:
+    """Perplexity a token, `<eos>` and shape classes counted as tokens.
+
+    Args:
+        model: The language model.
+        encoded: Sentences, read in their order in `batch_size` parallel streams with carried state.
+        batch_size: Streams; fewer for a short text.
+        window: Steps at a time; doesn't change the result.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    batch = max(1, min(batch_size, encoded.tokens // 20))
+    data = streams(encoded, batch, model.config.eos_token_id)
+    total, state = 0.0, None
+    for start in range(0, data.steps, window):
+        piece = torch.from_numpy(data.tokens[:, start : start + window + 1]).to(device)
+        loss, output, _ = model.window_loss(piece[:, :-1], piece[:, 1:], state)
+        state = output.state
+        total += float(loss) * (piece.shape[1] - 1)
+    model.train(training)
+    return math.exp(min(total / data.steps, 700.0))

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ordtool.parsing.recipes import TrainingConfig
+from ordtool.parsing.training.recipes import TrainingConfig
 
 __all__ = [
     "AdamWCosine",
     "AveragedSgd",
     "load_moments",
-    "make_optimiser",
+    "make_optimizer",
     "moments",
     "warmup_cosine",
     "weight_groups",
@@ -39,19 +39,19 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return an optimiser's state by `number.key`, to be saved."""
-    state = optimiser.state_dict()["state"]
+    state = optimizer.state_dict()["state"]
     return {f"{number}.{key}": value for number, values in state.items() for key, value in values.items()}
 
 
-def load_moments(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Continue from what `moments` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".")
         state.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class AdamWCosine:
@@ -156,9 +156,9 @@ class AveragedSgd:
         self.history, self.averaged = list(plain["history"]), int(plain["averaged"])
 
 
-Optimiser = AdamWCosine | AveragedSgd
+Optimizer = AdamWCosine | AveragedSgd
 
 
-def make_optimiser(parameters: Sequence[nn.Parameter], config: TrainingConfig, total_steps: int) -> Optimiser:
+def make_optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig, total_steps: int) -> Optimizer:
     """Make the optimiser that `config.optimizer` names."""
     return (AdamWCosine if config.optimizer == "adamw" else AveragedSgd)(parameters, config, total_steps)

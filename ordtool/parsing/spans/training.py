@@ -29,7 +29,6 @@ from ordtool.io.checkpoint import (
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import RunFolder, run_folder, run_metadata
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.optimisation import load_moments, moments, warmup_cosine, weight_groups
 from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
 from ordtool.parsing.spans.data import (
     TeacherTree,
@@ -40,6 +39,7 @@ from ordtool.parsing.spans.data import (
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import MODEL_TYPE, SpanModel, span_mask
 from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary
+from ordtool.parsing.training.optimizers import load_moments, moments, warmup_cosine, weight_groups
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.treebank import tree_files
 from ordtool.progress import SILENT, Progress
@@ -89,13 +89,13 @@ def _train(
     run: SpanRun, config: SpanTrainingConfig, run_folder: RunFolder, progress: Progress
 ) -> list[dict[str, Any]]:
     device = resolve_device(run.device)
-    drawn = read_teacher_trees(run.trees, progress)
-    train, held_out = split_trees(drawn, config)
-    lookup = make_vocabulary(train, config, progress)
+    trees = read_teacher_trees(run.trees, progress)
+    train, held_out = split_trees(trees, config)
+    vocabulary = make_vocabulary(train, config, progress)
     files = [file for path in run.trees for file in tree_files([path])]
     metadata = run_metadata(files, asdict(config))
     resumed = run_folder.start(metadata, progress)
-    trainer = _Trainer(run, config, lookup, train, held_out, device, progress)
+    trainer = _Trainer(run, config, vocabulary, train, held_out, device, progress)
     if resumed:
         trainer.restore()
     progress.note(
@@ -107,7 +107,7 @@ def _train(
     finally:
         progress.close()
     with atomic_directory(run.output, force=run.force or run.resume) as folder:
-        _save(trainer.model, lookup, folder, half=run.half)
+        _save(trainer.model, vocabulary, folder, half=run.half)
         record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
         (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return trainer.at.history
@@ -120,22 +120,22 @@ class _Trainer:
         self,
         run: SpanRun,
         config: SpanTrainingConfig,
-        lookup: Vocabulary,
+        vocabulary: Vocabulary,
         train: list[TeacherTree],
         held_out: list[TeacherTree],
         device: torch.device,
         progress: Progress,
     ) -> None:
-        self.run, self.config, self.lookup, self.progress = run, config, lookup, progress
+        self.run, self.config, self.vocabulary, self.progress = run, config, vocabulary, progress
         self.train, self.held_out, self.device = train, held_out, device
         self.dtype = resolve_dtype(config.dtype, device)
-        self.ids = lookup.encode_words(tree.words for tree in train)
+        self.ids = vocabulary.encode_words(tree.words for tree in train)
         self.lengths = np.array([len(ids) for ids in self.ids])
         self.total_steps = sum(sum(1 for _ in self._batches(epoch)) for epoch in range(config.epochs))
         torch.manual_seed(config.seed)
-        self.model = SpanModel(config.shape(len(lookup.tokens))).to(device)
+        self.model = SpanModel(config.shape(len(vocabulary.tokens))).to(device)
         groups = weight_groups(list(self.model.parameters()), config.weight_decay)
-        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
         self.at = _Position()
 
     def run_epochs(self) -> None:
@@ -183,29 +183,29 @@ class _Trainer:
         order = np.argsort(self.lengths + random.random(len(self.lengths)) * 2, kind="stable")
         batches: list[list[int]] = []
         batch: list[int] = []
-        for place in order.tolist():
-            if batch and (len(batch) + 1) * self.lengths[place] > self.config.batch_words:
+        for k in order.tolist():
+            if batch and (len(batch) + 1) * self.lengths[k] > self.config.batch_words:
                 batches.append(batch)
                 batch = []
-            batch.append(place)
+            batch.append(k)
         batches.append(batch)
         return (batches[k] for k in random.permutation(len(batches)))
 
     def _step(self, batch: list[int]) -> float:
-        words, marks, lengths, gold = self._tensors(batch)
+        words, punctuation, lengths, gold = self._tensors(batch)
         if self.config.word_dropout:
             hidden = torch.rand(words.shape, device=words.device) < self.config.word_dropout
-            words = words.masked_fill(hidden, self.lookup.ids[UNKNOWN])
-        for group in self.optimiser.param_groups:
+            words = words.masked_fill(hidden, self.vocabulary.ids[UNKNOWN])
+        for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            scores = self.model(words, marks, lengths).float()
+            scores = self.model(words, punctuation, lengths).float()
         counted = span_mask(lengths, words.shape[1])
         loss = F.binary_cross_entropy_with_logits(scores[counted], gold[counted])
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimiser.step()
+        self.optimizer.step()
         self.at.step += 1
         return float(loss.detach())
 
@@ -217,40 +217,41 @@ class _Trainer:
     def _tensors(self, batch: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         longest = int(self.lengths[batch].max())
         words = np.zeros((len(batch), longest), dtype=np.int64)
-        marks = np.zeros((len(batch), longest + 1), dtype=np.int64)
+        punctuation = np.zeros((len(batch), longest + 1), dtype=np.int64)
         gold = np.zeros((len(batch), longest + 1, longest + 1), dtype=np.float32)
-        for row, place in enumerate(batch):
-            ids, tree = self.ids[place], self.train[place]
+        for row, k in enumerate(batch):
+            ids, tree = self.ids[k], self.train[k]
             words[row, : len(ids)] = ids
-            marks[row, : len(ids) + 1] = tree.punctuation
+            punctuation[row, : len(ids) + 1] = tree.punctuation
             if tree.spans:
                 starts, ends = zip(*tree.spans, strict=True)
                 gold[row, starts, ends] = 1.0
         lengths = self.lengths[batch]
-        found = tuple(torch.from_numpy(x).to(self.device) for x in (words, marks, lengths, gold))
-        return found[0], found[1], found[2], found[3]
+        arrays = (words, punctuation, lengths, gold)
+        on_device = [torch.from_numpy(array).to(self.device) for array in arrays]
+        return on_device[0], on_device[1], on_device[2], on_device[3]
 
     def _agreement(self) -> float:
         """Percent of the spans of held-out trees that the scorer's best trees hold."""
         state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         config = asdict(self.model.config)
-        parser = SpanParser.from_parts(config, state, self.lookup, self.device)
+        parser = SpanParser.from_parts(config, state, self.vocabulary, self.device)
         order = sorted(range(len(self.held_out)), key=lambda k: len(self.held_out[k].words))
-        found = total = 0
+        agreed = total = 0
         for first in range(0, len(order), 64):
             trees = [self.held_out[k] for k in order[first : first + 64]]
-            ids = self.lookup.encode_words(tree.words for tree in trees)
-            for tree, heights in zip(
+            ids = self.vocabulary.encode_words(tree.words for tree in trees)
+            for tree, distances in zip(
                 trees, parser.distances(ids, punctuation=[t.punctuation for t in trees]), strict=True
             ):
-                found += len(set(unbiased_spans(heights[0])) & set(tree.spans))
+                agreed += len(set(unbiased_spans(distances[0])) & set(tree.spans))
                 total += len(tree.spans)
-        return 100 * found / max(total, 1)
+        return 100 * agreed / max(total, 1)
 
     def save(self) -> None:
         """Write a checkpoint from which the run continues bit for bit."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"optimiser.{name}": value for name, value in moments(self.optimiser).items()}
+        tensors |= {f"optimiser.{name}": value for name, value in moments(self.optimizer).items()}
         write_checkpoint(self.run.folder / CHECKPOINT, tensors, {"position": asdict(self.at)})
 
     def restore(self) -> None:
@@ -263,13 +264,13 @@ class _Trainer:
         tensors, state = read_checkpoint(path, {"position": (dict,)})
         try:
             self.model.load_state_dict(part_of(tensors, "model."))
-            load_moments(self.optimiser, part_of(tensors, "optimiser."))
+            load_moments(self.optimizer, part_of(tensors, "optimiser."))
             self.at = _Position(**state["position"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None
 
 
-def _save(model: SpanModel, lookup: Vocabulary, folder: Path, *, half: bool) -> None:
+def _save(model: SpanModel, vocabulary: Vocabulary, folder: Path, *, half: bool) -> None:
     config = {"model_type": MODEL_TYPE, "architectures": ["SpanModel"], **asdict(replace(model.config))}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     dtype = torch.float16 if half else torch.float32
@@ -280,10 +281,10 @@ def _save(model: SpanModel, lookup: Vocabulary, folder: Path, *, half: bool) -> 
     save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod((folder / "config.json").stat().st_mode)
     OnlstmTokenizer.from_tokens(
-        lookup.tokens,
-        lowercase=lookup.lowercase,
-        digits=lookup.digits,
-        drop_punctuation=lookup.drop_punctuation,
-        token_kind=lookup.token_kind,
-        simplified=lookup.simplified,
+        vocabulary.tokens,
+        lowercase=vocabulary.lowercase,
+        digits=vocabulary.digits,
+        drop_punctuation=vocabulary.drop_punctuation,
+        token_kind=vocabulary.token_kind,
+        simplified=vocabulary.simplified,
     ).save_pretrained(folder)

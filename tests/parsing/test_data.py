@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError
-from ordtool.parsing.corpus import (
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+from ordtool.parsing.text.reader import TextConfig, read_sentences
+from ordtool.parsing.text.vocabulary import EOS, UNKNOWN
+from ordtool.parsing.training.data import (
     Encoded,
     count_words,
     encode_sentences,
     load_sentences,
     streams,
 )
-from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.text.reader import TextConfig, read_sentences
-from ordtool.parsing.text.vocabulary import EOS, UNKNOWN
 
 TREES = "(TOP (S (NP (DT The) (NN dog)) (VP (VBZ is) (NP (-NONE- *T*)) (ADJP (JJ old))) (. .)))\n"
 

@@ -1,0 +1,1 @@
+"""Training of ON-LSTMs on plain text."""
