@@ -16,5 +16,5 @@ for folder in "${sections[@]}" "$wsj/22" "$wsj/23"; do
   [ -d "$folder" ] || { echo "no $folder: is $wsj the folder of the Wall Street Journal's sections?" >&2; exit 1; }
 done
 export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000
-exec ordtool train parser "${sections[@]}" --valid "$wsj/22" --treebank "$wsj/23" \
+exec ordtool train parser "${sections[@]}" --dev "$wsj/22" --treebank "$wsj/23" \
   --recipe paper --vocab-size 10000 --seed 1 "$@"

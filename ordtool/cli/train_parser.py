@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
-from ordtool.cli.options import Device, Field, Force, Quiet, Resume, Seed, Threads
+from ordtool.cli.options import Device, Field, Force, Quiet, Resume, Seed, Threads, renamed_options
 
 MODEL = "Model"
 TEXT = "Text"
 
 
+@renamed_options({"--valid": "--dev"})
 def parser(
     text: Annotated[
         list[str],
@@ -21,9 +22,9 @@ def parser(
         ),
     ],
     output: ModelFolder,
-    valid: Annotated[
+    dev: Annotated[
         list[str] | None,
-        typer.Option("--valid", help="Held-out text for the perplexity.  [default: 1% of the text]"),
+        typer.Option("--dev", help="Held-out text for the perplexity.  [default: 1% of the text]"),
     ] = None,
     treebank: Annotated[
         list[str] | None,
@@ -178,7 +179,7 @@ def parser(
     run = TrainingRun(
         text=text,
         output=output,
-        valid=valid or (),
+        valid=dev or (),
         treebank=treebank or (),
         tune=tune or (),
         force=force,
