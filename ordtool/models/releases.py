@@ -227,6 +227,17 @@ def one_device_a_process(arguments: Any) -> None:
     arguments._n_gpu = min(arguments.n_gpu, 1)
 
 
+def dequantized() -> dict[str, Any]:
+    """Give the options with which a GGUF file is loaded as plain weights.
+
+    Later releases of transformers keep the quantised ones unless told; earlier ones (5.9 is one) always unpack them.
+    """
+    import transformers
+
+    kind = getattr(transformers, "GgufConfig", None)
+    return {} if kind is None else {"quantization_config": kind(dequantize=True)}
+
+
 def has_onednn_linear() -> bool:
     """Say whether this torch can lay weights out for oneDNN; torch.compile uses the same operators."""
     import torch

@@ -16,9 +16,10 @@ def convert_gguf(file: Path, folder: Path) -> None:
         folder: The folder to fill; loads with the Auto classes.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ordtool.models.loading import load_part
+    from ordtool.models.releases import dequantized
 
     tokenizer = load_part(file.parent, AutoTokenizer, "tokenizer", gguf_file=file.name)
     model = load_part(
@@ -27,7 +28,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         "model",
         gguf_file=file.name,
         dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
+        **dequantized(),
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
