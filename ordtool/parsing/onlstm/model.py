@@ -10,22 +10,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizer,
+)
 from transformers.utils import ModelOutput
 
 from ordtool.parsing.onlstm.cross_entropy import linear_cross_entropy
 from ordtool.parsing.onlstm.dropout import dropout_mask, locked_dropout, weight_dropout
 from ordtool.parsing.onlstm.scan import ordered_scan
 from ordtool.parsing.trees.config import current_keys
-
-if TYPE_CHECKING:
-    from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 
 __all__ = ["OnlstmConfig", "OnlstmForCausalLM", "OnlstmModel", "OnlstmOutput", "State", "save_model"]
 
@@ -385,7 +389,7 @@ class OnlstmForCausalLM(OnlstmPreTrainedModel):
 
 
 def save_model(
-    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, folder: Path, *, half: bool = False
+    model: OnlstmForCausalLM, tokenizer: PreTrainedTokenizer, folder: Path, *, half: bool = False
 ) -> None:
     """Write a model and its tokenizer into an existing folder.
 
