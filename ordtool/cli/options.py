@@ -23,7 +23,9 @@ OUT = "Output"
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="FILE", help="Text files or .jsonl, .gz too; none or `-` is stdin."),
+    typer.Argument(
+        metavar="FILE", help="Text, JSON lines or arrays, CoNLL-U, .gz too; none or `-` is stdin."
+    ),
 ]
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A folder, a name from `ordtool models list`, or a hub id.")

@@ -105,7 +105,10 @@ def parse(
         str, typer.Option("--language", help="Of running text, for its abbreviations.", rich_help_panel=INPUT)
     ] = "en",
     input_format: Annotated[
-        str, typer.Option("--input", help="auto, text, jsonl or trees (bracketed).", rich_help_panel=INPUT)
+        str,
+        typer.Option(
+            "--input", help="auto, text, jsonl, conllu or trees (bracketed).", rich_help_panel=INPUT
+        ),
     ] = "auto",
     field: Field = "text",
     on_error: OnError = "stop",
@@ -149,8 +152,8 @@ def parse(
 ) -> None:
     """Draw the trees of sentences.
 
-    Reads a sentence a line, JSONL, or bracketed trees (files or folders), and finds a tree over each sentence's own tokens.
-    A terminal gets drawn trees, a pipe JSON lines: `text, tokens, offsets, distances, spans, tree`.
+    Reads a sentence a line, JSON, CoNLL-U, or bracketed trees (files or folders), and finds a tree over each
+    sentence's own tokens. A terminal gets drawn trees, a pipe JSON lines: `text, tokens, offsets, distances, spans, tree`.
 
     **Examples:** `echo "The cat sat on the mat." | ordtool parse` · `ordtool parse --split book.txt -o book.svg`
     · `ordtool parse notes.jsonl | jq -r .tree`

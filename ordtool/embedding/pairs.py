@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import Input, open_input, read_lines
 from ordtool.io.tables import table_rows
-from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
+from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 
 # The names that published pair files give to the three columns.
 NAMES = (
@@ -44,8 +43,8 @@ def read_pairs(
 ) -> list[Pair]:
     """Read sentence pairs.
 
-    JSONL is known by its suffix or a first `{`. Else a first line with a tab makes it TSV, which is read without
-    quoting as published STS files want it, and any other file is CSV. A first line whose score is no number is
+    JSON objects are known by the file's suffix or its beginning. Else a first line with a tab makes it TSV, which is
+    read without quoting as published STS files want it, and any other file is CSV. A first line whose score is no number is
     a header; without one, the columns are the first three.
 
     Args:
@@ -100,9 +99,10 @@ def _rows(
 ) -> Iterator[tuple[_Row, Sequence[str | int]]]:
     """Rows with the places of their three columns, header gone."""
     source = stream.source
+    jsonl = holds_jsonl(stream)
     lines = list(_decoded(stream, source, on_error))
     first = next((line for line in lines if line.strip()), "")
-    if has_jsonl_suffix(stream.path) or _is_object(first):
+    if jsonl:
         yield from _objects(lines, source, columns, on_error)
         return
     places: Sequence[str | int] | None = None
@@ -141,15 +141,6 @@ def _objects(
             on_error(error)
             continue
         yield _Row(number, data), columns or [_known(names, data) or names[0] for names in NAMES]
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-    except RecursionError:  # who parses it says so
-        return line.lstrip().startswith("{")
 
 
 def _places(row: _Row, columns: Sequence[str] | None, source: str) -> tuple[Sequence[int], bool]:

@@ -10,7 +10,7 @@ from typing import Any
 from ordtool.arguments import as_many, as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import open_input, read_lines
-from ordtool.io.text import decode_line, holds_jsonl, looks_like_jsonl, parse_json_object
+from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import require
 
@@ -193,8 +193,6 @@ def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
         jsonl = holds_jsonl(stream)
         for number, raw in enumerate(read_lines(stream, source), start=1):
             text = decode_line(raw, source, number)
-            if number == 1 and not jsonl:  # JSONL under another name
-                jsonl = looks_like_jsonl(text, field)
             if not jsonl:
                 yield f"{source}:{number}", text
             elif text.strip():

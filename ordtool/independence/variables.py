@@ -15,7 +15,7 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.independence.validation import check_aligned, encode_labels
 from ordtool.io.inputs import open_input, read_lines
 from ordtool.io.npy import holds_npy, npy_of
-from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
+from ordtool.io.text import decode_line, holds_jsonl, parse_json_object, records_of
 
 Array = NDArray[Any]
 
@@ -34,7 +34,7 @@ class Variable:
         name: What to call it: the file's name as given.
         rows: Vectors of shape `(rows, dim)`; None where `texts` have to be embedded first.
         texts: The texts of a file without vectors.
-        ids: The records' ids, where every record has one.
+        ids: The records' ids, None for a record without one; None for all where no record has one.
         lines: Line numbers of the records in the file, for messages.
         classes: Names of the classes, where the vectors are class labels as unit vectors.
     """
@@ -71,7 +71,7 @@ class Source:
 
 
 def read_source(path: str) -> Source:
-    """Read an input: NPY and JSONL are known by the file's name, for a pipe by its beginning; NPY by that anyway.
+    """Read an input: NPY, JSON and CoNLL-U are known by their beginning, or by the file's name.
 
     Raises:
         OrdtoolError: Naming the file and line that is not as it should be.
@@ -82,20 +82,20 @@ def read_source(path: str) -> Source:
         if stream.once and not stream.first_line():
             raise OrdtoolError(f"{stream.source}: is empty", "vectors are NPY or JSONL, texts a line each")
         jsonl = holds_jsonl(stream)
+        if not jsonl:
+            found = list(records_of(stream))
+            return Source(
+                stream.source,
+                texts=[record.text for record in found],
+                lines=[record.line for record in found],
+            )
         records: list[dict[str, Any]] = []
-        texts: list[str] = []
         lines: list[int] = []
         for number, raw in enumerate(read_lines(stream, stream.source), start=1):
             text = decode_line(raw, stream.source, number)
-            if jsonl and not text.strip():
-                continue
-            lines.append(number)
-            if jsonl:
+            if text.strip():
+                lines.append(number)
                 records.append(parse_json_object(text, stream.source, number))
-            else:
-                texts.append(text)
-    if not jsonl:
-        return Source(stream.source, texts=texts, lines=lines)
     if not records:
         raise OrdtoolError(f"{stream.source}: is empty")
     return Source(stream.source, records=records, lines=lines)
@@ -235,7 +235,8 @@ def _from_records(
     config: VariablesConfig,
 ) -> Variable:
     id_field, label_field = config.id_field, config.label_field
-    ids = [record[id_field] for record in records] if all(id_field in record for record in records) else None
+    found = [record.get(id_field) for record in records]
+    ids = None if all(one is None for one in found) else found
     if label_field is not None:
         labels = [
             _label(record, label_field, path, line) for record, line in zip(records, lines, strict=True)
@@ -289,19 +290,20 @@ def _vectors(records: Sequence[dict[str, Any]], lines: Sequence[int], path: str)
 
 
 def check_ids(variables: Sequence[Variable]) -> None:
-    """Check that row i means the same item in every file that has ids.
+    """Check that row i means the same item in every file that has ids, as far as the records have them.
 
     Raises:
         OrdtoolError: For different lengths or ids, naming both files and the first difference.
     """
-    first = next((variable for variable in variables if variable.ids is not None), None)
+    known: dict[int, tuple[Variable, Any]] = {}
     for variable in variables:
-        if first is None or variable is first or variable.ids is None or first.ids is None:
-            continue
-        for row, (one, other) in enumerate(zip(first.ids, variable.ids, strict=False)):
+        for row, one in enumerate(variable.ids or ()):
+            if one is None:
+                continue
+            first, other = known.setdefault(row, (variable, one))
             if one != other:
                 raise OrdtoolError(
-                    f"{_where(first, row)} has id {one!r} and {_where(variable, row)} has id {other!r}",
+                    f"{_where(first, row)} has id {other!r} and {_where(variable, row)} has id {one!r}",
                     "bring the files into the same order; row i of each must belong to the same item",
                 )
 

@@ -11,6 +11,7 @@ import errno
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -20,10 +21,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.arrays import array_lines
 from ordtool.io.streams import descriptor_of
 
 STDIN = "-"
+JSON_SUFFIX = ".json"
 BOM = b"\xef\xbb\xbf"
+_OBJECTS = re.compile(rb'\s*\[\s*\{\s*("|$)')
 _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 16
 _NO_INPUT = "no input: give a file, or pipe text in"
@@ -56,7 +60,17 @@ class Input(io.BufferedReader):
     def first_line(self) -> bytes:
         """Give the first line that isn't blank, of an input of which nothing was read yet; empty if there is none."""
         with _as_read_errors(self.source):
-            return self._beginning.first_line().removeprefix(BOM)
+            return b"".join(self._beginning.first_lines(1)).removeprefix(BOM)
+
+    def holds_array(self) -> bool:
+        """Say whether the input, of which nothing was read yet, is a JSON array: of objects, if its name isn't `.json`."""
+        first = self.first_line()
+        if not first.lstrip().startswith(b"["):
+            return False
+        if data_suffix(self.path) == JSON_SUFFIX or _OBJECTS.match(first):
+            return True
+        with _as_read_errors(self.source):
+            return first.strip() == b"[" and self._beginning.first_lines(2)[-1].lstrip().startswith(b"{")
 
 
 class _ReadsBytes(Protocol):
@@ -83,20 +97,25 @@ class _Beginning(io.RawIOBase):
             pass
         return self._ahead.startswith(magic)
 
-    def first_line(self) -> bytes:
+    def first_lines(self, count: int) -> list[bytes]:
+        """Give the first lines that aren't blank, as many as there are."""
+        found: list[bytes] = []
         start = 0
-        while True:
+        while len(found) < count:
             end = self._ahead.find(b"\n", start)
             while end < 0:
                 known = len(self._ahead)
                 if not self._more():
-                    rest = bytes(self._ahead[start:])
-                    return rest if rest.removeprefix(BOM).strip() else b""
+                    end = known
+                    break
                 end = self._ahead.find(b"\n", known)
             line = bytes(self._ahead[start:end])
             if line.removeprefix(BOM).strip():
-                return line
+                found.append(line)
+            if end == len(self._ahead):
+                break
             start = end + 1
+        return found
 
     def _more(self) -> bool:
         piece = self._stream.read1(_PIECE)
@@ -154,18 +173,30 @@ def _open(path: str | Path, once: bool) -> _ReadsBytes:
         raise OrdtoolError(*_open_failure(path, error)) from None
 
 
-def read_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
+def data_suffix(path: str | Path) -> str:
+    """Give what a file's name ends in, in lower case and without `.gz`: `.jsonl` for `X.JSONL.gz`."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
+def read_lines(stream: BinaryIO, source: str, *, arrays: bool = True) -> Iterator[bytes]:
     """Yield the lines of a binary stream without their line ends (LF or CR LF), and without byte order marks.
 
     A mark stands at the beginning of every file that has one, and so inside of files that were joined with `cat`.
 
     Args:
-        stream: A binary stream, as `open_input` gives.
+        stream: A binary stream, as `open_input` gives, of which nothing was read yet.
         source: Its name for messages.
+        arrays: Give a JSON array as lines that hold an element each; see `array_lines`.
 
     Raises:
-        OrdtoolError: If a gzip stream is damaged or the disk fails.
+        OrdtoolError: If a gzip stream is damaged, the disk fails, or an array doesn't end.
     """
+    lines = _read_lines(stream, source)
+    array = arrays and isinstance(stream, Input) and stream.holds_array()
+    return array_lines(lines, source) if array else lines
+
+
+def _read_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
     with _as_read_errors(source):
         for raw in stream:
             line = raw[:-1] if raw.endswith(b"\n") else raw
@@ -178,6 +209,26 @@ def read_pieces(stream: BinaryIO, source: str) -> Iterator[bytes]:
     with _as_read_errors(source):
         while piece := stream.read(1 << 20):
             yield piece
+
+
+def decode_line(raw: bytes, source: str, number: int) -> str:
+    """Decode one line as UTF-8.
+
+    Raises:
+        OrdtoolError: Naming `source:number` and the first bad byte.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        hint = "convert it first: iconv -f latin1 -t utf-8 (or the encoding it has)"
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            hint = "this looks like UTF-16: iconv -f utf-16 -t utf-8 converts it"
+        elif raw.startswith(b"\x93NUMPY"):
+            hint = "this is an NPY file, and a text file is expected here"
+        raise OrdtoolError(
+            f"{source}:{number}: invalid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})",
+            hint,
+        ) from None
 
 
 @contextmanager

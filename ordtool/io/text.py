@@ -1,4 +1,4 @@
-"""Text and JSONL input: one record a line, from files, gzip files or a pipe.
+"""Text, JSON and CoNLL-U input: one record a line or sentence, from files, gzip files or a pipe.
 
 Lines are read as bytes and split at the line feed only, because `str.splitlines` also
 splits at U+2028, U+0085 and others that occur inside real text. Nothing is held but the
@@ -17,12 +17,17 @@ from typing import Any, Literal
 
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError
-from ordtool.io.inputs import STDIN, Input, open_input, read_lines
+from ordtool.io.conllu import SUFFIX as CONLLU_SUFFIX
+from ordtool.io.conllu import conllu_sentences, holds_conllu
+from ordtool.io.inputs import JSON_SUFFIX, STDIN, Input, data_suffix, decode_line, open_input, read_lines
+from ordtool.io.tables import separator_of
 
-JSONL_SUFFIXES = {".jsonl", ".ndjson"}
+JSON_SUFFIXES = {".jsonl", ".ndjson", JSON_SUFFIX}
 
-Format = Literal["auto", "text", "jsonl"]
+Format = Literal["auto", "text", "jsonl", "conllu"]
 OnError = Callable[[OrdtoolError], None]
+# A word in braces begins no object: a key has quotes.
+_OBJECT = re.compile(rb'\s*\{\s*("|\}\s*$)')
 # A JSON escape of half a character; two halves in the right order are one character.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -61,8 +66,8 @@ def read_records(
     Args:
         paths: Files in order; none, or `-`, is stdin. gzip is recognised by its first bytes.
         field: The key of a JSONL object that holds the text.
-        format: `text`, `jsonl`, or `auto`: JSONL for `.jsonl` and `.ndjson` (`.gz` too)
-            and for a pipe whose first line is a JSON object with the field.
+        format: `text`; `jsonl`, an object a line or an array of them; `conllu`, whose texts
+            are those of its sentences; or `auto`: what `holds_jsonl` and `holds_conllu` say.
         on_error: Called with each bad record, which is then skipped; None raises it.
 
     Yields:
@@ -109,13 +114,16 @@ def records_of(
     stream: Input, field: str = "text", *, format: Format = "auto", on_error: OnError | None = None
 ) -> Iterator[Record]:
     """Read texts from an input that is open, as `read_records` does."""
-    jsonl = format == "jsonl" or (format == "auto" and has_jsonl_suffix(stream.path))
-    undecided = format == "auto" and not jsonl and stream.once
-    for number, raw in enumerate(read_lines(stream, stream.source), start=1):
+    if format == "auto":
+        format = "jsonl" if holds_jsonl(stream) else "conllu" if holds_conllu(stream) else "text"
+    if format == "conllu":
+        for sentence in conllu_sentences(stream, on_error):
+            yield Record(stream.source, sentence.line, sentence.text)
+        return
+    jsonl = format == "jsonl"
+    for number, raw in enumerate(read_lines(stream, stream.source, arrays=jsonl), start=1):
         try:
             text = decode_line(raw, stream.source, number)
-            if undecided:
-                jsonl, undecided = looks_like_jsonl(text, field), False
             if not jsonl:
                 yield Record(stream.source, number, text)
             elif text.strip():
@@ -127,28 +135,16 @@ def records_of(
 
 
 def holds_jsonl(stream: Input) -> bool:
-    """Say whether an input, of which nothing was read yet, is JSONL: by its name, for a pipe by its first line."""
-    return has_jsonl_suffix(stream.path) or (stream.once and stream.first_line().lstrip().startswith(b"{"))
+    """Say whether an input, of which nothing was read yet, is JSON objects, one a line or in an array.
 
-
-def decode_line(raw: bytes, source: str, number: int) -> str:
-    """Decode one line as UTF-8.
-
-    Raises:
-        OrdtoolError: Naming `source:number` and the first bad byte.
+    It is if its name ends in `.jsonl`, `.ndjson` or `.json`, or else, but for tables and CoNLL-U, if it begins
+    as an object does that has a key, or as an array of such objects: what a file and a pipe hold is decided alike.
     """
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        hint = "convert it first: iconv -f latin1 -t utf-8 (or the encoding it has)"
-        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            hint = "this looks like UTF-16: iconv -f utf-16 -t utf-8 converts it"
-        elif raw.startswith(b"\x93NUMPY"):
-            hint = "this is an NPY file, and a text file is expected here"
-        raise OrdtoolError(
-            f"{source}:{number}: invalid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})",
-            hint,
-        ) from None
+    if has_jsonl_suffix(stream.path):
+        return True
+    if separator_of(stream.path) is not None or data_suffix(stream.path) == CONLLU_SUFFIX:
+        return False
+    return stream.holds_array() or _OBJECT.match(stream.first_line()) is not None
 
 
 def parse_json_record(text: str, source: str, number: int, field: str) -> Record:
@@ -184,7 +180,7 @@ def parse_json_object(text: str, source: str, number: int) -> dict[str, Any]:
         column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise OrdtoolError(
             f"{source}:{number}: malformed JSON ({reason}{column})",
-            "a .jsonl file has one JSON object a line",
+            "one JSON object a line, or one array of objects",
         ) from None
     if not isinstance(data, dict):
         raise OrdtoolError(
@@ -211,21 +207,5 @@ def _check_characters(text: str, data: dict[str, Any], source: str, number: int)
 
 
 def has_jsonl_suffix(path: str | Path) -> bool:
-    """Say whether a file's name promises JSONL (`x.jsonl`, `x.ndjson`, either with `.gz`)."""
-    suffixes = [s.lower() for s in Path(path).suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in JSONL_SUFFIXES
-
-
-def looks_like_jsonl(text: str, field: str) -> bool:
-    """Say whether a line is a JSON object that holds the field."""
-    if not text.lstrip().startswith("{"):
-        return False
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return False
-    except RecursionError:  # who parses it says so
-        return True
-    return isinstance(data, dict) and field in data
+    """Say whether a file's name promises JSON objects (`x.jsonl`, `x.ndjson`, `x.json`, each with `.gz`)."""
+    return data_suffix(path) in JSON_SUFFIXES

@@ -93,6 +93,19 @@ def test_ids_must_agree(tmp_path):
     assert read_variable(a).ids != read_variable(b).ids
 
 
+def test_records_without_an_id_leave_the_others_to_be_checked(tmp_path):
+    rows = [{"id": i, "vector": [i]} for i in range(5)]
+    a = lines(tmp_path / "a.jsonl", rows[0], {"vector": [1]}, *rows[2:])
+    b = lines(tmp_path / "b.jsonl", *reversed(rows))
+    c = lines(tmp_path / "c.jsonl", rows[0], {"id": 7, "vector": [1]}, *rows[2:])
+    with pytest.raises(OrdtoolError, match=r"a\.jsonl:1 has id 0 and .*b\.jsonl:1 has id 4"):
+        check_ids([read_variable(a), read_variable(b)])
+    check_ids([read_variable(a), read_variable(c)])
+    with pytest.raises(OrdtoolError, match=r"c\.jsonl:2 has id 7 and .*d\.jsonl:2 has id 1"):
+        d = lines(tmp_path / "d.jsonl", *rows)
+        check_ids([read_variable(path) for path in (a, c, d)])
+
+
 def test_layers_in_the_order_of_their_numbers(tmp_path):
     for name in ("layer-10.npy", "layer-2.npy", "layer-0.npy", "notes.txt"):
         (tmp_path / name).touch()

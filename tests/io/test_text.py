@@ -1,9 +1,13 @@
 import gzip
 import io
+import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError
+from ordtool.io.arrays import array_lines
 from ordtool.io.text import read_records
 
 
@@ -109,14 +113,14 @@ class Pipe:
     [
         (b"one\ntwo\n", ["one", "two"]),
         (b'{"text": "one"}\n{"text": "two"}\n', ["one", "two"]),
-        (b'{"other": "one"}\n', ['{"other": "one"}']),
+        (b'[{"text": "one"}, {"text": "two"}]', ["one", "two"]),
         (b"{not json\n", ["{not json"]),
         (gzip.compress(b"one\n"), ["one"]),
     ],
     ids=[
         "lines",
         "objects",
-        "other objects",
+        "array",
         "no object",
         "gzip",
     ],  # gzip writes the time: no name for a test
@@ -136,3 +140,78 @@ def test_terminal_is_refused_with_an_example(monkeypatch):
         list(read_records([]))
     assert caught.value.exit_code == 2
     assert "ordtool parse" in caught.value.hint
+
+
+OBJECTS = b'{"text": "one", "id": 1}\n\n{"text": "two", "id": 2}\n'
+ARRAYS = [
+    b'[{"text": "one", "id": 1}, {"text": "two", "id": 2}]',
+    b'[\n  {\n    "text": "one",\n    "id": 1\n  },\n  {"text": "two", "id": 2}\n]\n',
+    b'\n[ { "text" : "one", "id":1\n},{"text":"two","id":2} ]',
+]
+
+
+@pytest.mark.parametrize("data", [OBJECTS, *ARRAYS, b"\xef\xbb\xbf" + OBJECTS, b"\xef\xbb\xbf" + ARRAYS[0]])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.txt", "a", "a.json.gz", "pipe"])
+def test_objects_are_known_by_what_they_are_whatever_their_file_is_called(write, monkeypatch, name, data):
+    if name == "pipe":
+        monkeypatch.setattr("sys.stdin", Pipe(data))
+    path = "-" if name == "pipe" else write(name, gzip.compress(data) if name.endswith(".gz") else data)
+    assert [(r.text, r.data) for r in read_records(path)] == [
+        ("one", {"text": "one", "id": 1}),
+        ("two", {"text": "two", "id": 2}),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.txt", "a", "pipe"])
+def test_objects_without_the_field_are_no_text(write, monkeypatch, name):
+    data = b'{"sentence": "one"}\n'
+    monkeypatch.setattr("sys.stdin", Pipe(data))
+    with pytest.raises(OrdtoolError, match="1: no field 'text' .keys: sentence"):
+        texts("-" if name == "pipe" else write(name, data))
+
+
+@pytest.mark.parametrize(
+    "text", ["{not json", "[1] A note", "[Music]", "[", "[\nand more", "{", "{x} and {y}"]
+)
+def test_prose_in_brackets_is_text(write, text):
+    assert texts(write("a.txt", text.encode())) == text.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'[\n{"text": "one"},\n\n{"text": 2}\n]', "a.json:4: field 'text' must be a string"),
+        (b'[\n{"text": "one"},\n{"text": \n', "a.json:3: malformed JSON"),
+        (b'[{"text": "one"}\n,', "a.json:2: the file ends inside of a JSON array"),
+        (b'[{"text": "one"} {"text": "two"}]', "a.json:1: malformed JSON"),
+        (b'[{"text": "one"}]\n[]x', "a.json:2: malformed JSON"),
+        (b'["one", "two"]', "a.json:1: expected a JSON object, found str"),
+        (b"one\ntwo\n", "a.json:1: malformed JSON"),
+    ],
+)
+def test_bad_arrays_name_file_and_line(write, data, message):
+    with pytest.raises(OrdtoolError, match=message):
+        texts(write("a.json", data))
+
+
+def test_text_that_is_asked_for_is_text(write):
+    data = b'[\n{"text": "one"}\n]'
+    assert texts(write("a.json", data), format="text") == data.decode().split("\n")
+
+
+NAMES = st.text('ab,[]{}"\\\n\té', max_size=4)
+VALUES = st.recursive(
+    st.integers() | NAMES,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.dictionaries(NAMES, VALUES, min_size=1, max_size=3), max_size=4),
+    st.sampled_from([None, 0, 2]),
+)
+def test_any_array_is_its_objects(found, indent):
+    lines = json.dumps(found, indent=indent, ensure_ascii=False).encode().split(b"\n")
+    assert [json.loads(line) for line in array_lines(lines, "a.json") if line.strip()] == found

@@ -1,6 +1,7 @@
 import pytest
 
-from ordtool.parsing.text.reader import InputConfig, TextConfig, read_inputs, read_sentences
+from ordtool.errors import UsageError
+from ordtool.parsing.text.reader import InputConfig, TextConfig, check_inputs, read_inputs, read_sentences
 
 
 def texts(tmp_path, data, name="a.txt", **options):
@@ -57,3 +58,29 @@ def test_paragraphs(tmp_path):
         whole.strip(),
         whole.strip(),
     ]
+
+
+CONLLU = """# text = Don't go, Bob-.
+1-2	Don't	_	_	_	_	_	_	_	_
+1	Do	do	AUX	VBP	_	3	aux	_	_
+2	n't	not	PART	RB	_	3	advmod	_	_
+3	go	go	VERB	VB	_	0	root	_	SpaceAfter=No
+4	,	,	PUNCT	,	_	3	punct	_	_
+5	Bob	Bob	PROPN	NNP	_	3	vocative	_	SpaceAfter=No
+6	-	-	PUNCT	HYPH	_	3	punct	_	SpaceAfter=No
+7	.	.	PUNCT	.	_	3	punct	_	_
+"""
+
+
+@pytest.mark.parametrize("name", ["a.conllu", "a.txt"])
+def test_conllu_is_read_by_its_words(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(CONLLU)
+    (found,) = read_inputs(str(path), InputConfig())
+    assert found.text == "Don't go, Bob-."
+    assert [token.text for token in found.tokens] == ["Do", "n't", "go", ",", "Bob", "-", "."]
+    assert all(found.text[token.start : token.end] == token.text for token in found.tokens)
+    assert found.punctuation == (False, False, False, True, False, True, True)
+    assert list(read_sentences(path)) == [["Do", "n't", "go", "Bob"]]
+    with pytest.raises(UsageError, match="holds CoNLL-U, which is sentences already"):
+        check_inputs([str(path)], InputConfig(split=True))

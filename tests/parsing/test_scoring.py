@@ -151,3 +151,13 @@ def test_a_row_names_its_protocol_and_counts_must_agree():
     ]
     with pytest.raises(ValueError, match="longer"):
         score_trees([[]], [CAT, CAT])
+
+
+@pytest.mark.parametrize("name", ["left", "right", "balanced", "random"])
+def test_a_file_named_like_a_baseline_is_not_one(name):
+    prediction = [(0, 8), (0, 3), (3, 7)]
+    mine = score_trees([prediction] * 2, [CAT] * 2, system="mine")
+    named = score_trees([prediction] * 2, [CAT] * 2, system=name)
+    assert [row.system for row in named] == [name, "left", "right", "balanced", "random"]
+    for one, other in zip(mine, named, strict=True):
+        assert one.to_dict() | {"system": name} == other.to_dict() | {"system": name}

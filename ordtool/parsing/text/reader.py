@@ -11,19 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io import inputs
+from ordtool.io.conllu import ConlluSentence, conllu_sentences, holds_conllu
 from ordtool.io.inputs import STDIN, Input, open_input, reads_once
 from ordtool.io.text import Format, Record, read_records, records_of
 from ordtool.parsing.text.tokenize import Sentence, Token, TokenKind, join_lines, split_sentences, tokenize
 from ordtool.parsing.text.vocabulary import UNKNOWN
 from ordtool.parsing.trees.punctuation import is_punctuation
-from ordtool.parsing.trees.treebank import Tree, holds_trees, read_trees, tree_files, trees_of
+from ordtool.parsing.trees.treebank import PUNCTUATION_TAGS, Tree, holds_trees, tree_files, trees_of
 
-FORMATS = ("auto", "text", "jsonl", "trees")
+FORMATS = ("auto", "text", "jsonl", "trees", "conllu")
 # A line that a hard-wrapped text may break inside a sentence.
 _WRAPPED = range(40, 101)
 _ENDS = tuple(".?!。？！…”\"’')")
@@ -48,7 +49,7 @@ class InputConfig:
     """How inputs are read.
 
     Attributes:
-        format: `auto`, `text`, `jsonl` or `trees`.
+        format: `auto`, `text`, `jsonl`, `trees` or `conllu`.
         field: The key of a JSONL object that holds the text.
         split: The text is running text, to be split into sentences.
         language: Of the text, for its abbreviations.
@@ -95,7 +96,7 @@ def check_inputs(paths: Sequence[str], config: InputConfig) -> None:
         for file in files:
             if not reads_once(file):
                 with open_input(file) as stream:
-                    _refuse_trees(_holds_trees(stream, config), stream)
+                    _refuse_sentences(_kind(stream, config), stream)
 
 
 def _files(path: str, config: InputConfig) -> Iterator[str | Path]:
@@ -103,9 +104,10 @@ def _files(path: str, config: InputConfig) -> Iterator[str | Path]:
     yield from tree_files([path]) if config.format in ("auto", "trees") else [path]
 
 
-def _refuse_trees(trees: bool, stream: Input) -> None:
-    if trees:
-        raise UsageError(f"{stream.source}: holds trees, which are sentences already", "leave --split out")
+def _refuse_sentences(kind: Format | Literal["trees"], stream: Input) -> None:
+    if kind in ("trees", "conllu"):
+        what = "trees" if kind == "trees" else "CoNLL-U"
+        raise UsageError(f"{stream.source}: holds {what}, which is sentences already", "leave --split out")
 
 
 def read_inputs(
@@ -118,13 +120,14 @@ def read_inputs(
 
     Args:
         paths: Files, folders of bracketed trees, or `-`; none is stdin.
-        config: How to read them. `auto` goes by a file's suffix; a pipe and a file whose suffix says nothing are
-            trees if their first line is (see `treebank.begins_tree`).
+        config: How to read them. `auto` goes by a file's suffix, and where that says nothing, and in a pipe, by the
+            beginning (see `treebank.begins_tree`, `ordtool.io.text.holds_jsonl`, `ordtool.io.conllu.holds_conllu`).
         on_error: Called with each bad record, which is then skipped; None raises it.
 
     Yields:
         A sentence a line; empty lines too, so that line k of the output belongs to line k of the input. With `split`, a
-        sentence each of the running text instead. Trees keep their tokens and what their tags say of punctuation.
+        sentence each of the running text instead. Trees and CoNLL-U keep their tokens, and what their tags say of
+            punctuation.
 
     Raises:
         OrdtoolError: With `file:line`, where `on_error` is None.
@@ -134,25 +137,41 @@ def read_inputs(
         folder = path != STDIN and Path(path).is_dir()
         for file in _files(path, config):
             with open_input(file) as stream:
-                trees = (folder and config.format == "auto") or _holds_trees(stream, config)
+                kind = "trees" if folder and config.format == "auto" else _kind(stream, config)
                 if config.split:
-                    _refuse_trees(trees, stream)
-                yield from _sentences(stream, config, trees, on_error)
+                    _refuse_sentences(kind, stream)
+                yield from _sentences(stream, config, kind, on_error)
 
 
 def _sentences(
-    stream: Input, config: InputConfig, trees: bool, on_error: Callable[[OrdtoolError], None] | None
+    stream: Input,
+    config: InputConfig,
+    kind: Format | Literal["trees"],
+    on_error: Callable[[OrdtoolError], None] | None,
 ) -> Iterator[Sentence]:
-    if trees:
+    if kind == "trees":
         yield from map(tree_sentence, trees_of(stream, on_error=on_error))
-        return
-    format: Format = "jsonl" if config.format == "jsonl" else "text" if config.format == "text" else "auto"
-    records = records_of(stream, config.field, format=format, on_error=on_error)
-    if config.split:
-        yield from _split(records, config)
+    elif kind == "conllu":
+        for found in conllu_sentences(stream, on_error):
+            yield _conllu_sentence(found, stream.source)
     else:
-        for record in records:
-            yield Sentence(record.text, data=record.data, where=record.where)
+        records = records_of(stream, config.field, format=kind, on_error=on_error)
+        if config.split:
+            yield from _split(records, config)
+        else:
+            for record in records:
+                yield Sentence(record.text, data=record.data, where=record.where)
+
+
+def _conllu_sentence(found: ConlluSentence, source: str) -> Sentence:
+    tokens = tuple(Token(word, *place) for word, place in zip(found.words, found.offsets, strict=True))
+    tags = found.tags if any(found.tags) else None
+    return Sentence(found.text, tokens, _conllu_punctuation(found), tags, where=f"{source}:{found.line}")
+
+
+def _conllu_punctuation(found: ConlluSentence) -> tuple[bool, ...]:
+    marked = zip(found.words, found.tags, found.punctuation, strict=True)
+    return tuple(mark or tag in PUNCTUATION_TAGS or is_punctuation(word) for word, tag, mark in marked)
 
 
 def tree_sentence(tree: Tree) -> Sentence:
@@ -165,9 +184,11 @@ def tree_sentence(tree: Tree) -> Sentence:
     return Sentence(" ".join(tree.tokens), tuple(tokens), tuple(tree.punctuation), tags, where=tree.where)
 
 
-def _holds_trees(stream: Input, config: InputConfig) -> bool:
-    """Whether an input is bracketed trees: as told, or as it looks."""
-    return holds_trees(stream) if config.format == "auto" else config.format == "trees"
+def _kind(stream: Input, config: InputConfig) -> Format | Literal["trees"]:
+    """What an input holds: as told, or as it looks."""
+    if config.format != "auto":
+        return cast(Format, config.format)
+    return "trees" if holds_trees(stream) else "conllu" if holds_conllu(stream) else "auto"
 
 
 def _split(records: Iterator[Record], config: InputConfig) -> Iterator[Sentence]:
@@ -229,8 +250,8 @@ def read_sentences(
     for path in as_strings(paths):
         for file in text_files(path):
             with open_input(file) as stream:
-                trees = holds_trees(stream)
-            sentences = _read_leaves(file) if trees else _read_text(file, config)
+                known = _kind(stream, InputConfig()) in ("trees", "conllu")
+            sentences = _read_tokens(file) if known else _read_text(file, config)
             for words in sentences:
                 if not config.punctuation:
                     words = [word for word in words if not is_punctuation(word)]
@@ -246,11 +267,12 @@ def text_files(path: str | Path) -> Iterator[str]:
     yield from (str(file) for file in tree_files([path]))
 
 
-def _read_leaves(path: str) -> Iterator[list[str]]:
-    for tree in read_trees([path]):
+def _read_tokens(path: str) -> Iterator[list[str]]:
+    """Read the tokens of trees and CoNLL-U."""
+    for sentence in read_inputs(path, InputConfig()):
         # Tags know better than surfaces what is punctuation (a hyphen between words, a quote).
-        tokens = zip(tree.tokens, tree.punctuation, strict=True)
-        yield [token for token, is_mark in tokens if not is_mark or not is_punctuation(token)]
+        tokens = zip(sentence.tokens or (), sentence.punctuation or (), strict=True)
+        yield [token.text for token, is_mark in tokens if not is_mark or not is_punctuation(token.text)]
 
 
 def _read_text(path: str, config: TextConfig) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import open_input, read_lines
-from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
+from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.treebank import (
     Tree,
@@ -52,7 +52,7 @@ def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
 
     Args:
         path: A JSONL file as `ordtool parse` writes it (`tokens` and `spans`), a file or folder of bracketed trees, with
-            labels or without, or `-` for stdin, where the first character decides.
+            labels or without, or `-` for stdin; its beginning decides.
 
     Yields:
         The readings of each tree: one, or two where brackets can be read with labels and without (`(a (b c))`).
@@ -62,7 +62,7 @@ def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
     """
     for file in tree_files([path]):
         with open_input(file) as stream:
-            jsonl = has_jsonl_suffix(file) or stream.first_line().lstrip().startswith(b"{")
+            jsonl = holds_jsonl(stream)
             lines = read_lines(stream, stream.source)
             yield from (_read_jsonl if jsonl else _read_brackets)(lines, stream.source)
 

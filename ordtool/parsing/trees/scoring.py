@@ -25,6 +25,8 @@ from ordtool.parsing.trees.treebank import PUNCTUATION_TAGS, Tree
 
 LENGTH_BINS = ((1, 10), (11, 20), (21, 30), (31, 40), (41, None))
 RANDOM_DRAWS = 5
+TRIVIAL = {"left": 1, "right": 1, "balanced": 1, "random": RANDOM_DRAWS}
+"""How many trees of each kind that needs no parser are drawn."""
 _EPSILON = 1e-8
 
 
@@ -275,19 +277,20 @@ def score_pairs(
         The prediction's row, and `left`, `right`, `balanced` and `random`.
     """
     protocol = protocol or Protocol()
-    names = [system, *(["left", "right", "balanced", "random"] if baselines else [])]
-    rows = {name: Row(name, protocol.name, RANDOM_DRAWS if name == "random" else 1) for name in names}
+    prediction = Row(system, protocol.name)
+    # The prediction is none of these rows, whatever a person called its file.
+    trivial = {name: Row(name, protocol.name, draws) for name, draws in TRIVIAL.items()} if baselines else {}
     generator = np.random.default_rng(seed)
     for predicted, tree in pairs:
         sentence = prepare_gold(tree, protocol)
         if _is_counted(sentence, protocol):
             mapped = [(sentence.position[start], sentence.position[end]) for start, end in predicted]
-            rows[system].add(_countable(mapped, sentence.length, protocol), sentence)
+            prediction.add(_countable(mapped, sentence.length, protocol), sentence)
             for name, spans in trivial_spans(sentence.length, generator) if baselines else ():
-                rows[name].add(_countable(spans, sentence.length, protocol), sentence)
+                trivial[name].add(_countable(spans, sentence.length, protocol), sentence)
         if on_sentence is not None:
             on_sentence()
-    return list(rows.values())
+    return [prediction, *trivial.values()]
 
 
 def score_trees(
