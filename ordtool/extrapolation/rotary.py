@@ -94,11 +94,7 @@ def find_rotary(model: nn.Module) -> Rotary:
 
 
 def _only_rotary(model: nn.Module, decoder: nn.Module) -> nn.Module:
-    names = [
-        name
-        for name, module in decoder.named_modules()
-        if "rotary" in type(module).__name__.lower() or "rope" in type(module).__name__.lower()
-    ]
+    names = [name for name, module in decoder.named_modules() if _is_rotary(name, module)]
     module = getattr(decoder, "rotary_emb", None)
     if len(names) > 1:
         raise _refusal(model, f"it has several rotary modules ({', '.join(names[:3])})")
@@ -120,6 +116,13 @@ def _only_rotary(model: nn.Module, decoder: nn.Module) -> nn.Module:
             )
         raise _refusal(model, "its rotary module keeps its frequencies in a way of its own")
     return module
+
+
+def _is_rotary(name: str, module: nn.Module) -> bool:
+    """Say whether a module gives rotations; one without frequencies, by its class's name alone, doesn't."""
+    kind = type(module).__name__.lower()
+    holds = name.endswith("rotary_emb") or next(module.buffers(), None) is not None
+    return holds and ("rotary" in kind or "rope" in kind)
 
 
 def _apply_function(model: nn.Module, decoder: nn.Module) -> Any:

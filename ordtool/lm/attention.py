@@ -39,16 +39,16 @@ def attend(
     """
     heads = query.shape[1]
     return scaled_dot_product_attention(
-        query, spread(key, heads), spread(value, heads), attn_mask=mask, scale=scale, is_causal=causal
+        query, repeat_kv(key, heads), repeat_kv(value, heads), attn_mask=mask, scale=scale, is_causal=causal
     )
 
 
-def spread(x: Tensor, heads: int) -> Tensor:
+def repeat_kv(x: Tensor, heads: int) -> Tensor:
     """Repeat grouped heads: `(batch, groups, n, d)` to `(batch, heads, n, d)`."""
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
-def talk(
+def talking_heads_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -75,10 +75,12 @@ def talk(
     """
     if fused is None:
         fused = key.shape[2] >= FUSED_FROM
-    return (talk_fused if fused else talk_eager)(query, key, value, mask, scale, before, after)
+    return (talking_heads_fused if fused else talking_heads_eager)(
+        query, key, value, mask, scale, before, after
+    )
 
 
-def talk_eager(
+def talking_heads_eager(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -87,17 +89,17 @@ def talk_eager(
     before: Tensor,
     after: Tensor,
 ) -> Tensor:
-    """Talking heads as defined, through `(batch, heads, queries, keys)` scores; see `talk`."""
+    """Talking heads as defined, through `(batch, heads, queries, keys)` scores; see `talking_heads_attention`."""
     heads = query.shape[1]
-    scores = query @ spread(key, heads).transpose(-1, -2) * scale
+    scores = query @ repeat_kv(key, heads).transpose(-1, -2) * scale
     scores = torch.einsum("ij,bjqk->biqk", before, scores)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     weights = torch.einsum("ij,bjqk->biqk", after, scores.softmax(-1))
-    return weights @ spread(value, heads)
+    return weights @ repeat_kv(value, heads)
 
 
-def talk_fused(
+def talking_heads_fused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -106,7 +108,7 @@ def talk_fused(
     before: Tensor,
     after: Tensor,
 ) -> Tensor:
-    """Talking heads through the fused kernel, without a tensor of queries times keys; see `talk`.
+    """Talking heads through the fused kernel, without a tensor of queries times keys; see `talking_heads_attention`.
 
     sum_j Lambda_ij <q_j, k_j> = <concat_j(Lambda_ij q_j), concat_j(k_j)>, so head i is ordinary
     attention with a query of heads * key_size; then O_i = sum_j M_ij P_j V_i needs every head's
@@ -114,7 +116,7 @@ def talk_fused(
     """
     batch, heads, queries, size = query.shape
     keys = key.shape[2]
-    key, value = spread(key, heads), spread(value, heads)
+    key, value = repeat_kv(key, heads), repeat_kv(value, heads)
     wide_query = torch.einsum("ij,bjqd->biqjd", before, query).reshape(batch, heads, queries, heads * size)
     wide_key = key.transpose(1, 2).reshape(batch, 1, keys, heads * size).expand(-1, heads, -1, -1)
     wide_value = value.transpose(1, 2).reshape(batch, 1, keys, -1).expand(-1, heads, -1, -1)

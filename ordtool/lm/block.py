@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ordtool.lm import masks
-from ordtool.lm.attention import attend, logn_scale, talk
+from ordtool.lm.attention import attend, logn_scale, talking_heads_attention
 from ordtool.lm.config import OrdtoolLMConfig
 from ordtool.lm.positions import InverseLeaky, make_positions
 from ordtool.lm.rotary import RotaryEmbedding
@@ -18,8 +18,8 @@ from ordtool.lm.rotary import RotaryEmbedding
 BLOCK = 512
 """Queries whose masks and biases are made at a time."""
 
-Rule = Callable[[Tensor, Tensor], Tensor]
-"""From places of queries and keys, which broadcast, to whether the key is seen."""
+MaskFunction = Callable[[Tensor, Tensor], Tensor]
+"""From places of queries and keys, which broadcast, to whether the query sees the key."""
 
 
 class TalkingHeads(nn.Module):
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         self.talking = TalkingHeads(self.heads) if config.talking_heads else None
         self.positions = make_positions(config, layer)
 
-    def forward(self, hidden_states: Tensor, view: View, cache: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, context: AttentionContext, cache: Any) -> Tensor:
         """Map `(batch, seq, hidden)` to the same shape."""
         batch, length, _ = hidden_states.shape
 
@@ -59,68 +59,67 @@ class Attention(nn.Module):
         query = split(self.q_proj(hidden_states), self.heads)
         key = split(self.k_proj(hidden_states), self.groups)
         value = split(self.v_proj(hidden_states), self.groups)
-        query, key = self.positions.encode(query, key, view.turn)
+        query, key = self.positions.encode(query, key, context.cos_sin)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
-        if view.other is not None:
+        if context.other is not None:
             if self.logn:
-                query = self._sharpen(query, view.seen())
-            out = view.other(self, query, key, value, view.padding, scaling=self.positions.scale)[0]
+                query = self._scale_logn(query, context.keys_seen())
+            out = context.other(self, query, key, value, context.padding, scaling=self.positions.scale)[0]
         elif self.training and isinstance(self.positions, InverseLeaky):
-            out = self._train(self.positions, query, key, value, view).transpose(1, 2)
+            out = self._train(self.positions, query, key, value, context).transpose(1, 2)
         else:
-            blocks = [self._block(query, key, value, view, rows) for rows in view.blocks()]
+            blocks = [self._block(query, key, value, context, rows) for rows in context.blocks()]
             out = (blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)).transpose(1, 2)
         result: Tensor = self.o_proj(out.reshape(batch, length, -1))
         return result
 
-    def _block(self, query: Tensor, key: Tensor, value: Tensor, view: View, rows: range) -> Tensor:
+    def _block(
+        self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext, rows: range
+    ) -> Tensor:
         """Attend with some of the queries: `(batch, heads, rows, value_size)`."""
-        columns = view.columns(rows, self.positions.window)
+        columns = context.columns(rows, self.positions.window)
         row_places = torch.arange(rows.start, rows.stop, device=query.device)
         column_places = torch.arange(columns.start, columns.stop, device=query.device)
-        query = query[:, :, rows.start - view.past : rows.stop - view.past]
+        query = query[:, :, rows.start - context.past : rows.stop - context.past]
         key, value = key[:, :, columns.start : columns.stop], value[:, :, columns.start : columns.stop]
         query, key = self.positions.meet(query, key, row_places, column_places)
         distance = row_places[:, None] - column_places[None, :]
-        visible = view.visible(row_places, column_places, self.positions.window)
-        if self.logn or self.positions.sharpens:
-            seen = (distance >= 0).sum(-1)[None] if visible is None else visible.sum(-1)
-            query = self._sharpen(query, seen)
+        mask = context.attention_mask(row_places, column_places, self.positions.window)
+        if self.logn or self.positions.logn:
+            seen = (distance >= 0).sum(-1)[None] if mask is None else mask.sum(-1)
+            query = self._scale_logn(query, seen)
         bias = self.positions.bias(distance)
-        plain = visible is None and bias is None and self.talking is None
+        plain = mask is None and bias is None and self.talking is None
         if plain and len(rows) in (1, len(columns)):  # one sees all; or all, each its past: no mask is needed
             return attend(query, key, value, None, self.positions.scale, causal=len(rows) > 1)
-        if visible is None:
-            visible = (distance >= 0)[None]
-        mask = visible[:, None]
+        mask = ((distance >= 0)[None] if mask is None else mask)[:, None]
         if bias is not None:
-            lowest = torch.finfo(query.dtype).min
-            mask = bias.to(query.dtype)[None].masked_fill(~mask, lowest)
+            mask = bias.to(query.dtype)[None].masked_fill(~mask, torch.finfo(query.dtype).min)
         if self.talking is None:
             return attend(query, key, value, mask, self.positions.scale)
         talking = self.talking.before, self.talking.after
-        return talk(query, key, value, mask, self.positions.scale, *talking)
+        return talking_heads_attention(query, key, value, mask, self.positions.scale, *talking)
 
-    def _sharpen(self, query: Tensor, seen: Tensor) -> Tensor:
+    def _scale_logn(self, query: Tensor, seen: Tensor) -> Tensor:
         """Multiply by log-length factors for `(batch or 1, queries)` keys seen."""
-        least = 0.0 if self.positions.sharpens or self.logn == "trained" else 1.0
+        least = 0.0 if self.positions.logn or self.logn == "trained" else 1.0
         factor = logn_scale(seen, self.trained, least)
         return query * factor.to(query.dtype)[:, None, :, None]
 
     def _train(
-        self, positions: InverseLeaky, query: Tensor, key: Tensor, value: Tensor, view: View
+        self, positions: InverseLeaky, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext
     ) -> Tensor:
-        if view.past or view.rotary is None:
+        if context.past or context.rotary is None:
             raise ValueError("inverse-leaky positions can't go on from a cache in training")
         if self.logn:
-            query = self._sharpen(query, view.seen())
+            query = self._scale_logn(query, context.keys_seen())
         places = torch.arange(query.shape[2], device=query.device)
         distance = places[:, None] - places[None, :]
-        visible = view.visible(places, places, None)
-        visible = (distance >= 0)[None] if visible is None else visible
+        mask = context.attention_mask(places, places, None)
+        mask = (distance >= 0)[None] if mask is None else mask
         return positions.train_attend(
-            query, key, value, visible[:, None], distance, view.position_ids, view.rotary
+            query, key, value, mask[:, None], distance, context.position_ids, context.rotary
         )
 
 
@@ -136,29 +135,29 @@ class Block(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, hidden_states: Tensor, view: View, cache: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, context: AttentionContext, cache: Any) -> Tensor:
         """Map `(batch, seq, hidden)` to the same shape."""
-        hidden_states = hidden_states + self.attention(self.attention_norm(hidden_states), view, cache)
+        hidden_states = hidden_states + self.attention(self.attention_norm(hidden_states), context, cache)
         x = self.mlp_norm(hidden_states)
         result: Tensor = hidden_states + self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
         return result
 
 
-class View:
+class AttentionContext:
     """What every layer's attention needs to know: who sees whom, and where everyone stands.
 
     Queries are taken `BLOCK` at a time, so that no mask of all queries and keys is made.
 
     Args:
-        rotary: Gives the turns of positions; None: nothing turns.
+        rotary: Gives the cosines and sines of positions; None: nothing is rotated.
         states: Embeddings, `(batch, queries, hidden)`.
         past: How many tokens the cache holds.
         position_ids: `(batch, queries)`.
-        rule: From places of queries `(q, 1)` and keys `(1, k)` to booleans `(batch or 1, q, k)`; None: causal.
+        mask_function: From places of queries `(q, 1)` and keys `(1, k)` to booleans `(batch or 1, q, k)`; None: causal.
         padding: `(batch, keys)`, 0 where there is padding; None: nowhere.
 
     Attributes:
-        turn: Rotary cosines and sines `(batch, 1, queries, key_size)`, or None.
+        cos_sin: Rotary cosines and sines `(batch, 1, queries, key_size)`, or None.
         other: An attention of transformers' table that has been put in the place of this one, or None.
     """
 
@@ -168,15 +167,15 @@ class View:
         states: Tensor,
         past: int,
         position_ids: Tensor,
-        rule: Rule | None,
+        mask_function: MaskFunction | None,
         padding: Tensor | None,
     ) -> None:
         self.past, self.queries = past, states.shape[1]
         self.position_ids, self.padding = position_ids, padding
         self.rotary = rotary
-        self.turn = None if rotary is None else _turn(rotary, position_ids, states)
+        self.cos_sin = None if rotary is None else _for_heads(rotary, position_ids, states)
         self.other: Any = None
-        self._rule = rule
+        self._mask_function = mask_function
 
     def blocks(self) -> list[range]:
         """Give the places of queries that are taken together."""
@@ -185,16 +184,18 @@ class View:
 
     def columns(self, rows: range, window: int | None) -> range:
         """Give the places of keys that any of these queries may see."""
-        if self._rule is not None:
+        if self._mask_function is not None:
             return range(self.past + self.queries)
         return range(0 if window is None else max(0, rows.start - window + 1), rows.stop)
 
-    def visible(self, rows: Tensor, columns: Tensor, window: int | None) -> Tensor | None:
+    def attention_mask(self, rows: Tensor, columns: Tensor, window: int | None) -> Tensor | None:
         """Give who sees whom, booleans `(batch or 1, rows, columns)`; None: everyone itself and its past."""
         query, key = rows[:, None], columns[None, :]
-        if self._rule is None and self.padding is None and window is None:
+        if self._mask_function is None and self.padding is None and window is None:
             return None
-        seen = masks.causal(query, key)[None] if self._rule is None else self._rule(query, key)
+        seen = (
+            masks.causal(query, key)[None] if self._mask_function is None else self._mask_function(query, key)
+        )
         if window is not None:
             seen = seen & (query - key < window)
         if self.padding is not None:
@@ -202,7 +203,7 @@ class View:
             seen = (seen & self.padding[:, None, columns].bool()) | (query == key)
         return seen
 
-    def seen(self) -> Tensor:
+    def keys_seen(self) -> Tensor:
         """Give how many keys each query sees where all see their past, `(batch or 1, queries)`."""
         if self.padding is not None:
             return self.padding.long().cumsum(-1)[:, -self.queries :].clamp(min=1)
@@ -211,7 +212,7 @@ class View:
         ]
 
 
-def _turn(rotary: Any, positions: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+def _for_heads(rotary: Any, positions: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
     """Call a rotary module, which may have been put in the place of the model's own."""
     cosine, sine = rotary(states, positions)
     return cosine[:, None], sine[:, None]

@@ -45,56 +45,42 @@ class OrdtoolLMConfig(PreTrainedConfig):
     model_type = "ordtool_lm"
     keys_to_ignore_at_inference = [*CACHE_NAMES]
 
-    def __init__(
-        self,
-        vocab_size: int = 4096,
-        hidden_size: int = 256,
-        intermediate_size: int = 704,
-        num_hidden_layers: int = 6,
-        num_attention_heads: int = 8,
-        num_key_value_heads: int | None = None,
-        key_size: int | None = None,
-        value_size: int | None = None,
-        talking_heads: bool = False,
-        logn: bool | str = False,
-        positions: str = "rope",
-        position_parameters: dict[str, float] | None = None,
-        rope_theta: float = 10000.0,
-        max_position_embeddings: int = 256,
-        objective: str = "causal",
-        rms_norm_eps: float = 1e-6,
-        initializer_range: float = 0.02,
-        tie_word_embeddings: bool = True,
-        use_cache: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.intermediate_size = intermediate_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.num_key_value_heads = num_key_value_heads or num_attention_heads
-        self.key_size = key_size or hidden_size // num_attention_heads
-        self.value_size = value_size or hidden_size // num_attention_heads
-        self.talking_heads = talking_heads
-        self.logn = logn
-        self.positions = positions
-        self.rope_theta = rope_theta
-        self.max_position_embeddings = max_position_embeddings
-        self.objective = objective
-        self.rms_norm_eps = rms_norm_eps
-        self.initializer_range = initializer_range
-        self.use_cache = use_cache
+    vocab_size: int = 4096
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    # None when it is given, and never afterwards.
+    num_key_value_heads: int = None  # type: ignore[assignment]
+    key_size: int = None  # type: ignore[assignment]
+    value_size: int = None  # type: ignore[assignment]
+    talking_heads: bool = False
+    logn: bool | str = False
+    positions: str = "rope"
+    position_parameters: dict[str, float] = None  # type: ignore[assignment]
+    rope_theta: float = 10000.0
+    max_position_embeddings: int = 256
+    objective: str = "causal"
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
+    use_cache: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
+        self.key_size = self.key_size or self.hidden_size // self.num_attention_heads
+        self.value_size = self.value_size or self.hidden_size // self.num_attention_heads
         self._check()
-        check_parameters(positions, position_parameters or {})
-        shape = Shape(max_position_embeddings, num_hidden_layers)
-        self.position_parameters = all_parameters(positions, position_parameters or {}, shape)
+        given = self.position_parameters or {}
+        check_parameters(self.positions, given)
+        shape = Shape(self.max_position_embeddings, self.num_hidden_layers)
+        self.position_parameters = all_parameters(self.positions, given, shape)
         # As transformers' own decoders say it, for whoever changes frequencies after training.
         self.head_dim = self.key_size
         kwargs.pop("head_dim", None)
-        self.rope_parameters = {"rope_type": "default", "rope_theta": float(rope_theta)}
+        self.rope_parameters = {"rope_type": "default", "rope_theta": float(self.rope_theta)}
         kwargs.pop("rope_parameters", None)
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+        super().__post_init__(**kwargs)
 
     def _check(self) -> None:
         if self.objective not in OBJECTIVES:

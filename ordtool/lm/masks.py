@@ -1,6 +1,6 @@
 """Attention masks as boolean functions of positions: who may look at whom.
 
-A mask is `visible(query, key) -> bool`, here over tensors of positions that broadcast,
+A mask is a function `(query, key) -> bool`, here over tensors of positions that broadcast,
 so one definition serves a whole matrix, one row of a cache, or a batch. With the same
 weights the mask alone makes a model an encoder, a language model, a sequence-to-sequence
 model or a language model of any order (Su Jianlin, "From language models to Seq2Seq: it is

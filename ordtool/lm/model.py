@@ -9,7 +9,7 @@ its *target's* position (XLNet's second stream does the same at twice the cost).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from ordtool.lm import masks
-from ordtool.lm.block import Block, Rule, TalkingHeads, View
+from ordtool.lm.block import AttentionContext, Block, MaskFunction, TalkingHeads
 from ordtool.lm.config import OrdtoolLMConfig
 from ordtool.lm.position_schemes import SCHEMES
 from ordtool.lm.positions import Positions, why_fixed
@@ -42,6 +42,30 @@ from ordtool.models.releases import (
 
 # The last of these is what a rotary model's file is asked for.
 __all__ = ["OrdtoolLMConfig", "OrdtoolLMForCausalLM", "OrdtoolLMModel", "apply_rotary_pos_emb"]
+
+
+class ReadingOrder(TypedDict, total=False):
+    """What a permutation language model is told of the order in which a text is read.
+
+    Attributes:
+        ranks: `(batch, seq)`: the place of each position in the order. None: from left to right.
+        target_positions: `(batch, seq)`: the position that each input is to predict. None: the next one.
+    """
+
+    ranks: Tensor | None
+    target_positions: Tensor | None
+
+
+class LMInputs(ReadingOrder, total=False):
+    """What `OrdtoolLMForCausalLM.forward` takes beside its parameters; anything else is ignored.
+
+    Attributes:
+        inputs_embeds: `(batch, seq, hidden)`, instead of `input_ids`.
+        num_items_in_batch: What the summed loss is divided by; None: the labels.
+    """
+
+    inputs_embeds: Tensor | None
+    num_items_in_batch: Tensor | int | None
 
 
 class OrdtoolLMPreTrainedModel(PreTrainedModel):
@@ -79,8 +103,8 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         self.embed_targets = nn.Embedding(*size) if permuted else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        turns = SCHEMES[config.positions].rotary
-        self.rotary_emb = RotaryEmbedding(config.key_size, config.rope_theta) if turns else None
+        rotates = SCHEMES[config.positions].rotary
+        self.rotary_emb = RotaryEmbedding(config.key_size, config.rope_theta) if rotates else None
         self.post_init()
 
     @property
@@ -95,12 +119,10 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        ranks: Tensor | None = None,
-        target_positions: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         cache: Any = None,
         use_cache: bool | None = None,
-        **kwargs: Any,
+        **order: Unpack[ReadingOrder],
     ) -> BaseModelOutputWithPast:
         """Run the blocks.
 
@@ -111,14 +133,10 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
             position_ids: `(batch, seq)`; from the padding if None.
             token_type_ids: For `prefix`, `(batch, seq)`: 0 for the source, 1 for the target. None:
                 what is read at once is source, what comes after it in the cache is target.
-            ranks: For `permutation`, `(batch, seq)`: the place of each position in the order. None:
-                from left to right.
-            target_positions: For `permutation`, `(batch, seq)`: the position that each input
-                is to predict. None: the next one.
             inputs_embeds: Instead of `input_ids`, `(batch, seq, hidden)`.
             cache: Of transformers, with what was read before; `past_key_values` is the same.
             use_cache: Return the cache.
-            **kwargs: Ignored.
+            **order: For `permutation`; anything else is ignored.
 
         Returns:
             Hidden states `(batch, seq, hidden)` and the cache.
@@ -132,33 +150,41 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         if use_cache and cache is None:
             cache = DynamicCache()
         past = cache.get_seq_length() if cache is not None else 0
-        hidden_states: Tensor = inputs_embeds
-        batch, length, _ = hidden_states.shape
+        batch, length, _ = inputs_embeds.shape
         if position_ids is None:
-            position_ids = _positions(attention_mask, batch, past, length, hidden_states.device)
-        if self.embed_targets is not None:
-            targets = position_ids + 1 if target_positions is None else target_positions
-            hidden_states = hidden_states + self.embed_targets(targets)
-        rule, padding = self._rule(attention_mask, token_type_ids, ranks, past, length)
-        view = View(self.rotary_emb, hidden_states, past, position_ids.expand(batch, -1), rule, padding)
+            position_ids = _positions(attention_mask, batch, past, length, inputs_embeds.device)
+        hidden_states = self._told_targets(inputs_embeds, position_ids, order.get("target_positions"))
+        mask_function, padding = self._mask_function(
+            attention_mask, token_type_ids, order.get("ranks"), past, length
+        )
+        context = AttentionContext(
+            self.rotary_emb, hidden_states, past, position_ids.expand(batch, -1), mask_function, padding
+        )
         name = attention_name(self.config)
         if name not in (None, "eager", "sdpa"):
-            view.other = attention_function(name)
-            view.padding = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids)
+            context.other = attention_function(name)
+            context.padding = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, view, cache)
+            hidden_states = layer(hidden_states, context, cache)
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden_states), **cache_argument(cache if use_cache else None)
         )
 
-    def _rule(
+    def _told_targets(self, states: Tensor, position_ids: Tensor, targets: Tensor | None) -> Tensor:
+        """Tell each input of a permuted text which position it is to predict."""
+        if self.embed_targets is None:
+            return states
+        told: Tensor = states + self.embed_targets(position_ids + 1 if targets is None else targets)
+        return told
+
+    def _mask_function(
         self,
         attention_mask: Tensor | None,
         segments: Tensor | None,
         ranks: Tensor | None,
         past: int,
         length: int,
-    ) -> tuple[Rule | None, Tensor | None]:
+    ) -> tuple[MaskFunction | None, Tensor | None]:
         """Give who sees whom, None for causal, and the padding, None for none."""
         if attention_mask is not None and attention_mask.dim() == 4:
             mask = attention_mask[:, 0]
@@ -205,34 +231,26 @@ class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMix
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        ranks: Tensor | None = None,
-        target_positions: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         cache: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **more: Unpack[LMInputs],
     ) -> CausalLMOutputWithPast:
         """Give the logits of the next token, and the loss.
 
         Args:
             input_ids: `(batch, seq)`.
-            attention_mask: As `OrdtoolLMModel.forward`; so the next four, and the cache.
+            attention_mask: As `OrdtoolLMModel.forward`; so the next two, and the cache.
             position_ids: `(batch, seq)`.
             token_type_ids: `(batch, seq)`, for `prefix`.
-            ranks: `(batch, seq)`, for `permutation`.
-            target_positions: `(batch, seq)`, for `permutation`.
-            inputs_embeds: `(batch, seq, hidden)`.
             labels: `(batch, seq)`, -100 where there is no loss. Shifted here, as is usual: the
                 label of an input is the next one; with `target_positions` they are taken
                 from those positions instead.
             cache: Of transformers, with what was read before; `past_key_values` is the same.
             use_cache: Return the cache.
             logits_to_keep: Only the last so many, or those at these indices; 0: all.
-            num_items_in_batch: What the summed loss is divided by; None: the labels.
-            **kwargs: Ignored.
+            **more: See `LMInputs`.
 
         Returns:
             Logits `(batch, seq, vocabulary)`, the loss in nats a token, the cache.
@@ -242,18 +260,18 @@ class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMix
             attention_mask=attention_mask,
             position_ids=position_ids,
             token_type_ids=token_type_ids,
-            ranks=ranks,
-            target_positions=target_positions,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=more.get("inputs_embeds"),
             cache=cache,
             use_cache=use_cache,
+            ranks=more.get("ranks"),
+            target_positions=more.get("target_positions"),
         )
         hidden_states = output.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden_states[:, kept])
         loss = None
         if labels is not None:
-            loss = _loss(logits, labels, target_positions, num_items_in_batch)
+            loss = _loss(logits, labels, more.get("target_positions"), more.get("num_items_in_batch"))
         return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache_of(output)))
 
 

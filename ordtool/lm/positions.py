@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ordtool.lm.attention import alibi_slopes, spread
-from ordtool.lm.rotary import RotaryEmbedding, rotate
+from ordtool.lm.attention import alibi_slopes, repeat_kv
+from ordtool.lm.rotary import RotaryEmbedding, apply_rotary
 from ordtool.models.releases import fill
 
 if TYPE_CHECKING:
@@ -36,27 +36,25 @@ class Positions(nn.Module):
     Attributes:
         scale: Multiplies the scores.
         window: Keys at this distance and further are hidden; None: none is.
-        sharpens: The scores are multiplied by ln n / ln L for n keys seen.
+        logn: The scores are multiplied by ln n / ln L for n keys seen.
     """
-
-    turns = False
 
     def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
         super().__init__()
         self.scale = config.key_size**-0.5
         self.window: int | None = None
-        self.sharpens = False
+        self.logn = False
 
     def reset(self) -> None:
         """Give learned parameters their first values."""
 
-    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
         """Change queries and keys before keys are cached.
 
         Args:
             query: `(batch, heads, queries, key_size)`.
             key: `(batch, heads or fewer, queries, key_size)`.
-            turn: Cosines and sines of their positions, `(batch, 1, queries, key_size)`.
+            cos_sin: Cosines and sines of their positions, `(batch, 1, queries, key_size)`.
 
         Returns:
             Both, of the same shapes.
@@ -86,19 +84,17 @@ class Positions(nn.Module):
         return None
 
 
-class Turned(Positions):
+class Rope(Positions):
     """`rope`: <R(i) q, R(j) k> = <R(d) q, k> (Su et al. 2021, RoFormer, equation 34)."""
 
-    turns = True
-
-    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
         """Turn both by their positions."""
-        if turn is None:
+        if cos_sin is None:
             return query, key
-        return rotate(query, *turn), rotate(key, *turn)
+        return apply_rotary(query, *cos_sin), apply_rotary(key, *cos_sin)
 
 
-class LinearBias(Positions):
+class Alibi(Positions):
     """`alibi`: score - 2^(-8h/H) |d|, h = 1..H (Press et al. 2022, section 3)."""
 
     def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
@@ -110,7 +106,7 @@ class LinearBias(Positions):
         return -alibi_slopes(self.heads).to(distance.device)[:, None, None] * distance.abs()
 
 
-class LogBias(Positions):
+class Kerple(Positions):
     """`kerple`: score - r1 ln(1 + r2 |d|), r1, r2 > 0 of each head (Chi et al. 2022, KERPLE, logarithmic).
 
     Deviations: the logarithms of r1 and r2 are learned, where the paper's code clips both from
@@ -137,7 +133,7 @@ class LogBias(Positions):
         return -r1[:, None, None] * torch.log1p(r2[:, None, None] * distance.abs())
 
 
-class SineBias(Positions):
+class Sandwich(Positions):
     """`sandwich`: score + H/(8h) sum_i cos(d / 10000^(2i/S)), i = 0 .. S/2 - 1.
 
     The product of two sinusoidal position vectors of size S depends on d alone; Chi et al. 2023,
@@ -163,7 +159,7 @@ class SineBias(Positions):
         return ratio[:, None, None] * one[distance]
 
 
-class DecayingTurn(Turned):
+class XPos(Rope):
     """`xpos`: rope whose m-th pair decays by z_m^(d/B), z_m = (2m/D + g) / (1 + g).
 
     Sun et al. 2022, "A length-extrapolatable transformer", table 1: queries are multiplied by
@@ -189,7 +185,7 @@ class DecayingTurn(Turned):
         return (places[:, None].to(wide) / self.base * shrink).exp()
 
 
-class UnitKeys(Turned):
+class KeyNorm(Rope):
     """`keynorm`: rope with scores <q, k / |k|>, without 1 / sqrt(D) (Su, kexue.fm/archives/9859).
 
     The model can then reach a score by the angle and by |q|, but not by |k|.
@@ -199,12 +195,12 @@ class UnitKeys(Turned):
         super().__init__(config, layer)
         self.scale = 1.0
 
-    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
         """Bring keys to length 1 and turn both."""
-        return super().encode(query, normalize(key, dim=-1), turn)
+        return super().encode(query, normalize(key, dim=-1), cos_sin)
 
 
-class WindowThenFull(Turned):
+class Hwfa(Rope):
     """`hwfa2`: rope within d < w in all layers but the last ones, which see all and have no positions.
 
     Su, kexue.fm/archives/9603 (HWFA) and 9731. The windowed layers never meet a distance that they
@@ -216,14 +212,14 @@ class WindowThenFull(Turned):
         super().__init__(config, layer)
         full = layer >= config.num_hidden_layers - int(config.position_parameters["full"])
         self.window = None if full else int(config.position_parameters["window"])
-        self.sharpens = full
+        self.logn = full
 
-    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
         """Turn both, in a windowed layer."""
-        return super().encode(query, key, None if self.window is None else turn)
+        return super().encode(query, key, None if self.window is None else cos_sin)
 
 
-class InverseLeaky(Turned):
+class InverseLeaky(Rope):
     """`inverse-leaky`: rope at w + (d - w) k for d >= w in training, plain rope afterwards.
 
     Su, kexue.fm/archives/9728 (there with 1/k for k). Far distances are stretched in training
@@ -236,16 +232,16 @@ class InverseLeaky(Turned):
         self.near = int(config.position_parameters["window"])
         self.stretch = float(config.position_parameters["stretch"])
 
-    def encode(self, query: Tensor, key: Tensor, turn: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
         """Turn both; in training that is left to `train_attend`."""
-        return (query, key) if self.training else super().encode(query, key, turn)
+        return (query, key) if self.training else super().encode(query, key, cos_sin)
 
     def train_attend(
         self,
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        visible: Tensor,
+        mask: Tensor,
         distance: Tensor,
         positions: Tensor,
         rotary: RotaryEmbedding,
@@ -256,39 +252,39 @@ class InverseLeaky(Turned):
             query: `(batch, heads, n, key_size)`, not turned.
             key: `(batch, heads or fewer, n, key_size)`, not turned.
             value: `(batch, as key, n, value_size)`.
-            visible: Booleans `(batch or 1, 1, n, n)`.
+            mask: Booleans `(batch or 1, 1, n, n)`.
             distance: `(n, n)`.
             positions: `(batch, n)`.
-            rotary: Gives the turns.
+            rotary: Gives cosines and sines.
 
         Returns:
             `(batch, heads, n, value_size)`.
         """
         heads = query.shape[1]
-        key, value = spread(key, heads), spread(value, heads)
-        near, far_key = rotary.turn(positions, query), rotary.turn(positions * self.stretch, query)
+        key, value = repeat_kv(key, heads), repeat_kv(value, heads)
+        near, far_key = rotary.for_heads(positions, query), rotary.for_heads(positions * self.stretch, query)
         # d -> w + (d - w) k is (i k + w - w k) - j k.
-        far_query = rotary.turn(positions * self.stretch + self.near * (1 - self.stretch), query)
+        far_query = rotary.for_heads(positions * self.stretch + self.near * (1 - self.stretch), query)
         scores = torch.where(
             distance < self.near,
-            rotate(query, *near) @ rotate(key, *near).transpose(-1, -2),
-            rotate(query, *far_query) @ rotate(key, *far_key).transpose(-1, -2),
+            apply_rotary(query, *near) @ apply_rotary(key, *near).transpose(-1, -2),
+            apply_rotary(query, *far_query) @ apply_rotary(key, *far_key).transpose(-1, -2),
         )
-        weights = (scores * self.scale).masked_fill(~visible, -torch.inf).softmax(-1)
+        weights = (scores * self.scale).masked_fill(~mask, -torch.inf).softmax(-1)
         return weights @ value
 
 
 _CLASSES: dict[str, type[Positions]] = {
-    "rope": Turned,
+    "rope": Rope,
     "nope": Positions,
-    "alibi": LinearBias,
-    "kerple": LogBias,
-    "sandwich": SineBias,
-    "xpos": DecayingTurn,
-    "keynorm": UnitKeys,
-    "hwfa2": WindowThenFull,
+    "alibi": Alibi,
+    "kerple": Kerple,
+    "sandwich": Sandwich,
+    "xpos": XPos,
+    "keynorm": KeyNorm,
+    "hwfa2": Hwfa,
     # Positions are drawn with the text, by `ordtool.lm.corpus.Blocks`.
-    "random": Turned,
+    "random": Rope,
     "inverse-leaky": InverseLeaky,
 }
 

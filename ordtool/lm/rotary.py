@@ -26,7 +26,7 @@ def inverse_frequencies(head_dim: int, base: float = 10000.0) -> Tensor:
     return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
 
 
-def rotation(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotary_cos_sin(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Give the cosines and sines of every position's angles.
 
     Angles are computed in float64 and rounded once, because float32 loses the fast
@@ -47,7 +47,7 @@ def rotation(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tupl
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn queries or keys by their positions' angles.
 
     The pairs that turn together are (i, i + head_dim / 2), the layout of Llama's
@@ -59,7 +59,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         sine: The same shape.
 
     Returns:
-        The shape of `x`; <rotate(q, m), rotate(k, n)> depends on m - n alone.
+        The shape of `x`; <apply_rotary(q, m), apply_rotary(k, n)> depends on m - n alone.
     """
     low, high = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-high, low], dim=-1) * sine
@@ -78,7 +78,7 @@ def apply_rotary_pos_emb(
         unsqueeze_dim: Where the heads are.
     """
     cosine, sine = cosine.unsqueeze(unsqueeze_dim), sine.unsqueeze(unsqueeze_dim)
-    return rotate(query, cosine, sine), rotate(key, cosine, sine)
+    return apply_rotary(query, cosine, sine), apply_rotary(key, cosine, sine)
 
 
 class RotaryEmbedding(nn.Module):
@@ -121,10 +121,10 @@ class RotaryEmbedding(nn.Module):
     @torch.no_grad()
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Give cosines and sines `(batch, seq, head_dim)` of positions `(batch, seq)`, in the dtype of `states`."""
-        cosine, sine = rotation(position_ids, self.inv_freq, states.dtype)
+        cosine, sine = rotary_cos_sin(position_ids, self.inv_freq, states.dtype)
         return cosine * self.attention_scaling, sine * self.attention_scaling
 
-    def turn(self, positions: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+    def for_heads(self, positions: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """Give the same with a dimension for the heads, `(batch, 1, seq, head_dim)`."""
         cosine, sine = self(states, positions)
         return cosine[:, None], sine[:, None]

@@ -314,6 +314,7 @@ def _trainer(
         lr_scheduler_type="cosine",
         adam_beta2=0.95,
         bf16=settings.bf16,
+        remove_unused_columns=False,
     )
     return make_trainer(
         transformers.Trainer,

@@ -10,7 +10,7 @@ seeing the source and itself: the same loss as in rows of their own, with the so
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,18 @@ class _Nothing(nn.Identity):
     bias = None
 
 
+class LossPlaces(TypedDict, total=False):
+    """What `UnilmForSeq2Seq.forward` takes beside its parameters, for a loss; anything else is ignored.
+
+    Attributes:
+        predictors: `(n,)`: places in the flattened `(batch * seq,)` whose next token is learnt.
+        num_items_in_batch: What the summed loss is divided by; None: the labels.
+    """
+
+    predictors: Tensor
+    num_items_in_batch: Tensor | int | None
+
+
 class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
     """An encoder with a softmax layer, reading sources and writing targets."""
 
@@ -147,13 +159,11 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        predictors: Tensor | None = None,
         labels: Tensor | None = None,
         cache: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **loss_places: Unpack[LossPlaces],
     ) -> CausalLMOutputWithPast:
         """Give the logits of the next token, or the loss at chosen places.
 
@@ -163,13 +173,11 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
             token_type_ids: `(batch, seq)`: 0 for the source, k for the k-th target of the row.
                 None: what is read at once is source, what comes after it in the cache is target.
             position_ids: `(batch, seq)`, from 0; from the padding if None.
-            predictors: `(n,)`: places in the flattened `(batch * seq,)` whose next token is learnt.
-            labels: `(n,)`: those tokens. With both, only these logits are computed.
+            labels: `(n,)`: the tokens after `predictors`. With both, only these logits are computed.
             cache: Of transformers, with what was read before; `past_key_values` is the same.
             use_cache: Return the cache.
             logits_to_keep: Only the last so many, or those at these indices; 0: all.
-            num_items_in_batch: What the summed loss is divided by; None: the labels.
-            **kwargs: Ignored.
+            **loss_places: See `LossPlaces`.
 
         Returns:
             Logits `(batch, seq, vocabulary)`, or `(n, vocabulary)` with `labels`; the loss in
@@ -183,11 +191,11 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
             position_ids = _positions(attention_mask, batch, past, length, input_ids.device)
         if token_type_ids is None:
             token_type_ids = torch.full_like(input_ids, 1 if past else 0)
-        visible = _visible(attention_mask, token_type_ids, past)
+        mask = _attention_mask(attention_mask, token_type_ids, past)
         types = getattr(self.encoder.config, "type_vocab_size", 0)
         hidden_states = self.encoder(
             input_ids=input_ids,
-            attention_mask=self._mask(visible.expand(batch, -1, -1)[:, None]),
+            attention_mask=self._as_encoders_take(mask.expand(batch, -1, -1)[:, None]),
             token_type_ids=token_type_ids.clamp(max=max(types, 1) - 1).clamp(max=1),
             position_ids=position_ids + self.config.position_offset,
             **cache_argument(cache),
@@ -195,18 +203,18 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
         ).last_hidden_state
         loss = None
         if labels is not None:
-            logits = self._logits(hidden_states.flatten(0, 1)[predictors], self.restricted)
-            loss = self._loss(logits, labels, num_items_in_batch)
+            logits = self._logits(hidden_states.flatten(0, 1)[loss_places["predictors"]], self.restricted)
+            loss = self._loss(logits, labels, loss_places.get("num_items_in_batch"))
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self._logits(hidden_states[:, kept], None)
         return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache))
 
-    def _mask(self, visible: Tensor) -> Tensor:
+    def _as_encoders_take(self, mask: Tensor) -> Tensor:
         # Eager attention adds its mask, and would add booleans as 0 and 1.
         if attention_name(self.encoder.config) == "sdpa":
-            return visible
-        return masks.additive(visible, self.dtype)
+            return mask
+        return masks.additive(mask, self.dtype)
 
     def _logits(self, hidden_states: Tensor, rows: Tensor | None) -> Tensor:
         if self.transform is not None:
@@ -240,19 +248,19 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
             self.bias[never] = NEVER
 
 
-def _visible(attention_mask: Tensor | None, segments: Tensor, past: int) -> Tensor:
+def _attention_mask(padding: Tensor | None, segments: Tensor, past: int) -> Tensor:
     """Give who sees whom, `(batch, queries, keys)`."""
     length = segments.shape[1]
     places = torch.arange(past + length, device=segments.device)
     query, key = places[past:, None], places[None, :]
     if past:  # what is in the cache is the source and this target's past
-        visible = masks.causal(query, key)[None]
+        mask = masks.causal(query, key)[None]
     else:
-        visible = masks.prefix(query, key, segments[:, :, None], segments[:, None, :])
-    if attention_mask is not None:
+        mask = masks.prefix(query, key, segments[:, :, None], segments[:, None, :])
+    if padding is not None:
         # A padded query sees itself: a softmax over nothing would be no number.
-        visible = (visible & attention_mask[:, None, :].bool()) | (query == key)
-    return visible
+        mask = (mask & padding[:, None, :].bool()) | (query == key)
+    return mask
 
 
 def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:

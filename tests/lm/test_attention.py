@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from ordtool.lm.attention import alibi_slopes, attend, logn_scale, talk
-from ordtool.lm.rotary import inverse_frequencies, rotate, rotation
+from ordtool.lm.attention import alibi_slopes, attend, logn_scale, talking_heads_attention
+from ordtool.lm.rotary import apply_rotary, inverse_frequencies, rotary_cos_sin
 
 BATCH, HEADS, QUERIES, KEYS, KEY_SIZE, VALUE_SIZE = 2, 3, 5, 7, 11, 13
 
@@ -60,29 +60,33 @@ def test_attention_is_the_loop(tensors):
 def test_talking_heads_are_the_loop_in_both_forms(tensors, fused):
     query, key, value, mask, before, after = tensors
     expected = loop(query, key, value, lambda b, q, k: mask[b, 0, q, k], 0.3, before, after)
-    torch.testing.assert_close(talk(query, key, value, mask, 0.3, before, after, fused), expected)
+    torch.testing.assert_close(
+        talking_heads_attention(query, key, value, mask, 0.3, before, after, fused), expected
+    )
     bias = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -1e30)
-    torch.testing.assert_close(talk(query, key, value, bias, 0.3, before, after, fused), expected)
+    torch.testing.assert_close(
+        talking_heads_attention(query, key, value, bias, 0.3, before, after, fused), expected
+    )
 
 
 def test_heads_that_say_nothing_new_change_nothing(tensors):
     query, key, value, mask, _, _ = tensors
     same = torch.eye(HEADS, dtype=torch.float64)
     for fused in (False, True):
-        found = talk(query, key, value, mask, 0.3, same, same, fused)
+        found = talking_heads_attention(query, key, value, mask, 0.3, same, same, fused)
         torch.testing.assert_close(found, attend(query, key, value, mask, 0.3))
 
 
 def test_the_form_is_chosen_by_length(monkeypatch):
-    from ordtool.TODO import attention
+    from ordtool.lm import attention
 
     called = []
-    for name in ("talk_eager", "talk_fused"):
+    for name in ("talking_heads_eager", "talking_heads_fused"):
         monkeypatch.setattr(attention, name, lambda *a, name=name: called.append(name))
     for keys in (1023, 1024):
         some = torch.empty(1, 1, keys, 1)
-        attention.talk(some, some, some, None, 1.0, torch.eye(1), torch.eye(1))
-    assert called == ["talk_eager", "talk_fused"]
+        attention.talking_heads_attention(some, some, some, None, 1.0, torch.eye(1), torch.eye(1))
+    assert called == ["talking_heads_eager", "talking_heads_fused"]
 
 
 def test_grouped_heads_share_keys(tensors):
@@ -98,8 +102,8 @@ def test_grouped_heads_share_keys(tensors):
 def test_rotation_is_the_papers_matrix_in_other_columns():
     size, positions = 6, torch.tensor([[0, 1, 2, 50000]])
     x = torch.randn(1, 1, 4, size, dtype=torch.float64)
-    cosine, sine = rotation(positions, inverse_frequencies(size), torch.float64)
-    found = rotate(x, cosine[:, None], sine[:, None])
+    cosine, sine = rotary_cos_sin(positions, inverse_frequencies(size), torch.float64)
+    found = apply_rotary(x, cosine[:, None], sine[:, None])
     for n, position in enumerate(positions[0].tolist()):
         for i in range(size // 2):
             angle = position * 10000 ** (-2 * i / size)
@@ -116,7 +120,9 @@ def test_scores_depend_on_the_distance_alone():
 
     def score(m, n):
         turned = [
-            rotate(x, *(t[:, None] for t in rotation(torch.tensor([[place]]), frequencies, torch.float64)))
+            apply_rotary(
+                x, *(t[:, None] for t in rotary_cos_sin(torch.tensor([[place]]), frequencies, torch.float64))
+            )
             for x, place in ((query, m), (key, n))
         ]
         return (turned[0] * turned[1]).sum()

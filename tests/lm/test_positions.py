@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from ordtool.TODO import block
 
 from ordtool.errors import UsageError
+from ordtool.lm import block
 from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 from ordtool.lm.position_schemes import SCHEMES, Shape, all_parameters, parse_scheme
 

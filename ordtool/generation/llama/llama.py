@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
 from ordtool.generation.llama.products import Product, choose_row_product
-from ordtool.lm.rotary import rotate
+from ordtool.lm.rotary import apply_rotary
 
 # What a configuration may say beside the shape: only this, or nothing.
 _FIXED: Mapping[str, tuple[Any, ...]] = {
@@ -298,7 +298,7 @@ class Llama:
             project(read, f"self_attn.{name}").unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
             for name in "qkv"
         )
-        query, key = rotate(query, *turns), rotate(key, *turns)
+        query, key = apply_rotary(query, *turns), apply_rotary(key, *turns)
         if cache is not None:
             key, value = cache.extend(number, key, value)
         read = attend(query, key, value, mask, self.shape.head_dim**-0.5)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import UsageError
-from ordtool.lm.rotary import inverse_frequencies, rotate, rotation
+from ordtool.lm.rotary import apply_rotary, inverse_frequencies, rotary_cos_sin
 from ordtool.parsing.trees.punctuation import PUNCTUATION_KINDS
 
 __all__ = ["MODEL_TYPE", "SpanConfig", "SpanModel", "span_mask"]
@@ -86,7 +86,9 @@ class _Block(nn.Module):
         query, key, value = mixed.view(batch, length, 3, self.heads, size // self.heads).permute(
             2, 0, 3, 1, 4
         )
-        attended = F.scaled_dot_product_attention(rotate(query, *turn), rotate(key, *turn), value, mask)
+        attended = F.scaled_dot_product_attention(
+            apply_rotary(query, *turn), apply_rotary(key, *turn), value, mask
+        )
         joined = attended.transpose(1, 2).reshape(batch, length, size)
         hidden = hidden + self.dropout(self.attention_out(joined))
         return hidden + self.dropout(self.feed_out(F.gelu(self.feed_in(self.feed_norm(hidden)))))
@@ -147,7 +149,7 @@ class SpanModel(nn.Module):
         # Punctuation belongs to what follows it: a word, or the end.
         hidden = self.dropout(hidden + F.pad(self.marks(present), (0, 0, 1, 0)))
         frequencies = inverse_frequencies(self.config.hidden_size // self.config.num_attention_heads)
-        turn = rotation(positions, frequencies, hidden.dtype)
+        turn = rotary_cos_sin(positions, frequencies, hidden.dtype)
         full = bool((lengths == longest).all())
         mask = None if full else (positions <= lengths[:, None] + 1)[:, None, None]
         for block in self.blocks:
