@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ordtool.parsing.training.trainer import train_parser as train_parser
     from ordtool.parsing.trees.scoring import score_trees as score_trees
     from ordtool.parsing.trees.treebank import read_trees as read_trees
+    from ordtool.prediction.engine import predict as predict
     from ordtool.seq2seq.training import train_seq2seq as train_seq2seq
     from ordtool.tuning.training import train_ladder as train_ladder
 
@@ -59,6 +60,7 @@ _EXPORTS: dict[str, str] = {
     "train_lm": "ordtool.lm.training",
     "train_seq2seq": "ordtool.seq2seq.training",
     "train_ladder": "ordtool.tuning.training",
+    "predict": "ordtool.prediction.engine",
     "extrapolate": "ordtool.extrapolation.comparison",
     "context_extension": "ordtool.extrapolation.patch",
     "resolve_model": "ordtool.models.resolve",

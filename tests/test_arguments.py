@@ -85,7 +85,7 @@ def test_one_prompt_has_one_result(writers):
 def test_one_text_is_labelled(encoders):
     import torch
 
-    from ordtool.tuning.predicting import CheckpointClassifier
+    from ordtool.prediction.text_classifiers import CheckpointClassifier
 
     classifier = CheckpointClassifier.load(encoders("classifier"), torch.device("cpu"))
     probabilities, vectors = classifier.predict(["the cat sat"])

@@ -14,6 +14,8 @@ BASE = {"arguments", "errors", "progress", "runtime", "parallel", "memory", "plo
 # What each part may import, beside itself.
 ALLOWED = {
     **{subject: BASE | {"models"} for subject in SUBJECTS},
+    # It labels with what the others train.
+    "prediction": BASE | {"models", "tuning", "independence", "embedding"},
     "models": BASE,
     "arguments": {"errors"},
     "io": {"arguments", "errors", "progress"},
@@ -25,7 +27,7 @@ ALLOWED = {
     "progress": set(),
     "errors": set(),
     "console": {"errors", "progress", "io"},
-    "cli": {*SUBJECTS, *BASE, "models", "console"},
+    "cli": {*SUBJECTS, *BASE, "prediction", "models", "console"},
 }
 # The small Transformer's parts serve other subjects; its masks make an encoder write, and both write in `generation`.
 for subject, others in {

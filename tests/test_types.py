@@ -21,6 +21,7 @@ import ordtool
 from ordtool.generation.config import Result
 from ordtool.generation.prompts import PromptStyle
 from ordtool.parsing.parser import Parse, ParseConfig
+from ordtool.prediction.engine import Prediction
 
 assert_type(ordtool.parse("The cat sat."), Parse)
 assert_type(ordtool.parse(["The cat sat."], model="english", builder="chart"), Iterator[Parse])
@@ -66,6 +67,10 @@ ordtool.train_lm("book.txt", "model", step=3)  # wrong
 ordtool.train_seq2seq("pairs.jsonl", "minilm", "model", step=3)  # wrong
 ordtool.train_ladder("reviews.tsv", "ladder", "minilm", step=3)  # wrong
 ordtool.train_bottleneck([[1.0]])  # wrong
+assert_type(ordtool.predict("A text.", "model"), Prediction)
+assert_type(ordtool.predict(["A text."], "model", vectors=True), list[Prediction])
+ordtool.predict("A text.", "model", vector=True)  # wrong
+ordtool.predict("A text.")  # wrong
 ordtool.resolve_model("static", sort="encoder")  # wrong
 ordtool.register_models("onlstm")  # wrong
 ordtool.prase("The cat sat.")  # wrong
@@ -123,6 +128,12 @@ def test_plain_imports_and_the_lazy_table_are_the_same():
         ("ordtool.embedding.encoder", "EncoderOptions", "EncoderConfig", {"model"}),
         ("ordtool.generation.config", "DecodingOptions", "Decoding", set()),
         ("ordtool.independence.hsic", "HsicOptions", "HsicConfig", set()),
+        (
+            "ordtool.prediction.config",
+            "PredictOptions",
+            "PredictConfig",
+            {"model", "field", "label_field", "on_error"},
+        ),
     ],
 )
 def test_keywords_are_the_fields_of_the_configuration(module, options, config, own):

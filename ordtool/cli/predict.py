@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ordtool.cli.options import (
+    OUT,
     BatchSize,
     Device,
     Field,
@@ -18,12 +20,17 @@ from ordtool.cli.options import (
     Quiet,
     Resume,
     Threads,
+    options_for_fields,
+    renamed_options,
 )
 
 if TYPE_CHECKING:
-    from ordtool.cli._predicting import Predicting
+    from ordtool.prediction.engine import PredictionRun
+    from ordtool.prediction.evaluation import Evaluation
+    from ordtool.progress import Progress
 
 
+@renamed_options({"--embed": "--embed-model"})
 def predict(
     model: Model,
     inputs: Annotated[
@@ -32,10 +39,10 @@ def predict(
             metavar="FILE", help="Texts, JSONL, TSV, CSV, or vectors (NPY, JSONL); none or `-` is stdin."
         ),
     ] = None,
-    embed: Annotated[
+    embed_model: Annotated[
         str | None,
         typer.Option(
-            "--embed",
+            "--embed-model",
             metavar="MODEL",
             help="What embeds texts for a model of vectors.  [default: what it was trained with]",
         ),
@@ -46,12 +53,21 @@ def predict(
     ] = None,
     field: Field = "text",
     label_field: Annotated[
-        str, typer.Option("--label-field", metavar="KEY", help="A label that is known: the accuracy is told.")
+        str, typer.Option("--label-field", metavar="KEY", help="A label that is known, to measure with.")
     ] = "label",
     vectors: Annotated[
         bool, typer.Option("--vectors", help="Write the `vector` that each label is read from.")
     ] = False,
     output: Output = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics",
+            metavar="FILE",
+            help="Write the figures here too, as JSON, where labels are known.",
+            rich_help_panel=OUT,
+        ),
+    ] = None,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
@@ -63,58 +79,83 @@ def predict(
 ) -> None:
     """Label texts or vectors with a trained ladder, network or classifier.
 
-    A terminal gets the label and its probability, a pipe or `-o` a JSON object a record: the input's keys, `label` and
-    `probabilities` (null where the model gives a score). Where the input has a `label`, the accuracy is told at the end.
+    A terminal gets the label and its probability, a pipe or `-o` a JSON object a record: the input's keys, `prediction` and
+    `probabilities` (null where the model gives a score). Where the input has a `label`, accuracy, macro F1, the figures of
+    each class and a confusion table come at the end, on stderr.
 
     Examples: `echo 'Who was Galileo?' | ordtool predict -m model` ·
-    `ordtool predict v.npy -m model -o out.jsonl`
+    `ordtool predict test.jsonl -m model -o out.jsonl --metrics figures.json`
     """
-    from ordtool.cli._predicting import Predicting, PredictOptions, load_predictor
-    from ordtool.cli._predicting_input import Reader
     from ordtool.console import RichProgress, stdout_is_terminal
-    from ordtool.errors import UsageError
     from ordtool.io.atomic import check_output
-    from ordtool.io.inputs import check_inputs, read_again
-    from ordtool.io.resumable import resumable_lines
+    from ordtool.io.inputs import check_inputs
+    from ordtool.prediction.config import PredictConfig
+    from ordtool.prediction.engine import PredictionRun
 
-    if on_error not in ("stop", "skip"):
-        raise UsageError(f"unknown --on-error {on_error!r}", "choices: stop, skip")
     check_output(output, force=force or resume)
+    check_output(metrics, force=force or resume)
     check_inputs(
         inputs or [],
         missing="no input: give a file, or pipe texts or vectors in",
         hint="echo 'Who was Galileo?' | ordtool predict -m MODEL",
     )
     progress = RichProgress(quiet)
-    options = PredictOptions(embed, device, threads, batch_size, backbone, vectors)
-    predictor = load_predictor(model, options, progress)
-    reader = Reader(
-        inputs or [],
-        field,
-        predictor.takes_vectors,
-        on_error == "skip",
-        predictor.pair_field,
-        label_field,
-        predictor.labels,
-    )
-    job = Predicting(predictor, reader, progress)
-    if stdout_is_terminal() and output is None and not json:
-        _show(job)
-        return
-    files = read_again(inputs or [])
-    settings = {"model": model, "embed": embed, "field": field, "vectors": vectors, "backbone": backbone}
-    with resumable_lines(output, inputs=files, settings=settings, resume=resume, force=force) as lines:
-        job.write(lines)
+    with options_for_fields(PredictConfig):
+        config = PredictConfig(
+            model=model,
+            field=field,
+            label_field=label_field,
+            embed_model=embed_model,
+            backbone=backbone,
+            vectors=vectors,
+            on_error=on_error,
+            batch_size=batch_size,
+            device=device,
+            threads=threads,
+        )
+    run = PredictionRun(inputs or [], config, progress)
+    try:
+        if stdout_is_terminal() and output is None and not json:
+            _show(run)
+        else:
+            run.write(output, resume=resume, force=force)
+    finally:
+        run.tell_skipped()
+    if run.evaluation.records:
+        _tell(run.evaluation, progress, quiet)
+    elif metrics is not None:
+        progress.warn(f"no record had a label under {label_field!r}, so there is nothing to measure")
+    if metrics is not None:
+        _write_metrics(run.evaluation, metrics, force=force or resume)
 
 
-def _show(job: Predicting) -> None:
+def _show(run: PredictionRun) -> None:
     """Show a person the labels as they come."""
     from ordtool.console import flush, write_line
 
-    for _, item, fields in job.results():
-        label, shares = fields["label"], fields["probabilities"]
-        share = f"{shares[label]:6.1%}" if shares else ""
+    for _, item, prediction in run.results():
+        label, shares = prediction.label, prediction.probabilities
+        share = f"{shares[label]:6.1%}" if shares and isinstance(label, str) else ""
+        shown = label if isinstance(label, str) else f"{label:.6g}"
         pair = f"  |  {item.pair}" if item.pair is not None else ""
-        write_line(f"{label:<16} {share}  {item.text or item.where}{pair}")
+        write_line(f"{shown:<16} {share}  {item.text or item.where}{pair}")
         flush()
-    job.tell()
+
+
+def _tell(evaluation: Evaluation, progress: Progress, quiet: bool) -> None:
+    """Tell a person the figures, on stderr."""
+    from ordtool.console import print_table
+    from ordtool.prediction.evaluation import summary, tables
+
+    record = evaluation.record()
+    progress.note(summary(record))
+    for title, columns, rows in [] if quiet else tables(record):
+        print_table(title, columns, rows)
+
+
+def _write_metrics(evaluation: Evaluation, path: Path, *, force: bool) -> None:
+    from ordtool.io.atomic import atomic_output
+    from ordtool.io.jsonl import dumps
+
+    with atomic_output(path, force=force) as stream:
+        stream.write(dumps(evaluation.record()).encode() + b"\n")

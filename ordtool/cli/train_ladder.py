@@ -349,7 +349,7 @@ def _compare(
     backbone = load_backbone(
         model, writes=settings.task in TEXT_TASKS, device=resolve_device(settings.device), progress=progress
     )
-    read = read_data(data, dev, fields, settings, backbone, test)
+    read = read_data(data, dev, fields, settings, backbone, test, progress)
     found, first = compare_tuning(
         backbone, read, fields, settings, names, runs=runs, epochs=epochs, progress=progress
     )

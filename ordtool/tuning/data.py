@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import Input, open_input, read_lines
-from ordtool.io.tables import separator_of, table_rows
+from ordtool.io.tables import find_column, find_columns, separator_of, table_rows
 from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
+from ordtool.progress import Progress
 
 TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
 
@@ -31,9 +33,14 @@ class Fields:
     label: str = "label"
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The names of the text, or of the two."""
+        return (self.text,) if self.pair is None else (self.text, self.pair)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The names in the order that unnamed columns have."""
-        return (self.text, self.label) if self.pair is None else (self.text, self.pair, self.label)
+        """All names, in the order that unnamed columns have."""
+        return (*self.texts, self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +52,14 @@ class Example:
         text: The text.
         pair: The second text, if any.
         label: As it stands in the file.
+        first: Whether it is the first row of a table without a head, or of one whose head wasn't known for one.
     """
 
     where: str
     text: str
     pair: str | None
     label: str
+    first: bool = False
 
 
 def check_task(task: str) -> None:
@@ -102,10 +111,9 @@ def _separator(stream: Input, fields: Fields) -> str | None:
     if named is not None or not stream.once:
         return named
     head = stream.first_line().decode("utf-8", "replace").strip()
-    wanted = {fields.text} if fields.pair is None else {fields.text, fields.pair}
     for separator in ("\t", ","):
         names = [name.strip().strip('"') for name in head.split(separator)]
-        if len(names) > 1 and wanted <= set(names):
+        if len(names) > 1 and all(find_column(names, name) is not None for name in fields.texts):
             return separator
     return None
 
@@ -152,13 +160,15 @@ def _field(data: dict[str, Any], name: str, where: str, option: str) -> Any:
 
 def _table(stream: Input, fields: Fields) -> Iterator[Example]:
     columns: list[int] | None = None
+    first = False
     separator = _separator(stream, fields) or "\t"
     for number, cells in table_rows((line for _, line in _lines(stream)), separator, stream.source):
         where = f"{stream.source}:{number}"
         if columns is None:
-            columns, head = _columns(cells, fields, where)
+            columns, head = find_columns(cells, fields.names, where)
             if head:
                 continue
+            first = True
         if len(cells) <= max(columns):
             raise OrdtoolError(
                 f"{where}: {len(cells)} column(s), and {max(columns) + 1} are expected",
@@ -168,7 +178,8 @@ def _table(stream: Input, fields: Fields) -> Iterator[Example]:
         for name, value in zip(fields.names, values, strict=True):
             if not value:
                 raise OrdtoolError(f"{where}: the column {name!r} is empty")
-        yield Example(where, values[0], values[1] if fields.pair is not None else None, values[-1])
+        yield Example(where, values[0], values[1] if fields.pair is not None else None, values[-1], first)
+        first = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +191,14 @@ class Row:
         data: Its cells by the head's names, or by those of the fields.
         text: The text.
         pair: The second text, if any.
+        label: The label, if any.
     """
 
     where: str
     data: dict[str, Any]
     text: str
     pair: str | None
+    label: str | None
 
 
 def read_table(stream: Input, fields: Fields, on_error: Callable[[OrdtoolError], None]) -> Iterator[Row]:
@@ -193,43 +206,37 @@ def read_table(stream: Input, fields: Fields, on_error: Callable[[OrdtoolError],
 
     Args:
         stream: The file, open.
-        fields: Names; without a head the columns are text, second text, label.
+        fields: Names, or numbers of the texts' columns; without a head the columns are text, second text, label.
         on_error: Told of each bad row, which is then passed over.
+
+    Raises:
+        OrdtoolError: If the first row is a head without the texts' names.
     """
-    wanted = [fields.text] if fields.pair is None else [fields.text, fields.pair]
-    head: list[str] | None = None
+    columns: list[int] | None = None
+    names: list[str] = []
+    label: int | None = None
     separator = _separator(stream, fields) or "\t"
     for number, cells in table_rows((line for _, line in _lines(stream)), separator, stream.source):
         cells = [cell.strip() for cell in cells]
-        if head is None:
-            named = all(name in cells for name in wanted)
-            head = cells if named else list(fields.names)
-            if named:
-                continue
-        data = dict(zip(head, cells, strict=False))
         where = f"{stream.source}:{number}"
-        if missing := [name for name in wanted if name not in data]:
-            on_error(OrdtoolError(f"{where}: no column {missing[0]!r}", f"columns: {', '.join(head)}"))
+        if columns is None:
+            columns, head = find_columns(cells, fields.texts, where)
+            numbered = fields.text.isdecimal()
+            names = (
+                cells if head else [str(n + 1) for n in range(len(cells))] if numbered else [*fields.names]
+            )
+            label = int(fields.label) - 1 if fields.label.isdecimal() else find_column(names, fields.label)
+            if head:
+                continue
+        if len(cells) <= max(columns):
+            on_error(
+                OrdtoolError(f"{where}: no column {names[max(columns)]!r}", f"columns: {', '.join(names)}")
+            )
             continue
-        yield Row(where, data, data[wanted[0]], data[wanted[1]] if len(wanted) > 1 else None)
-
-
-def _columns(cells: list[str], fields: Fields, where: str) -> tuple[list[int], bool]:
-    """Find the columns by number, by the names in a head, or by their order; say whether there is a head."""
-    names = [cell.strip() for cell in cells]
-    if all(name.isdecimal() for name in fields.names):
-        if min(map(int, fields.names)) < 1:
-            raise UsageError("columns are numbered from 1")
-        return [int(name) - 1 for name in fields.names], False
-    if all(name in names for name in fields.names):
-        return [names.index(name) for name in fields.names], True
-    if any(name in names for name in fields.names):
-        missing = next(name for name in fields.names if name not in names)
-        raise OrdtoolError(
-            f"{where}: no column {missing!r} (columns: {', '.join(names)})",
-            "--field, --label-field name them",
-        )
-    return list(range(len(fields.names))), False
+        texts = [cells[column] for column in columns]
+        known = cells[label] if label is not None and label < len(cells) else ""
+        data = dict(zip(names, cells, strict=False))
+        yield Row(where, data, texts[0], texts[1] if len(texts) > 1 else None, known or None)
 
 
 def class_names(examples: Sequence[Example]) -> list[str]:
@@ -247,6 +254,19 @@ def class_names(examples: Sequence[Example]) -> list[str]:
     if all(name.lstrip("-").isdecimal() for name in names):
         return sorted(names, key=int)
     return names
+
+
+def warn_of_heads(examples: Sequence[Example], progress: Progress) -> None:
+    """Warn of a label that occurs once, in the first row of a table: a head may have been taken for a record."""
+    counts = Counter(example.label for example in examples)
+    if min(counts.values()) > 1 or sorted(counts.values())[1:2] == [1]:
+        return
+    for example in examples:
+        if example.first and counts[example.label] == 1:
+            progress.warn(
+                f"{example.where}: the label {example.label!r} occurs in this first row alone; is the row a head? "
+                "--field and --label-field name its columns"
+            )
 
 
 def class_indices(examples: Sequence[Example], names: Sequence[str]) -> list[int]:

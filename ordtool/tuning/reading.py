@@ -10,8 +10,17 @@ from typing import Any
 import numpy as np
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone import Backbone
-from ordtool.tuning.data import Example, Fields, class_indices, class_names, read_examples, scores
+from ordtool.tuning.data import (
+    Example,
+    Fields,
+    class_indices,
+    class_names,
+    read_examples,
+    scores,
+    warn_of_heads,
+)
 from ordtool.tuning.encoder_decoder import EncoderDecoderBackbone
 from ordtool.tuning.encoding import Encoded, encode_blocks, encode_labelled, encode_pairs, encode_sources
 from ordtool.tuning.settings import LadderSettings
@@ -61,6 +70,7 @@ def read_data(
     settings: LadderSettings,
     backbone: Backbone,
     test: Sequence[str | Path] = (),
+    progress: Progress = SILENT,
 ) -> LadderData:
     """Read, split and encode the data of any task.
 
@@ -80,6 +90,8 @@ def read_data(
     examples = read_examples(paths, fields)
     # One class only is said before the data is split.
     names = class_names(examples) if settings.task in ("classify", "pairs") else []
+    if names:
+        warn_of_heads(examples, progress)
     if dev:
         held_out = _read_dev(dev, fields)
     else:

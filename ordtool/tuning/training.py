@@ -248,7 +248,7 @@ def _train(
     backbone = load_backbone(
         model, writes=settings.task in TEXT_TASKS, device=resolve_device(settings.device), progress=progress
     )
-    data = read_data(paths, dev, fields, settings, backbone)
+    data = read_data(paths, dev, fields, settings, backbone, progress=progress)
     progress.note(_summary(data, settings))
     ladder = new_ladder(backbone, data, fields, settings)
     # The float32 weights were for the ladder's first ones; from here on they only take memory.

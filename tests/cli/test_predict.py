@@ -31,10 +31,10 @@ GOOD = [[3, 0, 0, 0], [-3, 0, 0, 0], [2, 1, 0, 0]]
 
 def test_vectors_from_a_pipe(run, model, tmp_path):
     done = run("predict", "-m", model, stdin=lines(*GOOD))
-    assert [row["label"] for row in objects(done.stdout)] == ["plus", "minus", "plus"]
+    assert [row["prediction"] for row in objects(done.stdout)] == ["plus", "minus", "plus"]
     np.save(tmp_path / "v.npy", np.array(GOOD, dtype=np.float64))
     piped = run("predict", "-m", model, stdin=(tmp_path / "v.npy").read_bytes())
-    assert [row["label"] for row in objects(piped.stdout)] == ["plus", "minus", "plus"]
+    assert [row["prediction"] for row in objects(piped.stdout)] == ["plus", "minus", "plus"]
 
 
 def test_a_bad_record_does_not_lose_the_good_ones(run_in_process, fails_in_process, model):
@@ -62,7 +62,7 @@ def test_the_same_command_twice_gives_the_same_bytes(run_in_process, model, tmp_
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "message"),
     [
-        (["-m", "MODEL"], b"a text\n", 1, "--embed MODEL embeds texts"),
+        (["-m", "MODEL"], b"a text\n", 1, "--embed-model MODEL embeds texts"),
         (["-m", "MODEL", "none.jsonl"], b"", 1, "none.jsonl: no such file"),
         (["-m", "MODEL", "--on-error", "ignore"], b"x\n", 2, "unknown --on-error"),
         (["-m", "empty"], b"x\n", 1, "config.json"),
@@ -77,3 +77,65 @@ def test_what_is_wrong_is_said(arguments, stdin, status, message, fails_in_proce
     (tmp_path / "other" / "model.safetensors").touch()
     arguments = [model if argument == "MODEL" else argument for argument in arguments]
     assert message in fails_in_process("predict", *arguments, stdin=stdin, status=status)
+
+
+def labelled(tmp_path, name="l.jsonl"):
+    """Vectors with labels, of which the third and the last are wrong."""
+    vectors = [[3, 0, 0, 0], [-3, 0, 0, 0], [2, 1, 0, 0], [4, 0, 1, 0], [-2, 0, 0, 0]]
+    labels = ["plus", "minus", "minus", "plus", "plus"]
+    rows = [{"id": i, "vector": v, "label": y} for i, (v, y) in enumerate(zip(vectors, labels, strict=True))]
+    (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return labels, ["plus", "minus", "plus", "plus", "minus"]
+
+
+def test_labels_are_kept_and_measured(run_in_process, model, tmp_path):
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    known, predicted = labelled(tmp_path)
+    done = run_in_process("predict", "l.jsonl", "-m", model, "--metrics", "m.json")
+    rows = objects(done.stdout)
+    assert list(rows[0]) == ["id", "vector", "label", "prediction", "probabilities"]
+    assert [row["label"] for row in rows] == known
+    assert [row["prediction"] for row in rows] == predicted
+    found = json.loads((tmp_path / "m.json").read_text())
+    names = ["minus", "plus"]
+    figures = precision_recall_fscore_support(known, predicted, labels=names)
+    for place, name in enumerate(names):
+        wanted = [100 * float(column[place]) for column in figures[:3]]
+        ours = found["classes"][name]
+        assert [ours["precision"], ours["recall"], ours["f1"]] == pytest.approx(wanted, abs=1e-4)
+        assert ours["support"] == figures[3][place]
+    assert found["accuracy"] == 60.0 and found["records"] == 5
+    assert found["macro_f1"] == pytest.approx(100 * float(np.mean(figures[2])), abs=1e-4)
+    counts = [[found["confusion"][a].get(b, 0) for b in names] for a in names]
+    assert counts == confusion_matrix(known, predicted, labels=names).tolist()
+    assert "accuracy 60.00%, macro F1 58.33% on 5 records that had a label" in done.stderr
+    assert "confusion" in done.stderr and "precision" in done.stderr
+    quiet = run_in_process("predict", "l.jsonl", "-m", model, "-q")
+    assert quiet.stderr == "" and quiet.stdout == done.stdout
+    assert "exists already" in run_in_process("predict", "l.jsonl", "-m", model, "--metrics", "m.json").stderr
+
+
+def test_a_resumed_run_measures_all_records(run_in_process, model, tmp_path):
+    labelled(tmp_path)
+    with open(tmp_path / "l.jsonl", "a") as file:
+        file.write("{oops\n" + json.dumps({"vector": [1, 0, 0, 0], "label": "plus"}) + "\n")
+    skip = ("l.jsonl", "-m", model, "--on-error", "skip")
+    whole = run_in_process("predict", *skip, "-o", "whole.jsonl", "--metrics", "whole.json")
+    assert whole.returncode == 0, whole.stderr
+    assert run_in_process("predict", "l.jsonl", "-m", model, "-o", "p.jsonl").returncode == 1
+    resumed = run_in_process("predict", *skip, "-o", "p.jsonl", "--resume", "--metrics", "p.json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (tmp_path / "p.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert (tmp_path / "p.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_nothing_to_measure_is_said(run_in_process, model, tmp_path):
+    done = run_in_process("predict", "-m", model, "--metrics", "m.json", stdin=lines(*GOOD))
+    assert "no record had a label under 'label'" in done.stderr
+    assert json.loads((tmp_path / "m.json").read_text())["accuracy"] is None
+
+
+def test_the_old_name_of_an_option(run_in_process, model):
+    done = run_in_process("predict", "-m", model, "--embed", "static", stdin=lines(*GOOD))
+    assert done.returncode == 0 and "--embed is called --embed-model now" in done.stderr

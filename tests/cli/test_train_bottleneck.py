@@ -44,15 +44,16 @@ def test_train_compare_and_predict(run_in_process, folder):
 
     by_vector = objects(run_in_process("predict", "v.npy", "-m", "model"))
     assert len(by_vector) == 160
-    assert list(by_vector[0]) == ["label", "probabilities"]
+    assert list(by_vector[0]) == ["prediction", "probabilities"]
     assert list(by_vector[0]["probabilities"]) == ["bird", "fish", "tree"]
     assert sum(by_vector[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
     done = run_in_process("predict", "both.jsonl", "-m", "model")
     by_line = objects(done)
-    assert list(by_line[0]) == ["id", "vector", "label", "probabilities"]
-    assert [row["label"] for row in by_line] == [row["label"] for row in by_vector]
-    assert "the input's key 'label' is replaced" in done.stderr
+    assert list(by_line[0]) == ["id", "vector", "label", "prediction", "probabilities"]
+    assert [row["prediction"] for row in by_line] == [row["prediction"] for row in by_vector]
+    given = [json.loads(line) for line in (folder / "both.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in by_line] == [row["label"] for row in given]
     assert "on 160 records that had a label" in done.stderr
 
 
@@ -89,7 +90,7 @@ def test_texts_are_embedded_by_both_commands(run_in_process, tmp_path):
     assert json.loads((tmp_path / "m" / "config.json").read_text())["embedding_model"] == "static"
     found = objects(run_in_process("predict", "-m", "m", stdin=b"a wave and a fish\nthe bark of a tree\n"))
     assert [row["text"] for row in found] == ["a wave and a fish", "the bark of a tree"]
-    assert [row["label"] for row in found] == ["sea", "wood"]
+    assert [row["prediction"] for row in found] == ["sea", "wood"]
 
 
 @pytest.mark.parametrize(

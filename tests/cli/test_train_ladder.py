@@ -42,7 +42,7 @@ def test_train_and_predict(run_in_process, encoders, data, tmp_path):
     assert "ordtool predict -m m uses it" in done.stderr
     assert (tmp_path / "m" / "model.safetensors").stat().st_size < 100_000
     found = objects(run_in_process("predict", "d.jsonl", "-m", "m"))
-    assert list(found[0]) == ["id", "text", "label", "probabilities"]
+    assert list(found[0]) == ["id", "text", "label", "prediction", "probabilities"]
     assert [row["id"] for row in found] == list(range(12))
     shares = [sum(row["probabilities"].values()) for row in found]
     assert shares == pytest.approx([1.0] * 12, abs=1e-5)
@@ -88,7 +88,7 @@ def test_a_score(run_in_process, encoders, tmp_path):
     )
     assert record["metric"] == "pearson"
     (row,) = objects(run_in_process("predict", "-m", "m", stdin=b"the cat\n"))
-    assert isinstance(row["label"], float) and row["probabilities"] is None
+    assert isinstance(row["prediction"], float) and row["probabilities"] is None
 
 
 def test_a_language_model_writes(run_in_process, run, writers, tmp_path):
@@ -181,3 +181,61 @@ def test_plain_checkpoints_label_too(run_in_process, encoders):
     assert set(row["probabilities"]) == {"LABEL_0", "LABEL_1"}
     plain = run_in_process("predict", "-m", encoders("bert"), stdin=b"the cat\n")
     assert plain.returncode == 1 and "without a trained classifier" in plain.stderr
+
+
+def test_heads_of_tables(run_in_process, fails_in_process, encoders, tmp_path):
+    rows = [f"the {'cat' if i % 2 else 'tree'} sat,{['sea', 'wood'][i % 2]}" for i in range(24)]
+
+    def write(name, head):
+        (tmp_path / name).write_text("\n".join([head, *rows, ""]))
+        return name
+
+    train = ("train", "ladder", "-m", encoders("bert"), *FAST, "--epochs", 1)
+    objects(run_in_process(*train, write("upper.csv", "Text,Label"), "-o", "m"))
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert sorted(config["label2id"]) == ["sea", "wood"]
+    found = objects(run_in_process("predict", "upper.csv", "-m", "m"))
+    assert len(found) == 24 and list(found[0]) == ["Text", "Label", "prediction", "probabilities"]
+    assert "on 24 records that had a label" in run_in_process("predict", "upper.csv", "-m", "m").stderr
+    write("review.csv", "review,rating")
+    assert "review.csv:1: no column 'text'" in fails_in_process(*train, "review.csv", "-o", "n")
+    assert "review.csv:1: no column 'text'" in fails_in_process("predict", "review.csv", "-m", "m")
+    named = ("--field", "review", "--label-field", "rating")
+    assert len(objects(run_in_process("predict", "review.csv", "-m", "m", *named))) == 24
+    (tmp_path / "one.csv").write_text("sentence\nthe cat sat\n")
+    assert "one.csv:1: no column 'text' (columns: sentence)" in fails_in_process(
+        "predict", "one.csv", "-m", "m"
+    )
+    # A head of names that nobody expects can only be guessed at.
+    odd = run_in_process(*train, write("odd.csv", "was gesagt wurde,urteil"), "--dev", "upper.csv", "-o", "o")
+    assert (
+        odd.returncode == 0 and "odd.csv:1: the label 'urteil' occurs in this first row alone" in odd.stderr
+    )
+
+
+def test_blank_rows_of_tables_are_passed_over(run_in_process, encoders, tmp_path):
+    rows = [f"the {'cat' if i % 2 else 'tree'} sat,{['sea', 'wood'][i % 2]}" for i in range(24)]
+    plain, blank = (
+        "\n".join(["text,label", *rows, ""]),
+        "\n".join(["", "text,label", "", *rows, "", " , ", ""]),
+    )
+    (tmp_path / "a.csv").write_text(plain)
+    (tmp_path / "b.csv").write_text(blank)
+    for name in "ab":
+        made = (
+            "train",
+            "ladder",
+            f"{name}.csv",
+            "-m",
+            encoders("bert"),
+            *FAST,
+            "--epochs",
+            1,
+            "-o",
+            f"m{name}",
+        )
+        objects(run_in_process(*made))
+    first, second = ((tmp_path / f"m{name}" / "model.safetensors").read_bytes() for name in "ab")
+    assert first == second
+    outs = [run_in_process("predict", f"{name}.csv", "-m", "ma").stdout for name in "ab"]
+    assert outs[0] == outs[1] and outs[0].count(b"\n") == 24

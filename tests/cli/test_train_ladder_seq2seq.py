@@ -72,7 +72,7 @@ def test_labels_beside_the_encoder(kind, run_in_process, writers, tmp_path):
     done = run_in_process("predict", "a.tsv", "-m", "m")
     found = objects(done)
     assert len(found) == 48 and set(found[0]["probabilities"]) == {"sea", "wood"}
-    same = sum(row["label"] == label for row, (_, label) in zip(found, rows, strict=True))
+    same = sum(row["prediction"] == label for row, (_, label) in zip(found, rows, strict=True))
     assert same >= 40 and 100 * same / 48 == pytest.approx(record["accuracy"])
     assert f"accuracy {100 * same / 48:.2f}%" in done.stderr
     done = run_in_process("generate", "-m", "m", "-p", "x")

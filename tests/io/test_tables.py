@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ordtool.embedding.pairs import read_pairs as read_similarity_pairs
 from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import open_input
-from ordtool.io.tables import separator_of, table_rows
+from ordtool.io.tables import find_columns, separator_of, table_rows
 from ordtool.seq2seq.data import read_pairs
 from ordtool.tuning.data import Fields, read_examples, read_table
 
@@ -73,3 +73,32 @@ def test_blank_rows_are_passed_over_by_every_reader(separator, tmp_path):
     assert [pair.target for pair in read_pairs(path)] == ["x", "y"]
     path = write(["sentence1", "sentence2", "score"], ["one", "x", "1"], ["two", "y", "2"])
     assert [pair.score for pair in read_similarity_pairs(path)] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "names", "wanted"),
+    [
+        (["text", "label"], ["text", "label"], ([0, 1], True)),
+        (["Label", "id", "TEXT"], ["text", "label"], ([2, 0], True)),
+        (["Text", "text"], ["text"], ([1], True)),
+        (["a fine film", "pos"], ["text", "label"], ([0, 1], False)),
+        (["review", "pos"], ["text", "label"], ([0, 1], False)),
+        (["text", "label"], ["1", "2"], ([0, 1], False)),
+    ],
+)
+def test_where_columns_are(row, names, wanted):
+    assert find_columns(row, names, "a.csv:1") == wanted
+
+
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        (["review", "rating"], ["text", "label"]),
+        (["Text", "sentiment"], ["text", "label"]),
+        (["sentence"], ["text"]),
+    ],
+)
+def test_a_head_without_the_columns_is_no_record(row, names):
+    with pytest.raises(OrdtoolError, match="a.csv:1: no column") as caught:
+        find_columns(row, names, "a.csv:1")
+    assert "--field 1" in caught.value.hint

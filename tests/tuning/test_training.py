@@ -11,6 +11,7 @@ import torch
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.models.releases import cache_argument, cache_of
+from ordtool.prediction.text_classifiers import CheckpointClassifier, LadderClassifier
 from ordtool.tuning import training
 from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.batching import shuffled_batches, sorted_batches
@@ -21,7 +22,6 @@ from ordtool.tuning.encoding import Encoded, encode_blocks
 from ordtool.tuning.fitting import Schedule, label_rate
 from ordtool.tuning.laddered import load_laddered
 from ordtool.tuning.learners import score_labels, text_loss
-from ordtool.tuning.predicting import CheckpointClassifier, LadderClassifier
 from ordtool.tuning.reading import read_data
 from ordtool.tuning.settings import LadderSettings
 from ordtool.tuning.training import train_ladder
@@ -102,7 +102,7 @@ def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, set
     texts = [text for text, _ in lines(7, 5)]
     here, vectors = LadderClassifier.load(tmp_path / "ladder").predict(texts)
     code = (
-        "import sys, numpy as np\nfrom ordtool.tuning.predicting import LadderClassifier\n"
+        "import sys, numpy as np\nfrom ordtool.prediction.text_classifiers import LadderClassifier\n"
         "rows, vectors = LadderClassifier.load(sys.argv[1]).predict(sys.argv[3:])\nnp.save(sys.argv[2], rows)\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "ladder", tmp_path / "p.npy", *texts], check=True)

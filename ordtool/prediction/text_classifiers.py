@@ -1,14 +1,13 @@
-"""Texts to labels, by a ladder on its backbone or by a plain sequence-classification checkpoint."""
+"""Classifiers of texts: a ladder on its backbone, and a plain sequence-classification checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ordtool.arguments import as_strings, is_one
 from ordtool.errors import OrdtoolError
@@ -19,30 +18,12 @@ from ordtool.models.loading import (
     tokenizer_limit,
     usable_context,
 )
+from ordtool.prediction.classifiers import Scores
 from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone import Backbone
 from ordtool.tuning.encoding import Encoded, encode_texts
 from ordtool.tuning.ladder import Ladder, pool
 from ordtool.tuning.saving import load_laddered
-
-Rows = NDArray[np.float32]
-
-
-class TextClassifier(Protocol):
-    """What labels texts.
-
-    Attributes:
-        labels: Names of the classes; none for a regression.
-        pair_field: The key of the second text, where it takes two.
-    """
-
-    labels: list[str]
-    pair_field: str | None
-
-    def predict(
-        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
-    ) -> tuple[Rows, Rows]:
-        """Give probabilities `(texts, classes)` or scores `(texts, 1)`, and vectors `(texts, dim)`; no axis for one text."""
 
 
 class LadderClassifier:
@@ -83,7 +64,7 @@ class LadderClassifier:
     @torch.inference_mode()
     def predict(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
-    ) -> tuple[Rows, Rows]:
+    ) -> Scores:
         """Label texts.
 
         Args:
@@ -96,8 +77,9 @@ class LadderClassifier:
             has no axis of texts.
         """
         if is_one(texts):
-            rows, vectors = self.predict(as_strings(texts), None if pairs is None else as_strings(pairs))
-            return rows[0], vectors[0]
+            second = None if pairs is None else as_strings(pairs)
+            rows, vectors = self.predict(as_strings(texts), second)
+            return Scores(rows[0], vectors[0])
         config = self.ladder.config
         data = Encoded(*encode_texts(self.backbone.tokenizer, texts, pairs, config.text_length))
         rows = np.zeros((len(texts), max(1, len(self.labels))), dtype=np.float32)
@@ -111,7 +93,7 @@ class LadderClassifier:
             vectors[index] = found.pooled.float().cpu().numpy()
         if not self.labels:
             rows = rows * np.float32(config.target_scale) + np.float32(config.target_mean)
-        return rows, vectors
+        return Scores(rows, vectors)
 
 
 class CheckpointClassifier:
@@ -145,11 +127,12 @@ class CheckpointClassifier:
     @torch.inference_mode()
     def predict(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
-    ) -> tuple[Rows, Rows]:
+    ) -> Scores:
         """Label texts; vectors are means of the last layer's tokens. See `LadderClassifier.predict`."""
         if is_one(texts):
-            rows, vectors = self.predict(as_strings(texts), None if pairs is None else as_strings(pairs))
-            return rows[0], vectors[0]
+            second = None if pairs is None else as_strings(pairs)
+            rows, vectors = self.predict(as_strings(texts), second)
+            return Scores(rows[0], vectors[0])
         limits = (tokenizer_limit(self.tokenizer), usable_context(self.model.config) or 512, 4096)
         length = min(limit for limit in limits if limit is not None)
         data = Encoded(*encode_texts(self.tokenizer, texts, pairs, length))
@@ -166,7 +149,7 @@ class CheckpointClassifier:
             vectors[index] = (
                 pool(found.hidden_states[-1].float(), inputs["attention_mask"], "mean").cpu().numpy()
             )
-        return rows, vectors
+        return Scores(rows, vectors)
 
 
 def _batches(data: Encoded, size: int) -> list[list[int]]:

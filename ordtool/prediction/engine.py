@@ -1,0 +1,294 @@
+"""Records in, labels out: the engine of `ordtool predict`, and `ordtool.predict`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordtool.arguments import as_strings, is_one
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.inputs import read_again
+from ordtool.io.jsonl import dumps
+from ordtool.io.resumable import Lines, resumable_lines
+from ordtool.io.tables import find_column
+from ordtool.prediction.classifiers import Scores, load_classifier
+from ordtool.prediction.config import PredictConfig, PredictOptions
+from ordtool.prediction.evaluation import Evaluation
+from ordtool.prediction.reader import Item, Reader
+from ordtool.progress import SILENT, Progress
+
+_WINDOW = 512
+_SKIPPED_SHOWN = 20
+
+Vectors = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says about a record.
+
+    Attributes:
+        label: The likeliest class; of a regression, the score.
+        probabilities: Of each class by name; None of a regression.
+        vector: What the label was read from, `(dim,)`; None where nobody asked.
+    """
+
+    label: str | float
+    probabilities: dict[str, float] | None = None
+    vector: NDArray[np.float32] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return `prediction`, `probabilities` and perhaps `vector` as JSON has them, numbers to six places."""
+        shares = self.probabilities
+        found: dict[str, Any] = {
+            "prediction": self.label if isinstance(self.label, str) else round(self.label, 6),
+            "probabilities": None if shares is None else {name: round(p, 6) for name, p in shares.items()},
+        }
+        if self.vector is not None:
+            found["vector"] = [round(float(x), 6) for x in self.vector]
+        return found
+
+
+@overload
+def predict(
+    records: str,
+    model: str,
+    pairs: str | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Unpack[PredictOptions],
+) -> Prediction: ...
+@overload
+def predict(
+    records: Sequence[str] | Vectors,
+    model: str,
+    pairs: Sequence[str] | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Unpack[PredictOptions],
+) -> list[Prediction]: ...
+def predict(
+    records: str | Sequence[str] | Vectors,
+    model: str,
+    pairs: str | Sequence[str] | None = None,
+    *,
+    progress: Progress = SILENT,
+    **options: Unpack[PredictOptions],
+) -> Prediction | list[Prediction]:
+    """Label one text or many, pairs of texts, or vectors.
+
+    Args:
+        records: A text, texts, or vectors `(rows, dim)` for a model that takes them.
+        model: A ladder, a bottleneck network or a `...ForSequenceClassification`: a folder, a name or a hub id.
+        pairs: The second text, or texts, for a model of pairs.
+        progress: Told of downloads.
+        **options: The fields of `PredictConfig`: `vectors`, `batch_size`, `device`, ...
+
+    Returns:
+        A prediction for one text, a list for many or for vectors.
+
+    Raises:
+        UsageError: For vectors or pairs where the model takes none, or none where it takes pairs.
+        OrdtoolError: If the model can't be fetched or loaded, or vectors have another width.
+    """
+    config = PredictConfig(model=model, **options)
+    classifier = load_classifier(config, progress)
+    if isinstance(records, np.ndarray):
+        if classifier.vectors is None:
+            raise UsageError(f"{model}: takes texts, and vectors were given")
+        return _predictions(classifier.vectors.predict_vectors(records), classifier.texts.labels, config)
+    second = None if pairs is None else as_strings(pairs)
+    if classifier.texts.pair_field is not None and second is None:
+        raise UsageError(f"{model}: takes two texts, and one was given", "`pairs` has the second ones")
+    texts = as_strings(records)
+    if second is not None and len(second) != len(texts):
+        raise UsageError(f"{len(texts)} texts and {len(second)} second texts don't make pairs")
+    if not texts:
+        return []
+    scores = classifier.texts.predict(texts, second, batch_size=config.batch_size)
+    found = _predictions(scores, classifier.texts.labels, config)
+    return found[0] if is_one(records) else found
+
+
+def _predictions(scores: Scores, labels: Sequence[str], config: PredictConfig) -> list[Prediction]:
+    found = []
+    for row, vector in zip(scores.rows, scores.vectors, strict=True):
+        shares = {name: float(p) for name, p in zip(labels, row, strict=True)} if labels else None
+        label = labels[int(row.argmax())] if labels else float(row[0])
+        found.append(Prediction(label, shares, vector if config.vectors else None))
+    return found
+
+
+class PredictionRun:
+    """Labels the items of files in windows, writes them, and measures where labels are known.
+
+    Args:
+        inputs: Files; none or `-` is stdin.
+        config: How.
+        progress: Told of the work.
+
+    Attributes:
+        evaluation: What is known of the figures so far.
+
+    Raises:
+        OrdtoolError: If the model can't be fetched or loaded.
+    """
+
+    def __init__(self, inputs: Sequence[str], config: PredictConfig, progress: Progress = SILENT) -> None:
+        self._inputs = list(inputs)
+        self._config = config
+        self._progress = progress
+        self._classifier = load_classifier(config, progress)
+        self._reader = Reader(inputs, config, self._classifier, self._reject)
+        self._skipped: list[OrdtoolError] = []
+        self._told_replaced = False
+        self.evaluation = Evaluation(self._classifier.texts.labels)
+
+    def results(self, start: int = 0) -> Iterator[tuple[int, Item, Prediction]]:
+        """Yield how many items are done, the item, and its prediction, after passing over `start` items."""
+        items = self._reader.items()
+        for _ in range(start):
+            next(items, None)
+        done = start
+        for window in _windows(items):
+            for item, prediction in zip(window, self._predict(window), strict=True):
+                done += 1
+                if prediction is not None:
+                    if item.label is not None:
+                        self.evaluation.add(item.label, prediction.label)
+                    yield done, item, prediction
+            self._progress.advance(len(window))
+
+    def write(self, output: str | Path | None, *, resume: bool = False, force: bool = False) -> None:
+        """Write a JSON object an item: the input's keys, `prediction`, `probabilities` and perhaps `vector`.
+
+        Args:
+            output: The file; None or `-` is stdout.
+            resume: Go on where an interrupted run stopped.
+            force: Replace an existing output.
+        """
+        config = self._config
+        settings = {
+            "model": config.model,
+            "embed_model": config.embed_model,
+            "field": config.field,
+            "vectors": config.vectors,
+            "backbone": config.backbone,
+        }
+        files = read_again(self._inputs)
+        with resumable_lines(output, inputs=files, settings=settings, resume=resume, force=force) as lines:
+            resumed = lines.done > 0
+            self._write(lines)
+        if resumed and output is not None:
+            self._evaluate_file(Path(output))
+
+    def _write(self, lines: Lines) -> None:
+        self._progress.start("predicting", None, "records")
+        last = lines.done
+        try:
+            for done, item, prediction in self.results(lines.done):
+                fields = prediction.record()
+                self._tell_replaced(item, fields)
+                kept = {key: value for key, value in item.data.items() if key not in fields}
+                lines.write(dumps({**kept, **fields}))
+                last = done
+                if done % _WINDOW == 0:
+                    lines.save(done)
+            lines.save(last)
+        except OrdtoolError:
+            lines.save(last)
+            raise
+        finally:
+            self._progress.close()
+
+    def tell_skipped(self) -> None:
+        """Say which items were skipped."""
+        if self._skipped:
+            self._progress.warn(f"{len(self._skipped)} bad record(s) skipped")
+            for error in self._skipped[:_SKIPPED_SHOWN]:
+                self._progress.warn(error.message)
+
+    def _evaluate_file(self, path: Path) -> None:
+        """Measure all that a resumed run wrote, what was there before it too."""
+        self.evaluation = Evaluation(self._classifier.texts.labels)
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                row = json.loads(line)
+                names = list(row)
+                place = find_column(names, self._config.label_field)
+                known = None if place is None else row[names[place]]
+                if known not in (None, "") and row["prediction"] is not None:
+                    self.evaluation.add(known, row["prediction"])
+
+    def _reject(self, error: OrdtoolError) -> None:
+        if self._config.on_error == "stop":
+            raise error
+        self._skipped.append(error)
+
+    def _predict(self, window: Sequence[Item]) -> list[Prediction | None]:
+        """Return a prediction an item; None for one that was skipped."""
+        found: list[Prediction | None] = [None] * len(window)
+        texts = [(place, item.text, item.pair) for place, item in enumerate(window) if item.text is not None]
+        if texts:
+            classifier = self._classifier.texts
+            pairs = None if classifier.pair_field is None else [pair or "" for _, _, pair in texts]
+            scores = classifier.predict([t for _, t, _ in texts], pairs, batch_size=self._config.batch_size)
+            predictions = _predictions(scores, classifier.labels, self._config)
+            for (place, _, _), prediction in zip(texts, predictions, strict=True):
+                found[place] = prediction
+        vectors = {place: item.vector for place, item in enumerate(window) if item.vector is not None}
+        if not vectors:
+            return found
+        if len({len(v) for v in vectors.values()}) == 1 and all(
+            np.isfinite(v).all() for v in vectors.values()
+        ):
+            for place, prediction in zip(vectors, self._label(np.stack(list(vectors.values()))), strict=True):
+                found[place] = prediction
+            return found
+        for place, vector in vectors.items():  # one by one, to name the one that is bad
+            found[place] = self._label_one(window[place].where, vector)
+        return found
+
+    def _label(self, vectors: Vectors) -> list[Prediction]:
+        assert self._classifier.vectors is not None
+        scores = self._classifier.vectors.predict_vectors(vectors)
+        return _predictions(scores, self._classifier.texts.labels, self._config)
+
+    def _label_one(self, where: str, vector: Vectors) -> Prediction | None:
+        try:
+            if not np.isfinite(vector).all():
+                raise OrdtoolError(f"{where}: the vector holds NaN or an infinity")
+            return self._label(vector[None])[0]
+        except OrdtoolError as error:
+            message = error.message if error.message.startswith(where) else f"{where}: {error.message}"
+            self._reject(OrdtoolError(message, error.hint))
+        return None
+
+    def _tell_replaced(self, item: Item, fields: dict[str, Any]) -> None:
+        replaced = [key for key in item.data if key in fields]
+        if replaced and not self._told_replaced:
+            self._told_replaced = True
+            self._progress.warn(f"{item.where}: the input's key {replaced[0]!r} is replaced in the output")
+
+
+def _windows(items: Iterator[Item]) -> Iterator[list[Item]]:
+    """Yield items in windows; those before a bad one are not lost by it."""
+    while True:
+        window: list[Item] = []
+        try:
+            for item in islice(items, _WINDOW):
+                window.append(item)
+        except OrdtoolError:
+            if window:
+                yield window
+            raise
+        if not window:
+            return
+        yield window
