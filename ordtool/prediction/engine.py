@@ -57,7 +57,7 @@ class Prediction:
 
 
 @overload
-def predict(
+def predict(  # type: ignore[overload-overlap]  # a string is a sequence of strings, too
     records: str,
     model: str,
     pairs: str | None = None,

@@ -79,12 +79,11 @@ class Evaluation:
         pairs = np.array(self._scores).reshape(-1, 2)
         known, predicted = pairs.T
         varies = len(pairs) > 1 and np.ptp(known) > 0 and np.ptp(predicted) > 0
+        correlations: list[float | None] = [None, None]
         if varies:
             from scipy.stats import pearsonr, spearmanr
 
             correlations = [round(100 * float(f(known, predicted)[0]), 4) for f in (pearsonr, spearmanr)]
-        else:
-            correlations = [None, None]
         error = float(np.sqrt(np.mean((known - predicted) ** 2))) if len(pairs) else None
         return {
             "records": len(pairs),
