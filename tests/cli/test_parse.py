@@ -4,12 +4,15 @@ import gzip
 import json
 import os
 import pty
+import random
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+
+from ordtool.parsing.trees.predictions import read_predictions
 
 FIELDS = ["text", "tokens", "offsets", "distances", "spans", "tree"]
 TEXT = "The old cat sat on the mat.\n\nShe said: “It ran (and not 3 dogs)”.\n"
@@ -121,6 +124,47 @@ def test_formats(parse, sat):
     assert svg.startswith("<svg ") and svg.count("<text") == 8 + 1 + 14
     assert parse("a.txt", "-o", "out.svg").stdout == b"" and (sat / "out.svg").read_text() == svg
     assert "\x1b[" in parse("a.txt", "-f", "tree", env={"FORCE_COLOR": "1", "NO_COLOR": ""}).stdout.decode()
+
+
+def test_every_format_that_is_written_is_read_back(parse, tmp_path):
+    """Tokens and spans of random sentences, brackets, slashes, digits and Chinese among them."""
+    generator = random.Random(7)
+    words = [
+        "The",
+        "old",
+        "cat",
+        "sat",
+        "GO",
+        "a/b",
+        "1/2",
+        "3.5",
+        "(",
+        ")",
+        "f(x)",
+        "[1]",
+        "{",
+        ".",
+        ",",
+        "“",
+        "…",
+        "\\/",
+        "猫",
+        "坐在",
+    ]
+    lines = [" ".join(generator.choices(words, k=generator.randrange(12))) for _ in range(300)]
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    formats = {"jsonl": "a.jsonl", "brackets": "a.brackets", "penn": "a.mrg"}
+    wanted = [(result["tokens"], result["spans"]) for result in objects(parse("--tokenized", "a.txt"))]
+    assert [tokens for tokens, _ in wanted] == [line.split() for line in lines]
+    for chosen, name in formats.items():
+        parse("--tokenized", "a.txt", "-o", name)
+        found = [reading[-1 if chosen == "brackets" else 0] for reading in read_predictions(tmp_path / name)]
+        for (tokens, spans), read in zip(wanted, found, strict=True):
+            assert list(read.tokens) == tokens
+            assert [[a, b] for a, b in read.spans if b - a > 1] == spans
+    for name in ("a.brackets", "a.mrg"):
+        again = objects(parse(name))
+        assert [result["tokens"] for result in again] == [tokens for tokens, _ in wanted]
 
 
 def test_several_models_layers_and_builders(parse, parsers, sat):

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from ordtool.parsing.trees.builders import left_branching, random_tree, right_branching
 from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation
+from ordtool.parsing.trees.recognition import is_unlabelled
 from ordtool.parsing.trees.treebank import (
-    is_unlabelled,
     to_tree,
     to_unlabelled_tree,
     write_brackets,

@@ -39,6 +39,9 @@ def surfaces(tokens):
             "Mr. Dell 's well-known 10 % rule -- e.g . AT & T ...",
         ),
         ('He left.")', 'He left . " )'),
+        ("I waited… and left…", "I waited … and left …"),
+        ("“Wait…” he said; can't…cannot…", "“ Wait … ” he said ; ca n't … can not …"),
+        ("…so it goes……. …", "… so it goes …… . …"),
         ("already split , as it is .", "already split , as it is ."),
         ("cannot.", "can not ."),
         (".", "."),
@@ -60,7 +63,7 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.one_of(st.lists(_PIECES, max_size=12).map("".join), st.text(max_size=30)))
+@given(st.one_of(st.lists(_PIECES | st.just("…"), max_size=12).map("".join), st.text(max_size=30)))
 @example("\"'\"''")
 @example("a '' \" ' ''\".\")")
 def test_offsets_are_exact_and_cover_the_text(text):

@@ -1,22 +1,27 @@
 import gzip
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.text.reader import InputConfig, TextConfig, read_inputs, read_sentences
+from ordtool.parsing.trees.builders import random_tree
+from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation
+from ordtool.parsing.trees.recognition import is_labelled, is_unlabelled
 from ordtool.parsing.trees.treebank import (
     Constituent,
     begins_tree,
     escape_token,
-    is_unlabelled,
     read_brackets,
     read_trees,
     strip_function,
     to_tree,
     to_unlabelled_tree,
     unescape_token,
+    write_brackets,
+    write_penn,
 )
 
 WSJ = b"""( (S
@@ -163,6 +168,11 @@ TREE_LINES = [
     "(S (NN a)) (S (NN b))",
     "((The cat) (sat down))",
     "(the (cat (sat down)))",
+    "(The (cat (sat down)) .)",
+    "((The (cat sat)) , (she (said so)) .)",
+    "(s (np (dt the) (nn cat)) (vp (vbd sat)))",
+    "( (s (np-sbj (dt the)",
+    "(top",
 ]
 TEXT_LINES = [
     "(NOTE (A story of a cat.",
@@ -180,6 +190,9 @@ TEXT_LINES = [
     ") (S (NN a))",
     "The cat (NN sat).",
     "(He left (at last).)",
+    "(He (left early).)",
+    "(see (fig 1) (fig 2))",
+    "(he said (or (so (it seems",
     "(中文 (在 这 里))",
     '{"text": "(S (NN a))"}',
 ]
@@ -208,3 +221,97 @@ def test_training_and_parsing_take_a_file_for_the_same(line, tmp_path):
         assert learned == words
     else:
         assert "".join(word for words in learned for word in words).count("(") == line.count("(")
+
+
+LABELLED = [
+    "(S (NP (DT The) (NN cat)) (VP (VBD sat)) (. .))",
+    "( (S (NP-SBJ (-NONE- *)) (VP (VB Go))) )",
+    "(s (np (dt the) (nn cat)) (vp (vbd sat)))",
+    "(TOP (S (NP (_ The) (_ cat)) (VP (_ sat))))",
+    "(IP (NP (NR 上海)) (VP (VV 开放)) (PU 。))",
+]
+UNLABELLED = [
+    "((The cat) (sat down))",
+    "(The (cat sat) .)",
+    "(a ((b c) d))",
+    '(" (He (said so)) ")',
+    "((NEW YORK) (IS BIG))",
+]
+EITHER = ["(a (b c))", "(Go)", "()", "(I (AM HERE))", "(dogs bark)"]
+
+
+def atoms_of(line):
+    return line.replace("(", " ( ").replace(")", " ) ").split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        *((line, True) for line in LABELLED),
+        *((line, False) for line in UNLABELLED),
+        *((line, None) for line in EITHER),
+    ],
+)
+def test_whether_a_tree_has_labels(line, expected):
+    assert is_labelled(atoms_of(line)) is expected
+
+
+def leaves(path, **options):
+    return [tree.tokens for tree in read_trees(path, **options)]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("certain", UNLABELLED)
+def test_one_tree_without_labels_says_that_a_file_has_none(tmp_path, certain, place):
+    lines = ["(a (b c))", "(Go)"]
+    lines.insert(place, certain)
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(lines))
+    found = leaves(path)
+    found.pop(place)
+    assert found == [("a", "b", "c"), ("Go",)]
+
+
+def test_where_no_tree_is_certain_the_suffix_is(tmp_path):
+    for name, expected in (("a.brackets", ("a", "b", "c")), ("a.mrg", ("c",))):
+        (tmp_path / name).write_text("(a (b c))\n" * 3)
+        assert leaves(tmp_path / name) == [expected] * 3
+
+
+@pytest.mark.parametrize("name", ["a.brackets", "a.txt"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_labelled_and_unlabelled_trees_in_one_file_are_an_error(tmp_path, name, swapped):
+    lines = ["(a (b c))", LABELLED[0], "(Go)", UNLABELLED[0]]
+    path = tmp_path / name
+    path.write_text("\n".join(reversed(lines) if swapped else lines))
+    bad, first = (3, 1) if swapped else (4, 2)
+    with pytest.raises(
+        OrdtoolError, match=rf"{name}:{bad}: a tree with.* labels, and the tree of .*{name}:{first} is"
+    ):
+        leaves(path)
+    errors: list[OrdtoolError] = []
+    assert len(leaves(path, on_error=errors.append)) == 3 and len(errors) == 1
+
+
+PIECES = st.text(st.sampled_from("ab01/\\*()[]{}-.…,'\"漢字é"), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(PIECES, max_size=7), min_size=1, max_size=8).filter(lambda found: any(map(len, found))),
+    st.sampled_from([(write_brackets, ".brackets"), (write_penn, ".mrg"), (write_penn, ".txt")]),
+    st.integers(0, 2**32 - 1),
+)
+def test_written_trees_are_read_back(tmp_path_factory, sentences, written, seed):
+    write, suffix = written
+    generator = np.random.default_rng(seed)
+    trees = []
+    for tokens in sentences:
+        marks = [is_punctuation(token) for token in tokens]
+        trees.append((tokens, attach_punctuation(random_tree(marks.count(False), generator), tokens, marks)))
+    path = tmp_path_factory.mktemp("trees") / f"t{suffix}"
+    path.write_text("".join(write(tokens, spans) + "\n" for tokens, spans in trees))
+    found = list(read_trees(path))
+    assert [list(tree.tokens) for tree in found] == sentences
+    wide = [[(c.start, c.end) for c in tree.constituents if c.end - c.start > 1] for tree in found]
+    assert wide == [spans for _, spans in trees]

@@ -30,6 +30,7 @@ _FINAL_PERIOD = re.compile(r"\.[\]\)}>\"'»”’\s]*$")
 _CHUNK = re.compile(r"\S+")
 # Letters and digits, with at most one sign behind: what most of a text is, and what needs no rules.
 _PLAIN = re.compile(r"([^\W_]+)([,;:?!]?)")
+_ELLIPSIS_OR_NOT = re.compile("…+|[^…]+")
 _PLAIN_END = re.compile(r"([^\W_]*)([.,;:?!]?)")
 # A word without punctuation that the Penn rules still cut in two (can|not, gon|na).
 _MERGED = frozenset({"cannot", "gimme", "gonna", "gotta", "lemme", "wanna"})
@@ -95,7 +96,8 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
         OrdtoolError: If `kind` is `jieba` and jieba is not installed.
 
     Deviation from nltk: tokens keep the input's quotes instead of Penn's opening and closing marks, an
-    apostrophe inside a word is one whatever its shape, and a tab separates words as a space does.
+    apostrophe inside a word is one whatever its shape, `…` is a token as `...` is, and a tab separates words as a
+    space does.
     """
     if kind == "words":
         return [Token(text[start:end], start, end) for start, end in _word_spans(text)]
@@ -196,9 +198,20 @@ _cached_spans = lru_cache(maxsize=1 << 17)(_chunk_spans)
 
 
 def _penn_spans(text: str) -> list[tuple[int, int]]:
-    """Token spans of nltk's tokenizer, found again in the text that it rewrote."""
-    if not text:
-        return []
+    """Token spans of nltk's tokenizer, found again in the text that it rewrote; `…` is a token, as `...` is to nltk."""
+    spans: list[tuple[int, int]] = []
+    for piece in _ELLIPSIS_OR_NOT.finditer(text):
+        begin, end = piece.span()
+        if text[begin] == "…":
+            spans.append((begin, end))
+        elif end == len(text):
+            spans += [(begin + a, begin + b) for a, b in _nltk_spans(piece[0])]
+        else:  # the sentinel keeps the rules for the end of a sentence away from what stands before the ellipsis
+            spans += [(begin + a, begin + b) for a, b in _nltk_spans(piece[0] + " x")[:-1]]
+    return spans
+
+
+def _nltk_spans(text: str) -> list[tuple[int, int]]:
     try:
         return _align(_penn_tokenizer().tokenize(text), text)
     except (TimeoutError, ValueError):

@@ -14,9 +14,9 @@ from ordtool.errors import OrdtoolError
 from ordtool.io.inputs import open_input, read_lines
 from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 from ordtool.parsing.trees.chart import Span
+from ordtool.parsing.trees.recognition import is_unlabelled
 from ordtool.parsing.trees.treebank import (
     Tree,
-    is_unlabelled,
     read_brackets,
     to_tree,
     to_unlabelled_tree,

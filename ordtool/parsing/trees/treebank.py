@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
-from ordtool.io.inputs import STDIN, Input, open_input, read_lines
+from ordtool.io.inputs import STDIN, Input, data_suffix, open_input, read_lines
 from ordtool.io.text import decode_line, has_jsonl_suffix
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.punctuation import BRACKET_NAMES, is_punctuation
+from ordtool.parsing.trees.recognition import ATOM, begins_tree, is_labelled
 
 TREE_SUFFIXES = frozenset(
-    {".tree", ".trees", ".ptb", ".mrg", ".prd", ".bracket", ".brackets", ".parse", ".txt"}
+    {".tree", ".trees", ".ptb", ".penn", ".mrg", ".prd", ".bracket", ".brackets", ".parse", ".txt"}
 )
 """What is read of a folder, with or without `.gz`; a file named on its own may end as it likes."""
 
@@ -32,10 +33,12 @@ PUNCTUATION_TAGS = frozenset(
 )
 """Tags of tokens that are no words, in the Penn Treebank and in those made after it."""
 
+_LABELS = {True: "with labels", False: "without labels"}
 _PLAIN_SUFFIX = ".txt"
+_UNLABELLED_SUFFIXES = (".brackets", ".bracket")
+# Trees that are held until one says whether they have labels.
+_UNDECIDED = 1000
 _TRACE = "-NONE-"
-_FIRST_LABEL = re.compile(r"[A-Z_][A-Z0-9_=|:+$*-]*")
-_ATOM = re.compile(r"[()]|[^\s()]+")
 _ESCAPES = {**BRACKET_NAMES, "\\/": "/", "\\*": "*"}
 _ROOTS = frozenset({"", "ROOT", "TOP", "S1"})
 
@@ -75,6 +78,8 @@ class Tree:
 
 def escape_token(token: str) -> str:
     """Write a token so that it can stand in a bracketed tree, where parentheses have a meaning."""
+    if "\\" in token:  # a backslash before one of these is taken away by who reads the tree
+        token = token.replace("\\/", "\\\\/").replace("\\*", "\\\\*")
     return token.replace("(", "-LRB-").replace(")", "-RRB-") if "(" in token or ")" in token else token
 
 
@@ -114,7 +119,8 @@ def read_trees(
 
     Raises:
         OrdtoolError: For a missing file, a folder without treebank files, invalid UTF-8, a bracket that never
-            opens or closes, or text outside of brackets, with `file:line`.
+            opens or closes, text outside of brackets, or trees with labels beside trees without in one file, with
+            `file:line`.
     """
     for path in tree_files(paths):
         with open_input(path) as stream:
@@ -122,79 +128,53 @@ def read_trees(
 
 
 def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None = None) -> Iterator[Tree]:
-    """Read trees from an input that is open, as `read_trees` does."""
+    """Read trees from an input that is open, as `read_trees` does.
+
+    Whether brackets have labels is one thing for all trees of an input: the first tree of which it is certain decides
+    (see `is_labelled`), and where there is none, the suffix: `.brackets` has none.
+    """
+    labelled: bool | None = None
+    undecided: list[tuple[list[str], str]] = []
+    decided = ""
     for atoms, where in read_brackets(read_lines(stream, stream.source), stream.source, on_error):
-        yield to_unlabelled_tree(atoms, where) if is_unlabelled(atoms) else to_tree(atoms, where)
+        found = is_labelled(atoms)
+        if labelled is None:
+            undecided.append((atoms, where))
+            if found is None and len(undecided) < _UNDECIDED:
+                continue
+            labelled, decided = _by_suffix(stream) if found is None else found, where
+            yield from (_to_tree(*tree, labelled) for tree in undecided)
+        elif found is None or found == labelled:
+            yield _to_tree(atoms, where, labelled)
+        else:
+            error = OrdtoolError(
+                f"{where}: a tree {_LABELS[found]}, and the tree of {decided} is one {_LABELS[labelled]}",
+                "put trees with labels and trees without into files of their own",
+            )
+            if on_error is None:
+                raise error
+            on_error(error)
+    if labelled is None:
+        yield from (_to_tree(*tree, _by_suffix(stream)) for tree in undecided)
+
+
+def _by_suffix(stream: Input) -> bool:
+    """Whether trees have labels, as far as the name of their file tells."""
+    return data_suffix(stream.path) not in _UNLABELLED_SUFFIXES
+
+
+def _to_tree(atoms: Sequence[str], where: str, labelled: bool) -> Tree:
+    return to_tree(atoms, where) if labelled else to_unlabelled_tree(atoms, where)
 
 
 def holds_trees(stream: Input) -> bool:
     """Whether an input, of which nothing was read yet, is bracketed trees: by its suffix, or by its first line."""
-    suffix = Path(stream.path.removesuffix(".gz")).suffix.lower()
+    suffix = data_suffix(stream.path)
     if suffix in TREE_SUFFIXES and suffix != _PLAIN_SUFFIX:
         return True
     if has_jsonl_suffix(stream.path):
         return False
     return begins_tree(stream.first_line().decode("utf-8", "replace"))
-
-
-def begins_tree(line: str) -> bool:
-    """Whether a line that isn't blank is the first of a treebank, not of a text.
-
-    It is if it can begin a tree with labels, `(S (NN a))`, `( (S (NP-SBJ (DT The)` or `(ROOT` alone: behind a label stand
-    words and a closing bracket, or other brackets, and never both. That tells `(NOTE (A story.` and `(NOTE (SEE A) for`
-    from a tree. Labels don't begin with a lower-case letter, and the first has none at all. A tree without labels is
-    known if it is one line of nested pairs, as `(the (cat (sat down)))`. What both could be, `(NEW YORK)`, is text.
-    """
-    atoms = _ATOM.findall(line)
-    return _begins_labelled(atoms) or _is_binary(atoms)
-
-
-def _begins_labelled(atoms: Sequence[str]) -> bool:
-    depth = deepest = labels = tagged = 0
-    last = "start"  # what the atom before is: "(", ")", a label or a leaf
-    for atom in atoms:
-        if atom == "(":
-            if last == "leaf":
-                return False
-            depth, last = depth + 1, "("
-            deepest = max(depth, deepest)
-        elif atom == ")":
-            if last == "label" or depth == 0:
-                return False
-            tagged += last == "leaf"
-            depth, last = depth - 1, ")"
-        elif last == "(":
-            if not _is_label(atom, first=labels == 0):
-                return False
-            labels, last = labels + 1, "label"
-        elif last in ("label", "leaf"):
-            last = "leaf"
-        else:
-            return False
-    goes_on = depth > 0 and (tagged > 0 or last in ("label", "("))
-    return labels > 0 and (goes_on or (tagged > 0 and deepest > 1))
-
-
-def _is_label(atom: str, first: bool) -> bool:
-    return _FIRST_LABEL.fullmatch(atom) is not None if first else not atom[0].islower()
-
-
-def _is_binary(atoms: Sequence[str]) -> bool:
-    """Whether atoms are one bracket in which every bracket holds two things, at least one of them a bracket."""
-    held = [0]  # by the line itself, then by each open bracket
-    nested = False
-    for atom in atoms:
-        if atom == ")":
-            if len(held) == 1 or held.pop() != 2:
-                return False
-            continue
-        held[-1] += 1
-        if atom == "(":
-            nested = nested or len(held) > 1
-            held.append(0)
-        elif len(held) == 1:
-            return False
-    return held == [1] and nested
 
 
 def tree_files(paths: str | Path | Sequence[str | Path]) -> Iterator[str | Path]:
@@ -270,7 +250,7 @@ class _BracketReader:
     def read(self, number: int, raw: bytes) -> Iterator[tuple[list[str], str]]:
         """Take a line; yields the trees that end on it."""
         self.lines.append((number, raw))
-        for atom in _ATOM.findall(decode_line(raw, self.source, number)):
+        for atom in ATOM.findall(decode_line(raw, self.source, number)):
             if atom == "(":
                 self.depth += 1
             elif self.depth == 0:
@@ -386,14 +366,6 @@ def to_unlabelled_tree(atoms: Sequence[str], where: str = "") -> Tree:
             tokens.append(unescape_token(atom))
     kept = tuple(node for node in nodes if node.end > node.start)
     return Tree(tuple(tokens), ("",) * len(tokens), kept, where)
-
-
-def is_unlabelled(atoms: Sequence[str]) -> bool:
-    """Whether brackets certainly have no labels: a word stands behind a closing bracket.
-
-    `(a (b c))` can be read both ways, and is then taken for labelled.
-    """
-    return any(left == ")" and right not in "()" for left, right in zip(atoms, atoms[1:], strict=False))
 
 
 def write_brackets(tokens: Sequence[str], spans: Sequence[Span]) -> str:
