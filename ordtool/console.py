@@ -7,7 +7,9 @@ Data never passes through rich, which wraps at the terminal's width and reads
 from __future__ import annotations
 
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ordtool.io.streams import stdout_bytes
+from ordtool.progress import bar_begins, bar_ended
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -39,9 +42,21 @@ def stdout_has_colour() -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or (stdout_is_terminal() and os.environ.get("TERM") != "dumb")
 
 
-def write_bytes(data: bytes) -> None:
-    """Write data to stdout as it is."""
-    stdout_bytes().write(data)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return text with its control characters spelt out, such as `\x1b`: a terminal would obey them.
+
+    Line feeds and tabs stay. Whatever comes from an input, a file's name or a model passes through here on its way to
+    a person.
+    """
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Write text to stdout for a person who reads it there."""
+    stdout_bytes().write((printable(text) + end).encode("utf-8"))
 
 
 def write_line(line: str) -> None:
@@ -56,19 +71,39 @@ def flush() -> None:
 
 def error(message: str, hint: str | None = None) -> None:
     """Print `error: ...` and `hint: ...` on stderr."""
-    stderr.print(f"[bold red]error:[/] {escape(message)}")
+    _tell(message, "error", "bold red")
     if hint:
-        stderr.print(f"[bold cyan]hint:[/] {escape(hint)}")
+        _tell(hint, "hint", "bold cyan", wrap=False)  # a command, maybe, that is to be copied
 
 
 def warn(message: str) -> None:
     """Print `warning: ...` on stderr."""
-    stderr.print(f"[bold yellow]warning:[/] {escape(message)}")
+    _tell(message, "warning", "bold yellow")
 
 
-def note(message: str) -> None:
-    """Print a line for people on stderr."""
-    stderr.print(escape(message))
+def note(message: str, *, wrap: bool = True) -> None:
+    """Print a line for people on stderr, on a terminal wrapped between words unless it holds what is to be copied."""
+    _tell(message, wrap=wrap)
+
+
+def _tell(message: str, kind: str = "", style: str = "", *, wrap: bool = True) -> None:
+    text = f"{kind}: {message}" if kind else message
+    lines = printable(text).split("\n")
+    if wrap and stderr.is_terminal:
+        lines = [piece for line in lines for piece in wrap_words(line, stderr.width)]
+    shown = Text("\n".join(lines))
+    if kind:
+        shown.stylize(style, 0, len(kind) + 1)
+    stderr.print(shown)
+
+
+def wrap_words(text: str, width: int) -> list[str]:
+    """Break a line between words; one that is wider than a line stays whole, so that it can be copied."""
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    ) or [text]
 
 
 def print_table(
@@ -101,10 +136,10 @@ def _is_number(cell: object) -> bool:
 
 
 class _Rate(ProgressColumn):
-    """Units a second, over the whole task."""
+    """Units a second, of late: the first ones, which wait for a model to load, don't count."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.speed or task.finished_speed
         return Text(f"{_short(speed)} {task.fields['unit']}/s" if speed else "", style="cyan")
 
 
@@ -141,7 +176,7 @@ class RichProgress:
     def start(self, description: str, total: float | None, unit: str) -> None:
         """Begin a bar, ending the one before."""
         self.close()
-        if self._quiet or not stderr.is_terminal:
+        if self._quiet or not stderr.is_terminal or not bar_begins(self):
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -155,7 +190,7 @@ class RichProgress:
             transient=True,
         )
         self._bar.start()
-        self._task = self._bar.add_task(escape(description), total=total, unit=unit, stats="")
+        self._task = self._bar.add_task(escape(printable(description)), total=total, unit=unit, stats="")
 
     def advance(self, amount: float = 1, **stats: object) -> None:
         """Move the bar; `stats` stand beside it until the next ones."""
@@ -163,7 +198,7 @@ class RichProgress:
             return
         if stats:
             shown = "  ".join(f"{key} {value}" for key, value in stats.items())
-            self._bar.update(self._task, stats=escape(shown))
+            self._bar.update(self._task, stats=escape(printable(shown)))
         self._bar.advance(self._task, amount)
 
     def note(self, message: str) -> None:
@@ -180,3 +215,4 @@ class RichProgress:
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None
+        bar_ended(self)

@@ -46,3 +46,32 @@ class Silent:
 
 SILENT: Progress = Silent()
 """The listener that says nothing: the default of every engine."""
+
+_live: set[Progress] = set()
+_held = False
+
+
+def bar_begins(listener: Progress) -> bool:
+    """Enter a listener that is about to draw a bar, and say whether it may."""
+    if not _held:
+        _live.add(listener)
+    return not _held
+
+
+def bar_ended(listener: Progress) -> None:
+    """Strike out a listener that draws no bar any more."""
+    _live.discard(listener)
+
+
+def close_bars() -> None:
+    """End every bar that is drawn: at the end of a command, however it comes, so that the cursor is seen again."""
+    for listener in list(_live):
+        listener.close()
+
+
+def hold_bars(held: bool = True) -> None:
+    """End every bar and let none begin: data are about to appear where they stand; False lets them begin again."""
+    global _held
+    if held and not _held:
+        close_bars()
+    _held = held

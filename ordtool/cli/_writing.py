@@ -98,7 +98,7 @@ class Job:
                 console.note(f"[{record.where}] {record.text}")
 
         def piece(text: str) -> None:
-            console.write_bytes(text.encode("utf-8"))
+            console.show(text, end="")
             console.flush()
 
         try:
@@ -111,7 +111,7 @@ class Job:
                 begin=begin,
             ):
                 for line in [""] if simple else _drawn(result, self.decoding):
-                    console.write_line(line)
+                    console.show(line)
                 console.flush()
         finally:
             self._tell_skipped()

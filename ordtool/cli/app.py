@@ -14,6 +14,7 @@ from ordtool import __version__
 from ordtool.cli._lazy import CONTEXT, lazy_group
 from ordtool.errors import OrdtoolError
 from ordtool.io.streams import occupy_standard_descriptors, stdout_bytes
+from ordtool.progress import close_bars, hold_bars
 from ordtool.runtime import library_messages
 
 COMMANDS = {
@@ -78,11 +79,13 @@ def main(argv: list[str] | None = None) -> None:
 
     0 success; 1 the data or the run failed; 2 usage; 130 Ctrl-C; 141 broken pipe.
     """
-    occupy_standard_descriptors()
-    args = list(sys.argv[1:] if argv is None else argv)
-    args, debug = _take_debug(args)
-    with library_messages(shown=debug):
-        status = _run(args, debug)
+    try:
+        occupy_standard_descriptors()
+        args, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
+        with library_messages(shown=debug):
+            status = _run(args, debug)
+    except KeyboardInterrupt:  # outside of the command, which has its own
+        status = _interrupted()
     sys.exit(status)
 
 
@@ -96,8 +99,12 @@ def _take_debug(args: list[str]) -> tuple[list[str], bool]:
 def _run(args: list[str], debug: bool) -> int:
     from typer.exceptions import TyperException
 
+    hold_bars(False)
     try:
-        status = get_command(app).main(args, prog_name="ordtool", standalone_mode=False)
+        try:
+            status = get_command(app).main(args, prog_name="ordtool", standalone_mode=False)
+        finally:
+            close_bars()
         if sys.stdout is not None:
             sys.stdout.flush()
         return status if isinstance(status, int) else 0

@@ -131,14 +131,14 @@ def predict(
 
 def _show(run: PredictionRun) -> None:
     """Show a person the labels as they come."""
-    from ordtool.console import flush, write_line
+    from ordtool.console import flush, show
 
     for _, item, prediction in run.results():
         label, shares = prediction.label, prediction.probabilities
         share = f"{shares[label]:6.1%}" if shares and isinstance(label, str) else ""
         shown = label if isinstance(label, str) else f"{label:.6g}"
         pair = f"  |  {item.pair}" if item.pair is not None else ""
-        write_line(f"{shown:<16} {share}  {item.text or item.where}{pair}")
+        show(f"{shown:<16} {share}  {item.text or item.where}{pair}")
         flush()
 
 

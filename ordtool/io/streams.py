@@ -9,12 +9,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.progress import hold_bars
 
 STDOUT = "-"
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
@@ -74,7 +75,7 @@ def open_stream(path: str | Path | None, *, binary: bool = False) -> Iterator[Bi
 
 
 def stdout_bytes() -> BinaryIO:
-    """Give stdout for bytes.
+    """Give stdout for bytes; from the first of them on no bar is drawn, unless they go to a file.
 
     Raises:
         OrdtoolError: If the process was started without one.
@@ -83,7 +84,34 @@ def stdout_bytes() -> BinaryIO:
         raise OrdtoolError(
             "stdout is closed, and the result goes there", "leave it open, or name a file with -o"
         )
-    return cast(BinaryIO, sys.stdout.buffer)
+    return cast(BinaryIO, _SharedStdout(sys.stdout.buffer) if _may_be_shown() else sys.stdout.buffer)
+
+
+def _may_be_shown() -> bool:
+    """Say whether stdout is a terminal, or a pipe, whose reader may write on this terminal at any time."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+    except (OSError, ValueError):
+        return False  # not a file of the system: Python's own, in memory
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdout.isatty()
+
+
+class _SharedStdout:
+    """Bytes that may be seen on the terminal where bars are drawn."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, data: Any) -> int:
+        hold_bars()
+        return self._stream.write(data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def occupy_standard_descriptors() -> None:
