@@ -56,7 +56,7 @@ def loaded(name: str) -> float:
     from ordtool.io.text import Record
     from ordtool.models.resolve import resolve_model
 
-    writer = TextGenerator(resolve_model(name), device="cpu", light=True)
+    writer = TextGenerator(resolve_model(name), device="cpu", fast_start=True)
     seconds = 0.0
     for _ in range(3):
         pieces: list[float] = []

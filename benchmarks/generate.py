@@ -44,7 +44,7 @@ def mixed_prompts(count: int, longest: int) -> list[str]:
 
 def ours(folder: Path, prompts: list[str], steps: int, batch: int) -> tuple[list[str], float, float]:
     """Write all prompts with the engine; texts, seconds, processor seconds."""
-    writer = TextGenerator(folder, device="cpu", light=True)  # as the command does
+    writer = TextGenerator(folder, device="cpu", fast_start=True)  # as the command does
     records = [Record("x", number, text) for number, text in enumerate(prompts, start=1)]
     style = PromptStyle(chat=False)
     warm = Decoding(max_new_tokens=2)

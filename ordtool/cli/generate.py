@@ -244,7 +244,7 @@ def generate(
     settings["context"] = context
     with _lines(None if shown else output, job, settings, resume, force) as lines:
         # A method of extrapolation works on transformers' model.
-        writer = _load(model, device, dtype, threads, progress, light=context is None)
+        writer = _load(model, device, dtype, threads, progress, fast_start=context is None)
         if context is not None:
             from ordtool.extrapolation.context_extension import RotaryContextExtension
 
@@ -274,7 +274,7 @@ def _style(template: str | None, examples: str | None, chat: bool | None, system
 
 
 def _load(
-    model: str, device: str, dtype: str, threads: int | None, progress: RichProgress, *, light: bool
+    model: str, device: str, dtype: str, threads: int | None, progress: RichProgress, *, fast_start: bool
 ) -> TextGenerator:
     from ordtool.models.resolve import resolve_model
     from ordtool.runtime import importing, resolve_device, resolve_dtype, set_threads
@@ -288,7 +288,7 @@ def _load(
         place = resolve_device(device)
         # On a CPU batches in bfloat16 are slower than in float32, and near ties are common.
         wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
-        return TextGenerator(folder, device=device, dtype=resolve_dtype(wanted, place), light=light)
+        return TextGenerator(folder, device=device, dtype=resolve_dtype(wanted, place), fast_start=fast_start)
 
 
 def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, force: bool) -> Any:

@@ -14,7 +14,7 @@ BEFORE = 4
 """Tokens of the prompt that decide on the space before a continuation."""
 
 
-class Codec:
+class PromptCodec:
     """A tokenizer, as generation needs it.
 
     Args:
@@ -22,15 +22,17 @@ class Codec:
         stops: The tokens that end a text.
         continues: Whether the model continues the prompt (a causal LM) or answers it from
             nothing (an encoder-decoder).
-        plain: What is written is plain tokens and the one that ends, without special ones
+        stands_alone: What is written is plain tokens and the one that ends, without special ones
             that the tokenizer puts before a text (`[CLS]`).
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[int], *, continues: bool, plain: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, stops: Sequence[int], *, continues: bool, stands_alone: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
         self.stops = frozenset(stops)
         self.continues = continues
-        self.plain = plain
+        self.stands_alone = stands_alone
 
     def encode(self, record: Record, style: PromptStyle) -> tuple[int, ...]:
         """Turn a record into the tokens of its prompt.
@@ -101,7 +103,7 @@ class Codec:
             if last and not last[-1].isspace() and choice[0].isascii() and choice[0].isalnum():
                 text = " " + choice
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if self.plain and ids:
+        if self.stands_alone and ids:
             ids = [*ids, *sorted(self.stops)[:1]]
         elif not self.continues:
             ids = [token for token in self.tokenizer(text_target=choice)["input_ids"]]

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
 
 from ordtool.arguments import as_many, is_one
 from ordtool.errors import OrdtoolError
-from ordtool.generation.batching import partition
-from ordtool.generation.codec import Codec
+from ordtool.generation.backends.backend import Backend
+from ordtool.generation.batch_plan import ContextExtension, extended, level_of, plan_batches
+from ordtool.generation.codec import PromptCodec
 from ordtool.generation.config import Choice, Continuation, Decoding, DecodingOptions, Result
-from ordtool.generation.context_extension import ContextExtension, extended, level_of
-from ordtool.generation.decode import write_tokens
-from ordtool.generation.llama.fast_start import LightBackend, load_light
-from ordtool.generation.loading import Backend, load_backend
-from ordtool.generation.processors import ChooseToken
+from ordtool.generation.decode import decode
+from ordtool.generation.loading import load_backend
+from ordtool.generation.processors import TokenSelector
 from ordtool.generation.prompts import PromptStyle
 from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
-from ordtool.generation.unilm import UnilmBackend
 from ordtool.io.text import Record
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
@@ -54,7 +51,7 @@ class TextGenerator:
         device: `auto`, `cpu`, `cuda`...
         dtype: Of weights and arithmetic. float32 is the default: near ties between tokens
             are then rare, so that the same text alone and in a batch costs nothing.
-        light: Where the model is a plain Llama on a CPU, leave transformers out: it starts seconds
+        fast_start: Where the model is a plain Llama on a CPU, leave transformers out: it starts seconds
             earlier and writes the same. Beams load transformers' model when they are asked for.
 
     Attributes:
@@ -72,21 +69,30 @@ class TextGenerator:
         *,
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
-        light: bool = False,
+        fast_start: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.dtype = dtype
         self.device = resolve_device(device)
         self.backend: Backend
-        found = load_light(self.folder, self.device, dtype) if light else None
-        self.backend, tokenizer = found or load_backend(self.folder, self.device, dtype)
+        self.backend, tokenizer = self._load(fast_start)
         self._stops = frozenset(self.backend.stops)
-        self.codec = Codec(
+        self.codec = PromptCodec(
             tokenizer,
             list(self._stops),
             continues=self.backend.continues,
-            plain=isinstance(self.backend, UnilmBackend),
+            stands_alone=self.backend.stands_alone,
         )
+
+    def _load(self, fast_start: bool) -> tuple[Backend, Any]:
+        """Load backend and tokenizer; the folder `llama` is needed here alone."""
+        if fast_start:
+            from ordtool.generation.llama.fast_start import load_fast_start
+
+            found = load_fast_start(self.folder, self.device, self.dtype)
+            if found is not None:
+                return found
+        return load_backend(self.folder, self.device, self.dtype)
 
     @property
     def context(self) -> int | None:
@@ -136,7 +142,7 @@ class TextGenerator:
             A result a prompt, in the order given.
         """
         style = style or PromptStyle()
-        if decoding.beams > 1 and isinstance(self.backend, LightBackend):
+        if decoding.beams > 1 and not self.backend.searches_beams:
             self.backend, _ = load_backend(self.folder, self.device, self.dtype)
         results: dict[int, Result] = {}
         for level, batch in self._plan(prompts, decoding):
@@ -150,19 +156,12 @@ class TextGenerator:
         return [results[place] for place in range(len(prompts))]
 
     def _plan(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[tuple[int, list[int]]]:
-        """Group prompts of similar length that may write equally many tokens, with their level of context extension."""
         size = max(1, decoding.batch_size // decoding.rows_per_prompt)
-        groups: dict[tuple[int, int], list[int]] = {}
-        for place in sorted(range(len(prompts)), key=lambda place: -len(prompts[place].ids)):
-            steps = self._steps(prompts[place], decoding)
-            level = level_of(self.context_extension, len(prompts[place].ids) + steps)
-            groups.setdefault((steps, level), []).append(place)
-        batches = []
-        for (steps, level), group in groups.items():
-            left = iter(group)
-            lengths = [len(prompts[place].ids) for place in group]
-            batches += [(level, list(islice(left, count))) for count in partition(lengths, size, steps)]
-        return batches
+        lengths = [len(prompt.ids) for prompt in prompts]
+        steps = [self._steps(prompt, decoding) for prompt in prompts]
+        totals = (length + more for length, more in zip(lengths, steps, strict=True))
+        levels = [level_of(self.context_extension, total) for total in totals]
+        return plan_batches(lengths, steps, levels, size)
 
     def _steps(self, prompt: Prompt, decoding: Decoding) -> int:
         room = self._room(prompt.ids)
@@ -181,10 +180,10 @@ class TextGenerator:
         stream = None
         if write is not None and len(batch) == decoding.rows_per_prompt == 1:
             stream = TextStream(befores[0], stops, self.codec.decode, write)
-        criterion = StopStrings(stops, befores, columns, self.codec.decode) if stops else None
-        choose = self._processor(batch, decoding, pads, columns, criterion)
+        stop = StopStrings(stops, befores, columns, self.codec.decode) if stops else None
+        select = self._selector(batch, decoding, pads, columns)
         steps = self._steps(batch[0], decoding)
-        sequences = write_tokens(self.backend, inputs, decoding, steps, choose, criterion, stream)
+        sequences = decode(self.backend, inputs, steps, select, decoding, stop, stream)
         rows = sequences[:, columns:].tolist()
         results = []
         for number, prompt in enumerate(batch):
@@ -194,25 +193,20 @@ class TextGenerator:
             stream.finish(results[0].text)
         return results
 
-    def _processor(
-        self,
-        batch: Sequence[Prompt],
-        decoding: Decoding,
-        pads: list[int],
-        columns: int,
-        criterion: StopStrings | None,
-    ) -> ChooseToken:
+    def _selector(
+        self, batch: Sequence[Prompt], decoding: Decoding, pads: list[int], columns: int
+    ) -> TokenSelector:
         def ended(generated: Sequence[int]) -> bool:
             return bool(self._stops.intersection(generated))
 
-        def alone(number: int, generated: torch.Tensor) -> torch.Tensor:
-            return self.backend.alone(batch[number].ids, generated)
+        def unbatched_logits(number: int, generated: torch.Tensor) -> torch.Tensor:
+            return self.backend.unbatched_logits(batch[number].ids, generated)
 
-        return ChooseToken(
+        return TokenSelector(
             decoding,
             pads=pads,
             columns=columns,
-            alone=alone,
+            unbatched_logits=unbatched_logits,
             indices=[prompt.index for prompt in batch],
             ended=ended,
             dtype=self.dtype,
@@ -304,39 +298,48 @@ class TextGenerator:
         """
         style = style or PromptStyle()
         size = 1 if write is not None else max(1, decoding.batch_size // decoding.rows_per_prompt) * _WINDOW
-        source = iter(records)
-        index, failure = -1, None
-        while failure is None:
-            window: list[Prompt] = []
-            exhausted = True
-            while len(window) < size:
-                try:
-                    record = next(source)
-                except StopIteration:
-                    break
-                except OrdtoolError as error:
-                    failure = error
-                    break
-                index += 1
-                if index < start:
-                    continue
-                try:
-                    window.append(Prompt(index, record, self.encode(record, style)))
-                except OrdtoolError as error:
-                    if on_error is None:
-                        failure = error
-                        break
-                    on_error(error)
-            else:
-                exhausted = False
+        windows = self._windows(records, style, size, start, on_error)
+        for window, failure in windows:
             if window and begin is not None:
                 begin(window[0].record)
             results = self.run(window, decoding, style=style, write=write, progress=progress)
             for prompt, result in zip(window, results, strict=True):
                 yield prompt.index + 1, prompt.record, result
-            if exhausted and failure is None:
+            if failure is not None:
+                raise failure
+
+    def _windows(
+        self,
+        records: Iterable[Record],
+        style: PromptStyle,
+        size: int,
+        start: int,
+        on_error: OnError | None,
+    ) -> Iterator[tuple[list[Prompt], OrdtoolError | None]]:
+        """Yield prompts `size` at a time; the last time with what ended the stream, if that was an error."""
+        source = enumerate(records)
+        window: list[Prompt] = []
+        while True:
+            try:
+                index, record = next(source)
+            except StopIteration:
+                yield window, None
                 return
-        raise failure
+            except OrdtoolError as error:
+                yield window, error
+                return
+            if index < start:
+                continue
+            try:
+                window.append(Prompt(index, record, self.encode(record, style)))
+            except OrdtoolError as error:
+                if on_error is None:
+                    yield window, error
+                    return
+                on_error(error)
+            if len(window) == size:
+                yield window, None
+                window = []
 
 
 @overload
@@ -396,7 +399,7 @@ def generate(
     decoding = Decoding(**options)  # type: ignore[arg-type]  # it makes a tuple of one string, or of a list
     if system is not None:
         style = replace(style or PromptStyle(), system=system)
-    writer = TextGenerator(resolve_model(model, progress, kind="causal"), device=device, light=True)
+    writer = TextGenerator(resolve_model(model, progress, kind="causal"), device=device, fast_start=True)
     records = [Record("prompts", number, text) for number, text in enumerate(as_many(prompts), start=1)]
     results = [result for _, _, result in writer.stream(records, decoding, style, progress=progress)]
     return results[0] if is_one(prompts) else results

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 
 from ordtool.errors import OrdtoolError
-from ordtool.generation.backends.causal import CausalBackend
-from ordtool.generation.backends.encoder_decoder import Seq2SeqBackend
-from ordtool.generation.unilm import UnilmBackend
+from ordtool.generation.backends.backend import Backend
+from ordtool.generation.backends.causal import CausalBackend, UnilmBackend
+from ordtool.generation.backends.encoder_decoder import EncoderDecoderBackend
 from ordtool.models.loading import check_vocabulary, load_config, load_model, load_tokenizer, usable_context
-
-Backend = CausalBackend | Seq2SeqBackend
 
 _WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2Seq", "MTModel")
 _LABELS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
@@ -65,7 +63,7 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
             f"{folder}: the configuration has no decoder_start_token_id, so the decoder can't begin",
             "set it in config.json to the token that the model was trained to begin with",
         )
-    return Seq2SeqBackend(model, pad, context, int(start)), tokenizer
+    return EncoderDecoderBackend(model, pad, context, int(start)), tokenizer
 
 
 def _check_architecture(folder: Path, config: Any) -> None:

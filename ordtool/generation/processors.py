@@ -18,7 +18,7 @@ import torch
 from ordtool.generation import warping
 from ordtool.generation.config import Decoding
 
-Alone = Callable[[int, torch.Tensor], torch.Tensor]
+UnbatchedLogits = Callable[[int, torch.Tensor], torch.Tensor]
 """(prompt's number, its generated ids) -> logits (vocabulary,) of the row by itself."""
 
 MARGIN = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 0.25}
@@ -54,14 +54,14 @@ def row_generator(seed: int, index: int, sample: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index, sample])))
 
 
-class ChooseToken:
+class TokenSelector:
     """The last logits processor: leaves exactly the chosen token, or penalised scores for beams.
 
     Args:
         decoding: The options.
         pads: How many padding tokens stand before each prompt.
         columns: How many columns of a sequence are prompt, padding included.
-        alone: The row's own logits, for near ties.
+        unbatched_logits: The row's own logits, for near ties.
         indices: The records' numbers in the stream, for draws.
         ended: Says of a generated row whether it has ended (its logits don't matter).
         dtype: Of the model's arithmetic.
@@ -73,14 +73,14 @@ class ChooseToken:
         *,
         pads: Sequence[int],
         columns: int,
-        alone: Alone,
+        unbatched_logits: UnbatchedLogits,
         indices: Sequence[int],
         ended: Callable[[Sequence[int]], bool],
         dtype: torch.dtype,
     ) -> None:
         self.pads = list(pads)
         self.columns = columns
-        self.alone = alone
+        self.unbatched_logits = unbatched_logits
         self.ended = ended
         self.margin = MARGIN.get(dtype, 1e-3)
         self.decoding = decoding
@@ -128,7 +128,7 @@ class ChooseToken:
             if self.ended(generated.tolist()):
                 continue
             self.near_ties += 1
-            logits = self.alone(self._prompt(row, len(scores)), generated).float()[None]
+            logits = self.unbatched_logits(self._prompt(row, len(scores)), generated).float()[None]
             ids = input_ids[row : row + 1, self._pad(row, len(scores)) :]
             logits = penalised(self.decoding, ids, logits)[0]
             # What earlier processors forbid (forced or suppressed tokens) stays forbidden.

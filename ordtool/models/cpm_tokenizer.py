@@ -26,7 +26,7 @@ _OLD_NEWLINE = "<cls>"
 
 
 class CpmTokenizer:
-    """Text to CPM's pieces and back; what `Codec` asks of a tokenizer.
+    """Text to CPM's pieces and back; what `PromptCodec` asks of a tokenizer.
 
     Round trips are exact for text that the vocabulary covers, up to sentencepiece's own
     normalisation (NFKC: a full-width comma becomes `,`). Tabs become spaces, and U+2582 and

@@ -192,7 +192,7 @@ def test_damaged_weights(fails_in_process, writers, tmp_path):
     shutil.copytree(writers("llama"), tmp_path / "cut")
     file = tmp_path / "cut" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    assert "can't be loaded" in fails_in_process("generate", "-m", "cut", stdin=b"x\n")
+    assert "model.safetensors: damaged" in fails_in_process("generate", "-m", "cut", stdin=b"x\n")
 
 
 def test_a_terminal_gets_the_text_itself(model, tmp_path):

@@ -101,8 +101,8 @@ def test_near_ties_do_occur_and_are_decided_alone(generators, monkeypatch):
     from ordtool.generation import engine
 
     made = []
-    real = engine.ChooseToken
-    monkeypatch.setattr(engine, "ChooseToken", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
+    real = engine.TokenSelector
+    monkeypatch.setattr(engine, "TokenSelector", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
     generator = generators("flat")
     decoding = Decoding(max_new_tokens=8)
     # Two tokens with the same embedding have the same logit, but for rounding.

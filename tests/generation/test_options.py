@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.generation.batching import STEP_COST, partition
+from ordtool.generation.batch_plan import STEP_COST, partition
 from ordtool.generation.config import Decoding
 from ordtool.generation.prompts import PromptStyle, Template, parse_choices, read_examples, unescape
 from ordtool.generation.stopping import find_stop, held_back, tokens_until

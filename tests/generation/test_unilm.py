@@ -65,5 +65,5 @@ def test_minilm_cached_in_a_padded_batch_is_uncached_alone(writer):
             mask = torch.cat([mask, torch.ones(len(ids), 1, dtype=torch.long)], 1)
         for row, prompt in enumerate(ids):
             for place in range(10):
-                alone = backend.alone(prompt, written[row, :place])
+                alone = backend.unbatched_logits(prompt, written[row, :place])
                 torch.testing.assert_close(rows[place][row], alone, atol=1e-5, rtol=0)

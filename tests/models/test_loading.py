@@ -274,4 +274,4 @@ def test_the_fast_start_leaves_damage_to_be_said_by_the_loader(name: str, change
     )
     (folder / name).write_text(text)
     with pytest.raises(OrdtoolError, match="tinylm"):
-        TextGenerator(folder, light=True)
+        TextGenerator(folder, fast_start=True)

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax
 
+from ordtool.generation.backends.by_transformers import ByTransformers
 
-class Seq2SeqBackend:
+
+class EncoderDecoderBackend(ByTransformers):
     """What is particular to an encoder-decoder in batched generation.
 
     Args:
@@ -20,6 +22,7 @@ class Seq2SeqBackend:
     """
 
     continues = False
+    stands_alone = False
     rotary = False
 
     def __init__(self, model: Any, pad: int, context: int | None, start: int) -> None:
@@ -27,11 +30,6 @@ class Seq2SeqBackend:
         self.pad = pad
         self.context = context
         self.start = start
-
-    @property
-    def stops(self) -> list[int]:
-        """The tokens that end a text."""
-        return list(self.model.generation_config.eos_token_id or [])
 
     def room(self, prompt: Sequence[int]) -> int | None:
         """Give how many tokens the decoder can write; 0 if the encoder can't hold the prompt."""
@@ -56,7 +54,7 @@ class Seq2SeqBackend:
         }
         return inputs, [0] * len(prompts), 1
 
-    def alone(self, prompt: Sequence[int], generated: torch.Tensor) -> torch.Tensor:
+    def unbatched_logits(self, prompt: Sequence[int], generated: torch.Tensor) -> torch.Tensor:
         """Give the next token's logits (vocabulary,), computed without batch, padding and cache."""
         source = torch.tensor([list(prompt)], device=generated.device)
         start = torch.tensor([self.start], device=generated.device)

@@ -1,1 +1,1 @@
-"""The fast start: plain Llamas by torch alone. Without this folder everything is written by transformers."""
+"""The fast start: plain Llamas by torch alone. Only `TextGenerator` asks for it; without it transformers does the same."""

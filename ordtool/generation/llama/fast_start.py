@@ -1,4 +1,4 @@
-"""A quick start: models and tokenizers with nothing unusual about them, without importing transformers.
+"""The fast start: models and tokenizers with nothing unusual about them, without importing transformers.
 
 Importing torch takes a process about two seconds on a small machine, and what transformers' models and `generate` need
 as much again or twice that. A Llama (`llama.py`) with a tokenizer.json is read by torch and tokenizers alone;
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ordtool.errors import OrdtoolError
-from ordtool.generation.backends.causal import CausalBackend
+from ordtool.generation.backends.causal import LeftPadded
 from ordtool.generation.llama.llama import Llama, read_llama
 from ordtool.models.cpm_tokenizer import find_cpm
 from ordtool.models.loading import UNBOUNDED, load_tokenizer, read_tokenizer_file
@@ -31,8 +31,8 @@ _TEMPLATE_SEES = {"messages", "tools", "documents", "add_generation_prompt", "ra
 _LARGE = 100_000
 
 
-class LightTokenizer:
-    """A tokenizer.json, as `Codec` needs it.
+class FastStartTokenizer:
+    """A tokenizer.json, as `PromptCodec` needs it.
 
     Args:
         tokenizer: From the tokenizers library.
@@ -120,7 +120,7 @@ def _template(source: str) -> Callable[..., str] | None:
         return None
 
 
-def read_tokenizer(folder: Path, whole: Callable[[], Any]) -> LightTokenizer | None:
+def read_tokenizer(folder: Path, whole: Callable[[], Any]) -> FastStartTokenizer | None:
     """Read a folder's tokenizer.json.
 
     Args:
@@ -155,7 +155,7 @@ def read_tokenizer(folder: Path, whole: Callable[[], Any]) -> LightTokenizer | N
     changed = tokenizer.truncation or tokenizer.padding or tokenizer.post_processor is None
     if changed or tokenizer.get_vocab_size() > _LARGE or not isinstance(template, str | None):
         return None
-    return LightTokenizer(tokenizer, special, template, whole)
+    return FastStartTokenizer(tokenizer, special, template, whole)
 
 
 def _template_of(folder: Path, config: Mapping[str, Any]) -> Any:
@@ -172,7 +172,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-class LightBackend(CausalBackend):
+class FastStartBackend(LeftPadded):
     """A `Llama` in batched generation, with a greedy loop of its own.
 
     Args:
@@ -182,13 +182,11 @@ class LightBackend(CausalBackend):
         stops: The tokens that end a text.
     """
 
+    rotary = True
+    searches_beams = False
+
     def __init__(self, model: Llama, pad: int, context: int | None, stops: Sequence[int]) -> None:
-        self.model = model
-        self.pad = pad
-        self.context = context
-        self.rotary = True
-        self._keep = {"logits_to_keep": 1}
-        self._prefix = False
+        super().__init__(model, pad, context, {"logits_to_keep": 1})
         self._stops = list(stops)
 
     @property
@@ -200,18 +198,20 @@ class LightBackend(CausalBackend):
         self,
         inputs: Mapping[str, Tensor],
         steps: int,
-        choose: Callable[[Tensor, Tensor], Tensor],
-        ended: Callable[[Tensor, Any], Tensor] | None = None,
-        streamer: Any = None,
+        select: Callable[[Tensor, Tensor], Tensor],
+        decoding: Any = None,
+        stop: Callable[[Tensor, Any], Tensor] | None = None,
+        stream: Any = None,
     ) -> Tensor:
-        """Write token by token, as transformers' `generate` does with the same parts.
+        """Write token by token, as transformers' `generate` does with the same parts; see `Backend.write`.
 
         Args:
             inputs: `input_ids` and `attention_mask`, `(rows, columns)`, padded on the left.
             steps: Tokens to write at most.
-            choose: From `(rows, so far)` ids and `(rows, vocabulary)` logits to scores, the best of which is taken.
-            ended: Says which rows of ids have ended, beside those with a token that ends.
-            streamer: Its `put` is given the prompt, then each step's tokens.
+            select: From `(rows, so far)` ids and `(rows, vocabulary)` logits to scores, the best of which is taken.
+            decoding: Not looked at: there are no beams.
+            stop: Says which rows of ids have ended, beside those with a token that ends.
+            stream: Its `put` is given the prompt, then each step's tokens.
 
         Returns:
             `(rows, columns + written)`; rows that end early are filled up with padding.
@@ -220,8 +220,8 @@ class LightBackend(CausalBackend):
         positions = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)
         stops = torch.tensor(self._stops, dtype=torch.long, device=ids.device)
         going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
-        if streamer is not None:
-            streamer.put(ids)
+        if stream is not None:
+            stream.put(ids)
         out = self.model(ids, mask, positions, logits_to_keep=1)
         # Where products of one row take one thread, a second would do nothing but wait for its turn.
         with use_threads(1 if len(ids) == 1 and self.model.row_alone else None):
@@ -230,15 +230,15 @@ class LightBackend(CausalBackend):
                     mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
                     positions = positions[:, -1:] + 1
                     out = self.model(ids[:, -1:], mask, positions, out.cache, logits_to_keep=1)
-                tokens = choose(ids, out.logits[:, -1].float()).argmax(-1)
+                tokens = select(ids, out.logits[:, -1].float()).argmax(-1)
                 if self._stops:
                     tokens = torch.where(going, tokens, self.pad)
                 ids = torch.cat([ids, tokens[:, None]], dim=1)
-                if streamer is not None:
-                    streamer.put(tokens)
+                if stream is not None:
+                    stream.put(tokens)
                 going &= ~torch.isin(tokens, stops)
-                if ended is not None:
-                    going &= ~ended(ids, None)
+                if stop is not None:
+                    going &= ~stop(ids, None)
                 if not going.any():
                     break
         return ids
@@ -259,9 +259,9 @@ _FORCED = (
 )
 
 
-def load_light(
+def load_fast_start(
     folder: Path, device: torch.device, dtype: torch.dtype
-) -> tuple[LightBackend, LightTokenizer] | None:
+) -> tuple[FastStartBackend, FastStartTokenizer] | None:
     """Load a model that needs nothing of transformers, with its tokenizer.
 
     Args:
@@ -293,7 +293,7 @@ def load_light(
     except (TypeError, ValueError):  # no numbers
         return None
     pad = [*pads, *stops, 0][0]
-    return LightBackend(model, pad, context if context < UNBOUNDED else None, stops), tokenizer
+    return FastStartBackend(model, pad, context if context < UNBOUNDED else None, stops), tokenizer
 
 
 def _ids(*values: Any) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from ordtool.errors import OrdtoolError
 from ordtool.generation.config import Decoding
 from ordtool.generation.engine import Prompt, TextGenerator
-from ordtool.generation.llama.fast_start import LightBackend, load_light, read_tokenizer
+from ordtool.generation.llama.fast_start import FastStartBackend, load_fast_start, read_tokenizer
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
 from ordtool.models.entries import catalogue, model_folder
@@ -59,8 +59,10 @@ def pairs(folders):
 
     def get(name):
         if name not in made:
-            made[name] = [TextGenerator(folders(name), device="cpu", light=light) for light in (True, False)]
-        assert [isinstance(g.backend, LightBackend) for g in made[name]] == [True, False]
+            made[name] = [
+                TextGenerator(folders(name), device="cpu", fast_start=light) for light in (True, False)
+            ]
+        assert [isinstance(g.backend, FastStartBackend) for g in made[name]] == [True, False]
         return made[name]
 
     return get
@@ -110,16 +112,18 @@ def test_the_same_pieces(pairs, stops):
 
 
 def test_beams_are_transformers_own(folders):
-    light, whole = (TextGenerator(folders("llama"), device="cpu", light=light) for light in (True, False))
+    light, whole = (
+        TextGenerator(folders("llama"), device="cpu", fast_start=light) for light in (True, False)
+    )
     decoding = Decoding(max_new_tokens=6, beams=3, n=2)
     found = [g.run(prompts(g, PromptStyle()), decoding) for g in (light, whole)]
     assert found[0] == found[1]
-    assert not isinstance(light.backend, LightBackend)
+    assert not isinstance(light.backend, FastStartBackend)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "prefix", "permutation", "unilm", "t5", "bart"])
 def test_other_kinds_are_left_to_transformers(folders, kind):
-    assert load_light(folders(kind), CPU, torch.float32) is None
+    assert load_fast_start(folders(kind), CPU, torch.float32) is None
 
 
 @pytest.mark.parametrize("name", ["llama", "chat", "tinylm", "smollm2"])
@@ -176,7 +180,7 @@ def test_templates_that_ask_for_more_are_transformers_matter(folders, tmp_path, 
 def test_a_template_that_refuses(folders, tmp_path):
     folder = Path(shutil.copytree(folders("chat"), tmp_path / "model"))
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no system here') }}")
-    generator = TextGenerator(folder, device="cpu", light=True)
+    generator = TextGenerator(folder, device="cpu", fast_start=True)
     with pytest.raises(OrdtoolError, match="no system here"):
         generator.encode(Record("x", 1, "hello"), PromptStyle(chat=True))
 
@@ -196,8 +200,8 @@ def test_a_template_that_refuses(folders, tmp_path):
 def test_the_same_ends(folders, tmp_path, file, change):
     folder = Path(shutil.copytree(folders("llama"), tmp_path / "model"))
     edit(folder / file, change)
-    light, whole = (TextGenerator(folder, device="cpu", light=light) for light in (True, False))
-    assert isinstance(light.backend, LightBackend)
+    light, whole = (TextGenerator(folder, device="cpu", fast_start=light) for light in (True, False))
+    assert isinstance(light.backend, FastStartBackend)
     assert (light.backend.stops, light.backend.pad) == (whole.backend.stops, whole.backend.pad)
     assert light.context == whole.context
 
@@ -227,6 +231,6 @@ def edit(file, change):
 )  # fmt: skip
 def test_what_is_not_known_is_left_alone(folders, tmp_path, file, change):
     folder = Path(shutil.copytree(folders("llama"), tmp_path / "model"))
-    assert load_light(folder, CPU, torch.float32) is not None
+    assert load_fast_start(folder, CPU, torch.float32) is not None
     edit(folder / file, change)
-    assert load_light(folder, CPU, torch.float32) is None
+    assert load_fast_start(folder, CPU, torch.float32) is None
