@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
-# Each registers its configurations and models when it is imported.
-_MODULES = (
-    "ordtool.independence.bottleneck",
-    "ordtool.parsing.onlstm.model",
-    "ordtool.parsing.onlstm.tokenizer",
-    "ordtool.lm.model",
-    "ordtool.seq2seq.unilm",
-    "ordtool.tuning.laddered",
-)
+from ordtool.models.own import OWN_MODELS, register
 
 
 def register_models() -> None:
@@ -27,5 +17,5 @@ def register_models() -> None:
         >>> AutoModelForCausalLM.from_pretrained(ordtool.resolve_model("english-onlstm")).config.model_type
         'onlstm'
     """
-    for module in _MODULES:
-        import_module(module)
+    for model_type in OWN_MODELS:
+        register(model_type)

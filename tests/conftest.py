@@ -282,6 +282,7 @@ def _build_writer(kind: str, folder: Path) -> None:
             encoder_ffn_dim=40, decoder_ffn_dim=32, max_position_embeddings=64, init_std=std,
             decoder_start_token_id=0, forced_eos_token_id=None, **ids,
         ),
+        "own": lambda: _small(std, **ids),
         "prefix": lambda: _small(std, objective="prefix", **ids),
         "unilm": lambda: _unilm(std, **ids),
         "permutation": lambda: _small(std, objective="permutation", talking_heads=True, logn=True, **ids),

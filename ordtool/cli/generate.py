@@ -283,7 +283,6 @@ def _load(
     with importing():
         from ordtool.generation.engine import TextGenerator
 
-        _know_ladders(folder)
         set_threads(threads)
         place = resolve_device(device)
         # On a CPU batches in bfloat16 are slower than in float32, and near ties are common.
@@ -309,15 +308,3 @@ def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, 
     }
     files = [] if job.prompts else read_again(job.inputs)
     return resumable_lines(path, inputs=files, settings=plain, resume=resume, force=force)
-
-
-def _know_ladders(folder: Path) -> None:
-    """Let the Auto classes load a ladder on its backbone, where the folder holds one."""
-    from json import loads
-
-    try:
-        kind = loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        return  # said by whoever loads it
-    if kind == "ordtool_ladder":
-        import ordtool.tuning.laddered  # noqa: F401

@@ -172,8 +172,6 @@ class Comparison:
     """
 
     def __init__(self, config: ExtrapolateConfig, texts: Sequence[Text], progress: Progress = SILENT) -> None:
-        import ordtool.lm.model  # noqa: F401 (the Auto classes then know the small Transformer)
-
         self.config = config
         self._progress = progress
         self.folder = resolve_model(config.model, progress, kind="causal")

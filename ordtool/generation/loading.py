@@ -32,9 +32,6 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
         OrdtoolError: If the checkpoint has no head that writes text, lacks a tokenizer,
             needs code of its own or is damaged.
     """
-    import ordtool.lm.model  # noqa: F401 (registers the small Transformer with the Auto classes)
-    import ordtool.seq2seq.unilm  # noqa: F401 (and encoders that write)
-
     config = load_config(folder)
     _check_architecture(folder, config)
     encoder_decoder = bool(config.is_encoder_decoder)

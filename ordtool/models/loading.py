@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.own import register_kind_of
 from ordtool.runtime import quiet_libraries
 
 if TYPE_CHECKING:
@@ -302,6 +303,8 @@ def tokenizer_limit(tokenizer: Any) -> int | None:
 def load_part(folder: Path, auto: Any, what: str, **options: Any) -> Any:
     """Load a part of a model folder by a class of transformers, never from the network and never by code of its own.
 
+    Kinds of models that are ordtool's own are made known to the Auto classes first.
+
     Args:
         folder: The model folder.
         auto: A class with `from_pretrained`.
@@ -312,6 +315,7 @@ def load_part(folder: Path, auto: Any, what: str, **options: Any) -> Any:
         OrdtoolError: If it can't be loaded, in one line that names the file at fault where it can be found.
     """
     quiet_transformers()
+    register_kind_of(folder)
     try:
         return auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
     except OrdtoolError as error:  # our own configurations check what they are given

@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from ordtool.errors import UsageError, close_match_hint
+from ordtool.models.own import register
 from ordtool.tuning.bert_rungs import block, can_climb, visible
 from ordtool.tuning.side import as_decoder, build_side, find_layers, side_config, unused_names
 
@@ -104,7 +105,9 @@ class LadderConfig(PreTrainedConfig):
     def backbone_as_config(self) -> Any:
         """Give the backbone's configuration as an object, of the half that the ladder stands beside."""
         fields = dict(self.backbone_config)
-        found = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        kind = fields.pop("model_type")
+        register(kind)
+        found = AutoConfig.for_model(kind, **fields)
         return as_decoder(found) if self.decodes else found
 
     @property

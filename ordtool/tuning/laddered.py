@@ -172,6 +172,13 @@ class LadderCache(_WithSide, DynamicCache):
         super().__init__(*arguments, **options)
         self.side = DynamicCache()
 
+    @property
+    def below(self) -> DynamicCache:
+        """The backbone's part alone, for models that ask what a cache holds; it shares its layers with this one."""
+        found = DynamicCache()
+        found.layers = self.layers
+        return found
+
 
 class LadderPairCache(_WithSide, EncoderDecoderCache):
     """Keys and values of the decoder, its own and the source's, and beside them the side network's."""
@@ -236,7 +243,7 @@ class LadderForCausalLM(CheckedCache, _OnBackbone, GenerationMixin):
         )
         places = {} if position_ids is None else {"position_ids": position_ids}
         used: dict[str, Any] = {"use_cache": cache is not None}
-        below = {**places, **used, **cache_argument(cache)}
+        below = {**places, **used, **cache_argument(cache.below if cache is not None else None)}
         side = {**places, **used, **cache_argument(cache.side if cache is not None else None)}
         found, _ = self._climb(inputs, below, side)
         assert found.output is not None and self.backbone.head is not None
