@@ -25,7 +25,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from ordtool.embedding.embed_job import embed
-from ordtool.embedding.encoder import EncoderConfig, encode, load_encoder
+from ordtool.embedding.encoder import EncoderConfig, encode
+from ordtool.embedding.loading import load_encoder
 from ordtool.embedding.pairs import read_pairs
 from ordtool.embedding.similarity import correlations, cosine_similarities
 from ordtool.embedding.tokenizing import Tokens

@@ -51,7 +51,8 @@ def load(system: str, model: str) -> Callable[[list[str]], np.ndarray]:
     """Load one system; gives its function from texts to vectors."""
     dtype = system.rpartition(" ")[2]
     if system.startswith("ordtool"):
-        from ordtool.embedding.encoder import EncoderConfig, encode, load_encoder
+        from ordtool.embedding.encoder import EncoderConfig, encode
+        from ordtool.embedding.loading import load_encoder
 
         encoder = load_encoder(EncoderConfig(model=model, dtype=dtype))
         return lambda texts: encode(encoder, texts)

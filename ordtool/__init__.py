@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ordtool.auto import register_models as register_models
     from ordtool.embedding.embed_job import embed as embed
-    from ordtool.embedding.encoder import load_encoder as load_encoder
+    from ordtool.embedding.loading import load_encoder as load_encoder
     from ordtool.embedding.similarity import score_similarity as score_similarity
     from ordtool.embedding.whitening import Whitening as Whitening
     from ordtool.errors import OrdtoolError as OrdtoolError
@@ -50,7 +50,7 @@ _EXPORTS: dict[str, str] = {
     "train_spans": "ordtool.parsing.spans.training",
     "Whitening": "ordtool.embedding.whitening",
     "embed": "ordtool.embedding.embed_job",
-    "load_encoder": "ordtool.embedding.encoder",
+    "load_encoder": "ordtool.embedding.loading",
     "score_similarity": "ordtool.embedding.similarity",
     "cka": "ordtool.independence.alignment",
     "hsic": "ordtool.independence.hsic",

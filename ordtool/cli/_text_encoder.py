@@ -22,7 +22,8 @@ def text_encoder(
         return None
 
     def embed(texts: list[str]) -> np.ndarray:
-        from ordtool.embedding.encoder import EncoderConfig, encode, load_encoder
+        from ordtool.embedding.encoder import EncoderConfig, encode
+        from ordtool.embedding.loading import load_encoder
 
         encoder = load_encoder(EncoderConfig(model=model, device=device, threads=threads), progress)
         for note in encoder.notes:

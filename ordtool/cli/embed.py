@@ -135,13 +135,13 @@ def embed(
     dtype: Dtype = "auto",
     threads: Threads = None,
     output: Output = None,
-    form: Annotated[
+    format: Annotated[
         str | None,
         typer.Option(
             "--format",
-            help="npy, jsonl or parquet.  [default: by the name of -o, else npy]",
+            help="npy, jsonl, csv or parquet.  [default: by the name of -o, else npy]",
             rich_help_panel=OUT,
-            autocompletion=lambda: ["npy", "jsonl", "parquet"],
+            autocompletion=lambda: ["npy", "jsonl", "csv", "parquet"],
         ),
     ] = None,
     json: Json = False,
@@ -152,17 +152,18 @@ def embed(
     """Turn texts into vectors with any Hugging Face encoder or language model.
 
     A row a text, in order: NPY with `-o x.npy` or to a pipe, JSON lines with a `vector` (`--json`, `-o x.jsonl`),
-    or Parquet (`-o x.parquet`). Inputs may be larger than memory; identical texts are computed once.
+    or a table (`-o x.csv`, `-o x.parquet`). Inputs may be larger than memory; identical texts are computed once.
 
     Examples: `ordtool embed a.txt -o a.npy`,
     `ordtool embed a.txt | ordtool whiten --dims 128 > w.npy`,
     `ordtool embed -m static a.jsonl --json`
     """
     from ordtool import console
+    from ordtool.cli.options import options_for_fields
     from ordtool.errors import UsageError
 
-    form = "jsonl" if json else form
-    if output is None and form != "jsonl" and console.stdout_is_terminal():
+    format = "jsonl" if json else format
+    if output is None and format not in ("jsonl", "csv") and console.stdout_is_terminal():
         raise UsageError(
             "vectors are not written to a terminal", "name a file with -o x.npy, pipe them on, or use --json"
         )
@@ -170,32 +171,33 @@ def embed(
     from ordtool.embedding.embed_job import embed_files
     from ordtool.embedding.encoder import EncoderConfig
 
-    encoder = EncoderConfig(
-        model=model,
-        pooling=pooling,
-        layers=layers,
-        skip_first=skip_first,
-        prompt=prompt,
-        max_length=max_length,
-        normalize=normalize,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        batch_tokens=batch_tokens,
-    )
-    config = EmbedConfig(
-        encoder=encoder,
-        inputs=tuple(inputs or ()),
-        field=field,
-        output=output,
-        form=form,
-        dims=dims,
-        precision=precision,
-        whiten=whiten,
-        transform=transform,
-        on_error=on_error,
-        shard=shard,
-        resume=resume,
-        force=force,
-    )
-    embed_files(config, console.RichProgress(quiet))
+    with options_for_fields(EncoderConfig), options_for_fields(EmbedConfig):
+        encoder = EncoderConfig(
+            model=model,
+            pooling=pooling,
+            layers=layers,
+            skip_first=skip_first,
+            prompt=prompt,
+            max_length=max_length,
+            normalize=normalize,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            batch_tokens=batch_tokens,
+        )
+        config = EmbedConfig(
+            encoder=encoder,
+            inputs=tuple(inputs or ()),
+            field=field,
+            output=output,
+            format=format,
+            dims=dims,
+            precision=precision,
+            whiten=whiten,
+            transform=transform,
+            on_error=on_error,
+            shard=shard,
+            resume=resume,
+            force=force,
+        )
+        embed_files(config, console.RichProgress(quiet))

@@ -62,6 +62,14 @@ Normalize = Annotated[
     bool | None,
     typer.Option("--normalize/--no-normalize", help="Scale every row to length 1.", rich_help_panel=MAP),
 ]
+Standardize = Annotated[
+    bool | None,
+    typer.Option(
+        "--standardize/--no-standardize",
+        help="Divide every column by its standard deviation first: for columns of different units.",
+        rich_help_panel=MAP,
+    ),
+]
 
 
 class _WithMerge(TyperCommand):
@@ -93,6 +101,7 @@ def whiten(
     shrinkage: Shrinkage = None,
     remove: Remove = None,
     normalize: Normalize = None,
+    standardize: Standardize = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -150,8 +159,10 @@ def whiten(
     `ordtool whiten y.npy --transform t.safetensors -o z.npy`
     """
     _limit_threads(threads)
+    from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress
     from ordtool.embedding import whitening_job
+    from ordtool.embedding.whitening_solver import WhiteningConfig
 
     progress = RichProgress(quiet)
     given = {
@@ -163,21 +174,23 @@ def whiten(
         "shrinkage": _weight(shrinkage),
         "remove": remove,
         "normalize": normalize,
+        "standardize": standardize,
     }
-    config = whitening_job.WhitenConfig(
-        source=npy,
-        output=output,
-        options={name: value for name, value in given.items() if value is not None},
-        transform=transform,
-        save=save,
-        export=export,
-        model=_model_folder(model, progress),
-        pooling=pooling,
-        precision=precision,
-        threads=threads,
-        force=force,
-    )
-    whitening_job.whiten(config, progress)
+    with options_for_fields(WhiteningConfig), options_for_fields(whitening_job.WhitenConfig):
+        config = whitening_job.WhitenConfig(
+            source=npy,
+            output=output,
+            options={name: value for name, value in given.items() if value is not None},
+            transform=transform,
+            save=save,
+            export=export,
+            model=_model_folder(model, progress),
+            pooling=pooling,
+            precision=precision,
+            threads=threads,
+            force=force,
+        )
+        whitening_job.whiten(config, progress)
 
 
 @merge_app.command("merge")
@@ -197,6 +210,7 @@ def merge(
     shrinkage: Shrinkage = None,
     remove: Remove = None,
     normalize: Normalize = None,
+    standardize: Standardize = None,
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
@@ -207,8 +221,10 @@ def merge(
 
     Example: `ordtool whiten merge a.safetensors b.safetensors -o c.safetensors`
     """
+    from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress
     from ordtool.embedding import whitening_job
+    from ordtool.embedding.whitening_solver import WhiteningConfig
 
     given = {
         "dims": dims,
@@ -219,9 +235,11 @@ def merge(
         "shrinkage": _weight(shrinkage),
         "remove": remove,
         "normalize": normalize,
+        "standardize": standardize,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    whitening_job.merge(transforms, output, options, force=force, progress=RichProgress(quiet))
+    with options_for_fields(WhiteningConfig):
+        whitening_job.merge(transforms, output, options, force=force, progress=RichProgress(quiet))
 
 
 def _weight(shrinkage: str | None) -> float | str | None:

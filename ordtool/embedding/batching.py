@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Slab:
+class EqualLengthGroup:
     """Texts of one length inside a batch.
 
     Attributes:
@@ -40,17 +42,17 @@ class Batch:
     Attributes:
         rows: Which texts of the window, `(texts,)`.
         ids: Their tokens one after the other, `(tokens,)`.
-        slabs: The runs of equal length.
+        groups: The runs of equal length.
     """
 
     rows: NDArray[np.int64]
     ids: Ids
-    slabs: tuple[Slab, ...]
+    groups: tuple[EqualLengthGroup, ...]
 
     @property
     def lengths(self) -> list[int]:
         """The tokens of each text."""
-        return [slab.length for slab in self.slabs for _ in range(slab.count)]
+        return [group.length for group in self.groups for _ in range(group.count)]
 
 
 def make_batches(tokens: Sequence[Sequence[int]], budget: int) -> list[Batch]:
@@ -77,16 +79,16 @@ def make_batches(tokens: Sequence[Sequence[int]], budget: int) -> list[Batch]:
 
 
 def _batch(rows: NDArray[np.int64], tokens: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> Batch:
-    slabs, start = [], 0
+    groups, start = [], 0
     values, counts = np.unique(-lengths[rows], return_counts=True)
     for length, count in zip((-values).tolist(), counts.tolist(), strict=True):
-        slabs.append(Slab(start, count, length))
+        groups.append(EqualLengthGroup(start, count, length))
         start += count * length
     ids = np.fromiter((token for row in rows for token in tokens[row]), dtype=np.int64, count=start)
-    return Batch(rows, ids, tuple(slabs))
+    return Batch(rows, ids, tuple(groups))
 
 
-class SeenTexts:
+class EmbeddingCache:
     """Vectors of texts that came before, so that a text which comes again isn't computed again.
 
     The least recently used are forgotten when `budget` bytes are full. What is
@@ -125,13 +127,15 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def windows(items: Iterable[str], texts: int, characters: int) -> Iterator[list[str]]:
+def windows(
+    items: Iterable[Item], texts: int, characters: int, length: Callable[[Any], int] = len
+) -> Iterator[list[Item]]:
     """Cut a stream into lists of at most `texts` items, ended early when they hold `characters` characters."""
-    window: list[str] = []
+    window: list[Item] = []
     size = 0
     for item in items:
         window.append(item)
-        size += len(item)
+        size += length(item)
         if len(window) >= texts or size >= characters:
             yield window
             window, size = [], 0

@@ -1,18 +1,19 @@
-"""What one run of `ordtool embed` does, and what it refuses before any work."""
+"""What one run of `ordtool embed` does, what it refuses before any work, and what it did."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ordtool.arguments import as_strings
-from ordtool.embedding.encoder import EncoderConfig
+from ordtool.embedding.encoder import Encoder, EncoderConfig
 from ordtool.embedding.outputs import FORMATS, PRECISIONS
-from ordtool.errors import UsageError, close_match_hint
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory, check_output
+from ordtool.io.formats import output_format
 from ordtool.io.inputs import STDIN, check_inputs, reads_once
-
-_SUFFIXES = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+from ordtool.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class EmbedConfig:
         inputs: Text or JSONL files; none or `-` is stdin.
         field: The key of a JSONL object that holds the text.
         output: The file, or with `encoder.layers` = `all` the folder; None is stdout.
-        form: `npy`, `jsonl`, `parquet`, or None: by the output's name, else `npy`.
+        format: `npy`, `jsonl`, `csv`, `parquet`, or None: by the output's name, else `npy`.
         dims: Keep this many numbers of a vector; with `whiten`, this many directions.
         precision: `float32`, `float16` or `int8`.
         whiten: Fit a whitening on these very vectors and apply it.
@@ -39,7 +40,7 @@ class EmbedConfig:
     inputs: tuple[str, ...] = ()
     field: str = "text"
     output: Path | None = None
-    form: str | None = None
+    format: str | None = None
     dims: int | None = None
     precision: str = "float32"
     whiten: bool = False
@@ -50,104 +51,156 @@ class EmbedConfig:
     force: bool = False
 
     def __post_init__(self) -> None:
-        """Take one path for several."""
+        """Take one path for several, and check what can be checked without reading anything.
+
+        Raises:
+            UsageError: For unknown names and contradicting options.
+        """
         object.__setattr__(self, "inputs", as_strings(self.inputs))
+        for name, choices in (("precision", PRECISIONS), ("on_error", ("stop", "skip"))):
+            if (value := getattr(self, name)) not in choices:
+                raise UsageError(
+                    f"unknown {name.replace('_', '-')} {value!r}", close_match_hint(value, choices)
+                )
+        self.shard_of  # noqa: B018
+        for wrong, message, hint in _combinations(self, self.written):
+            if wrong:
+                raise UsageError(message, hint)
 
     @property
     def from_stdin(self) -> bool:
         """Whether the input is, or has in it, a pipe."""
         return any(map(reads_once, self.inputs or (STDIN,)))
 
+    @property
+    def written(self) -> str:
+        """The format that is written: `format`, or what the output's name asks for."""
+        folder = self.encoder.layers == "all"
+        return output_format(None if folder else self.output, FORMATS, self.format)
 
-def check(config: EmbedConfig) -> str:
-    """Refuse before any work what can't work.
+    @property
+    def shard_of(self) -> tuple[int, int]:
+        """The part's number from 1, and the number of parts; `(1, 1)` without `shard`."""
+        if self.shard is None:
+            return 1, 1
+        part, slash, parts = self.shard.partition("/")
+        if not slash or not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
+            raise UsageError(
+                f"`shard` {self.shard}: a part and how many there are is expected",
+                "`shard` 1/4, 2/4, 3/4 and 4/4",
+            )
+        return int(part), int(parts)
 
-    Returns:
-        The output's form.
+    def check_files(self) -> None:
+        """Refuse before any work inputs that can't be read and outputs that can't be written.
 
-    Raises:
-        UsageError: For unknown names and contradicting options.
-        OrdtoolError: If an input is missing or the output can't be written.
-    """
-    form = _form(config)
-    if config.precision not in PRECISIONS:
-        raise UsageError(
-            f"unknown precision {config.precision!r}", close_match_hint(config.precision, PRECISIONS)
-        )
-    if config.on_error not in ("stop", "skip"):
-        raise UsageError(f"unknown --on-error {config.on_error!r}", "choices: stop, skip")
-    _check_combinations(config, form)
-    parse_shard(config.shard)
-    if config.encoder.layers == "all":
-        assert config.output is not None
-        check_directory(config.output, force=config.force)
-    else:
-        check_output(config.output, force=config.force)
-    check_inputs(config.inputs)
-    if form == "parquet":
-        from ordtool.runtime import require
+        Raises:
+            OrdtoolError: If an input is missing or the output can't be written.
+        """
+        if self.encoder.layers == "all" and self.output is not None:
+            check_directory(self.output, force=self.force)
+        else:
+            check_output(self.output, force=self.force)
+        check_inputs(self.inputs)
+        if self.written == "parquet":
+            from ordtool.runtime import require
 
-        require("pyarrow", "parquet")
-    return form
-
-
-def _form(config: EmbedConfig) -> str:
-    if config.form is not None:
-        if config.form not in FORMATS:
-            raise UsageError(f"unknown format {config.form!r}", close_match_hint(config.form, FORMATS))
-        return config.form
-    if config.output is None or config.encoder.layers == "all":
-        return "npy"
-    return _SUFFIXES.get(config.output.suffix.lower(), "npy")
+            require("pyarrow", "parquet")
 
 
-def _check_combinations(config: EmbedConfig, form: str) -> None:
+def _combinations(config: EmbedConfig, written: str) -> Iterator[tuple[bool, str, str | None]]:
+    """Yield whether a combination of options was asked for that makes no sense, and why it makes none."""
     all_layers = config.encoder.layers == "all"
-    refused = [
-        (all_layers and config.output is None, "--layers all writes a folder with a file a layer", "name it with -o"),
-        (
-            all_layers and (form != "npy" or config.whiten or config.transform is not None or config.resume),
-            "--layers all writes NPY files as they come: no other format, whitening or --resume",
-            "take one layer at a time, for example --layers 3",
-        ),
-        (
-            config.whiten and config.transform is not None,
-            "--whiten fits a transform and --transform applies one: choose",
-            None,
-        ),
-        (
-            config.whiten and config.resume,
-            "--whiten fits on all vectors, so it can't be resumed",
-            "in two steps: ordtool embed -o raw.npy --resume, then ordtool whiten raw.npy",
-        ),
-        (
-            config.whiten and config.shard is not None,
-            "--whiten would fit a different transform for each shard",
-            "ordtool whiten --save on each shard's vectors, then ordtool whiten merge",
-        ),
-        (
-            config.whiten and config.from_stdin and form != "npy",
-            f"--whiten needs its records twice for {form}, and a pipe can be read once",
-            "save the input in a file, or write NPY",
-        ),
-        (config.shard is not None and config.from_stdin, "--shard needs to know how long the input is", "save it in a file"),
-    ]  # fmt: skip
-    for wrong, message, hint in refused:
-        if wrong:
-            raise UsageError(message, hint)
+    yield (
+        all_layers and config.output is None,
+        "`layers` all writes a folder with a file a layer",
+        "name it with -o",
+    )
+    yield (
+        all_layers and (written != "npy" or config.whiten or config.transform is not None or config.resume),
+        "`layers` all writes NPY files as they come: no other format, whitening or `resume`",
+        "take one layer at a time, for example `layers` 3",
+    )
+    yield (
+        config.whiten and config.transform is not None,
+        "`whiten` fits a transform and `transform` applies one: choose",
+        None,
+    )
+    yield (
+        config.whiten and config.resume,
+        "`whiten` fits on all vectors, so it can't be resumed",
+        "in two steps: ordtool embed -o raw.npy --resume, then ordtool whiten raw.npy",
+    )
+    yield (
+        config.whiten and config.shard is not None,
+        "`whiten` would fit a different transform for each shard",
+        "ordtool whiten --save on each shard's vectors, then ordtool whiten merge",
+    )
+    yield (
+        config.whiten and config.from_stdin and written != "npy",
+        f"`whiten` needs its records twice for {written}, and a pipe can be read once",
+        "save the input in a file, or write NPY",
+    )
+    yield (
+        config.shard is not None and config.from_stdin,
+        "`shard` needs to know how long the input is",
+        "save it in a file",
+    )
 
 
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """Read `i/N` as the part's number from 1 and the number of parts; `(1, 1)` for None.
+@dataclass
+class EmbedReport:
+    """What a run did.
 
-    Raises:
-        UsageError: If it isn't that.
+    Attributes:
+        texts: Rows written.
+        dim: Numbers a row.
+        computed: Different texts that went through the model.
+        truncated: Different texts that were longer than the model reads.
+        empty: Different texts without a token; their rows are zeros.
+        tokens: Tokens read.
+        seconds: Time from the first text to the last, the model loaded.
+        skipped: Bad records.
     """
-    if text is None:
-        return 1, 1
-    part, slash, parts = text.partition("/")
-    if not slash or not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
-        raise UsageError(
-            f"--shard {text}: a part and how many there are is expected", "--shard 1/4, 2/4, 3/4 and 4/4"
+
+    texts: int = 0
+    dim: int = 0
+    computed: int = 0
+    truncated: int = 0
+    empty: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    skipped: list[OrdtoolError] = field(default_factory=list)
+
+
+def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> None:
+    """Say what happened, for people."""
+    rate = report.texts / report.seconds if report.seconds else 0.0
+    repeated = report.texts - report.computed
+    extra = f", {repeated:,} of them repeated" if repeated > 0 and report.computed else ""
+    progress.note(f"{report.texts:,} texts{extra}, {report.dim} dimensions, {rate:,.0f} texts/s")
+    if report.truncated:
+        longer = (
+            encoder.model_limit is None
+            or encoder.max_length is None
+            or encoder.max_length < encoder.model_limit
         )
-    return int(part), int(parts)
+        limit = encoder.model_limit or "N"
+        more = (
+            f"--max-length {limit} reads more"
+            if longer
+            else "the model reads no more: split long texts into lines"
+        )
+        progress.warn(
+            f"{report.truncated:,} texts are longer than {encoder.max_length} tokens and were cut; {more}"
+        )
+    if report.empty:
+        progress.warn(
+            f"{report.empty:,} different texts have no token that the model knows (empty ones): their rows are zeros"
+        )
+    if report.skipped:
+        progress.warn(f"{len(report.skipped)} bad records skipped:")
+        for error in report.skipped[:20]:
+            progress.warn(error.message)
+        if len(report.skipped) > 20:
+            progress.warn(f"and {len(report.skipped) - 20} more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,19 +13,12 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.batching import SeenTexts
-from ordtool.embedding.embed_config import EmbedConfig, check, parse_shard
-from ordtool.embedding.embed_report import EmbedReport, tell
-from ordtool.embedding.encoder import (
-    WINDOW_CHARACTERS,
-    Encoder,
-    EncoderConfig,
-    EncoderOptions,
-    encode,
-    load_encoder,
-)
-from ordtool.embedding.outputs import Output, open_output, to_precision
-from ordtool.embedding.rows import normalize_rows
+from ordtool.embedding.batching import EmbeddingCache, windows
+from ordtool.embedding.embed_config import EmbedConfig, EmbedReport, report_run
+from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig, EncoderOptions, encode
+from ordtool.embedding.loading import load_encoder
+from ordtool.embedding.outputs import NpyRows, Output, OutputConfig, open_output, to_precision
+from ordtool.embedding.statistics import normalize_rows
 from ordtool.embedding.tokenizing import Tokens
 from ordtool.embedding.whitening import Whitening
 from ordtool.errors import OrdtoolError, UsageError
@@ -76,7 +69,7 @@ def embed_files(config: EmbedConfig, progress: Progress = SILENT) -> EmbedReport
         UsageError: For unknown names and contradicting options.
         OrdtoolError: If something can't be read, loaded or written.
     """
-    form = check(config)
+    config.check_files()
     transform = None if config.transform is None else Whitening.load(config.transform)
     encoder = load_encoder(_encoder_config(config), progress)
     for note in encoder.notes:
@@ -89,13 +82,13 @@ def embed_files(config: EmbedConfig, progress: Progress = SILENT) -> EmbedReport
             f"it was fitted on {transform.fitted_on_}; name the model and settings of those vectors",
         )
     job = _Job(config, encoder, transform, progress)
-    report = job.run_whitened(form) if config.whiten else job.run(form)
-    tell(report, encoder, progress)
+    report = job.run_whitened() if config.whiten else job.run()
+    report_run(report, encoder, progress)
     return report
 
 
 def _encoder_config(config: EmbedConfig) -> EncoderConfig:
-    """Leave `--normalize` to the end where a transform comes between."""
+    """Leave `normalize` to the end where a transform comes between."""
     if config.encoder.normalize and (config.whiten or config.transform is not None):
         return replace(config.encoder, normalize=None)
     return config.encoder
@@ -116,7 +109,7 @@ class _Job:
         width = encoder.dim if transform is None else transform.kernel_.shape[1]
         if config.dims is not None and config.dims > width:
             raise UsageError(
-                f"--dims {config.dims} is more than the {width} numbers of a vector", f"give {width} or less"
+                f"`dims` {config.dims} is more than the {width} numbers of a vector", f"give {width} or less"
             )
         cut = config.dims is not None and config.dims < width and not config.whiten
         self._dims = config.dims if cut and config.dims else width
@@ -126,29 +119,30 @@ class _Job:
 
     # ------------------------------------------------------------------ the two ways
 
-    def run(self, form: str) -> EmbedReport:
+    def run(self) -> EmbedReport:
         """Write the vectors as they come."""
         config = self._config
-        with open_output(
+        output_config = OutputConfig(
             config.output,
-            form,
-            dim=self._dims,
-            precision=config.precision,
+            config.written,
+            self._dims,
+            config.precision,
             layers=self._encoder.layers,
             rows=None if config.on_error == "skip" else self._expected(),
             inputs=() if config.from_stdin else config.inputs,
-            settings=self._settings(form),
+            settings=self._settings(),
             resume=config.resume,
             force=config.force,
-        ) as output:
+        )
+        with open_output(output_config) as output:
             self._stream(output, config.precision)
         return self._report
 
-    def run_whitened(self, form: str) -> EmbedReport:
+    def run_whitened(self) -> EmbedReport:
         """Write raw vectors to a temporary file, fit on it, then write the transformed ones."""
         config = self._config
         with temporary_file(config.output) as spool:
-            raw = _RawRows(NpyWriter(spool, self._encoder.dim, "float32"))
+            raw = NpyRows(NpyWriter(spool, self._encoder.dim, "float32"))
             start = spool.tell()
             self._stream(raw, "float32")
             spool.flush()
@@ -156,14 +150,10 @@ class _Job:
             array = np.memmap(spool, dtype=np.float32, mode="r", offset=start, shape=shape)
             whitening = self._fit(array)
             width = whitening.kernel_.shape[1]
-            with open_output(
-                config.output,
-                form,
-                dim=width,
-                precision=config.precision,
-                rows=len(array),
-                force=config.force,
-            ) as output:
+            output_config = OutputConfig(
+                config.output, config.written, width, config.precision, rows=len(array), force=config.force
+            )
+            with open_output(output_config) as output:
                 self._write_whitened(whitening, array, output)
         return self._report
 
@@ -172,7 +162,7 @@ class _Job:
         from ordtool.embedding.whitening_job import describe
 
         if len(array) < 2:
-            raise OrdtoolError(f"--whiten needs two texts or more, and there are {len(array)}")
+            raise OrdtoolError(f"`whiten` needs two texts or more, and there are {len(array)}")
         self._progress.start("fitting", len(array), "rows")
         moments = accumulate(array, progress=self._progress)
         names = ", ".join(self._config.inputs) or "<stdin>"
@@ -201,13 +191,13 @@ class _Job:
         if output.done:
             self._progress.note(f"going on after {output.done:,} texts")
         begin = time.perf_counter()
-        seen = SeenTexts()
+        seen = EmbeddingCache()
         done = 0
         for window in _one_ahead(self._windows(), partial(self._prepare, output.done)):
             count = len(window.records)
             known = seen.get(window.texts)
-            if window.tokens is None:
-                unique = output.read_back(count)[window.first]
+            if window.tokens is None and output.earlier is not None:
+                unique = output.earlier.read(count)[window.first]
                 self._progress.advance(count)
             else:
                 unique = self._compute(window, known)
@@ -264,16 +254,9 @@ class _Job:
         return rows
 
     def _windows(self) -> Iterator[list[Record]]:
-        window: list[Record] = []
-        size = 0
-        for record in self._records():
-            window.append(record)
-            size += len(record.text)
-            if len(window) >= self._encoder.window_texts or size >= WINDOW_CHARACTERS:
-                yield window
-                window, size = [], 0
-        if window:
-            yield window
+        return windows(
+            self._records(), self._encoder.window_texts, WINDOW_CHARACTERS, lambda record: len(record.text)
+        )
 
     def _records(self) -> Iterator[Record]:
         config = self._config
@@ -286,7 +269,7 @@ class _Job:
         return islice(records, start, stop)
 
     def _shard(self) -> tuple[int, int]:
-        part, parts = parse_shard(self._config.shard)
+        part, parts = self._config.shard_of
         total = self._total or 0
         return total * (part - 1) // parts, total * part // parts
 
@@ -296,7 +279,7 @@ class _Job:
         start, stop = self._shard()
         return stop - start
 
-    def _settings(self, form: str) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """Give what a resumed run must have in common with the interrupted one."""
         config = self._config
         settings = {name: value for name, value in asdict(config.encoder).items() if name != "threads"}
@@ -306,7 +289,7 @@ class _Job:
 
             transform = file_fingerprint([config.transform])
         return settings | {
-            "form": form,
+            "form": config.written,
             "field": config.field,
             "dims": config.dims,
             "precision": config.precision,
@@ -334,21 +317,6 @@ class _Window:
     source: NDArray[np.int64]
     texts: list[str]
     tokens: Tokens | None
-
-
-class _RawRows:
-    """A temporary file of vectors."""
-
-    done = 0
-
-    def __init__(self, writer: NpyWriter) -> None:
-        self.writer = writer
-
-    def read_back(self, count: int) -> Rows:
-        raise NotImplementedError
-
-    def write(self, records: Sequence[Record], rows: NDArray[Any], done: int) -> None:
-        self.writer.write(rows)
 
 
 def _one_ahead(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ordtool.embedding.settings import read_modules
+from ordtool.embedding.sentence_transformers_config import read_modules
 from ordtool.embedding.whitening import Whitening
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory

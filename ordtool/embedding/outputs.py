@@ -1,19 +1,22 @@
-"""Where vectors go: NPY, JSON lines, Parquet, or a folder of NPY files, one a layer."""
+"""Where vectors go: NPY, JSON lines, CSV, Parquet, or a folder of NPY files, one a layer."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, atomic_output, temporary_file
+from ordtool.io.formats import RowLines
 from ordtool.io.jsonl import dumps
 from ordtool.io.npy import NpyWriter
 from ordtool.io.resumable import Lines, resumable_lines
@@ -21,30 +24,75 @@ from ordtool.io.streams import is_stream, refuse_resume
 from ordtool.io.text import Record
 
 PRECISIONS = ("float32", "float16", "int8")
-FORMATS = ("npy", "jsonl", "parquet")
+FORMATS = ("npy", "jsonl", "csv", "parquet")
 VECTOR = "vector"
 
 AnyRows = NDArray[Any]
+
+
+class EarlierRows(Protocol):
+    """Rows that an interrupted run wrote."""
+
+    def read(self, count: int) -> NDArray[np.float32]:
+        """Return the next `count` of them, `(count, dim)`."""
 
 
 class Output(Protocol):
     """Takes rows in the order of the records.
 
     Attributes:
-        done: Records whose rows an interrupted run has written; they are read back.
+        done: Records whose rows an interrupted run has written.
+        earlier: Those rows; None where there are none.
     """
 
     done: int
-
-    def read_back(self, count: int) -> NDArray[np.float32]:
-        """Give the next `count` rows of the interrupted run."""
+    earlier: EarlierRows | None
 
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
         """Write the rows of some records; `done` records of the input are now done."""
 
 
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """Where vectors go.
+
+    Attributes:
+        path: The file or folder; None or `-` is stdout.
+        format: One of `FORMATS`.
+        dim: Numbers a vector.
+        precision: One of `PRECISIONS`; see `to_precision`.
+        layers: Vectors a text, each to a file of its own in a folder; 0: one, no folder.
+        rows: How many there will be, if known.
+        inputs: Input files that a resumed run must find unchanged.
+        settings: What else must be the same.
+        resume: Go on from an interrupted run.
+        force: Replace an existing output.
+    """
+
+    path: Path | None
+    format: str
+    dim: int
+    precision: str = "float32"
+    layers: int = 0
+    rows: int | None = None
+    inputs: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    force: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers that are written."""
+        return np.dtype(self.precision)
+
+    @property
+    def number(self) -> str:
+        """How a number is written as text: with the digits that its precision has."""
+        return {"int8": "%d", "float16": "%.5g"}.get(self.precision, "%.9g")
+
+
 def to_precision(rows: NDArray[np.float32], precision: str) -> AnyRows:
-    """Give rows in the dtype that is written.
+    """Return rows in the dtype that is written.
 
     Args:
         rows: `(n, dim)`.
@@ -67,39 +115,15 @@ def to_precision(rows: NDArray[np.float32], precision: str) -> AnyRows:
         if not np.isfinite(narrow).all():
             raise OrdtoolError(
                 f"a vector has {np.abs(rows).max():.3g}, beyond float16, which ends at 65504",
-                "use --precision float32, or --normalize",
+                "use `precision` float32, or `normalize`",
             )
         return narrow
     return rows
 
 
 @contextmanager
-def open_output(
-    path: Path | None,
-    form: str,
-    *,
-    dim: int,
-    precision: str,
-    layers: int = 0,
-    rows: int | None = None,
-    inputs: Sequence[str] = (),
-    settings: dict[str, Any] | None = None,
-    resume: bool = False,
-    force: bool = False,
-) -> Iterator[Output]:
+def open_output(config: OutputConfig) -> Iterator[Output]:
     """Open an output; it appears under its name only when the block ends well.
-
-    Args:
-        path: The file or folder; None or `-` is stdout.
-        form: `npy`, `jsonl` or `parquet`.
-        dim: Numbers a vector.
-        precision: As in `to_precision`.
-        layers: Vectors a text, each to a file of its own in a folder; 0: one, no folder.
-        rows: How many there will be, if known.
-        inputs: Input files that a resumed run must find unchanged.
-        settings: What else must be the same.
-        resume: Go on from an interrupted run.
-        force: Replace an existing output.
 
     Yields:
         What takes the rows.
@@ -107,90 +131,109 @@ def open_output(
     Raises:
         OrdtoolError: If it can't be written, or can't be resumed.
     """
-    dtype = np.dtype(precision)
-    if resume:
+    path = config.path
+    if config.resume:
         refuse_resume(path)
-    if layers and path is not None:
-        with atomic_directory(path, force=force) as folder:
-            yield from _layer_files(folder, layers, dim, dtype)
-    elif form == "parquet":
-        with atomic_output(path, force=force, binary=True) as file:
-            table = _Parquet(file, dim, precision)
+    if config.layers and path is not None:
+        with atomic_directory(path, force=config.force) as folder:
+            yield from _layer_files(folder, config)
+    elif config.format == "parquet":
+        with atomic_output(path, force=config.force, binary=True) as file:
+            table = _Parquet(file, config)
             yield table
             table.close()
-    elif form == "npy" and is_stream(path):
+    elif config.format == "npy" and is_stream(path):
         with atomic_output(path, binary=True) as file:
-            yield from _npy_to_pipe(file, dim, dtype, rows)
+            yield from _npy_to_pipe(file, config)
     else:
         with resumable_lines(
-            path, inputs=inputs, settings=settings or {}, resume=resume, force=force
+            path,
+            inputs=config.inputs,
+            settings=dict(config.settings),
+            resume=config.resume,
+            force=config.force,
         ) as lines:
-            if form == "jsonl":
-                with closing(_JsonLines(lines, dim, precision)) as json_lines:
-                    yield json_lines
-            else:
-                npy = _Npy(lines, dim, dtype)
-                yield npy
-                npy.writer.close()
+            yield from _resumable(lines, config)
+
+
+def _resumable(lines: Lines, config: OutputConfig) -> Iterator[Output]:
+    if config.format == "npy":
+        npy = _Npy(lines, config)
+        yield npy
+        npy.writer.close()
+        return
+    kind = _JsonLines if config.format == "jsonl" else _CsvTable
+    if not lines.done:
+        yield kind(lines, config)
+        return
+    with open(lines.file.name, encoding="utf-8", newline="\n") as begun:
+        yield kind(lines, config, begun)
 
 
 class _Npy:
     """One NPY file, with a journal of how far it is."""
 
-    def __init__(self, lines: Lines, dim: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, lines: Lines, config: OutputConfig) -> None:
         self.done = lines.done
+        self.earlier: EarlierRows | None = None
         self._lines = lines
         end = lines.file.tell()
         if self.done:
             lines.file.seek(0)
-        self.writer = NpyWriter(lines.file, dim, dtype)
-        self._read = 0
+        self.writer = NpyWriter(lines.file, config.dim, config.dtype)
         if self.done:
-            shape = (self.done, dim)
             start = lines.file.tell()
-            if start + self.done * dim * dtype.itemsize != end:
+            if start + self.done * config.dim * config.dtype.itemsize != end:
                 raise OrdtoolError(
                     f"{lines.file.name}: {self.done:,} vectors are not in it", "--force begins anew"
                 )
-            self._old = np.memmap(lines.file.name, dtype=dtype, mode="r", offset=start, shape=shape)
+            shape = (self.done, config.dim)
+            self.earlier = _EarlierNpy(
+                np.memmap(lines.file.name, dtype=config.dtype, mode="r", offset=start, shape=shape)
+            )
             lines.file.seek(end)
             self.writer.rows = self.done
-
-    def read_back(self, count: int) -> NDArray[np.float32]:
-        rows = np.asarray(self._old[self._read : self._read + count], dtype=np.float32)
-        self._read += count
-        return rows
 
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
         self.writer.write(rows)
         self._lines.save(done)
 
 
-class _PipedNpy:
-    """NPY to a pipe."""
+class _EarlierNpy:
+    def __init__(self, rows: AnyRows) -> None:
+        self._rows = rows
+        self._read = 0
+
+    def read(self, count: int) -> NDArray[np.float32]:
+        rows = np.asarray(self._rows[self._read : self._read + count], dtype=np.float32)
+        self._read += count
+        return rows
+
+
+class NpyRows:
+    """NPY whose rows are written once, without a journal: to a pipe, or to a temporary file."""
 
     done = 0
+    earlier: EarlierRows | None = None
 
     def __init__(self, writer: NpyWriter) -> None:
         self.writer = writer
 
-    def read_back(self, count: int) -> NDArray[np.float32]:
-        raise NotImplementedError
-
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
+        """See `Output`."""
         self.writer.write(rows)
 
 
-def _npy_to_pipe(file: BinaryIO, dim: int, dtype: np.dtype[Any], rows: int | None) -> Iterator[Output]:
+def _npy_to_pipe(file: BinaryIO, config: OutputConfig) -> Iterator[Output]:
     """Write at once where the number of rows is known; else wait in a temporary file, as the header comes first."""
-    if rows is not None:
-        writer = NpyWriter(file, dim, dtype, rows=rows)
-        yield _PipedNpy(writer)
+    if config.rows is not None:
+        writer = NpyWriter(file, config.dim, config.dtype, rows=config.rows)
+        yield NpyRows(writer)
         writer.close()
         return
     with temporary_file(None) as spool:
-        writer = NpyWriter(spool, dim, dtype)
-        yield _PipedNpy(writer)
+        writer = NpyWriter(spool, config.dim, config.dtype)
+        yield NpyRows(writer)
         writer.close()
         spool.seek(0)
         shutil.copyfileobj(spool, file, 1 << 20)
@@ -199,22 +242,13 @@ def _npy_to_pipe(file: BinaryIO, dim: int, dtype: np.dtype[Any], rows: int | Non
 class _JsonLines:
     """The input's keys and the vector, a JSON object a line."""
 
-    def __init__(self, lines: Lines, dim: int, precision: str) -> None:
+    def __init__(self, lines: Lines, config: OutputConfig, begun: TextIO | None = None) -> None:
         self.done = lines.done
+        self.earlier: EarlierRows | None = (
+            None if begun is None else _EarlierLines(begun, lambda line: json.loads(line)[VECTOR])
+        )
         self._lines = lines
-        number = "%d" if precision == "int8" else "%.5g" if precision == "float16" else "%.9g"
-        self._format = "[" + ", ".join([number] * dim) + "]"
-        self._old = open(lines.file.name, "rb") if self.done else None  # noqa: SIM115
-
-    def read_back(self, count: int) -> NDArray[np.float32]:
-        assert self._old is not None
-        try:
-            rows = [json.loads(self._old.readline())[VECTOR] for _ in range(count)]
-            return np.array(rows, dtype=np.float32)
-        except (ValueError, KeyError, TypeError):
-            raise OrdtoolError(
-                f"{self._old.name}: damaged: a line holds no vector", "--force begins anew"
-            ) from None
+        self._format = "[" + ", ".join([config.number] * config.dim) + "]"
 
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
         for record, row in zip(records, rows.tolist(), strict=True):
@@ -223,13 +257,51 @@ class _JsonLines:
             self._lines.write(f'{start}"{VECTOR}": {self._format % tuple(row)}}}')
         self._lines.save(done)
 
-    def close(self) -> None:
-        if self._old is not None:
-            self._old.close()
+
+class _CsvTable:
+    """The input's keys, then the numbers of the vector, a column each: `vector_0`, `vector_1`, ..."""
+
+    def __init__(self, lines: Lines, config: OutputConfig, begun: TextIO | None = None) -> None:
+        self.done = lines.done
+        self.earlier: EarlierRows | None = None
+        self._lines = lines
+        self._table = RowLines("csv", lines.file.name if begun else None)
+        self._names = [f"{VECTOR}_{column}" for column in range(config.dim)]
+        self._number = config.number
+        if begun is not None:
+            rows = csv.reader(begun)
+            next(rows, None)
+            self.earlier = _EarlierLines(rows, lambda row: [float(cell) for cell in row[-config.dim :]])
+
+    def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
+        for record, row in zip(records, rows.tolist(), strict=True):
+            numbers = dict(zip(self._names, (self._number % value for value in row), strict=True))
+            try:
+                for line in self._table.lines(fields_of(record) | numbers):
+                    self._lines.write(line)
+            except OrdtoolError as error:
+                raise OrdtoolError(f"{record.where}: {error.message}", error.hint) from None
+        self._lines.save(done)
+
+
+class _EarlierLines:
+    """Vectors read back from the lines of a text file."""
+
+    def __init__(self, lines: Iterator[Any], vector_of: Callable[[Any], list[float]]) -> None:
+        self._lines = lines
+        self._vector_of = vector_of
+
+    def read(self, count: int) -> NDArray[np.float32]:
+        try:
+            return np.array([self._vector_of(next(self._lines)) for _ in range(count)], dtype=np.float32)
+        except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
+            raise OrdtoolError(
+                "the interrupted output is damaged: a line holds no vector", "--force begins anew"
+            ) from None
 
 
 def fields_of(record: Record) -> dict[str, Any]:
-    """Give the keys that an output keeps: a JSONL line's own, or `text`; never an older vector."""
+    """Return the keys that an output keeps: a JSONL line's own, or `text`; never an older vector."""
     given = record.data if record.data is not None else {"text": record.text}
     return {name: value for name, value in given.items() if name != VECTOR}
 
@@ -238,19 +310,17 @@ class _Parquet:
     """A table of the input's keys and the vector; the first records settle the columns' types."""
 
     done = 0
+    earlier: EarlierRows | None = None
 
-    def __init__(self, file: BinaryIO, dim: int, precision: str) -> None:
+    def __init__(self, file: BinaryIO, config: OutputConfig) -> None:
         import pyarrow
 
         types = {"float32": pyarrow.float32(), "float16": pyarrow.float16(), "int8": pyarrow.int8()}
         self._file = file
-        self._dim = dim
-        self._type = types[precision]
+        self._dim = config.dim
+        self._type = types[config.precision]
         self._schema: Any = None
         self._writer: Any = None
-
-    def read_back(self, count: int) -> NDArray[np.float32]:
-        raise NotImplementedError
 
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
         import pyarrow
@@ -322,22 +392,20 @@ class _LayerFiles:
     """One NPY file a layer."""
 
     done = 0
+    earlier: EarlierRows | None = None
 
     def __init__(self, writers: list[NpyWriter]) -> None:
         self._writers = writers
-
-    def read_back(self, count: int) -> NDArray[np.float32]:
-        raise NotImplementedError
 
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
         for layer, writer in enumerate(self._writers):
             writer.write(rows[:, layer])
 
 
-def _layer_files(folder: Path, layers: int, dim: int, dtype: np.dtype[Any]) -> Iterator[Output]:
-    files = [open(folder / f"layer-{layer:02d}.npy", "wb") for layer in range(layers)]  # noqa: SIM115
+def _layer_files(folder: Path, config: OutputConfig) -> Iterator[Output]:
+    files = [open(folder / f"layer-{layer:02d}.npy", "wb") for layer in range(config.layers)]  # noqa: SIM115
     try:
-        writers = [NpyWriter(file, dim, dtype) for file in files]
+        writers = [NpyWriter(file, config.dim, config.dtype) for file in files]
         yield _LayerFiles(writers)
         for writer in writers:
             writer.close()

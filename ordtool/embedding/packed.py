@@ -1,6 +1,6 @@
 r"""BERT's forward pass over texts that stand one after the other, without padding.
 
-All products with weights run over every token of the batch at once, `(tokens, hidden)`; attention runs a slab of
+All products with weights run over every token of the batch at once, `(tokens, hidden)`; attention runs a group of
 equally long texts at a time, so it needs no mask. On a CPU the weights are laid out once as oneDNN wants them, and
 GELU is applied inside the product. Post-layer-norm blocks as in Devlin et al. 2019 (BERT) and its relatives.
 """
@@ -16,7 +16,7 @@ from ordtool.models.releases import activation, has_onednn_linear, onednn_linear
 if TYPE_CHECKING:
     import torch
 
-    from ordtool.embedding.batching import Batch, Slab
+    from ordtool.embedding.batching import Batch, EqualLengthGroup
 
     Map = Callable[[torch.Tensor], torch.Tensor]
 
@@ -90,29 +90,29 @@ class PackedEncoder:
         import torch
 
         ids = torch.from_numpy(batch.ids).to(self._words.device)
-        positions = torch.cat([torch.arange(slab.length).repeat(slab.count) for slab in batch.slabs]).to(
+        positions = torch.cat([torch.arange(group.length).repeat(group.count) for group in batch.groups]).to(
             ids.device
         )
         states = self._norm(self._words[ids] + self._positions[positions + self._first_position])
         kept = {0: states} if 0 in layers else {}
         for number, layer in enumerate(self._layers[: max(layers)], start=1):
-            mixed = self._attend(layer.query_key_value(states), batch.slabs)
+            mixed = self._attend(layer.query_key_value(states), batch.groups)
             states = layer.attention_norm(layer.attention_output(mixed).add_(states))
             states = layer.output_norm(layer.output(layer.inner(states)).add_(states))
             if number in layers:
                 kept[number] = states
         return [kept[number] for number in layers]
 
-    def _attend(self, projected: torch.Tensor, slabs: Sequence[Slab]) -> torch.Tensor:
+    def _attend(self, projected: torch.Tensor, groups: Sequence[EqualLengthGroup]) -> torch.Tensor:
         """Scaled dot-product attention inside each text; `(tokens, 3 hidden)` to `(tokens, hidden)`."""
         import torch.nn.functional as F
 
         mixed = projected.new_empty(projected.shape[0], self.heads * self._head_size)
-        for slab in slabs:
-            shape = (slab.count, slab.length, 3, self.heads, self._head_size)
-            query, key, value = projected[slab.start : slab.stop].view(shape).permute(2, 0, 3, 1, 4)
+        for group in groups:
+            shape = (group.count, group.length, 3, self.heads, self._head_size)
+            query, key, value = projected[group.start : group.stop].view(shape).permute(2, 0, 3, 1, 4)
             out = F.scaled_dot_product_attention(query, key, value)
-            mixed[slab.start : slab.stop].view(shape[0], shape[1], *shape[3:]).copy_(out.transpose(1, 2))
+            mixed[group.start : group.stop].view(shape[0], shape[1], *shape[3:]).copy_(out.transpose(1, 2))
         return mixed
 
 

@@ -1,6 +1,6 @@
 r"""Token vectors to one vector a text.
 
-Texts of one length stand together as a slab `(count, length, hidden)`, so there is no padding and no mask here.
+Texts of one length stand together as a group `(count, length, hidden)`, so there is no padding and no mask here.
 Sums run in float32 whatever the dtype of the hidden states.
 """
 
@@ -70,11 +70,11 @@ def parse_poolings(text: str) -> tuple[str, ...]:
         if name not in POOLINGS:
             raise UsageError(f"unknown pooling {name!r}", close_match_hint(name, POOLINGS))
     if len(names) > 1 and "first-last" in names:
-        raise UsageError("first-last stands alone: it chooses the layers", "--pooling mean,max --layers 1,-1")
+        raise UsageError("first-last stands alone: it chooses the layers", "`pooling` mean,max `layers` 1,-1")
     return names
 
 
-def pool_slab(states: torch.Tensor, poolings: Sequence[str], skip: int) -> torch.Tensor:
+def pool_group(states: torch.Tensor, poolings: Sequence[str], skip: int) -> torch.Tensor:
     """Pool texts of one length.
 
     Args:
@@ -116,12 +116,12 @@ def parse_layers(text: str, count: int) -> tuple[int, ...]:
             numbers = range(int(first), int(last) + 1) if dash else [int(first)]
         except ValueError:
             raise UsageError(
-                f"--layers {text}: {part.strip()!r} is no layer", "for example --layers 1,-1 or --layers all"
+                f"`layers` {text}: {part.strip()!r} is no layer", "for example `layers` 1,-1 or `layers` all"
             ) from None
         for number in numbers:
             if not -count <= number < count:
                 raise UsageError(
-                    f"--layers {text}: there is no layer {number}",
+                    f"`layers` {text}: there is no layer {number}",
                     f"the model has layers 0 (the embeddings) to {count - 1}; -1 is the last",
                 )
             layers.append(number % count)

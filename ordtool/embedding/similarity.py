@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.rows import as_rows
-from ordtool.embedding.statistics import DataError, Float64Array, FloatArray, check_finite_rows
+from ordtool.embedding.statistics import DataError, Float64Array, FloatArray, as_rows, check_finite_rows
 from ordtool.embedding.whitening import Whitening, parameter_names
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.progress import SILENT, Progress
@@ -158,7 +157,7 @@ def parse_setting(text: str) -> dict[str, Any]:
                 f"setting {text!r}: {name} has no value", "for example: --setting beta=0,gamma=0,dims=128"
             )
         options[name] = _value(name, value, text)
-    Whitening(**options).options().check()
+    Whitening(**options).config()
     return options
 
 

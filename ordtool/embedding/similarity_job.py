@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.embedding.batching import windows
-from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig, load_encoder
+from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig
+from ordtool.embedding.loading import load_encoder
 from ordtool.embedding.pairs import OnError, Pair, begins_pairs, pairs_of, read_pairs
 from ordtool.embedding.similarity import SimilarityRow, parse_setting, score_similarity
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
-from ordtool.embedding.whitening_file import load_whitening
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import open_input, source_name
 from ordtool.io.npy import read_npy
@@ -65,7 +65,7 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
     """
     settings = {text: parse_setting(text) for text in config.settings}
     _check(config)
-    fitted = load_whitening(config.transform) if config.transform else None
+    fitted = Whitening.load(config.transform) if config.transform else None
     pairs = read_pairs(config.pairs, columns=config.columns, on_error=config.on_error)
     gold = [pair.score for pair in pairs]
     rows: list[SimilarityRow] = []

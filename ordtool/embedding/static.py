@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.rows import normalize_rows
-from ordtool.embedding.settings import FolderSettings
+from ordtool.embedding.encoder import Encoded, EncoderConfig
+from ordtool.embedding.sentence_transformers_config import SentenceTransformersConfig, choose_prompt
+from ordtool.embedding.statistics import normalize_rows
 from ordtool.embedding.tokenizing import Tokens
 from ordtool.errors import OrdtoolError, UsageError
-
-if TYPE_CHECKING:
-    from ordtool.embedding.encoder import Encoded, EncoderConfig
 
 _TABLES = ("embeddings", "embedding.weight")
 _WINDOW_TEXTS = 8192
@@ -38,7 +36,7 @@ class StaticEncoder:
     model_limit: int | None = None
     window_texts = _WINDOW_TEXTS
 
-    def __init__(self, settings: FolderSettings, config: EncoderConfig) -> None:
+    def __init__(self, settings: SentenceTransformersConfig, config: EncoderConfig) -> None:
         from ordtool.models.loading import read_tokenizer_file
 
         _refuse_network_options(config)
@@ -48,7 +46,7 @@ class StaticEncoder:
         self._tokenizer.no_truncation()
         self._table = _read_table(folder)
         self._unknown = _unknown_id(self._tokenizer)
-        self._prompt = settings.prompts.get(config.prompt or "", config.prompt or "")
+        self._prompt = choose_prompt(settings, config.prompt, config.model)
         own = any(step.kind == "normalize" for step in settings.steps)
         self._normalize = own if config.normalize is None else config.normalize
         self.normalized = self._normalize
@@ -68,8 +66,6 @@ class StaticEncoder:
     def run(self, tokens: Tokens, advance: Callable[[int], None] = lambda count: None) -> Encoded:
         """Average the vectors of each text's tokens; a text without known tokens is zeros."""
         from scipy.sparse import csr_array
-
-        from ordtool.embedding.encoder import Encoded
 
         count = len(tokens.ids)
         lengths = np.fromiter(map(len, tokens.ids), dtype=np.int64, count=count)
@@ -96,7 +92,7 @@ def _refuse_network_options(config: EncoderConfig) -> None:
     for name in ("pooling", "layers", "skip_first", "max_length"):
         if getattr(config, name) is not None:
             raise UsageError(
-                f"--{name.replace('_', '-')} has no meaning for static vectors: there are no layers, and every token counts",
+                f"`{name}` has no meaning for static vectors: there are no layers, and every token counts",
                 "leave it out, or use -m minilm",
             )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,21 @@ SAFE_SCATTER = (1e-18, 1e30)
 # norm, each is known to one part in 50,000 or better; where there are weaker ones, float64 is used.
 FLOAT32_CONDITION = 3e-3
 NAMED_ROWS = 5
+# A difference this small beside the numbers themselves is what rounding leaves of numbers that are all equal.
+EQUAL = 1e-13
 
 _TOO_LARGE = (
     "the squares of these numbers are too large to add up",
     "divide the vectors by a constant first",
 )
+
+
+_TOO_SMALL = (
+    "the squares of these numbers are too small to add up",
+    "multiply the vectors by a constant first",
+)
+# Sums of squares below this have lost digits, or are 0.
+SMALLEST_SCATTER = 1e-290
 
 
 class DataError(OrdtoolError, ValueError):
@@ -181,6 +192,24 @@ def accumulate(
     return total
 
 
+def check_scale(moments: Moments, array: NDArray[Any]) -> None:
+    """Find numbers that are so small that their squares are lost.
+
+    Args:
+        moments: Those of `array`.
+        array: `(n, dim)`.
+
+    Raises:
+        DataError: If rows differ, and their moments don't show it.
+    """
+    if moments.scatter.diagonal().max() >= SMALLEST_SCATTER:
+        return
+    first = array[0].astype(np.float64)
+    largest = max(float(np.abs(rows.astype(np.float64) - first).max()) for _, rows in row_chunks(array))
+    if largest > EQUAL * float(np.abs(first).max()):
+        raise DataError(*_TOO_SMALL)
+
+
 def chunk_rows(array: NDArray[Any]) -> int:
     """Rows of a chunk: merging costs dim^2 a chunk, so there are at least as many as columns."""
     return max(CHUNK_ROWS, array.shape[1])
@@ -275,3 +304,59 @@ def is_well_conditioned(matrix: Float64Array, ratio: float) -> bool:
     except np.linalg.LinAlgError:
         return False
     return True
+
+
+def as_rows(X: Any) -> NDArray[Any]:
+    """View `X` as a real array of shape `(n, dim)` without copying; memory maps stay memory maps.
+
+    Raises:
+        DataError: another number of dimensions, no rows or columns, or not real numbers.
+    """
+    if hasattr(X, "toarray"):
+        raise DataError("sparse input is not supported: embeddings are dense", hint="call .toarray() first")
+    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if array.dtype.kind == "O":
+        array = _as_float(array)
+    if array.dtype.kind not in "fiub":
+        kind = (
+            "Complex data not supported" if array.dtype.kind == "c" else f"{array.dtype} is not a real dtype"
+        )
+        raise DataError(kind, hint="vectors are real numbers: float32 is usual")
+    if array.ndim != 2:
+        raise DataError(
+            f"Expected 2D array, got {array.ndim}D array instead. Reshape your data to (rows, columns)",
+            hint="one vector x is x[None, :]",
+        )
+    for axis, noun in enumerate(("sample", "feature")):
+        if array.shape[axis] == 0:
+            raise DataError(
+                f"found array with 0 {noun}(s) (shape={array.shape}) while a minimum of 1 is required."
+            )
+    return array
+
+
+def _as_float(array: NDArray[Any]) -> FloatArray:
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"argument must be a string or a real number, and an array of objects was given: {error}"
+        ) from None
+
+
+def output_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+    """float64 for float64 (and wider integers) input, else float32."""
+    return np.dtype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+
+
+def normalize_rows(rows: FloatArray) -> None:
+    """Scale rows to length 1 in place; rows of zeros stay."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+    np.divide(rows, lengths, out=rows, where=lengths > 0)
+
+
+def describe_source(X: Any, rows: int) -> str:
+    """`x.npy (1,000 rows)` for a memory map, else `1,000 rows`."""
+    name = getattr(X, "filename", None)
+    return f"{Path(name).name} ({rows:,} rows)" if name else f"{rows:,} rows"

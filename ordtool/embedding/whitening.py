@@ -16,8 +16,8 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,23 +26,30 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.rows import as_rows, describe_source, normalize_rows, output_dtype
 from ordtool.embedding.statistics import (
     DataError,
     Float64Array,
     FloatArray,
     Moments,
     accumulate,
+    as_rows,
     check_finite_rows,
+    check_scale,
+    describe_source,
+    normalize_rows,
+    output_dtype,
     release_pages,
     row_chunks,
 )
-from ordtool.embedding.whitening_solver import ParameterError, Solution, WhiteningOptions, solve
-from ordtool.errors import close_match_hint
+from ordtool.embedding.whitening_file import StoredWhitening, read_stored, to_bytes
+from ordtool.embedding.whitening_solver import ParameterError, WhiteningConfig, WhiteningMap, solve
+from ordtool.errors import OrdtoolError, close_match_hint
+from ordtool.io.atomic import atomic_output
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 FLOAT32_STRETCH = 1e3
+FLOAT32_SCALE = 1e30
 OUTPUTS = ("default", "pandas", "polars")
 
 
@@ -68,6 +75,8 @@ class Whitening:
             (Chen, Wiesel, Eldar & Hero 2010, eq. 23); for few rows.
         normalize: scale every output row to length 1 (cosine similarities don't need it).
         remove: directions that `abtt` removes; None is a hundredth of the width, at least 1.
+        standardize: divide every column by its standard deviation first, for columns of different units; the
+            eigenvalues are those of the correlations. Constant columns become 0.
 
     Attributes:
         moments_: the statistics of all rows seen, which `merge` adds up.
@@ -82,7 +91,7 @@ class Whitening:
         notes_: what to know about the fit, a line each; `fit` also issues them as `WhiteningWarning`.
     """
 
-    _solution: Solution | None
+    _map: WhiteningMap | None
 
     def __init__(
         self,
@@ -95,6 +104,7 @@ class Whitening:
         shrinkage: float | str | None = None,
         normalize: bool = False,
         remove: int | None = None,
+        standardize: bool = False,
     ) -> None:
         self.dims = dims
         self.beta = beta
@@ -104,6 +114,7 @@ class Whitening:
         self.shrinkage = shrinkage
         self.normalize = normalize
         self.remove = remove
+        self.standardize = standardize
 
     # ------------------------------------------------------------------ fitting
 
@@ -122,12 +133,12 @@ class Whitening:
             DataError: fewer than two rows, a NaN or an infinity (rows named by index), or rows that are all equal.
             ParameterError: an option without meaning.
         """
-        self.options().check()
+        self.config()
         array = as_rows(X)
         self._forget()
-        self._set_moments(
-            accumulate(array, threads=threads, progress=progress), describe_source(X, array.shape[0])
-        )
+        moments = accumulate(array, threads=threads, progress=progress)
+        check_scale(moments, array)
+        self._set_moments(moments, describe_source(X, array.shape[0]))
         for note in self.solve().notes:
             warnings.warn(note, WhiteningWarning, stacklevel=2)
         return self
@@ -139,7 +150,7 @@ class Whitening:
             DataError: as in `fit`, or another width than before.
             ParameterError: an option without meaning.
         """
-        self.options().check()
+        self.config()
         array = as_rows(X)
         if hasattr(self, "moments_"):
             self._check_width(array)
@@ -161,7 +172,7 @@ class Whitening:
             ParameterError: an option without meaning.
         """
         whitening = cls(**params)
-        whitening.options().check()
+        whitening.config()
         whitening._set_moments(moments, fitted_on or f"{moments.count:,} rows")
         whitening.solve()
         return whitening
@@ -171,22 +182,22 @@ class Whitening:
         self._check_fitted()
         return Whitening.from_moments(self.moments_, self.fitted_on_, **{**self.get_params(), **params})
 
-    def solve(self) -> Solution:
+    def solve(self) -> WhiteningMap:
         """The map of the current statistics; computed once."""
         self._check_fitted()
-        if self._solution is None:
-            self._solution = solve(self.moments_, self.options())
-        return self._solution
+        if self._map is None:
+            self._map = solve(self.moments_, self.config())
+        return self._map
 
     def _set_moments(self, moments: Moments, fitted_on: str) -> None:
         self.moments_ = moments
         self.n_features_in_ = moments.dim
         self.n_samples_seen_ = moments.count
         self.fitted_on_ = fitted_on
-        self._solution = None
+        self._map = None
 
     def _forget(self) -> None:
-        for name in [name for name in vars(self) if name.endswith("_") or name == "_solution"]:
+        for name in [name for name in vars(self) if name.endswith("_") or name == "_map"]:
             delattr(self, name)
 
     # ------------------------------------------------------------------ what was fitted
@@ -268,7 +279,10 @@ class Whitening:
         self._check_width(array)
         dtype = output_dtype(array)
         # A map that stretches some directions ten thousandfold stretches float32's rounding with them.
-        exact = np.dtype(np.float64) if self.solve().condition > FLOAT32_STRETCH else dtype
+        # One of tiny or huge numbers doesn't fit into float32 at all.
+        largest = float(np.abs(self.kernel_).max())
+        fits = self.solve().condition <= FLOAT32_STRETCH and 1 / FLOAT32_SCALE < largest < FLOAT32_SCALE
+        exact = dtype if fits else np.dtype(np.float64)
         affine = _Affine.of(self, exact)
         return ordered_map(lambda piece: affine.apply(piece[1], piece[0], dtype), row_chunks(array), threads)
 
@@ -285,9 +299,13 @@ class Whitening:
 
     def save(self, path: str | Path | BinaryIO, *, force: bool = True) -> None:
         """Write one safetensors file with the map, its statistics and its options; see `load`."""
-        from ordtool.embedding.whitening_file import save_whitening
-
-        save_whitening(self, path, force=force)
+        self._check_fitted()
+        data = to_bytes(StoredWhitening(self.config(), self.moments_, self.solve(), self.fitted_on_))
+        if hasattr(path, "write"):
+            path.write(data)
+            return
+        with atomic_output(path, force=force) as file:
+            file.write(data)
 
     @classmethod
     def load(cls, path: str | Path) -> Whitening:
@@ -296,15 +314,21 @@ class Whitening:
         Raises:
             OrdtoolError: the file is missing, damaged, or something else.
         """
-        from ordtool.embedding.whitening_file import load_whitening
-
-        return load_whitening(path)
+        stored = read_stored(path)
+        whitening = cls(**asdict(stored.config))
+        whitening._set_moments(stored.moments, stored.fitted_on)
+        whitening._map = stored.map
+        return whitening
 
     # ------------------------------------------------------------------ scikit-learn's manners
 
-    def options(self) -> WhiteningOptions:
-        """The options as one frozen value."""
-        return WhiteningOptions(**self.get_params())
+    def config(self) -> WhiteningConfig:
+        """Return the options as one frozen value.
+
+        Raises:
+            ParameterError: an option without meaning.
+        """
+        return WhiteningConfig(**self.get_params())
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The options by name."""
@@ -414,6 +438,29 @@ class _Affine:
         if self.normalize:
             normalize_rows(rows)
         return rows.astype(dtype, copy=False)
+
+
+def merge_whitenings(whitenings: Sequence[Whitening], **options: Any) -> Whitening:
+    """One whitening of all rows that several were fitted on.
+
+    Args:
+        whitenings: Fitted on shards of one set.
+        **options: Options of the result; those of the first by default.
+
+    Raises:
+        OrdtoolError: the widths differ, or the options differ and none are given.
+    """
+    first = whitenings[0]
+    moments = first.moments_.copy()
+    for number, other in enumerate(whitenings[1:], start=2):
+        if other.get_params() != first.get_params() and not options:
+            raise OrdtoolError(
+                f"transform {number} has other options than the first: {other!r}, {first!r}",
+                "say what the result should have, for example --dims 128",
+            )
+        moments.merge(other.moments_)
+    fitted_on = " + ".join(whitening.fitted_on_ for whitening in whitenings)
+    return Whitening.from_moments(moments, fitted_on, **{**first.get_params(), **options})
 
 
 def parameter_names() -> list[str]:

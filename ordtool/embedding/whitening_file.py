@@ -8,60 +8,61 @@ key, `ordtool`, a JSON object with the options, the number of rows and what they
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ordtool.embedding.statistics import Moments
-from ordtool.embedding.whitening import Whitening, parameter_names
-from ordtool.embedding.whitening_solver import Solution
+from ordtool.embedding.whitening_solver import WhiteningConfig, WhiteningMap
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_output
 
 FORMAT = "ordtool-whitening"
 VERSION = 1
+LATER_OPTIONS = ("standardize",)
 TENSORS = ("eigenvalues", "kernel", "mean", "scatter")
 
 
-def save_whitening(whitening: Whitening, path: str | Path | BinaryIO, *, force: bool = True) -> None:
-    """Write a fitted whitening; the same statistics and options give the same bytes.
+@dataclass(frozen=True, slots=True)
+class StoredWhitening:
+    """What the file holds.
 
-    Raises:
-        OrdtoolError: the file cannot be written, or exists and `force` is not set.
+    Attributes:
+        config: The options.
+        moments: The statistics.
+        map: What they give with these options.
+        fitted_on: What the rows were, for people.
     """
-    data = to_bytes(whitening)
-    if hasattr(path, "write"):
-        path.write(data)
-        return
-    with atomic_output(path, force=force) as file:
-        file.write(data)
+
+    config: WhiteningConfig
+    moments: Moments
+    map: WhiteningMap
+    fitted_on: str
 
 
-def to_bytes(whitening: Whitening) -> bytes:
-    """The content of the file."""
+def to_bytes(stored: StoredWhitening) -> bytes:
+    """Return the content of the file; the same statistics and options give the same bytes."""
     from safetensors.numpy import save
 
-    solution = whitening.solve()
-    moments = whitening.moments_
+    found, moments = stored.map, stored.moments
     upper = np.triu_indices(moments.dim)
     tensors = {
         "mean": moments.mean,
-        "kernel": solution.kernel,
-        "eigenvalues": solution.eigenvalues,
+        "kernel": found.kernel,
+        "eigenvalues": found.eigenvalues,
         "scatter": moments.scatter[upper],
     }
     header = {
         "format": FORMAT,
         "version": VERSION,
         "rows": moments.count,
-        "condition": solution.condition,
-        "rank": solution.rank,
-        "shrinkage": solution.shrinkage,
-        "fitted_on": whitening.fitted_on_,
-        "options": whitening.get_params(),
-        "notes": solution.notes,
+        "condition": found.condition,
+        "rank": found.rank,
+        "shrinkage": found.shrinkage,
+        "fitted_on": stored.fitted_on,
+        "options": _written_options(stored.config),
+        "notes": found.notes,
     }
     # One key: several would be written in an order that changes from run to run.
     return save(
@@ -70,53 +71,66 @@ def to_bytes(whitening: Whitening) -> bytes:
     )
 
 
-def load_whitening(path: str | Path) -> Whitening:
-    """Read a fitted whitening.
+def _written_options(config: WhiteningConfig) -> dict[str, Any]:
+    """Return the options as the file has them: those of later versions only where they were asked for."""
+    options = asdict(config)
+    return {name: value for name, value in options.items() if name not in LATER_OPTIONS or value}
+
+
+def read_stored(path: str | Path) -> StoredWhitening:
+    """Read what `to_bytes` gave.
 
     Raises:
-        OrdtoolError: the file is missing, is no safetensors file, or was not written by `save`.
+        OrdtoolError: If the file is missing, is no safetensors file, is damaged, or is something else.
     """
     header, tensors = _read(path)
-    options = {name: value for name, value in header["options"].items() if name in parameter_names()}
-    whitening = Whitening(**options)
-    whitening.options().check()
-    dim = tensors["mean"].shape[0]
+    try:
+        return _checked(header, tensors)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "message", str(error))
+        raise OrdtoolError(f"{path}: a damaged whitening transform ({reason})", _HINT) from None
+
+
+def _checked(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> StoredWhitening:
+    names = {field.name for field in fields(WhiteningConfig)}
+    config = WhiteningConfig(
+        **{name: value for name, value in dict(header["options"]).items() if name in names}
+    )
+    mean, kernel = tensors["mean"], tensors["kernel"]
+    dim = mean.size
+    width = kernel.shape[-1] if kernel.ndim else 0
+    shapes = {
+        "mean": (dim,),
+        "eigenvalues": (dim,),
+        "kernel": (dim, width),
+        "scatter": (dim * (dim + 1) // 2,),
+    }
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.dtype != np.float64 or tensor.shape != shape or not tensor.size:
+            raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, and float64 {shape} is expected")
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{name} holds a NaN or an infinity")
+    rows, rank = (_integer(header, name) for name in ("rows", "rank"))
     scatter = np.zeros((dim, dim))
     scatter[np.triu_indices(dim)] = tensors["scatter"]
     scatter += np.triu(scatter, 1).T
-    whitening._set_moments(Moments(int(header["rows"]), tensors["mean"], scatter), str(header["fitted_on"]))
-    whitening._solution = Solution(
-        tensors["kernel"],
+    found = WhiteningMap(
+        kernel,
         float(header["condition"]),
         tensors["eigenvalues"],
-        int(header["rank"]),
+        rank,
         float(header["shrinkage"]),
-        tuple(header["notes"]),
+        tuple(map(str, header["notes"])),
     )
-    return whitening
+    return StoredWhitening(config, Moments(rows, mean, scatter), found, str(header["fitted_on"]))
 
 
-def merge_whitenings(whitenings: Sequence[Whitening], **options: Any) -> Whitening:
-    """One whitening of all rows that several were fitted on.
-
-    Args:
-        whitenings: Fitted on shards of one set.
-        **options: Options of the result; those of the first by default.
-
-    Raises:
-        OrdtoolError: the widths differ, or the options differ and none are given.
-    """
-    first = whitenings[0]
-    moments = first.moments_.copy()
-    for number, other in enumerate(whitenings[1:], start=2):
-        if other.get_params() != first.get_params() and not options:
-            raise OrdtoolError(
-                f"transform {number} has other options than the first: {other!r}, {first!r}",
-                "say what the result should have, for example --dims 128",
-            )
-        moments.merge(other.moments_)
-    fitted_on = " + ".join(whitening.fitted_on_ for whitening in whitenings)
-    return Whitening.from_moments(moments, fitted_on, **{**first.get_params(), **options})
+def _integer(header: dict[str, Any], name: str) -> int:
+    value = header[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {value!r}")
+    return value
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -129,14 +143,18 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             if "ordtool" not in metadata or not names.issuperset(TENSORS):
                 raise OrdtoolError(f"{path}: a safetensors file, but not a whitening transform", _HINT)
             header = json.loads(metadata["ordtool"])
-            if header.get("format") != FORMAT or header.get("version", 0) > VERSION:
+            if (
+                not isinstance(header, dict)
+                or header.get("format") != FORMAT
+                or header.get("version") not in range(1, VERSION + 1)
+            ):
                 raise OrdtoolError(
                     f"{path}: not a whitening transform of a version this ordtool knows", _HINT
                 )
             return header, {name: file.get_tensor(name) for name in TENSORS}
     except FileNotFoundError:
         raise OrdtoolError(f"{path}: no such file", _HINT) from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise OrdtoolError(
             f"{path}: not a safetensors file, or damaged ({_found(path, error)})", _HINT
         ) from None

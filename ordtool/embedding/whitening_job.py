@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ordtool.embedding.rows import output_dtype
-from ordtool.embedding.statistics import DataError
-from ordtool.embedding.whitening import Whitening, WhiteningWarning
-from ordtool.embedding.whitening_file import load_whitening, merge_whitenings, save_whitening
+from ordtool.embedding.statistics import DataError, output_dtype
+from ordtool.embedding.whitening import Whitening, WhiteningWarning, merge_whitenings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_output, check_directory, check_output
+from ordtool.io.formats import output_format
 from ordtool.io.npy import NpyWriter, read_npy
 from ordtool.progress import SILENT, Progress
 
@@ -54,6 +53,27 @@ class WhitenConfig:
     threads: int | None = None
     force: bool = False
 
+    def __post_init__(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            UsageError: Unknown names, options without meaning or that contradict each other.
+        """
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"unknown precision {self.precision!r}", close_match_hint(self.precision, PRECISIONS)
+            )
+        if (self.export is None) != (self.model is None):
+            raise UsageError(
+                "`export` and `model` go together",
+                "`export` FOLDER `model` minilm writes minilm with the whitening behind it",
+            )
+        if self.pooling is not None and self.export is None:
+            raise UsageError(
+                "`pooling` is for `export`", "the pooling of the vectors was chosen by ordtool embed"
+            )
+        Whitening(**self.options).config()
+
     @property
     def writes_vectors(self) -> bool:
         """Whether transformed vectors are asked for."""
@@ -70,7 +90,7 @@ def whiten(config: WhitenConfig, progress: Progress = SILENT) -> Whitening:
             is left under an output's name.
         UsageError: Options without meaning.
     """
-    check(config)
+    _check_outputs(config)
     needs_rows = config.writes_vectors or config.transform is None
     array = read_npy(config.source) if needs_rows else None
     whitening = _fitted(config, array, progress)
@@ -78,7 +98,7 @@ def whiten(config: WhitenConfig, progress: Progress = SILENT) -> Whitening:
         progress.warn(note)
     progress.note(describe(whitening))
     if config.save is not None:
-        save_whitening(whitening, config.save, force=config.force)
+        whitening.save(config.save, force=config.force)
     if config.export is not None and config.model is not None:
         from ordtool.embedding.export import export_sentence_transformers
 
@@ -104,17 +124,18 @@ def merge(
     Raises:
         OrdtoolError: A file is no transform, or the transforms don't fit together.
     """
+    output_format(output, ("safetensors",))
     check_output(output, force=force)
     if len(transforms) < 2:
         raise UsageError(
             "merge needs two transforms or more",
             "ordtool whiten merge a.safetensors b.safetensors -o c.safetensors",
         )
-    merged = merge_whitenings([load_whitening(path) for path in transforms], **options)
+    merged = merge_whitenings([Whitening.load(path) for path in transforms], **options)
     for note in merged.notes_:
         progress.warn(note)
     progress.note(describe(merged))
-    save_whitening(merged, output, force=force)
+    merged.save(output, force=force)
     return merged
 
 
@@ -129,28 +150,9 @@ def describe(whitening: Whitening) -> str:
     return f"fitted on {whitening.fitted_on_}: {values.size} -> {width} columns{share}, {rank}{shrunk}"
 
 
-def check(config: WhitenConfig) -> None:
-    """Refuse before any work what can't work.
-
-    Raises:
-        UsageError: Options that contradict each other.
-        OrdtoolError: An output that can't be written.
-    """
-    if config.precision not in PRECISIONS:
-        raise UsageError(
-            f"unknown precision {config.precision!r}", close_match_hint(config.precision, PRECISIONS)
-        )
-    if (config.export is None) != (config.model is None):
-        raise UsageError(
-            "--export and --model go together",
-            "--export FOLDER --model minilm writes minilm with the whitening behind it",
-        )
-    if config.pooling is not None and config.export is None:
-        raise UsageError(
-            "--pooling is for --export", "the pooling of the vectors was chosen by ordtool embed"
-        )
-    Whitening(**config.options).options().check()
-    for path in (config.output, config.save):
+def _check_outputs(config: WhitenConfig) -> None:
+    for path, formats in ((config.output, ("npy",)), (config.save, ("safetensors",))):
+        output_format(path, formats)
         check_output(path, force=config.force)
     if config.export is not None:
         check_directory(config.export, force=config.force)
@@ -158,7 +160,7 @@ def check(config: WhitenConfig) -> None:
 
 def _fitted(config: WhitenConfig, array: np.ndarray | None, progress: Progress) -> Whitening:
     if config.transform is not None:
-        whitening = load_whitening(config.transform)
+        whitening = Whitening.load(config.transform)
         if array is not None:
             _check_width(whitening, array, config)
         return whitening.with_options(**config.options) if config.options else whitening
@@ -219,6 +221,6 @@ def _narrowed(rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     if not np.isfinite(narrow).all():
         raise OrdtoolError(
             f"a result of {np.abs(rows).max():.3g} is beyond float16, which ends at 65504",
-            "use --precision float32",
+            "use `precision` float32",
         )
     return narrow

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ordtool.embedding.statistics import DataError, Float64Array, Moments
+from ordtool.embedding.statistics import EQUAL, DataError, Float64Array, Moments
 from ordtool.errors import UsageError, close_match_hint
 
 METHODS = ("pca", "zca", "cholesky", "abtt")
 RANK_TOLERANCE = 1e-10
 # Fewer rows than this many times the columns, and the smallest variances are mostly estimation error.
 FEW = 2
-# A standard deviation this small beside the mean is what rounding leaves of numbers that are all equal.
-EQUAL = 1e-13
+# Standard deviations that differ less than this don't push a direction below the tolerance.
+MIXED_SCALES = 1e3
 
 
 class ParameterError(UsageError, ValueError):
@@ -24,7 +25,7 @@ class ParameterError(UsageError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class WhiteningOptions:
+class WhiteningConfig:
     """The options of a whitening; `Whitening` explains each."""
 
     dims: int | None = None
@@ -35,9 +36,10 @@ class WhiteningOptions:
     shrinkage: float | str | None = None
     normalize: bool = False
     remove: int | None = None
+    standardize: bool = False
 
-    def check(self) -> WhiteningOptions:
-        """Return the options if they make sense.
+    def __post_init__(self) -> None:
+        """Check that the options make sense.
 
         Raises:
             ParameterError: naming the option, what was found and what it may be.
@@ -45,18 +47,17 @@ class WhiteningOptions:
         _check_numbers(self)
         if self.dims is not None and self.method != "pca":
             raise ParameterError(
-                f"dims goes with method pca: {self.method} keeps the input's axes",
-                "use --method pca, or leave out --dims",
+                f"`dims` goes with `method` pca: {self.method} keeps the input's axes",
+                "use `method` pca, or leave out `dims`",
             )
         if self.remove is not None and self.method != "abtt":
             raise ParameterError(
-                "remove goes with method abtt", "use --method abtt, or --dims to keep fewer directions"
+                "`remove` goes with `method` abtt", "use `method` abtt, or `dims` to keep fewer directions"
             )
-        return self
 
 
 @dataclass(frozen=True, slots=True)
-class Solution:
+class WhiteningMap:
     """What the statistics give for one set of options.
 
     Attributes:
@@ -76,33 +77,53 @@ class Solution:
     notes: tuple[str, ...]
 
 
-def solve(moments: Moments, options: WhiteningOptions) -> Solution:
+def solve(moments: Moments, options: WhiteningConfig) -> WhiteningMap:
     """Turn statistics into the map that `options` ask for.
 
     Raises:
         DataError: fewer than two rows, rows that are all equal, or a covariance that `cholesky` cannot invert.
     """
-    values, vectors = eigen(moments.covariance())
-    if values[0] <= (EQUAL * np.abs(moments.mean).max()) ** 2:
+    covariance = moments.covariance()
+    constant = _constant_columns(moments)
+    if constant.all():
         raise DataError(
             f"all {moments.count:,} rows are equal: there is no direction to whiten",
             hint="check the vectors: numpy.load(f).std(axis=0)",
         )
-    rank = int((values > RANK_TOLERANCE * values[0]).sum())
+    deviations = np.where(constant, np.inf, np.sqrt(covariance.diagonal()))
+    values, vectors = eigen(
+        covariance / np.outer(deviations, deviations) if options.standardize else covariance
+    )
+    rank = _rank(values)
     shrinkage = (
         oas_shrinkage(values, moments.count) if options.shrinkage == "oas" else float(options.shrinkage or 0)
     )
     conditioned = (1 - shrinkage) * values + shrinkage * values.mean() + options.ridge
-    usable = int((conditioned > RANK_TOLERANCE * conditioned[0]).sum())
+    usable = _rank(conditioned)
     with np.errstate(divide="ignore"):
         scales = np.where(np.arange(values.size) < usable, conditioned, np.inf) ** (-options.gamma / 2)
     if options.gamma == 0:
         scales[usable:] = 0.0
     kernel = _KERNELS[options.method](vectors, scales, usable, options)
+    if options.standardize:
+        kernel /= deviations[:, None]
     kept = scales[: min(usable, options.dims or usable)]
     condition = 1.0 if options.method == "abtt" else float(kept.max() / kept.min())
-    notes = tuple(_notes(moments, options, rank, usable))
-    return Solution(kernel, condition, values, rank, shrinkage, notes)
+    mixed = usable < values.size and not options.standardize and _loses_by_scale(covariance, deviations, rank)
+    notes = tuple(_notes(moments, options, rank, usable, deviations if mixed else None))
+    return WhiteningMap(kernel, condition, values, rank, shrinkage, notes)
+
+
+def _rank(values: Float64Array) -> int:
+    return int((values > RANK_TOLERANCE * values[0]).sum())
+
+
+def _loses_by_scale(covariance: Float64Array, deviations: Float64Array, rank: int) -> bool:
+    """Whether directions are cut for no other reason than that their columns are small beside others."""
+    varying = deviations[np.isfinite(deviations)]
+    if varying.max() < MIXED_SCALES * varying.min():
+        return False
+    return _rank(eigen(covariance / np.outer(deviations, deviations))[0]) > rank
 
 
 def eigen(covariance: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -128,37 +149,35 @@ def oas_shrinkage(eigenvalues: Float64Array, count: int) -> float:
     return 1.0 if denominator <= 0 else min(1.0, numerator / denominator)
 
 
-def _pca(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions) -> Float64Array:
+def _pca(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningConfig) -> Float64Array:
     width = min(usable, options.dims or usable)
     return np.ascontiguousarray(vectors[:, :width] * scales[:width])
 
 
-def _zca(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions) -> Float64Array:
+def _zca(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningConfig) -> Float64Array:
     return (vectors * scales) @ vectors.T
 
 
 def _cholesky(
-    vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions
+    vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningConfig
 ) -> Float64Array:
     if usable < scales.size and options.gamma != 0:
         raise DataError(
             f"cholesky needs a covariance of full rank, and this one has rank {usable} of {scales.size}",
-            hint="add --shrinkage 0.1, or use --method pca or zca, which leave out what does not vary",
+            hint="add `shrinkage` 0.1, or use `method` pca or zca, which leave out what does not vary",
         )
     # LL^T = Sigma^-gamma; QR gives L without forming the product, which would square the condition number.
     upper = np.linalg.qr((vectors * scales).T, mode="r")
     return np.ascontiguousarray((upper * np.sign(np.diagonal(upper))[:, None]).T)
 
 
-def _abtt(
-    vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningOptions
-) -> Float64Array:
+def _abtt(vectors: Float64Array, scales: Float64Array, usable: int, options: WhiteningConfig) -> Float64Array:
     dim = vectors.shape[0]
     top = vectors[:, : default_removal(dim) if options.remove is None else options.remove]
     return np.eye(dim) - top @ top.T
 
 
-_Kernel = Callable[[Float64Array, Float64Array, int, WhiteningOptions], Float64Array]
+_Kernel = Callable[[Float64Array, Float64Array, int, WhiteningConfig], Float64Array]
 _KERNELS: dict[str, _Kernel] = {"pca": _pca, "zca": _zca, "cholesky": _cholesky, "abtt": _abtt}
 
 
@@ -167,34 +186,47 @@ def default_removal(dim: int) -> int:
     return max(1, dim // 100)
 
 
-def _notes(moments: Moments, options: WhiteningOptions, rank: int, usable: int) -> Iterator[str]:
+def _notes(
+    moments: Moments, options: WhiteningConfig, rank: int, usable: int, mixed: Float64Array | None
+) -> Iterator[str]:
+    """Say what to know about a fit; `mixed` are the columns' standard deviations, where their scales cost directions."""
     dim = moments.dim
-    if _spreads_noise(moments, options, rank):
+    if mixed is not None:
+        varying = mixed[np.isfinite(mixed)]
+        yield (
+            f"the columns' scales differ, standard deviations from {varying.min():.2g} to {varying.max():.2g}: "
+            f"beside the largest {dim - usable} of {dim} directions that do vary are cut; "
+            "--standardize puts all columns on one scale"
+        )
+    elif _spreads_noise(moments, options, rank):
         yield (
             f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, its weak directions are noise, "
             "and whitening scales them up; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
         )
     elif usable < dim and options.dims is None and options.method in ("pca", "zca"):
-        constant = _constant_columns(moments)
+        constant = int(_constant_columns(moments).sum())
         reason = f" ({constant} of the columns are constant)" if constant else ""
         yield f"the rank is {rank} of {dim}{reason}: directions that don't vary are left out"
     if options.method == "pca" and (options.dims or 0) > usable:
-        yield f"{options.dims} columns were asked for and {usable} directions vary: the output has {usable} columns"
+        what = "are left" if mixed is not None else "vary"
+        yield f"{options.dims} columns were asked for and {usable} directions {what}: the output has {usable} columns"
 
 
-def _spreads_noise(moments: Moments, options: WhiteningOptions, rank: int) -> bool:
+def _spreads_noise(moments: Moments, options: WhiteningConfig, rank: int) -> bool:
     """Whether directions that too few rows can't tell from noise are scaled up; worst with `n` close to `dim`."""
     whitens = options.method != "abtt" and options.gamma > 0 and not options.shrinkage and not options.ridge
     keeps_most = options.dims is None or 2 * options.dims > rank
     return whitens and keeps_most and moments.count < FEW * moments.dim
 
 
-def _constant_columns(moments: Moments) -> int:
+def _constant_columns(moments: Moments) -> NDArray[np.bool_]:
+    """Return which columns hold one number, `(dim,)`."""
     deviations = np.sqrt(np.diagonal(moments.scatter).clip(0) / moments.count)
-    return int((deviations <= EQUAL * np.abs(moments.mean)).sum())
+    constant: NDArray[np.bool_] = deviations <= EQUAL * np.abs(moments.mean)
+    return constant
 
 
-def _check_numbers(options: WhiteningOptions) -> None:
+def _check_numbers(options: WhiteningConfig) -> None:
     if options.method not in METHODS:
         raise ParameterError(
             f"unknown method {options.method!r}", close_match_hint(str(options.method), METHODS)
@@ -202,13 +234,15 @@ def _check_numbers(options: WhiteningOptions) -> None:
     for name, least in (("dims", 1), ("remove", 0)):
         value = getattr(options, name)
         if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
-            raise ParameterError(f"{name} must be an integer of {least} or more, found {value!r}")
+            raise ParameterError(f"`{name}` must be an integer of {least} or more, found {value!r}")
     for name in ("beta", "gamma"):
         if not 0 <= getattr(options, name) <= 1:
-            raise ParameterError(f"{name} must be from 0 to 1, found {getattr(options, name)!r}")
+            raise ParameterError(f"`{name}` must be from 0 to 1, found {getattr(options, name)!r}")
     if not (math.isfinite(options.ridge) and options.ridge >= 0):
-        raise ParameterError(f"ridge must be 0 or more, found {options.ridge!r}")
+        raise ParameterError(f"`ridge` must be 0 or more, found {options.ridge!r}")
     if options.shrinkage is None or options.shrinkage == "oas":
         return
     if isinstance(options.shrinkage, str) or not 0 <= options.shrinkage <= 1:
-        raise ParameterError(f"shrinkage must be a number from 0 to 1, or 'oas', found {options.shrinkage!r}")
+        raise ParameterError(
+            f"`shrinkage` must be a number from 0 to 1, or 'oas', found {options.shrinkage!r}"
+        )

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from ordtool.arguments import as_strings, is_one
-from ordtool.embedding.encoder import Encoder, EncoderConfig, encode, load_encoder
+from ordtool.embedding.encoder import Encoder, EncoderConfig, encode
+from ordtool.embedding.loading import load_encoder
 from ordtool.errors import OrdtoolError
 from ordtool.independence.bottleneck import load_bottleneck
 from ordtool.prediction.classifiers import Scores

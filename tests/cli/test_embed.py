@@ -213,7 +213,10 @@ def test_empty_input(run_in_process, tmp_path):
 BAD = [
     (["--pooling", "men"], 2, "unknown pooling 'men'", "did you mean 'mean'"),
     (["--precision", "float8"], 2, "unknown precision 'float8'", "float16"),
-    (["--format", "csv"], 2, "unknown format 'csv'", "choices: jsonl, npy, parquet"),
+    (["--format", "npz"], 2, "unknown format 'npz'", "choices: csv, jsonl, npy, parquet"),
+    (["-o", "x.pt"], 2, "x.pt: a .pt file isn't written here", ".npy, .jsonl"),
+    (["-o", "x.npz"], 2, "x.npz: a .npz file isn't written here", ".parquet"),
+    (["--prompt", "query"], 2, "static has no prompts, and so none named 'query'", "'query: '"),
     (["--layers", "1"], 2, "--layers has no meaning for static vectors", "minilm"),
     (["--dims", "999"], 2, "more than the 240 numbers", "240 or less"),
     (["--shard", "5/4"], 2, "--shard 5/4", "--shard 1/4"),
@@ -224,7 +227,7 @@ BAD = [
     (["--transform", "none.safetensors"], 1, "none.safetensors: no such file", "whiten"),
     (["-o", "nowhere/x.npy"], 1, "the folder", "mkdir"),
     (["-m", "statik"], 2, "unknown model 'statik'", "did you mean 'static'"),
-    (["-m", "english"], 2, "kind parser", "minilm"),
+    (["-m", "english"], 2, "is a parser, and an encoder is needed", "minilm"),
 ]
 
 

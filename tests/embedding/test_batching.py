@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordtool.embedding.batching import SeenTexts, make_batches, windows
+from ordtool.embedding.batching import EmbeddingCache, make_batches, windows
 
 texts_of_tokens = st.lists(st.lists(st.integers(0, 99), max_size=30), max_size=40)
 
@@ -20,8 +20,8 @@ def test_batches_hold_every_text_once_within_the_budget(tokens, budget):
         for row, length in zip(batch.rows, batch.lengths, strict=True):
             assert batch.ids[start : start + length].tolist() == tokens[row]
             start += length
-        assert start == len(batch.ids) == batch.slabs[-1].stop
-        assert [slab.start for slab in batch.slabs] == [0, *(slab.stop for slab in batch.slabs[:-1])]
+        assert start == len(batch.ids) == batch.groups[-1].stop
+        assert [group.start for group in batch.groups] == [0, *(group.stop for group in batch.groups[:-1])]
         seen += batch.rows.tolist()
     assert sorted(seen) == [index for index, ids in enumerate(tokens) if ids]
 
@@ -45,7 +45,7 @@ def test_no_text_no_window():
 
 def test_what_was_seen_comes_back_until_it_is_pushed_out():
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
-    seen = SeenTexts(budget=2 * rows[0].nbytes)
+    seen = EmbeddingCache(budget=2 * rows[0].nbytes)
     seen.add(["a", "b"], rows[:2])
     assert seen.get(["c"]) == [None]
     np.testing.assert_array_equal(seen.get(["a"])[0], rows[0])  # used: so b is now the oldest

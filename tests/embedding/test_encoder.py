@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
 from ordtool.embedding.embed_job import embed
-from ordtool.embedding.encoder import EncoderConfig, encode, load_encoder
+from ordtool.embedding.encoder import EncoderConfig, encode
+from ordtool.embedding.loading import load_encoder
 from ordtool.errors import OrdtoolError, UsageError
 
 TEXTS = [
@@ -285,7 +286,7 @@ def test_missing_weights_are_not_made_up(encoders, tmp_path):
 def test_contradictions(encoders):
     with pytest.raises(UsageError, match="contradict"):
         load_encoder(config(encoders("bert"), pooling="first-last", layers="1"))
-    with pytest.raises(UsageError, match="--batch-tokens 0"):
+    with pytest.raises(UsageError, match="`batch_tokens` 0"):
         load_encoder(config(encoders("bert"), batch_tokens=0))
     with pytest.raises(UsageError, match="last layer"):
         load_encoder(config(encoders("bert"), pooling="pooler", layers="1"))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ordtool.embedding.encoder import EncoderConfig, encode, load_encoder
+from ordtool.embedding.encoder import EncoderConfig, encode
 from ordtool.embedding.export import export_sentence_transformers
+from ordtool.embedding.loading import load_encoder
 from ordtool.embedding.whitening import Whitening
 from ordtool.errors import OrdtoolError, UsageError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ordtool.embedding.pooling import POOLERS, parse_layers, parse_poolings, pool_slab
+from ordtool.embedding.pooling import POOLERS, parse_layers, parse_poolings, pool_group
 from ordtool.errors import UsageError
 
 COUNT, LENGTH, HIDDEN = 5, 7, 3
@@ -34,7 +34,7 @@ def test_each_pooling_is_its_definition(name, skip):
     states = torch.randn(
         COUNT, LENGTH, HIDDEN, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    pooled = pool_slab(states.float(), [name], skip)
+    pooled = pool_group(states.float(), [name], skip)
     assert pooled.dtype == torch.float32
     for row, tokens in zip(pooled.numpy(), states.numpy(), strict=True):
         np.testing.assert_allclose(row, by_loop(name, tokens, skip), rtol=1e-5, atol=1e-6)
@@ -42,14 +42,14 @@ def test_each_pooling_is_its_definition(name, skip):
 
 def test_several_stand_side_by_side():
     states = torch.randn(COUNT, LENGTH, HIDDEN, generator=torch.Generator().manual_seed(0))
-    both = pool_slab(states, ["cls", "max"], 0)
+    both = pool_group(states, ["cls", "max"], 0)
     np.testing.assert_array_equal(both, torch.cat([states[:, 0], states.amax(1)], dim=1))
 
 
 def test_sums_of_half_precision_states_run_in_float32():
     states = torch.ones(1, 3000, 1, dtype=torch.bfloat16)  # in bfloat16 a sum of ones stops at 256
-    assert pool_slab(states, ["mean"], 0).item() == 1
-    assert pool_slab(states, ["mean-sqrt"], 0).item() == pytest.approx(3000**0.5)
+    assert pool_group(states, ["mean"], 0).item() == 1
+    assert pool_group(states, ["mean-sqrt"], 0).item() == pytest.approx(3000**0.5)
 
 
 def test_names():

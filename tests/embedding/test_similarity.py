@@ -128,7 +128,7 @@ def test_settings_are_read():
         ("beta=", "beta has no value"),
         ("dims=x", "dims must be a number, found 'x'"),
         ("dims=2.5", "dims must be a number"),
-        ("beta=2", "beta must be from 0 to 1"),
+        ("beta=2", "`beta` must be from 0 to 1"),
         ("method=pcaa", "did you mean 'pca'"),
     ],
 )
@@ -187,7 +187,7 @@ def test_fitting_on_another_file(folder):
         (("left.npy", "narrow.npy"), {}, "left.npy has 20 columns, "),
         (("both.npy",), {"on_error": print}, "would shift the rows"),
         (("both.npy",), {"fit_on": "x.npy", "transform": "t"}, "contradict each other"),
-        (("both.npy",), {"settings": ("dims=0",)}, "dims must be an integer of 1 or more"),
+        (("both.npy",), {"settings": ("dims=0",)}, "`dims` must be an integer of 1 or more"),
     ],
     ids=lambda value: str(value)[:30],
 )

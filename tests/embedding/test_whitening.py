@@ -174,7 +174,7 @@ def test_zca_projects_dead_directions_out():
 def test_cholesky_says_that_it_cannot():
     with pytest.raises(DataError, match="rank 11 of 13") as caught:
         Whitening(method="cholesky").fit(dead_gains())
-    assert "--shrinkage" in caught.value.hint
+    assert "`shrinkage`" in caught.value.hint
     Whitening(method="cholesky", shrinkage=0.1).fit(dead_gains())
 
 
@@ -410,16 +410,16 @@ def test_without_scikit_learn_nothing_of_it_is_imported():
     ("options", "message"),
     [
         ({"method": "pcaa"}, "unknown method 'pcaa'"),
-        ({"dims": 0}, "dims must be an integer of 1 or more"),
-        ({"dims": 2.5}, "dims must be an integer"),
-        ({"beta": 1.5}, "beta must be from 0 to 1"),
-        ({"gamma": -0.1}, "gamma must be from 0 to 1"),
-        ({"gamma": float("nan")}, "gamma must be from 0 to 1"),
-        ({"ridge": -1.0}, "ridge must be 0 or more"),
-        ({"shrinkage": 1.1}, "shrinkage must be a number from 0 to 1"),
-        ({"shrinkage": "ledoit"}, "shrinkage must be a number from 0 to 1, or 'oas'"),
-        ({"method": "zca", "dims": 3}, "dims goes with method pca"),
-        ({"remove": 3}, "remove goes with method abtt"),
+        ({"dims": 0}, "`dims` must be an integer of 1 or more"),
+        ({"dims": 2.5}, "`dims` must be an integer"),
+        ({"beta": 1.5}, "`beta` must be from 0 to 1"),
+        ({"gamma": -0.1}, "`gamma` must be from 0 to 1"),
+        ({"gamma": float("nan")}, "`gamma` must be from 0 to 1"),
+        ({"ridge": -1.0}, "`ridge` must be 0 or more"),
+        ({"shrinkage": 1.1}, "`shrinkage` must be a number from 0 to 1"),
+        ({"shrinkage": "ledoit"}, "`shrinkage` must be a number from 0 to 1, or 'oas'"),
+        ({"method": "zca", "dims": 3}, "`dims` goes with `method` pca"),
+        ({"remove": 3}, "`remove` goes with `method` abtt"),
     ],
     ids=str,
 )
@@ -476,3 +476,63 @@ def test_moments_can_be_given():
     np.testing.assert_array_equal(
         Whitening.from_moments(accumulate(array), dims=3).kernel_, Whitening(3).fit(array).kernel_
     )
+
+
+MIXED = np.array([3e5, 0.2, 1.0])
+
+
+def mixed_units(rows: int = 500) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((rows, 3)) + 0.3 * rng.standard_normal((rows, 1))) * MIXED + 10 * MIXED
+
+
+def test_a_cut_by_units_is_not_called_a_lack_of_variance():
+    with pytest.warns(WhiteningWarning, match="do vary are cut; --standardize") as told:
+        whitening = Whitening(method="zca").fit(mixed_units())
+    assert whitening.rank_ == 1
+    note = str(told[0].message)
+    assert "standard deviations from 0.2 to 3.1e+05" in note and "2 of 3 directions" in note
+    notes = Whitening.from_moments(accumulate(mixed_units()), dims=2).notes_
+    assert "2 columns were asked for and 1 directions are left" in notes[1]
+
+
+@pytest.mark.parametrize("method", ["pca", "zca", "cholesky"])
+def test_standardized_columns_are_whitened_whatever_their_units(method):
+    array = mixed_units()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whitening = Whitening(method=method, standardize=True).fit(array)
+    assert whitening.rank_ == 3
+    np.testing.assert_allclose(np.cov(whitening.transform(array).T), np.eye(3), atol=1e-9)
+    # The map is that of z-scores, so it doesn't depend on the units.
+    scores = (array - array.mean(0)) / array.std(0, ddof=1)
+    plain = Whitening(method=method).fit(scores)
+    np.testing.assert_allclose(whitening.transform(array), plain.transform(scores), atol=1e-8)
+    np.testing.assert_allclose(whitening.inverse_transform(whitening.transform(array)), array, rtol=1e-9)
+
+
+def test_a_constant_column_is_left_out_of_standardized_ones():
+    array = mixed_units()
+    array = np.insert(array, 1, 7e9, axis=1)
+    with pytest.warns(WhiteningWarning, match=r"rank is 3 of 4 \(1 of the columns are constant\)"):
+        whitening = Whitening(standardize=True).fit(array)
+    np.testing.assert_allclose(np.cov(whitening.transform(array).T), np.eye(3), atol=1e-9)
+
+
+def test_numbers_whose_squares_are_lost_are_not_called_equal():
+    tiny = np.random.default_rng(0).standard_normal((50, 4)) * 1e-200
+    with pytest.raises(DataError, match="squares of these numbers are too small") as caught:
+        Whitening().fit(tiny)
+    assert "multiply" in caught.value.hint
+    with pytest.raises(DataError, match="all 50 rows are equal"):
+        Whitening().fit(np.full((50, 4), 1e-200))
+    with pytest.raises(DataError, match="all 50 rows are equal"):
+        Whitening().fit(np.zeros((50, 4), np.uint8))
+
+
+@pytest.mark.parametrize("scale", [1e-43, 1e-40, 1e-36, 1e-20, 1e20, 1e34])
+def test_float32_of_any_size_is_whitened(scale):
+    array = (np.random.default_rng(0).standard_normal((400, 4)) * scale).astype(np.float32)
+    result = Whitening().fit_transform(array)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(np.cov(result.T.astype(np.float64)), np.eye(4), atol=1e-4)

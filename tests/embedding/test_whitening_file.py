@@ -1,5 +1,6 @@
 """The file of a transform: round trip, merging, and what is not one."""
 
+import json
 import pickle
 
 import numpy as np
@@ -8,8 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ordtool.embedding.statistics import DataError
-from ordtool.embedding.whitening import Whitening
-from ordtool.embedding.whitening_file import load_whitening, merge_whitenings
+from ordtool.embedding.whitening import Whitening, merge_whitenings
 from ordtool.errors import OrdtoolError
 
 
@@ -100,7 +100,7 @@ def test_what_is_no_transform(tmp_path):
         ".": "it is a folder",
     }.items():
         with pytest.raises(OrdtoolError, match=message) as caught:
-            load_whitening(tmp_path / name)
+            Whitening.load(tmp_path / name)
         assert "--save" in caught.value.hint
 
 
@@ -112,3 +112,52 @@ def test_saving_needs_a_fit_and_respects_files(tmp_path):
     with pytest.raises(OrdtoolError, match="exists already"):
         whitening.save(tmp_path / "t", force=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t"]
+
+
+DAMAGE = {
+    "no options": lambda header, tensors: header.pop("options"),
+    "options that are a list": lambda header, tensors: header.update(options=[1]),
+    "an option without meaning": lambda header, tensors: header["options"].update(beta="x"),
+    "rows that are text": lambda header, tensors: header.update(rows="many"),
+    "a rank below zero": lambda header, tensors: header.update(rank=-1),
+    "no rank": lambda header, tensors: header.pop("rank"),
+    "a condition that is a list": lambda header, tensors: header.update(condition=[]),
+    "notes that are a number": lambda header, tensors: header.update(notes=3),
+    "a version of the future": lambda header, tensors: header.update(version=99),
+    "a version that is text": lambda header, tensors: header.update(version="1"),
+    "a kernel of another height": lambda header, tensors: tensors.update(kernel=np.ones((3, 2))),
+    "a mean with two axes": lambda header, tensors: tensors.update(mean=np.ones((9, 1))),
+    "too little scatter": lambda header, tensors: tensors.update(scatter=np.ones(7)),
+    "a NaN": lambda header, tensors: tensors["kernel"].__setitem__((0, 0), np.nan),
+    "integers": lambda header, tensors: tensors.update(eigenvalues=np.ones(9, np.int64)),
+    "nothing": lambda header, tensors: tensors.update(mean=np.ones(0)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_transform_is_one_line(tmp_path, damage):
+    Whitening().fit(vectors()).save(tmp_path / "t")
+    with safe_open(tmp_path / "t", framework="numpy") as file:
+        header = json.loads(file.metadata()["ordtool"])
+        tensors = {name: file.get_tensor(name).copy() for name in file.keys()}
+    damage(header, tensors)
+    save_file(tensors, tmp_path / "t", metadata={"ordtool": json.dumps(header)})
+    with pytest.raises(OrdtoolError, match="damaged whitening transform|of a version this ordtool knows"):
+        Whitening.load(tmp_path / "t")
+
+
+def test_a_header_that_is_no_object(tmp_path):
+    for header in ("3", "[]", "null", "{", "[" * 10**5):
+        tensors = {name: np.ones(1) for name in ("mean", "kernel", "eigenvalues", "scatter")}
+        save_file(tensors, tmp_path / "t", metadata={"ordtool": header})
+        with pytest.raises(OrdtoolError, match="damaged|not a whitening transform"):
+            Whitening.load(tmp_path / "t")
+
+
+def test_an_option_that_came_later_is_written_where_it_was_asked_for(tmp_path):
+    """Older versions read the files of those who don't use it."""
+    for standardize in (False, True):
+        Whitening(standardize=standardize).fit(vectors()).save(tmp_path / "t")
+        with safe_open(tmp_path / "t", framework="numpy") as file:
+            assert ("standardize" in json.loads(file.metadata()["ordtool"])["options"]) == standardize
+        assert Whitening.load(tmp_path / "t").standardize == standardize

@@ -121,7 +121,7 @@ def pooler_of(model: Any) -> Any:
     """
     pooler = getattr(model, "pooler", None)
     if pooler is None or not hasattr(pooler, "dense"):
-        raise UsageError("the model has no trained pooler", "choose another: --pooling mean or --pooling cls")
+        raise UsageError("the model has no trained pooler", "choose another: `pooling` mean or `pooling` cls")
     return lambda first: pooler(first[:, None])
 
 

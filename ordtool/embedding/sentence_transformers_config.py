@@ -1,13 +1,20 @@
-"""What a model folder says about itself: sentence-transformers' own settings, read without that library."""
+"""sentence-transformers' folders, read without that library: what they say of themselves, and what follows the pooling."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+
+if TYPE_CHECKING:
+    import torch
+
+    Map = Callable[[torch.Tensor], torch.Tensor]
 
 # sentence-transformers' names for a pooling, and ours.
 _POOLINGS = {
@@ -26,6 +33,9 @@ _LEGACY_POOLINGS = {
     "pooling_mode_weightedmean_tokens": "weighted-mean",
     "pooling_mode_lasttoken": "last",
 }
+_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
+# What looks like the name of a prompt, and not like the beginning of a text.
+_NAME = re.compile(r"[\w.-]+")
 _AFTER_POOLING = {"Dense": "dense", "Normalize": "normalize", "LayerNorm": "layer-norm"}
 
 
@@ -38,7 +48,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class FolderSettings:
+class SentenceTransformersConfig:
     """How a model folder wants to be used.
 
     Attributes:
@@ -64,7 +74,7 @@ class FolderSettings:
     default_prompt: str | None = None
 
 
-def read_settings(folder: Path) -> FolderSettings:
+def read_model_folder(folder: Path) -> SentenceTransformersConfig:
     """Read a model folder's settings.
 
     Args:
@@ -81,7 +91,7 @@ def read_settings(folder: Path) -> FolderSettings:
     if not (folder / "modules.json").is_file():
         static = read_json(folder / "config.json").get("model_type") == "model2vec"
         own = (Step("normalize", folder),) if static and _normalizes(folder) else ()
-        return FolderSettings(folder, static=static, steps=own)
+        return SentenceTransformersConfig(folder, static=static, steps=own)
     modules = [(_kind(module), folder / str(module.get("path", ""))) for module in read_modules(folder)]
     (first, transformer), rest = modules[0], modules[1:]
     if first not in ("Transformer", "StaticEmbedding"):
@@ -97,7 +107,7 @@ def read_settings(folder: Path) -> FolderSettings:
             steps.append(Step(_AFTER_POOLING[kind], path))
         else:
             raise _unknown_module(folder, kind)
-    return FolderSettings(
+    return SentenceTransformersConfig(
         transformer,
         static=first == "StaticEmbedding",
         max_length=sentence.get("max_seq_length"),
@@ -105,9 +115,33 @@ def read_settings(folder: Path) -> FolderSettings:
         poolings=_poolings(pooling, folder),
         include_prompt=bool(pooling.get("include_prompt", True)),
         steps=tuple(steps),
-        prompts={str(k): str(v) for k, v in (general.get("prompts") or {}).items() if v},
+        prompts={str(k): str(v) for k, v in (general.get("prompts") or {}).items()},
         default_prompt=general.get("default_prompt_name"),
     )
+
+
+def choose_prompt(config: SentenceTransformersConfig, asked: str | None, model: str) -> str:
+    """Return the text that is put before each text.
+
+    Args:
+        config: The model folder's own.
+        asked: The name of one of its prompts, or a text; None is the folder's default, and an empty text is none.
+        model: Its name, for messages.
+
+    Raises:
+        UsageError: For a lone word that isn't the name of a prompt: glued to the texts it would change what they say.
+    """
+    if asked is None:
+        return config.prompts.get(config.default_prompt or "", "")
+    if asked in config.prompts:
+        return config.prompts[asked]
+    if _NAME.fullmatch(asked):
+        names = ", ".join(sorted(config.prompts))
+        raise UsageError(
+            f"{model} has {'no prompt' if names else 'no prompts, and so none'} named {asked!r}",
+            f"{f'its prompts: {names}; ' if names else ''}a text to put first has a space or a colon: '{asked}: '",
+        )
+    return asked
 
 
 def read_modules(folder: Path) -> list[dict[str, Any]]:
@@ -134,7 +168,7 @@ def _kind(module: dict[str, Any]) -> str:
 def _unknown_module(folder: Path, kind: str) -> OrdtoolError:
     return OrdtoolError(
         f"{folder}: its module {kind!r} is unknown here",
-        "--pooling mean uses the Transformer alone, if its folder is named with --model",
+        "`pooling` mean uses the Transformer alone, if its folder is named with `model`",
     )
 
 
@@ -149,7 +183,7 @@ def _poolings(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     names = [modes] if isinstance(modes, str) else list(modes)
     unknown = [name for name in names if name not in _POOLINGS]
     if unknown:
-        raise OrdtoolError(f"{folder}: its pooling {unknown[0]!r} is unknown here", "name one with --pooling")
+        raise OrdtoolError(f"{folder}: its pooling {unknown[0]!r} is unknown here", "name one with `pooling`")
     return tuple(_POOLINGS[name] for name in names)
 
 
@@ -176,3 +210,39 @@ def _load(path: Path) -> Any:
         ) from None
     except ValueError as error:
         raise OrdtoolError(f"{path}: malformed JSON ({error})", "is the model folder complete?") from None
+
+
+def after_pooling(step: Step, device: torch.device) -> Map:
+    """Make the function of a sentence-transformers module that follows the pooling."""
+    import torch
+
+    from ordtool.models.loading import read_tensors
+
+    if step.kind == "normalize":
+        return lambda rows: torch.nn.functional.normalize(rows, dim=-1)
+    tensors = read_tensors(step.folder / "model.safetensors")
+    weights = {name: tensor.to(device, torch.float32) for name, tensor in tensors.items()}
+    if step.kind == "layer-norm":
+        weight, bias = weights["norm.weight"], weights["norm.bias"]
+        return lambda rows: torch.nn.functional.layer_norm(rows, weight.shape, weight, bias)
+    return _dense(step.folder, weights)
+
+
+def _dense(folder: Path, weights: dict[str, torch.Tensor]) -> Map:
+    import torch
+
+    config = read_json(folder / "config.json")
+    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    if name not in _ACTIVATIONS:
+        raise OrdtoolError(f"{folder}: unknown activation {name!r}", close_match_hint(name, _ACTIVATIONS))
+    activation = getattr(torch.nn, name)()
+    weight, bias = weights["linear.weight"], weights.get("linear.bias")
+    residual = weights.get("residual.weight")
+
+    def apply(rows: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = activation(torch.nn.functional.linear(rows, weight, bias))
+        if config.get("use_residual"):
+            out = out + (rows if residual is None else torch.nn.functional.linear(rows, residual))
+        return out
+
+    return apply
