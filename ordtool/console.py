@@ -10,17 +10,17 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
-from rich.table import Table
 from rich.text import Text
 
 from ordtool.io.streams import stdout_bytes
-from ordtool.progress import bar_begins, bar_ended
+from ordtool.progress import bar_begins, bar_ended, hold_bars
+from ordtool.table_layout import fit_table
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -109,7 +109,7 @@ def wrap_words(text: str, width: int) -> list[str]:
 def print_table(
     title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]], *, to_stderr: bool = True
 ) -> None:
-    """Print a table for people: the first column left, numbers right.
+    """Print a table for people, as wide as the terminal at most: the first column left, numbers right.
 
     Args:
         title: Above the table.
@@ -117,22 +117,33 @@ def print_table(
         rows: The cells; floats are shown as given, so format them first.
         to_stderr: Where it goes; stdout only where the table is the command's answer on a terminal.
     """
-    table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
-    for index, column in enumerate(columns):
-        numeric = all(_is_number(row[index]) for row in rows)
-        table.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    (stderr if to_stderr else Console(highlight=False)).print(table)
+    clean = [[printable(str(cell)) for cell in row] for row in rows]
+    width = terminal_width(to_stderr)
+    lines = [Text(line, style="italic") for line in wrap_words(printable(title), width)] if title else []
+    for number, part in enumerate(fit_table([printable(column) for column in columns], clean, width)):
+        head, rule, *drawn = part.lines()
+        lines += [Text()] if number else []
+        lines += [Text(head, style="bold"), Text(rule, style="dim"), *map(Text, drawn)]
+    _print(lines, to_stderr)
 
 
-def _is_number(cell: object) -> bool:
-    text = str(cell).rstrip("%x").replace(",", "")
-    try:
-        float(text or "0")
-    except ValueError:
-        return text in {"-", "—"}
-    return True
+def print_drawing(lines: Iterable[str], *, to_stderr: bool = False) -> None:
+    """Print lines that are ours, with our own colours in them, as they are."""
+    _print([Text.from_ansi(line) for line in lines], to_stderr)
+
+
+def terminal_width(to_stderr: bool = False) -> int:
+    """Give the columns of the terminal that is written to; no limit where it is none."""
+    target = stderr if to_stderr else Console()
+    return target.width if target.is_terminal else sys.maxsize
+
+
+def _print(lines: Iterable[Text], to_stderr: bool) -> None:
+    if not to_stderr:
+        hold_bars()
+    target = stderr if to_stderr else Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        target.print(line)
 
 
 class _Rate(ProgressColumn):

@@ -17,6 +17,7 @@ from ordtool.progress import close_bars, hold_bars
 @pytest.fixture
 def terminal(monkeypatch):
     """Stand a terminal of 80 columns for stderr; what it was sent can be read."""
+    hold_bars(False)
     sent = io.StringIO()
     monkeypatch.setattr(console, "stderr", Console(file=sent, force_terminal=True, width=80, soft_wrap=True))
     yield sent

@@ -26,8 +26,9 @@ ALLOWED = {
     "trainer": {"io", "progress"},
     "progress": set(),
     "errors": set(),
-    "console": {"errors", "progress", "io"},
-    "cli": {*SUBJECTS, *BASE, "prediction", "models", "console"},
+    "table_layout": set(),
+    "console": {"errors", "progress", "io", "table_layout"},
+    "cli": {*SUBJECTS, *BASE, "prediction", "models", "console", "table_layout"},
 }
 # The small Transformer's parts serve other subjects; its masks make an encoder write, and both write in `generation`.
 for subject, others in {

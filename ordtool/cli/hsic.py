@@ -10,7 +10,7 @@ import typer
 from ordtool.cli.options import OUT, RUN, Device, Force, Json, Output, Quiet, Seed, Threads, renamed_options
 
 if TYPE_CHECKING:
-    from ordtool.independence.hsic import HsicConfig, HsicResult
+    from ordtool.independence.hsic import HsicConfig
     from ordtool.progress import Progress
 
 MEASURE = "What is measured"
@@ -163,6 +163,7 @@ def hsic(
     `ordtool hsic v.npy labels.jsonl --label-field label` ·
     `ordtool hsic bert/ gpt/ --cka --kernel linear --test none --plot cka.png`
     """
+    from ordtool.cli._hsic_view import show
     from ordtool.cli._text_encoder import text_encoder
     from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress, stdout_is_terminal
@@ -200,7 +201,7 @@ def hsic(
     arrays = [(variable.name, variable.rows) for variable in variables if variable.rows is not None]
     results = compare(arrays, pairs, config, progress=progress)
     if stdout_is_terminal() and output is None and not json:
-        _show(results, cka)
+        show(results, cka=cka)
     else:
         from ordtool.io.jsonl import dumps
 
@@ -263,44 +264,3 @@ def _title(config: HsicConfig, rows: int) -> str:
     kernels = config.kernels()
     name = kernels[0] if kernels[0] == kernels[1] else ", ".join(kernels)
     return f"{name} kernel, {config.estimator}, n = {rows:,}"
-
-
-def _show(results: list[HsicResult], cka: bool) -> None:
-    """Show results to a person: one pair in full, several as a table."""
-    from ordtool.console import print_table
-
-    if len(results) == 1:
-        rows = [(key.replace("_", " "), _cell(value)) for key, value in results[0].record().items()]
-        print_table(None, ["", "HSIC"], rows, to_stderr=False)
-        return
-    from ordtool.independence.alignment import short_names, to_matrix
-
-    matrix = to_matrix(results, "cka" if cka else "statistic")
-    left, names = short_names(matrix.rows)
-    right, columns = short_names(matrix.columns)
-    cells = [
-        [name, *(_matrix_cell(value, p) for value, p in zip(values, ps, strict=True))]
-        for name, values, ps in zip(names, matrix.cells.tolist(), matrix.p_values.tolist(), strict=True)
-    ]
-    what = "CKA" if cka else "HSIC"
-    between = f"{left or 'left'} (down) and {right or 'right'} (across)" if left != right else left
-    p = "" if results[0].p_value is None else ", p below 0.05 *, 0.01 **, 0.001 ***"
-    print_table(
-        f"{' '.join([what, between]).strip()}, n = {results[0].n:,}{p}",
-        ["", *columns],
-        cells,
-        to_stderr=False,
-    )
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _matrix_cell(value: float, p_value: float) -> str:
-    if value != value:
-        return "-"
-    stars = sum(p_value <= limit for limit in (0.05, 0.01, 0.001)) if p_value == p_value else 0
-    return (f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.1e}") + "*" * stars

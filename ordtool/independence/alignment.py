@@ -9,6 +9,8 @@ number of rows.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +71,7 @@ class Matrix:
         columns: Names of the right ones.
         value: What is shown: `cka` or `statistic`.
         cells: `(rows, columns)`; NaN where nothing was compared or the value is undefined.
-        p_values: The same shape; NaN where there is none.
+        p_values: The same shape, adjusted for the number of pairs; NaN where there is none.
     """
 
     rows: list[str]
@@ -100,7 +102,8 @@ def to_matrix(results: Sequence[HsicResult], value: str = "cka") -> Matrix:
             positions.append((rows.index(result.y), columns.index(result.x)))
         for position in positions:
             cells[position] = np.nan if shown is None else shown
-            p_values[position] = np.nan if result.p_value is None else result.p_value
+            p = result.p_value if result.p_adjusted is None else result.p_adjusted
+            p_values[position] = np.nan if p is None else p
     if square and value == "cka":
         np.fill_diagonal(cells, 1.0)
     return Matrix(rows, columns, value, cells, p_values)
@@ -110,12 +113,26 @@ def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
     """Return what the names of files have in common, and what tells them apart.
 
     Returns:
-        The common folder (empty if there is none) and the names without it and without `.npy`.
+        The common folder, with the common beginning of names that differ in a number alone (`bert/layer`), or nothing;
+        and the names without it and without `.npy`: `0`, `1`, ... of `layer-00.npy`, `layer-01.npy`.
     """
-    parents = {str(Path(name).parent) for name in names}
-    common = parents.pop() if len(parents) == 1 else ""
-    shortened = [Path(name).name if common else name for name in names]
-    return ("" if common == "." else common), [name.removesuffix(".npy") for name in shortened]
+    common, shortened = _without_folder(names)
+    shortened = [name.removesuffix(".npy") for name in shortened]
+    numbered = [re.fullmatch(r"(.*?)(\d+)", name) for name in shortened]
+    beginnings = {found[1] if found else "" for found in numbered}
+    if len(names) < 2 or len(beginnings) > 1 or not all(beginnings):
+        return common, shortened
+    common = f"{common}/" * bool(common) + beginnings.pop().rstrip("-_. ")
+    return common, [str(int(found[2])) for found in numbered if found]
+
+
+def _without_folder(names: Sequence[str]) -> tuple[str, list[str]]:
+    folders = [str(Path(name).parent) for name in names]
+    if len({Path(folder).is_absolute() for folder in folders}) > 1:
+        return "", list(names)
+    common = os.path.commonpath(folders)
+    kept = [str(Path(name).relative_to(common)) for name in names]
+    return ("" if common == "." else common), kept
 
 
 def plot_matrix(matrix: Matrix, file: BinaryIO, format: str = "png", title: str | None = None) -> None:

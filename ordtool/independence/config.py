@@ -151,6 +151,7 @@ class HsicResult:
         seconds: Time of the whole computation that this pair was part of.
         interval: Confidence interval of the population's HSIC; block test only.
         random_features: Features a kernel was approximated with, if it was.
+        p_adjusted: By Holm's correction, where several pairs were tested together.
     """
 
     x: str
@@ -169,9 +170,10 @@ class HsicResult:
     seconds: float
     interval: tuple[float, float] | None = None
     random_features: int | None = None
+    p_adjusted: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as a JSON object: the last two only where they were asked for."""
+        """Return the fields as a JSON object: the last three only where there is something to say."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        optional = ("interval", "random_features")
+        optional = ("interval", "random_features", "p_adjusted")
         return {key: value for key, value in values.items() if key not in optional or value is not None}

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ordtool.independence.adjustment import holm
 from ordtool.independence.aggregation import aggregated_test
 from ordtool.independence.config import DRAWN, HsicConfig, HsicOptions, HsicResult
 from ordtool.independence.features import random_features
@@ -94,8 +95,9 @@ def compare(
         progress: Told of the work, and warned of variables that depend on nothing.
 
     Returns:
-        One result a pair, in their order. A variable whose rows are all the same, or all equally far from each
-        other, depends on nothing: its statistic is 0, its CKA None and its p-value 1.
+        One result a pair, in their order, with `p_adjusted` where there are several. A variable whose rows are all
+        the same, or all equally far from each other, depends on nothing: its statistic is 0, its CKA None and its
+        p-value 1.
 
     Raises:
         UsageError: For options that make no sense.
@@ -111,10 +113,20 @@ def compare(
         answers = _single(checked, pairs, config, progress)
     seconds = time.perf_counter() - started
     _warn(names, pairs, answers, progress)
-    return [
-        _result(config, names[a], names[b], len(checked[0]), answer, seconds)
-        for (a, b), answer in zip(pairs, answers, strict=True)
-    ]
+    return _adjust(
+        [
+            _result(config, names[a], names[b], len(checked[0]), answer, seconds)
+            for (a, b), answer in zip(pairs, answers, strict=True)
+        ]
+    )
+
+
+def _adjust(results: list[HsicResult]) -> list[HsicResult]:
+    """Correct p-values for the number of pairs, where there are several."""
+    p_values = [result.p_value for result in results if result.p_value is not None]
+    if len(results) < 2 or len(p_values) < len(results):
+        return results
+    return [replace(result, p_adjusted=p) for result, p in zip(results, holm(p_values), strict=True)]
 
 
 _WARNINGS = {

@@ -75,9 +75,16 @@ def test_left_against_right_makes_a_rectangle():
 
 
 def test_short_names():
-    assert short_names(["a/layer-00.npy", "a/layer-01.npy"]) == ("a", ["layer-00", "layer-01"])
+    assert short_names(["a/layer-00.npy", "a/layer-01.npy", "a/layer-11.npy"]) == (
+        "a/layer",
+        ["0", "1", "11"],
+    )
     assert short_names(["a/x.npy", "b/x.npy"]) == ("", ["a/x", "b/x"])
+    assert short_names(["/home/me/a/x.npy", "/home/me/b/x.npy"]) == ("/home/me", ["a/x", "b/x"])
+    assert short_names(["x.npy", "/tmp/x.npy"]) == ("", ["x", "/tmp/x"])
     assert short_names(["x.npy", "y.jsonl"]) == ("", ["x", "y.jsonl"])
+    assert short_names(["x1.npy", "y2.npy"]) == ("", ["x1", "y2"])
+    assert short_names(["a/x1.npy"]) == ("a", ["x1"])
 
 
 @pytest.mark.parametrize("format", ["png", "svg", "pdf"])
@@ -99,7 +106,7 @@ def test_a_plot_shows_every_layer_and_value():
     variables = layers(3)
     matrix = to_matrix(compare(variables, [(0, 1), (0, 2), (1, 2)], HsicConfig(test="none")))
     axes = draw_matrix(matrix, "three").axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["layer-00", "layer-01", "layer-02"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2"]
     assert len(axes.texts) == 9
     assert axes.get_title() == "three"
 
