@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as build_command
 
-from ordtool.cli.options import current_options
+from ordtool.cli.options import check_numbers, current_options
 from ordtool.errors import UsageError, close_match_hint
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -44,13 +44,14 @@ def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
 
 
 class Command(TyperCommand):
-    """A command that knows the old names of its options; see `renamed_options`."""
+    """A command that knows the old names of its options (see `renamed_options`) and takes no NaN for a number."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line."""
         parsed: list[str] = super().parse_args(
             ctx, current_options(args, getattr(self.callback, "renamed_options", {}))
         )
+        check_numbers({param.opts[0]: ctx.params.get(param.name) for param in self.params})
         return parsed
 
 

@@ -22,12 +22,13 @@ from ordtool.cli.options import (
     Resume,
     Seed,
     Threads,
+    options_for_fields,
 )
 
 if TYPE_CHECKING:
-    from ordtool.cli._writing import Job
     from ordtool.console import RichProgress
     from ordtool.generation.engine import TextGenerator
+    from ordtool.generation.generate_job import GenerateConfig
     from ordtool.generation.prompts import PromptStyle
 
 PROMPT = "The prompt"
@@ -201,16 +202,12 @@ def generate(
     if show_mask is not None:
         _show_mask(show_mask)
         return
-    from ordtool.cli._writing import Job
+    from ordtool.cli._generate_view import show_results
     from ordtool.console import RichProgress, stdout_is_terminal
-    from ordtool.errors import UsageError
     from ordtool.generation.config import Decoding
+    from ordtool.generation.generate_job import GenerateConfig, check_prompts, write_results
     from ordtool.generation.prompts import parse_choices, unescape
 
-    if on_error not in ("stop", "skip"):
-        raise UsageError(f"unknown --on-error {on_error!r}", "choices: stop, skip")
-    if prompt and inputs:
-        raise UsageError("--prompt and input files together", "give one of them")
     decoding = Decoding(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -229,20 +226,24 @@ def generate(
         seed=seed,
         batch_size=batch_size,
     )
-    style = _style(template, examples, chat, system)
-    if field is None:
-        field = style.template.fields[0] if style.template else "text"
+    with options_for_fields(GenerateConfig, prompts="--prompt"):
+        config = GenerateConfig(
+            inputs=tuple(inputs or ()),
+            prompts=tuple(prompt or ()),
+            field=field,
+            on_error=on_error,
+            decoding=decoding,
+            style=_style(template, examples, chat, system),
+        )
     if context is not None:
         from ordtool.extrapolation.plan import parse_spec
 
         parse_spec(context)  # unknown names end here, before a model is loaded
     progress = RichProgress(quiet)
-    job = Job(decoding, style, inputs or [], prompt or [], field, on_error == "skip", progress)
-    job.check_inputs()
+    check_prompts(config)
     shown = stdout_is_terminal() and output is None and not json
-    settings = {"model": model, "dtype": dtype, "field": field, "decoding": decoding, "style": style}
-    settings["context"] = context
-    with _lines(None if shown else output, job, settings, resume, force) as lines:
+    settings = {"model": model, "dtype": dtype, "context": context, **config.facts()}
+    with _lines(None if shown else output, config, settings, resume, force) as lines:
         # A method of extrapolation works on transformers' model.
         writer = _load(model, device, dtype, threads, progress, fast_start=context is None)
         if context is not None:
@@ -250,9 +251,9 @@ def generate(
 
             writer.context_extension = RotaryContextExtension(writer.backend.model, context, progress)
         if shown:
-            job.show(writer)
+            show_results(writer, config, progress)
         else:
-            job.write(writer, lines)
+            write_results(writer, config, lines, progress)
 
 
 def _show_mask(kind: str) -> None:
@@ -290,21 +291,11 @@ def _load(
         return TextGenerator(folder, device=device, dtype=resolve_dtype(wanted, place), fast_start=fast_start)
 
 
-def _lines(path: Path | None, job: Job, settings: dict[str, Any], resume: bool, force: bool) -> Any:
-    from dataclasses import asdict
-
+def _lines(
+    path: Path | None, config: GenerateConfig, settings: dict[str, Any], resume: bool, force: bool
+) -> Any:
     from ordtool.io.inputs import read_again
     from ordtool.io.resumable import resumable_lines
 
-    decoding, style = settings["decoding"], settings["style"]
-    plain = {
-        **{name: value for name, value in settings.items() if name not in ("decoding", "style")},
-        # Neither changes a text: draws and near ties don't depend on the batch.
-        **{name: value for name, value in asdict(decoding).items() if name != "batch_size"},
-        "template": style.template.text if style.template else None,
-        "examples": style.examples,
-        "chat": style.chat,
-        "system": style.system,
-    }
-    files = [] if job.prompts else read_again(job.inputs)
-    return resumable_lines(path, inputs=files, settings=plain, resume=resume, force=force)
+    files = [] if config.prompts else read_again(config.inputs)
+    return resumable_lines(path, inputs=files, settings=settings, resume=resume, force=force)

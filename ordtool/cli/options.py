@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OrdtoolError, UsageError
 
 RUN = "Running"
 OUT = "Output"
@@ -116,6 +117,21 @@ def options_for_fields(config_class: type[Any], **renamed: str) -> Iterator[None
         yield
     except OrdtoolError as error:
         raise type(error)(named(error.message), error.hint and named(error.hint)) from error
+
+
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse NaN and infinity, which Python reads as numbers and no option means.
+
+    Args:
+        values: What was given, by the options' names; only floats are looked at.
+
+    Raises:
+        UsageError: Naming the option.
+    """
+    for option, value in values.items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and not isfinite(number):
+                raise UsageError(f"{option} must be a number, not {number}", "give a finite one, such as 0.5")
 
 
 F = TypeVar("F", bound=Callable[..., None])

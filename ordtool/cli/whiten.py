@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from ordtool.cli._lazy import CONTEXT
+from ordtool.cli._lazy import CONTEXT, Command
 from ordtool.cli.options import OUT, Force, Output, Quiet, Threads
 
 MAP = "The map"
@@ -72,7 +71,7 @@ Standardize = Annotated[
 ]
 
 
-class _WithMerge(TyperCommand):
+class _WithMerge(Command):
     """A plain command with one subcommand: `whiten merge ...` is merge, anything else is whiten."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -193,7 +192,7 @@ def whiten(
         whitening_job.whiten(config, progress)
 
 
-@merge_app.command("merge")
+@merge_app.command("merge", cls=Command)
 def merge(
     transforms: Annotated[
         list[Path], typer.Argument(metavar="FILE", help="Transforms that `ordtool whiten --save` wrote.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,18 @@ from ordtool.io.text import Record
 
 BEFORE = 4
 """Tokens of the prompt that decide on the space before a continuation."""
+
+# As the names of their letters begin in Unicode.
+_SCRIPTS_WITHOUT_SPACES = frozenset(
+    "BALINESE BOPOMOFO CJK FULLWIDTH HALFWIDTH HIRAGANA JAVANESE KATAKANA KHMER LAO MYANMAR TAI THAI TIBETAN YI".split()
+)
+
+
+def begins_a_spaced_word(text: str) -> bool:
+    """Say whether a text begins with a letter or digit of a script that has spaces between words."""
+    if not text[0].isalnum():
+        return False
+    return unicodedata.name(text[0], "").split(" ")[0] not in _SCRIPTS_WITHOUT_SPACES
 
 
 class PromptCodec:
@@ -100,7 +113,7 @@ class PromptCodec:
         if self.continues:
             last = self._plain(list(prompt[-1:]))
             # After `Sentiment:` an English model expects ` positive`; after a chat's turn, none.
-            if last and not last[-1].isspace() and choice[0].isascii() and choice[0].isalnum():
+            if last and not last[-1].isspace() and begins_a_spaced_word(choice):
                 text = " " + choice
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if self.stands_alone and ids:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal, TypedDict
 
 from ordtool.arguments import as_strings
 from ordtool.errors import UsageError
+
+LEAST_TEMPERATURE = 1e-6
+"""Below it, logits divided by it overflow and a draw would be of no numbers."""
 
 FinishReason = Literal["stop", "length"]
 
@@ -105,6 +109,8 @@ class Decoding:
                 f"--repetition-penalty {self.repetition_penalty} is not possible",
                 "1 is off, 1.1 a mild penalty",
             )
+        if not isfinite(self.length_penalty):
+            raise UsageError(f"--length-penalty {self.length_penalty} is not possible", "1 ranks by the mean")
         if self.no_repeat_ngram < 0:
             raise UsageError(f"--no-repeat-ngram {self.no_repeat_ngram} is not possible", "0 is off")
         if "" in self.stop or "" in self.choices:
@@ -118,6 +124,11 @@ class Decoding:
             raise UsageError(
                 f"--temperature {self.temperature} is not possible",
                 "0 is greedy, 1 the model's own distribution",
+            )
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise UsageError(
+                f"--temperature {self.temperature} is too near to 0: logits divided by it are infinite",
+                "0 is greedy",
             )
         if self.temperature == 0 and self.warps:
             raise UsageError(

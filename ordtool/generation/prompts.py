@@ -259,7 +259,7 @@ def parse_choices(text: str) -> tuple[str, ...]:
             raise UsageError(
                 f"--choices {text!r} is not a JSON list", 'for example \'["yes", "no"]\''
             ) from None
-        if not all(isinstance(value, str) for value in values):
+        if not values or not all(isinstance(value, str) for value in values):
             raise UsageError("--choices must be a list of strings", 'for example \'["yes", "no"]\'')
         return tuple(values)
     return tuple(piece.strip() for piece in text.split(","))

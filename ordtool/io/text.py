@@ -56,7 +56,7 @@ class Record:
 
 def read_records(
     paths: str | Path | Sequence[str | Path],
-    field: str = "text",
+    field: str | None = "text",
     *,
     format: Format = "auto",
     on_error: OnError | None = None,
@@ -65,7 +65,7 @@ def read_records(
 
     Args:
         paths: Files in order; none, or `-`, is stdin. gzip is recognised by its first bytes.
-        field: The key of a JSONL object that holds the text.
+        field: The key of a JSONL object that holds the text; None: objects are read whole, and their text is empty.
         format: `text`; `jsonl`, an object a line or an array of them; `conllu`, whose texts
             are those of its sentences; or `auto`: what `holds_jsonl` and `holds_conllu` say.
         on_error: Called with each bad record, which is then skipped; None raises it.
@@ -111,7 +111,7 @@ def read_documents(
 
 
 def records_of(
-    stream: Input, field: str = "text", *, format: Format = "auto", on_error: OnError | None = None
+    stream: Input, field: str | None = "text", *, format: Format = "auto", on_error: OnError | None = None
 ) -> Iterator[Record]:
     """Read texts from an input that is open, as `read_records` does."""
     if format == "auto":
@@ -147,14 +147,16 @@ def holds_jsonl(stream: Input) -> bool:
     return stream.holds_array() or _OBJECT.match(stream.first_line()) is not None
 
 
-def parse_json_record(text: str, source: str, number: int, field: str) -> Record:
-    """Parse one JSONL line and take its text.
+def parse_json_record(text: str, source: str, number: int, field: str | None) -> Record:
+    """Parse one JSONL line and take its text; none where `field` is None.
 
     Raises:
         OrdtoolError: Naming `source:number`, for malformed JSON, something else than an
             object, or a missing or non-string field.
     """
     data = parse_json_object(text, source, number)
+    if field is None:
+        return Record(source, number, "", data)
     if field not in data:
         keys = ", ".join(data) or "none"
         raise OrdtoolError(

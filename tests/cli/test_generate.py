@@ -65,6 +65,20 @@ def test_choices_logprobs_and_template(run_in_process, model, tmp_path):
     assert done.stderr.count("key 'output' is replaced") == 1
 
 
+def test_a_template_takes_numbers_in_any_place(run_in_process, model, tmp_path):
+    (tmp_path / "yr.jsonl").write_text('{"year": 1999, "text": "war"}\n{"year": 2001, "text": "cat"}\n')
+    for template in ("In {year}: {text}", "{text} in {year}"):
+        done = run_in_process("generate", *model, "yr.jsonl", "--template", template, "--max-new-tokens", 2)
+        assert [(row["year"], row["text"]) for row in lines(done)] == [(1999, "war"), (2001, "cat")]
+
+
+def test_a_choice_of_any_alphabet_follows_a_space(run_in_process, model):
+    choices = ["été", " été", "夏", " 夏"]
+    done = run_in_process("generate", *model, "-p", "the cat is", "--choices", json.dumps(choices))
+    scores = [choice["score"] for choice in lines(done)[0]["choices"]]
+    assert scores[0] == scores[1] and scores[2] != scores[3]
+
+
 def test_few_shot(run_in_process, model, tmp_path):
     (tmp_path / "shots.jsonl").write_text('{"q": "cat", "a": "red"}\n')
     done = run_in_process(
@@ -147,6 +161,10 @@ def test_head_ends_it_quietly(model, tmp_path):
         (["--template", "{a.b}"], 2, "is not a field"),
         (["--examples", "x.jsonl"], 1, "x.jsonl: no such file"),
         (["--on-error", "ignore"], 2, "choices: stop, skip"),
+        (["--choices", "[]"], 2, "must be a list of strings"),
+        (["--temperature", "nan"], 2, "--temperature must be a number, not nan"),
+        (["--temperature", "1e-45"], 2, "--temperature 1e-45 is too near to 0"),
+        (["--beams", "2", "--length-penalty", "nan"], 2, "--length-penalty must be a number, not nan"),
         (["--resume"], 2, "--resume needs an output file"),
         (["--resume", "-o", "x"], 2, "a pipe can't be read again"),
         (["-p", "x", "y.txt"], 2, "--prompt and input files"),

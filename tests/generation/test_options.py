@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.generation.batch_plan import STEP_COST, partition
+from ordtool.generation.codec import begins_a_spaced_word
 from ordtool.generation.config import Decoding
 from ordtool.generation.prompts import PromptStyle, Template, parse_choices, read_examples, unescape
 from ordtool.generation.stopping import find_stop, held_back, tokens_until
@@ -20,6 +21,9 @@ from ordtool.io.text import Record
         {"temperature": 0, "top_p": 0.9},
         {"temperature": -1},
         {"temperature": float("nan")},
+        {"temperature": 1e-45},
+        {"length_penalty": float("nan"), "beams": 2},
+        {"length_penalty": float("inf"), "beams": 2},
         {"top_p": 0},
         {"top_p": 1.5},
         {"top_k": 0},
@@ -124,9 +128,21 @@ def test_unescape():
 def test_choices():
     assert parse_choices("yes, no") == ("yes", "no")
     assert parse_choices('["yes, please", "no"]') == ("yes, please", "no")
-    for bad in ("[1, 2]", "[oops"):
+    for bad in ("[1, 2]", "[oops", "[]"):
         with pytest.raises(UsageError):
             parse_choices(bad)
+
+
+@pytest.mark.parametrize("text", ["été", "Äpfel", "щука", "λόγος", "여름", "صيف", "गर्मी", "3", "٣", "x"])
+def test_words_of_spaced_scripts_have_a_space_before_them(text):
+    assert begins_a_spaced_word(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["夏天", "なつ", "ナツ", "ﾅﾂ", "ฤดูร้อน", "លើ", "ໃບ", "နွေ", "དབྱར", "Ａ", " x", "-3", "«été»", "…"]
+)
+def test_other_scripts_and_signs_have_none(text):
+    assert not begins_a_spaced_word(text)
 
 
 def test_examples_file(tmp_path):
