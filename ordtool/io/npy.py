@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -31,7 +32,7 @@ def read_npy(path: str | Path, *, mmap: bool = True, ndim: int | None = 2) -> np
 
     Raises:
         OrdtoolError: If the file is missing, truncated, a pickle, no NPY, of objects or
-            strings, or of another number of dimensions.
+            strings, of another number of dimensions, or has more behind the array.
     """
     if str(path) == STDIN:
         check_inputs([STDIN], missing="no input: give an NPY file, or pipe one in", hint=_PIPE_HINT)
@@ -74,8 +75,15 @@ def _load(path: str | Path, name: str, magic: bytes, mmap: bool) -> np.ndarray:
             f"{name}: not an NPY file ({_found(magic)})", "numpy.save writes one, and so does ordtool embed"
         )
     try:
-        return cast(np.ndarray, np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
+        with open(path, "rb") as file:
+            array = cast(
+                np.ndarray, np.load(path if mmap else file, "r" if mmap else None, allow_pickle=False)
+            )
+            end = array.offset + array.nbytes if isinstance(array, np.memmap) else file.tell()
+            file.seek(end)
+            rest = file.read(len(MAGIC))
+            behind = file.seek(0, os.SEEK_END) - end
+    except Exception as error:  # the header is Python, and numpy's reader of it lets through what it meets
         if "Object arrays" in str(error) or "Python objects" in str(error):
             raise OrdtoolError(
                 f"{name}: holds Python objects, which ordtool never loads",
@@ -85,6 +93,13 @@ def _load(path: str | Path, name: str, magic: bytes, mmap: bool) -> np.ndarray:
             f"{name}: truncated or damaged NPY file ({_one_line(error)})",
             "write it again; was a download or a job cut short?",
         ) from None
+    if behind > 0:
+        what = "another array stands" if rest == MAGIC else f"{behind:,} bytes stand"
+        raise OrdtoolError(
+            f"{name}: {what} behind the array of shape {array.shape}",
+            "cat doesn't join NPY files: numpy.concatenate does",
+        )
+    return array
 
 
 def _found(magic: bytes) -> str:

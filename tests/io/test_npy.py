@@ -74,6 +74,50 @@ def bad_files(folder):
 
 
 @pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_stands_behind_an_array_is_not_passed_over(tmp_path, mmap, order):
+    """`cat a.npy b.npy` is a file whose first array numpy reads without a word."""
+    save(tmp_path / "a.npy", np.ones((3, 4), order=order))
+    one = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "two.npy").write_bytes(one + one)
+    (tmp_path / "tail.npy").write_bytes(one + b"\0" * 5)
+    assert read_npy(tmp_path / "a.npy", mmap=mmap).shape == (3, 4)
+    with pytest.raises(
+        OrdtoolError, match=r"another array stands behind the array of shape \(3, 4\)"
+    ) as told:
+        read_npy(tmp_path / "two.npy", mmap=mmap)
+    assert "numpy.concatenate" in told.value.hint
+    with pytest.raises(OrdtoolError, match="5 bytes stand behind the array"):
+        read_npy(tmp_path / "tail.npy", mmap=mmap)
+    save(tmp_path / "none.npy", np.ones((0, 4)))
+    assert read_npy(tmp_path / "none.npy", mmap=mmap).shape == (0, 4)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (100, 4",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 4)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 4)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': 'ab'}",
+        b"{'descr': 7, 'fortran_order': False, 'shape': (1, 4)}",
+        b"{'descr': '<f4'}",
+        b"[",
+        b"\xff\xfe",
+        b"(" * 3000,
+    ],
+)
+def test_a_damaged_header_is_one_line(tmp_path, mmap, header):
+    text = header.ljust(118) + b"\n"
+    (tmp_path / "x.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 1600
+    )
+    with pytest.raises(OrdtoolError, match="truncated or damaged NPY file"):
+        read_npy(tmp_path / "x.npy", mmap=mmap)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
 def test_bad_files_say_what_they_are(tmp_path, mmap):
     for name, message in bad_files(tmp_path).items():
         with pytest.raises(OrdtoolError, match=message):
