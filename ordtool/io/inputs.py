@@ -15,6 +15,7 @@ import re
 import stat
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -332,10 +333,26 @@ def _open_failure(path: str | Path, error: OSError) -> tuple[str, str | None]:
     if error.errno == errno.ENOENT:
         return f"{path}: no such file", _similar_file_hint(Path(path))
     if error.errno == errno.EISDIR or Path(path).is_dir():
-        return f"{path}: is a folder, and a file is expected here", f"name its files: {path}/*"
+        return _folder_failure(Path(path))
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{path}: permission denied", "look at its rights with ls -l"
     return f"{path}: can't be read: {error.strerror}", None
+
+
+def _folder_failure(path: Path) -> tuple[str, str | None]:
+    """Say what a folder holds most of, as the shell would name it."""
+    try:
+        endings = Counter(file.suffix for file in path.iterdir() if file.is_file() and file.name[:1] != ".")
+    except OSError:
+        endings = Counter()
+    message = f"{path}: is a folder, and a file is expected here"
+    if not endings:
+        return message, "name a file"
+    ending, count = endings.most_common(1)[0]
+    return (
+        message,
+        f"name its {count:,} {f'{ending} ' if ending else ''}file{'s' * (count > 1)}: {path}/*{ending}",
+    )
 
 
 def _similar_file_hint(path: Path) -> str | None:

@@ -119,7 +119,7 @@ def read_inputs(
     """Read sentences.
 
     Args:
-        paths: Files, folders of bracketed trees, or `-`; none is stdin.
+        paths: Files, folders of bracketed trees or of text files, or `-`; none is stdin.
         config: How to read them. `auto` goes by a file's suffix, and where that says nothing, and in a pipe, by the
             beginning (see `treebank.begins_tree`, `ordtool.io.text.holds_jsonl`, `ordtool.io.conllu.holds_conllu`).
         on_error: Called with each bad record, which is then skipped; None raises it.
@@ -134,10 +134,9 @@ def read_inputs(
         UsageError: For trees that are to be split.
     """
     for path in as_strings(paths) or (STDIN,):
-        folder = path != STDIN and Path(path).is_dir()
         for file in _files(path, config):
             with open_input(file) as stream:
-                kind = "trees" if folder and config.format == "auto" else _kind(stream, config)
+                kind = _kind(stream, config)
                 if config.split:
                     _refuse_sentences(kind, stream)
                 yield from _sentences(stream, config, kind, on_error)
