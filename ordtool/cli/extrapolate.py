@@ -183,6 +183,7 @@ def extrapolate(
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
     from ordtool.io.atomic import check_output
+    from ordtool.io.formats import output_format
     from ordtool.io.inputs import check_inputs, read_again
     from ordtool.io.resumable import resumable_lines
     from ordtool.plotting import check_plot
@@ -214,6 +215,7 @@ def extrapolate(
         if plot is not None:
             check_plot(plot)
             check_output(plot, force=force or resume)
+        output_format(output, ("jsonl",), "jsonl" if json else None)
         check_output(output, force=force)
         skipped: list[OrdtoolError] = []
         comparison = Comparison(config, _read_texts(inputs or (), field, on_error, skipped), progress)

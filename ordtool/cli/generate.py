@@ -205,8 +205,9 @@ def generate(
     from ordtool.cli._generate_view import show_results
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.generation.config import Decoding
-    from ordtool.generation.generate_job import GenerateConfig, check_prompts, write_results
+    from ordtool.generation.generate_job import FORMATS, GenerateConfig, check_prompts, write_results
     from ordtool.generation.prompts import parse_choices, unescape
+    from ordtool.io.formats import output_format
 
     decoding = Decoding(
         max_new_tokens=max_new_tokens,
@@ -239,6 +240,7 @@ def generate(
         from ordtool.extrapolation.plan import parse_spec
 
         parse_spec(context)  # unknown names end here, before a model is loaded
+    format = output_format(output, FORMATS, "jsonl" if json else None)
     progress = RichProgress(quiet)
     check_prompts(config)
     shown = stdout_is_terminal() and output is None and not json
@@ -253,7 +255,7 @@ def generate(
         if shown:
             show_results(writer, config, progress)
         else:
-            write_results(writer, config, lines, progress)
+            write_results(writer, config, lines, progress, format=format)
 
 
 def _show_mask(kind: str) -> None:

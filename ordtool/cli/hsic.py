@@ -170,6 +170,7 @@ def hsic(
     from ordtool.independence.hsic import HsicConfig, compare
     from ordtool.independence.variables import VariablesConfig, read_variables
     from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.io.formats import RowLines, output_format
     from ordtool.plotting import check_plot
 
     with options_for_fields(HsicConfig, dtype="--precision"):
@@ -188,6 +189,7 @@ def hsic(
             dtype=precision,
             threads=threads,
         )
+    table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     plot_format = check_plot(plot) if plot is not None else None
     for path in (output, plot):
         check_output(path, force=force)
@@ -203,10 +205,9 @@ def hsic(
     if stdout_is_terminal() and output is None and not json:
         show(results, cka=cka)
     else:
-        from ordtool.io.jsonl import dumps
-
         with atomic_output(output, force=force) as file:
-            file.writelines(dumps(result.record()).encode("utf-8") + b"\n" for result in results)
+            for result in results:
+                file.writelines(line.encode("utf-8") + b"\n" for line in table.lines(result.record()))
     if plot is not None and plot_format is not None:
         from ordtool.independence.alignment import plot_matrix, to_matrix
 

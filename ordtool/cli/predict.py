@@ -88,10 +88,12 @@ def predict(
     """
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.io.atomic import check_output
+    from ordtool.io.formats import output_format
     from ordtool.io.inputs import check_inputs
     from ordtool.prediction.config import PredictConfig
-    from ordtool.prediction.engine import PredictionRun
+    from ordtool.prediction.engine import FORMATS, PredictionRun
 
+    format = output_format(output, FORMATS, "jsonl" if json else None)
     check_output(output, force=force or resume)
     check_output(metrics, force=force or resume)
     check_inputs(
@@ -118,7 +120,7 @@ def predict(
         if stdout_is_terminal() and output is None and not json:
             _show(run)
         else:
-            run.write(output, resume=resume, force=force)
+            run.write(output, format=format, resume=resume, force=force)
     finally:
         run.tell_skipped()
     if run.evaluation.records:

@@ -276,11 +276,8 @@ class _CsvTable:
     def write(self, records: Sequence[Record], rows: AnyRows, done: int) -> None:
         for record, row in zip(records, rows.tolist(), strict=True):
             numbers = dict(zip(self._names, (self._number % value for value in row), strict=True))
-            try:
-                for line in self._table.lines(fields_of(record) | numbers):
-                    self._lines.write(line)
-            except OrdtoolError as error:
-                raise OrdtoolError(f"{record.where}: {error.message}", error.hint) from None
+            for line in self._table.lines(fields_of(record) | numbers, record.where):
+                self._lines.write(line)
         self._lines.save(done)
 
 

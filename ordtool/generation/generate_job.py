@@ -1,4 +1,4 @@
-"""Prompts to JSON lines: what `ordtool generate` runs."""
+"""Prompts to JSON lines or a table: what `ordtool generate` runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.generation.config import Decoding, Result
 from ordtool.generation.prompts import PromptStyle
+from ordtool.io.formats import RowLines
 from ordtool.io.inputs import check_inputs, open_input, read_again
-from ordtool.io.jsonl import dumps
 from ordtool.io.resumable import Lines
 from ordtool.io.text import Record, read_records
 from ordtool.progress import SILENT, Progress
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ordtool.generation.engine import TextGenerator
 
 ON_ERROR = ("stop", "skip")
+FORMATS = ("jsonl", "csv")
 _LISTED = 20  # bad records that are named at the end
 
 
@@ -138,15 +139,24 @@ def generate_records(
         _report_skipped(skipped, progress)
 
 
-def write_results(writer: TextGenerator, config: GenerateConfig, lines: Lines, progress: Progress) -> None:
-    """Write a JSON object a record, from where `lines` ended before.
+def write_results(
+    writer: TextGenerator,
+    config: GenerateConfig,
+    lines: Lines,
+    progress: Progress,
+    *,
+    format: str = "jsonl",
+) -> None:
+    """Write a JSON object or a table's row a record, from where `lines` ended before.
 
     Args:
         writer: The model.
         config: The job.
         lines: Takes the lines.
         progress: Told of prompts done.
+        format: One of `FORMATS`.
     """
+    rows = RowLines(format, lines.file.name if lines.done else None)
     progress.start("generating", _count(config), "prompts")
     if lines.done:
         progress.note(f"going on after {lines.done} records")
@@ -158,7 +168,8 @@ def write_results(writer: TextGenerator, config: GenerateConfig, lines: Lines, p
         if replaced and not warned:
             progress.warn(f"{record.where}: the input's key {replaced[0]!r} is replaced in the output")
             warned = True
-        lines.write(dumps(fields))
+        for line in rows.lines(fields, record.where):
+            lines.write(line)
         lines.save(done)
 
 

@@ -72,8 +72,12 @@ class RowLines:
         self._table = format == "csv"
         self._columns = _columns_of(begun) if self._table and begun is not None else []
 
-    def lines(self, record: Mapping[str, Any]) -> Iterator[str]:
+    def lines(self, record: Mapping[str, Any], where: str = "") -> Iterator[str]:
         """Yield a record's line without its line feed, after that of the columns before the first.
+
+        Args:
+            record: What to write.
+            where: `file:line` of the input that it is about, for the message.
 
         Raises:
             OrdtoolError: If the record has a key that the table's first one had not.
@@ -85,8 +89,9 @@ class RowLines:
             self._columns = list(record)
             yield csv_line(self._columns)
         if new := [name for name in record if name not in self._columns]:
+            place = f"{where}: " if where else ""
             raise OrdtoolError(
-                f"the key {new[0]!r} is new, and a table's columns are settled by its first record",
+                f"{place}the key {new[0]!r} is new, and a table's columns are settled by its first record",
                 "write JSON lines: -o out.jsonl",
             )
         yield csv_line([record.get(name) for name in self._columns])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from ordtool.arguments import as_strings, is_one
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.formats import RowLines, output_format
 from ordtool.io.inputs import read_again
-from ordtool.io.jsonl import dumps
 from ordtool.io.resumable import Lines, resumable_lines
 from ordtool.io.tables import find_column
 from ordtool.prediction.classifiers import Scores, load_classifier
@@ -24,6 +25,7 @@ from ordtool.prediction.evaluation import Evaluation
 from ordtool.prediction.reader import Item, Reader
 from ordtool.progress import SILENT, Progress
 
+FORMATS = ("jsonl", "csv")
 _WINDOW = 512
 _SKIPPED_SHOWN = 20
 
@@ -117,6 +119,12 @@ def predict(
     return found[0] if is_one(records) else found
 
 
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give each probability a column of its own."""
+    flat = {name: value for name, value in fields.items() if name != "probabilities"}
+    return flat | {f"probability_{name}": share for name, share in (fields["probabilities"] or {}).items()}
+
+
 def _predictions(scores: Scores, labels: Sequence[str], config: PredictConfig) -> list[Prediction]:
     found = []
     for row, vector in zip(scores.rows, scores.vectors, strict=True):
@@ -166,15 +174,26 @@ class PredictionRun:
                     yield done, item, prediction
             self._progress.advance(len(window))
 
-    def write(self, output: str | Path | None, *, resume: bool = False, force: bool = False) -> None:
-        """Write a JSON object an item: the input's keys, `prediction`, `probabilities` and perhaps `vector`.
+    def write(
+        self,
+        output: str | Path | None,
+        *,
+        format: str | None = None,
+        resume: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Write a record an item: the input's keys, `prediction`, `probabilities` and perhaps `vector`.
+
+        A table has a column a class instead of `probabilities`: `probability_NAME`.
 
         Args:
             output: The file; None or `-` is stdout.
+            format: One of `FORMATS`; None goes by the output's name.
             resume: Go on where an interrupted run stopped.
             force: Replace an existing output.
         """
         config = self._config
+        format = output_format(output, FORMATS, format)
         settings = {
             "model": config.model,
             "embed_model": config.embed_model,
@@ -185,11 +204,12 @@ class PredictionRun:
         files = read_again(self._inputs)
         with resumable_lines(output, inputs=files, settings=settings, resume=resume, force=force) as lines:
             resumed = lines.done > 0
-            self._write(lines)
+            self._write(lines, format)
         if resumed and output is not None:
-            self._evaluate_file(Path(output))
+            self._evaluate_file(Path(output), format)
 
-    def _write(self, lines: Lines) -> None:
+    def _write(self, lines: Lines, format: str) -> None:
+        rows = RowLines(format, lines.file.name if lines.done else None)
         self._progress.start("predicting", None, "records")
         last = lines.done
         try:
@@ -197,7 +217,10 @@ class PredictionRun:
                 fields = prediction.record()
                 self._tell_replaced(item, fields)
                 kept = {key: value for key, value in item.data.items() if key not in fields}
-                lines.write(dumps({**kept, **fields}))
+                if format == "csv":
+                    fields = _flat(fields)
+                for line in rows.lines({**kept, **fields}, item.where):
+                    lines.write(line)
                 last = done
                 if done % _WINDOW == 0:
                     lines.save(done)
@@ -215,17 +238,18 @@ class PredictionRun:
             for error in self._skipped[:_SKIPPED_SHOWN]:
                 self._progress.warn(error.message)
 
-    def _evaluate_file(self, path: Path) -> None:
+    def _evaluate_file(self, path: Path, format: str) -> None:
         """Measure all that a resumed run wrote, what was there before it too."""
         self.evaluation = Evaluation(self._classifier.texts.labels)
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for row in csv.DictReader(file) if format == "csv" else map(json.loads, file):
                 names = list(row)
                 place = find_column(names, self._config.label_field)
                 known = None if place is None else row[names[place]]
-                if known not in (None, "") and row["prediction"] is not None:
-                    self.evaluation.add(known, row["prediction"])
+                given = row["prediction"]
+                if known not in (None, "") and given is not None:
+                    labels = self._classifier.texts.labels
+                    self.evaluation.add(known, given if labels else float(given))
 
     def _reject(self, error: OrdtoolError) -> None:
         if self._config.on_error == "stop":

@@ -155,7 +155,7 @@ def test_the_old_name_of_embed_model_works_with_a_note(run_in_process, tmp_path)
         (["x.npy", "y.npy", "--random-features", 10**20], 1, "random features are not possible"),
         (["x.npy", "y.npy", "--grid", "a", "--test", "aggregated"], 2, "numbers with commas"),
         (["x.npy", "y.npy", "--plot", "x.gif"], 2, "a plot is one of .png"),
-        (["x.npy", "y.npy", "-o", "x.npy"], 1, "exists already"),
+        (["x.npy", "y.npy", "-o", "labels.jsonl"], 1, "exists already"),
         (["x.npy"], 2, "is one variable, and two are compared"),
         (["-", "-"], 2, "stdin can be one input only"),
         (["x.npy", "y.npy", "--label-field", "label"], 2, "--label-field needs a .jsonl file"),

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 
 import numpy as np
@@ -57,6 +59,22 @@ def test_the_same_command_twice_gives_the_same_bytes(run_in_process, model, tmp_
     run_in_process("predict", "v.jsonl", "-m", model, "-o", "b.jsonl")
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     assert "exists already" in run_in_process("predict", "v.jsonl", "-m", model, "-o", "a.jsonl").stderr
+
+
+def test_a_table_has_a_column_a_class(run_in_process, model, tmp_path):
+    (tmp_path / "v.jsonl").write_bytes(lines(*GOOD))
+    for name in ("a.csv", "a.jsonl"):
+        assert run_in_process("predict", "v.jsonl", "-m", model, "-o", name).returncode == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text(), newline="")))
+    wanted = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    for row, record in zip(rows, wanted, strict=True):
+        assert (row["name"], row["prediction"]) == (record["name"], record["prediction"])
+        shares = {
+            key.removeprefix("probability_"): float(cell)
+            for key, cell in row.items()
+            if key.startswith("prob")
+        }
+        assert shares == record["probabilities"]
 
 
 @pytest.mark.parametrize(

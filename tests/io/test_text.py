@@ -94,8 +94,14 @@ def test_skipping_keeps_the_good_ones(write):
 def test_missing_and_folder(tmp_path):
     with pytest.raises(OrdtoolError, match="no such file"):
         texts(tmp_path / "nothing.txt")
-    with pytest.raises(OrdtoolError, match="is a folder"):
+    with pytest.raises(OrdtoolError, match="is a folder") as error:
         texts(tmp_path)
+    assert error.value.hint == "name a file"
+    for name in ("a.txt", "b.txt", "c.md", ".hidden"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(OrdtoolError, match="is a folder") as error:
+        texts(tmp_path)
+    assert error.value.hint == f"name its 2 .txt files: {tmp_path}/*.txt"
 
 
 class Pipe:

@@ -84,3 +84,11 @@ def test_conllu_is_read_by_its_words(tmp_path, name):
     assert list(read_sentences(path)) == [["Do", "n't", "go", "Bob"]]
     with pytest.raises(UsageError, match="holds CoNLL-U, which is sentences already"):
         check_inputs([str(path)], InputConfig(split=True))
+
+
+def test_a_folder_may_hold_text_and_trees(tmp_path):
+    (tmp_path / "a.txt").write_text("The cat sat.\nDogs bark.\n")
+    (tmp_path / "b.mrg").write_text("(S (NP (NNS Dogs)) (VP (VBP sleep)))\n")
+    (tmp_path / "c.txt").write_text("(S (NP (NNS Cats)) (VP (VBP run)))\n")
+    found = [sentence.text for sentence in read_inputs([str(tmp_path)], InputConfig())]
+    assert found == ["The cat sat.", "Dogs bark.", "Dogs sleep", "Cats run"]
