@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,18 +19,19 @@ from ordtool.cli.options import (
     OnError,
     Output,
     Quiet,
+    Resume,
     Threads,
     renamed_options,
 )
 
 if TYPE_CHECKING:
     from ordtool.errors import OrdtoolError
-    from ordtool.parsing.parser import Parse, ParseConfig, Sentence
+    from ordtool.parsing.parser import Parse
     from ordtool.progress import Progress
 
 TREES = "The trees"
 INPUT = "Input"
-FORMATS = ("jsonl", "brackets", "penn", "tree", "svg")
+FORMATS = ("jsonl", "brackets", "penn", "tree", "svg", "html")
 
 
 def _model_names() -> list[str]:
@@ -134,7 +135,7 @@ def parse(
         typer.Option(
             "--format",
             "-f",
-            help="jsonl, brackets, penn (labelled), tree (drawn) or svg.  [default: drawn on a terminal, else jsonl]",
+            help="jsonl, brackets, penn (labelled), tree (drawn), svg or html.  [default: drawn on a terminal, else jsonl]",
             show_default=False,
             autocompletion=lambda: list(FORMATS),
             rich_help_panel=OUT,
@@ -147,34 +148,34 @@ def parse(
         ),
     ] = None,
     json: Json = False,
-    quiet: Quiet = False,
+    resume: Resume = False,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw the trees of sentences.
 
     Reads a sentence a line, JSON, CoNLL-U, or bracketed trees (files or folders), and finds a tree over each
     sentence's own tokens. A terminal gets drawn trees, a pipe JSON lines: `text, tokens, offsets, distances, spans, tree`.
 
-    **Examples:** `echo "The cat sat on the mat." | ordtool parse` · `ordtool parse --split book.txt -o book.svg`
+    **Examples:** `echo "The old cat sat on the mat." | ordtool parse` · `ordtool parse --split book.txt -o book.html`
     · `ordtool parse notes.jsonl | jq -r .tree`
     """
     from ordtool import console
     from ordtool.errors import UsageError, close_match_hint
-    from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.parsing.text.reader import InputConfig, check_inputs, read_inputs
+    from ordtool.io.atomic import check_output
+    from ordtool.parsing.text.reader import InputConfig, check_inputs
 
     chosen = _output_format(output_format, json, output)
     if on_error not in ("stop", "skip"):
         raise UsageError(f"unknown --on-error {on_error!r}", close_match_hint(on_error, ("stop", "skip")))
-    paths = list(inputs or [])
+    paths = tuple(inputs or ())
     reading = InputConfig(input_format, field, split, language)
     check_output(output, force=force)
     check_inputs(paths, reading)
+    from ordtool.parsing.files import ParseFilesConfig, parse_files
     from ordtool.parsing.parser import ParseConfig
-    from ordtool.parsing.workers import parse_lines, worker_count
 
-    progress = console.RichProgress(quiet)
-    config = ParseConfig(
+    how = ParseConfig(
         model=tuple(model or ["english"]),
         layer=layer,
         builder=builder,
@@ -185,21 +186,28 @@ def parse(
         device=device,
         dtype=dtype,
     )
-    workers = worker_count(workers, paths, chosen, config, threads)
+    config = ParseFilesConfig(
+        inputs=paths,
+        output=output,
+        format=chosen,
+        parse=how,
+        reading=reading,
+        workers=workers,
+        threads=threads,
+        skip_errors=on_error == "skip",
+        resume=resume,
+        force=force,
+    )
+    progress = console.RichProgress(quiet)
     skipped: list[OrdtoolError] = []
-    sentences = read_inputs(paths, reading, on_error=skipped.append if on_error == "skip" else None)
     try:
-        if output is not None or not console.stdout_is_terminal():  # a bar would run through what is shown
-            progress.start("parsing", None, "sentences")
-        with atomic_output(output, force=force) as file:
-            if workers > 1:
-                lines = parse_lines(
-                    sentences, config, chosen, workers=workers, threads=threads, progress=progress
-                )
-                _write_lines(lines, file)
-            else:
-                parses = _parse_here(sentences, config, threads, progress)
-                _write(parses, chosen, file, width, terminal=output is None)
+        parse_files(
+            config,
+            progress,
+            bar=output is not None or not console.stdout_is_terminal(),  # it would run through what is shown
+            draw=_drawing(width, output is None),
+            skipped=skipped,
+        )
     finally:
         progress.close()
         _tell_skipped(skipped, progress)
@@ -218,57 +226,20 @@ def _output_format(name: str, json: bool, output: Path | None) -> str:
     return output_format(output, FORMATS, asked)
 
 
-def _parse_here(
-    sentences: Iterable[Sentence], config: ParseConfig, threads: int | None, progress: Progress
-) -> Iterator[Parse]:
-    from ordtool.parsing.parser import Parser
-    from ordtool.runtime import set_threads
-
-    set_threads(threads)
-    return Parser(config, progress).parse(sentences)
-
-
-def _write_lines(lines: Iterable[str], file: BinaryIO) -> None:
-    for line in lines:
-        file.write(line.encode("utf-8", "replace") + b"\n")
-
-
-def _write(parses: Iterable[Parse], chosen: str, file: BinaryIO, width: int | None, terminal: bool) -> None:
-    """Write results as they come; SVG, whose size stands at its beginning, at the end."""
-    if chosen == "svg":
-        from ordtool.parsing.trees.svg import draw_svg
-
-        file.write(draw_svg((parse.tokens, parse.spans) for parse in parses).encode())
-        return
-    for line in _lines(parses, chosen, width, terminal):
-        file.write(line.encode("utf-8", "replace") + b"\n")
-        if terminal:
-            file.flush()
-
-
-def _lines(parses: Iterable[Parse], chosen: str, width: int | None, terminal: bool) -> Iterator[str]:
-    from ordtool.parsing.workers import format_line
-
-    if chosen == "tree":
-        yield from _drawn(parses, width, terminal)
-        return
-    for parse in parses:
-        yield format_line(parse, chosen)
-
-
-def _drawn(parses: Iterable[Parse], width: int | None, terminal: bool) -> Iterator[str]:
+def _drawing(width: int | None, terminal: bool) -> Callable[[Parse], str]:
+    """Return what draws a tree with lines, in colour where stdout has any."""
     import shutil
 
     from ordtool import console
     from ordtool.parsing.trees.draw import draw_tree, to_ansi
 
     colour = terminal and console.stdout_has_colour()
-    for number, parse in enumerate(parses):
-        if number:
-            yield ""
-        yield to_ansi(
-            draw_tree(parse.tokens, parse.spans, width or shutil.get_terminal_size().columns), colour
-        )
+
+    def draw(parse: Parse) -> str:
+        columns = width or shutil.get_terminal_size().columns
+        return to_ansi(draw_tree(parse.tokens, parse.spans, columns), colour)
+
+    return draw
 
 
 def _tell_skipped(skipped: list[OrdtoolError], progress: Progress, shown: int = 20) -> None:

@@ -19,6 +19,7 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "parquet": (".parquet",),
     "safetensors": (".safetensors",),
     "svg": (".svg",),
+    "html": (".html", ".htm"),
     "brackets": (".brackets",),
     "penn": (".mrg", ".ptb", ".penn", ".tree"),
 }

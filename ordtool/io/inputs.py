@@ -43,6 +43,7 @@ class Input(io.BufferedReader):
         source: Its name for messages: the path, `<stdin>` for `-`.
         once: It is no regular file, so that nothing but its content says what it holds, and it can't be opened again.
         packed: It was gzip, and is unpacked on the way.
+        consumed: Bytes, unpacked, of the lines that `read_lines` gave.
     """
 
     def __init__(self, beginning: _Beginning, path: str, once: bool, packed: bool) -> None:
@@ -52,6 +53,7 @@ class Input(io.BufferedReader):
         self.source = source_name(path)
         self.once = once
         self.packed = packed
+        self.consumed = 0
 
     def starts_with(self, magic: bytes) -> bool:
         """Say whether the input, of which nothing was read yet, begins with these bytes; it reads no further."""
@@ -198,8 +200,11 @@ def read_lines(stream: BinaryIO, source: str, *, arrays: bool = True) -> Iterato
 
 
 def _read_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
+    counted = stream if isinstance(stream, Input) else None
     with _as_read_errors(source):
         for raw in stream:
+            if counted is not None:
+                counted.consumed += len(raw)
             line = raw[:-1] if raw.endswith(b"\n") else raw
             line = line[:-1] if line.endswith(b"\r") else line
             yield line.removeprefix(BOM)
@@ -256,6 +261,19 @@ def reads_once(path: str | Path) -> bool:
     except (OSError, ValueError):
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def regular_size(paths: Sequence[str | Path]) -> int | None:
+    """Give the bytes of all inputs together; None if one is no regular file, or packed, or none is given."""
+    total = 0
+    for path in paths:
+        if reads_once(path):
+            return None
+        with open_input(path) as stream:
+            if stream.packed:
+                return None
+        total += os.path.getsize(path)
+    return total if paths else None
 
 
 def read_again(paths: Sequence[str | Path]) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, overload
 
 import numpy as np
@@ -305,12 +305,22 @@ class Parser:
         stream = self._parse(map(as_sentence, as_many(sentences, Sentence)))
         return next(stream) if is_one(sentences, Sentence) else stream
 
-    def _parse(self, sentences: Iterable[Sentence]) -> Iterator[Parse]:
+    def parse_from(self, sentences: Iterable[Sentence], start: int) -> Iterator[Parse]:
+        """Parse a stream as `parse` does, and yield the results from the one numbered `start` on, from 0.
+
+        What is computed together has an influence on the last digits. So a window of sentences, in which the first one
+        wanted is, is parsed as a whole, and the results are to the bit those of a run from the beginning.
+        """
+        return self._parse(sentences, start)
+
+    def _parse(self, sentences: Iterable[Sentence], start: int = 0) -> Iterator[Parse]:
         stream = (self._prepare(sentence) for sentence in sentences)
         largest = _read_ahead(self.config.batch_size)
         first = min(_FIRST_WINDOW, largest)
         for window in in_windows(stream, lambda job: len(job.tokens), first, largest, _WINDOW_WORDS):
-            yield from self._parse_window(window)
+            if len(window) > start:
+                yield from islice(self._parse_window(window), start, None)
+            start = max(0, start - len(window))
             self._progress.advance(len(window))
 
     def _prepare(self, sentence: Sentence) -> _Job:

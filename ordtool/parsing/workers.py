@@ -107,6 +107,7 @@ def parse_lines(
     workers: int,
     threads: int | None = None,
     progress: Progress = SILENT,
+    start: int = 0,
 ) -> Iterator[str]:
     """Parse a stream in processes of their own.
 
@@ -117,6 +118,7 @@ def parse_lines(
         workers: Processes.
         threads: For all of them together; None: one a worker.
         progress: Told of sentences done, and of warnings, each once.
+        start: The first sentence whose line is wanted, from 0; as in `Parser.parse_from`.
 
     Yields:
         A line for each sentence, in order.
@@ -129,25 +131,19 @@ def parse_lines(
     context = get_context("spawn")
     lifeline, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (config, share, libraries_heard(), lifeline))
-    waiting: deque[Future[_Answer]] = deque()
+    waiting: deque[tuple[Future[_Answer], int]] = deque()
     warned: set[str] = set()
-    failure: OrdtoolError | None = None
     finished = False
     chunks = in_windows(sentences, lambda sentence: len(sentence.text), _SENTENCES, _SENTENCES, _CHARACTERS)
+    wanted = _from(chunks, start, progress)
     try:
-        while failure is None:
-            try:
-                chunk = next(chunks, None)
-            except OrdtoolError as error:
-                failure = error
-                break
-            if chunk is None:
-                break
-            waiting.append(pool.submit(_work, chunk, chosen))
+        while not isinstance(found := _next(wanted), OrdtoolError | None):
+            chunk, first = found
+            waiting.append((pool.submit(_work, chunk, chosen), first))
             if len(waiting) >= _AHEAD * workers:
-                yield from _take(waiting.popleft(), warned, progress)
+                yield from _take(*waiting.popleft(), warned, progress)
         while waiting:
-            yield from _take(waiting.popleft(), warned, progress)
+            yield from _take(*waiting.popleft(), warned, progress)
         finished = True
     except BrokenProcessPool:
         raise OrdtoolError(
@@ -159,11 +155,31 @@ def parse_lines(
         pool.shutdown(cancel_futures=True)
         ours.close()
         lifeline.close()
-    if failure is not None:
-        raise failure
+    if found is not None:
+        raise found
 
 
-def _take(future: Future[_Answer], warned: set[str], progress: Progress) -> Iterator[str]:
+def _from(
+    chunks: Iterable[list[Sentence]], start: int, progress: Progress
+) -> Iterator[tuple[list[Sentence], int]]:
+    """Yield the chunks that hold a sentence numbered `start` or more, with the place of the first such one in them."""
+    for chunk in chunks:
+        if len(chunk) > start:
+            yield chunk, start
+        else:
+            progress.advance(len(chunk))
+        start = max(0, start - len(chunk))
+
+
+def _next(chunks: Iterator[tuple[list[Sentence], int]]) -> tuple[list[Sentence], int] | OrdtoolError | None:
+    """Return the next chunk, None behind the last one, or what is wrong with the input."""
+    try:
+        return next(chunks, None)
+    except OrdtoolError as error:
+        return error
+
+
+def _take(future: Future[_Answer], start: int, warned: set[str], progress: Progress) -> Iterator[str]:
     answer = future.result()
     if answer.error is not None:
         kind, message, hint = answer.error
@@ -172,7 +188,7 @@ def _take(future: Future[_Answer], warned: set[str], progress: Progress) -> Iter
         if message not in warned:
             warned.add(message)
             progress.warn(message)
-    yield from answer.lines
+    yield from answer.lines[start:]
     progress.advance(len(answer.lines))
 
 

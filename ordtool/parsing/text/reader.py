@@ -90,13 +90,18 @@ def check_inputs(paths: Sequence[str], config: InputConfig) -> None:
     """
     if config.format not in FORMATS:
         raise UsageError(f"unknown input format {config.format!r}", close_match_hint(config.format, FORMATS))
-    files = [file for path in paths or [STDIN] for file in _files(path, config)]
+    files = input_files(paths, config)
     inputs.check_inputs(files)
     if config.split:
         for file in files:
             if not reads_once(file):
                 with open_input(file) as stream:
                     _refuse_sentences(_kind(stream, config), stream)
+
+
+def input_files(paths: Sequence[str], config: InputConfig) -> list[str | Path]:
+    """List the files that inputs stand for: a folder of trees its files, and `-` where there is no input."""
+    return [file for path in paths or [STDIN] for file in _files(path, config)]
 
 
 def _files(path: str, config: InputConfig) -> Iterator[str | Path]:
@@ -115,6 +120,7 @@ def read_inputs(
     config: InputConfig,
     *,
     on_error: Callable[[OrdtoolError], None] | None = None,
+    on_read: Callable[[int], None] | None = None,
 ) -> Iterator[Sentence]:
     """Read sentences.
 
@@ -123,6 +129,7 @@ def read_inputs(
         config: How to read them. `auto` goes by a file's suffix, and where that says nothing, and in a pipe, by the
             beginning (see `treebank.begins_tree`, `ordtool.io.text.holds_jsonl`, `ordtool.io.conllu.holds_conllu`).
         on_error: Called with each bad record, which is then skipped; None raises it.
+        on_read: Called before each sentence with the bytes of all inputs that were read so far.
 
     Yields:
         A sentence a line; empty lines too, so that line k of the output belongs to line k of the input. With `split`, a
@@ -133,13 +140,18 @@ def read_inputs(
         OrdtoolError: With `file:line`, where `on_error` is None.
         UsageError: For trees that are to be split.
     """
+    read = 0
     for path in as_strings(paths) or (STDIN,):
         for file in _files(path, config):
             with open_input(file) as stream:
                 kind = _kind(stream, config)
                 if config.split:
                     _refuse_sentences(kind, stream)
-                yield from _sentences(stream, config, kind, on_error)
+                for sentence in _sentences(stream, config, kind, on_error):
+                    if on_read is not None:
+                        on_read(read + stream.consumed)
+                    yield sentence
+                read += stream.consumed
 
 
 def _sentences(

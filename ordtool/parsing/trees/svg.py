@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from xml.sax.saxutils import escape
 
+from ordtool.errors import OrdtoolError
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.draw import build_nodes, place_nodes
 from ordtool.parsing.trees.punctuation import is_punctuation
@@ -16,6 +17,7 @@ _GAP = 13  # between words
 _MARGIN = 24
 _BETWEEN = 34  # between trees
 _CORNER = 7
+_LARGEST = 32_767  # pixels, the limit of common drawing libraries
 # Muted colours that stay apart for colour-blind readers (after Tol's bright scheme), by depth.
 _COLOURS = ("#4477aa", "#228833", "#aa3377", "#cc6611", "#3399bb")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
@@ -31,14 +33,22 @@ def draw_svg(trees: Iterable[tuple[Sequence[str], Sequence[Span]]]) -> str:
 
     Returns:
         A document that stands alone: white ground, text that can be selected, no scripts.
+
+    Raises:
+        OrdtoolError: As soon as it is larger than programs show pictures, which is some hundred sentences.
     """
     parts: list[str] = []
     width, top = 0.0, float(_MARGIN)
     for tokens, spans in trees:
-        body, right, height = _draw_one([_legal(token) for token in tokens], spans)
+        body, right, height = _draw_one([legal_text(token) for token in tokens], spans)
         parts.append(f'<g transform="translate({_MARGIN} {_number(top)})">\n{body}</g>\n')
         width = max(width, right)
         top += height + _BETWEEN
+        if max(top, width) > _LARGEST:
+            raise OrdtoolError(
+                f"{len(parts):,} trees make a picture of more than {_LARGEST:,} pixels, which no program shows",
+                "--format html writes a page of any length: -o trees.html",
+            )
     total_width = _number(width + 2 * _MARGIN)
     total_height = _number(max(top - _BETWEEN + _MARGIN, 2 * _MARGIN))
     return (
@@ -112,8 +122,8 @@ def _character_width(character: str) -> float:
     return _CAPITAL if character.isupper() else _LETTER
 
 
-def _legal(text: str) -> str:
-    """Replace characters that XML does not allow, even escaped."""
+def legal_text(text: str) -> str:
+    """Replace characters that XML and HTML do not allow, even escaped."""
     return "".join(_legal_characters(text))
 
 
