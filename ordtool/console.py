@@ -155,11 +155,12 @@ class _Rate(ProgressColumn):
 
 
 class _Count(ProgressColumn):
-    """Done / total, in units."""
+    """The part that is done, and done / total, in units."""
 
     def render(self, task: Task) -> Text:
+        part = f"{task.percentage:.0f}% " if task.total else ""
         total = f"/{_short(task.total)}" if task.total is not None else ""
-        return Text(f"{_short(task.completed)}{total} {task.fields['unit']}", style="green")
+        return Text(f"{part}{_short(task.completed)}{total} {task.fields['unit']}", style="green")
 
 
 def _short(number: float) -> str:

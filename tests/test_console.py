@@ -52,6 +52,15 @@ def test_a_bar_stays_beside_data_in_a_file(terminal, tmp_path, monkeypatch):
     assert "again" in terminal.getvalue().removeprefix(before)
 
 
+def test_a_bar_says_how_much_is_done_and_fits_on_a_line(terminal):
+    progress = console.RichProgress()
+    progress.start("parsing", 1_234_567, "B")
+    progress.advance(400_000)
+    progress.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert re.search(r"parsing \S+ +32% 400\.0k/1\.23M B .*\d:\d\d:\d\d", shown)
+
+
 def test_the_cursor_is_shown_after_an_error(terminal, run_in_process, tmp_path):
     (tmp_path / "gold.mrg").write_text("(S (NP (DT The) (NN cat)) (VP (VBD sat)))\n(S (NP (DT The)")
     (tmp_path / "trees.txt").write_text("((The cat) sat)\n")

@@ -157,7 +157,7 @@ def parse(
     Reads a sentence a line, JSON, CoNLL-U, or bracketed trees (files or folders), and finds a tree over each
     sentence's own tokens. A terminal gets drawn trees, a pipe JSON lines: `text, tokens, offsets, distances, spans, tree`.
 
-    **Examples:** `echo "The old cat sat on the mat." | ordtool parse` · `ordtool parse --split book.txt -o book.html`
+    **Examples:** `echo "The children played in the garden." | ordtool parse` · `ordtool parse --split book.txt -o book.html`
     · `ordtool parse notes.jsonl | jq -r .tree`
     """
     from ordtool import console

@@ -32,7 +32,7 @@ _OBJECTS = re.compile(rb'\s*\[\s*\{\s*("|$)')
 _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 16
 _NO_INPUT = "no input: give a file, or pipe text in"
-_NO_INPUT_HINT = "for example: echo 'The cat sat on the mat.' | ordtool parse"
+_NO_INPUT_HINT = "for example: echo 'The children played in the garden.' | ordtool parse"
 
 
 class Input(io.BufferedReader):

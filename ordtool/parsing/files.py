@@ -190,12 +190,12 @@ class _SentenceBar(Silent):
         self._total = total
         self._hidden = hidden
         self._ends: deque[int] = deque()
-        self._done = self._shown = 0
+        self._shown = 0
 
     def begin(self) -> None:
         """Begin the bar."""
         if not self._hidden:
-            self._progress.start("parsing", self._total, "bytes" if self._total else "sentences")
+            self._progress.start("parsing", self._total, "B" if self._total else "sentences")
 
     def read(self, position: int) -> None:
         """Hear of a sentence that was read, and how many bytes of all inputs are read with it."""
@@ -210,8 +210,7 @@ class _SentenceBar(Silent):
         end = self._shown
         for _ in range(int(amount)):
             end = self._ends.popleft()
-        self._done += int(amount)
-        self._progress.advance(end - self._shown, sentences=f"{self._done:,}", **stats)
+        self._progress.advance(end - self._shown, **stats)
         self._shown = end
 
     def note(self, message: str) -> None:

@@ -256,8 +256,8 @@ def parse(
         UsageError: For an unknown builder, layer or kind of tokens, or models that don't go together.
 
     Example:
-        >>> parse("Prices rose.").tree
-        '(Prices rose .)'
+        >>> parse("The children played in the garden.").tree
+        '((The children) (played (in (the garden))) .)'
     """
     parser = Parser(replace(config or ParseConfig(), **options), progress)
     return parser.parse(sentences)

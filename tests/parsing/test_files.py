@@ -33,23 +33,22 @@ def book(tmp_path):
     return tmp_path
 
 
-# A process that kills itself when so many sentences are done.
+# A process that kills itself behind a line of the output that is known.
 KILLED = """
 import os, signal, sys
-from ordtool.cli import parse as command
-from ordtool.parsing import files
-from ordtool.progress import Silent
-
-class Bar(files._SentenceBar):
-    def advance(self, amount=1, **stats):
-        super().advance(amount, **stats)
-        if self._done >= 90:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-files._SentenceBar = Bar
 from ordtool.cli.app import main
-sys.argv = ["ordtool", *sys.argv[1:]]
-main()
+from ordtool.io.resumable import Lines
+
+write, written = Lines.write, []
+
+def write_and_die(self, line):
+    write(self, line)
+    written.append(line)
+    if len(written) == 90:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Lines.write = write_and_die
+main(sys.argv[1:])
 """
 
 
@@ -135,7 +134,7 @@ def test_the_bar_knows_how_much_of_the_files_is_done(tmp_path, config):
     bar = Bar()
     parse_files(ParseFilesConfig(tuple(map(str, paths)), tmp_path / "out.jsonl", parse=config), bar)
     size = sum(map(os.path.getsize, paths))
-    assert bar.started == (size, "bytes")
+    assert bar.started == (size, "B")
     assert len(bar.moves) >= 2 and min(bar.moves) >= 0
     assert 0.99 * size - 10 <= sum(bar.moves) <= size
 

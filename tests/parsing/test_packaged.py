@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from ordtool.cli.parse import parse as command
+from ordtool.io import inputs
 from ordtool.models.entries import PACKAGED, names_of_kind
 from ordtool.models.resolve import resolve_model
 from ordtool.parsing.loading import load_parser
@@ -80,3 +82,10 @@ def test_cards_name_what_the_configurations_hold():
         config = json.loads((folder / "config.json").read_text())
         assert f"{config['vocab_size']:,}" in card
         assert load_parser(folder).vocabulary.tokens[0] == "<eos>"
+
+
+def test_the_sentence_that_help_and_hints_show_parses_well():
+    shown, tree = "The children played in the garden.", "((The children) (played (in (the garden))) .)"
+    assert parse(shown).tree == tree
+    assert shown in (command.__doc__ or "") and shown in inputs._NO_INPUT_HINT
+    assert f'>>> parse("{shown}").tree\n        {tree!r}' in (parse.__doc__ or "")
