@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Rows = list[dict[str, Any]]
+WIDEST = 110
 
 
 def curves(rows: Rows) -> dict[str, list[tuple[float, float]]]:
@@ -32,8 +33,15 @@ def show(rows: Rows, title: str, *, to_stderr: bool) -> None:
     else:
         _show_lengths(rows, letters, title, to_stderr)
     if len({x for line in series.values() for x, _ in line}) > 1:
-        for line in draw_chart(series, logarithmic=not by_position):
-            console.write_line(line) if not to_stderr else console.note(line)
+        across = "tokens read before" if by_position else "tokens of context, on a logarithmic scale"
+        chart = draw_chart(
+            series,
+            width=min(console.terminal_width(to_stderr), WIDEST),
+            logarithmic=not by_position,
+            names=(across, "loss, nats a token"),
+            colour=not to_stderr and console.stdout_has_colour(),
+        )
+        console.print_drawing(["", *chart], to_stderr=to_stderr)
 
 
 def _show_lengths(rows: Rows, letters: dict[str, str], title: str, to_stderr: bool) -> None:
@@ -60,7 +68,7 @@ def _show_lengths(rows: Rows, letters: dict[str, str], title: str, to_stderr: bo
     columns = ["loss at", *heads, "acc. %", "tokens/s", "MB"]
     console.print_table(title, columns, table, to_stderr=to_stderr)
     far_off = f"accuracy, tokens/s and peak memory at {lengths[-1]:,} tokens"
-    console.note(far_off) if to_stderr else console.write_line(far_off)
+    console.note(far_off) if to_stderr else console.show(far_off)
 
 
 def _show_positions(

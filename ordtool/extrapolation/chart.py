@@ -9,45 +9,106 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Points = Sequence[tuple[float, float]]
 
 
+# Six colours that are read on a dark and on a light ground, then the same in bold.
+_COLOURS = tuple(f"{weight}{colour}" for weight in ("", "1;") for colour in (31, 32, 33, 34, 35, 36))
+_MOST_JOINED = 6
+_LEFT = 9
+
+
 def draw_chart(
-    series: Mapping[str, Points], *, width: int = 64, height: int = 12, logarithmic: bool = True
+    series: Mapping[str, Points],
+    *,
+    width: int = 80,
+    height: int = 12,
+    logarithmic: bool = True,
+    names: tuple[str, str] = ("", ""),
+    colour: bool = False,
 ) -> list[str]:
     """Draw a line a series; each is a letter, in the order given.
 
-    Where lines meet, `*` stands. Values above the 90th percentile by far are cut off at the
-    top, where `^` marks them, so that one failing method doesn't flatten the others.
+    Where lines meet, `*` stands; the letters of lines that end in a row stand at its right. Values above the 90th
+    percentile by far are cut off at the top, where `^` marks them, so that one failing method doesn't flatten the
+    others. Of more than six series the points are drawn alone.
 
     Args:
         series: Points `(x, y)` by name, `x` growing.
-        width: Columns for the curves.
-        height: Rows.
+        width: Columns, of all.
+        height: Rows of the curves.
         logarithmic: Space `x` by its logarithm.
+        names: Of the two axes.
+        colour: Give each series a colour.
 
     Returns:
-        The rows, with the axis of `y` on the left and of `x` below.
+        The rows, with the axis of `y` on the left and of `x` below, and then the legend.
     """
     points = [point for line in series.values() for point in line if math.isfinite(point[1])]
-    if not points or width < 8 or height < 3:
+    if not points or height < 3:
         return []
     low, high = min(y for _, y in points), _ceiling(sorted(y for _, y in points))
     if high <= low:
         low, high = low - 0.5, low + 0.5
+    lines = {
+        letter: [(x, (y - low) / (high - low)) for x, y in line if math.isfinite(y)]
+        for letter, line in zip(LETTERS, series.values(), strict=False)
+    }
+    ends = _ends(lines, height)
+    inner = max(16, width - _LEFT - 1 - max(map(len, ends)))
     across = [math.log(x) if logarithmic else x for x, _ in points]
     left, right = min(across), max(across)
-    grid = [[" "] * width for _ in range(height)]
 
     def column(x: float) -> int:
         at = math.log(x) if logarithmic else x
-        return round((at - left) / ((right - left) or 1.0) * (width - 1))
+        return round((at - left) / ((right - left) or 1.0) * (inner - 1))
 
-    for letter, line in zip(LETTERS, series.values(), strict=False):
-        _draw(grid, [(column(x), (y - low) / (high - low)) for x, y in line if math.isfinite(y)], letter)
-    rows = []
+    grid = [[" "] * inner for _ in range(height)]
+    for letter, line in lines.items():
+        _draw(grid, [(column(x), y) for x, y in line], letter, joined=len(series) <= _MOST_JOINED)
+    paint = _painter(colour)
+    rows = [names[1]] if names[1] else []
     for number, row in enumerate(grid):
         value = high - (high - low) * number / (height - 1)
         label = f"{value:7.3f}" if number in (0, height - 1) or number % 4 == 0 else " " * 7
-        rows.append(f"{label} |{''.join(row)}".rstrip())
-    return [*rows, " " * 8 + "+" + "-" * width, _axis(sorted({x for x, _ in points}), column, width)]
+        rows.append(f"{label} |{''.join(map(paint, row))} {''.join(map(paint, ends[number]))}".rstrip())
+    rows += [" " * 8 + "+" + "-" * inner, _axis(sorted({x for x, _ in points}), column, inner)]
+    if names[0]:
+        rows.append(" " * _LEFT + names[0].center(inner).rstrip())
+    return rows + _legend(series, "".join(map("".join, grid)), width, paint)
+
+
+def _ends(lines: Mapping[str, Points], height: int) -> list[str]:
+    """Give the letters of the lines that end in each row."""
+    ends = [""] * height
+    for letter, line in lines.items():
+        if line:
+            ends[_row(line[-1][1], height)] += letter
+    return ends
+
+
+def _row(share: float, height: int) -> int:
+    return min(height - 1, max(0, round((1 - share) * (height - 1))))
+
+
+def _painter(colour: bool) -> Callable[[str], str]:
+    """Return what gives a letter the colour of its series."""
+    if not colour:
+        return str
+    codes = {letter: _COLOURS[number % len(_COLOURS)] for number, letter in enumerate(LETTERS)}
+    return lambda mark: f"\x1b[{codes[mark]}m{mark}\x1b[0m" if mark in codes else mark
+
+
+def _legend(series: Mapping[str, Points], marks: str, width: int, paint: Callable[[str], str]) -> list[str]:
+    """Say which letter is which series, as many a line as fit, none split."""
+    entries = [(letter, name) for letter, name in zip(LETTERS, series, strict=False)]
+    entries += [("*", "several")] * ("*" in marks) + [("^", "off the top")] * ("^" in marks)
+    lines, used = [" " * _LEFT], _LEFT
+    for letter, name in entries:
+        size = len(name) + 4
+        if used > _LEFT and used + size - 2 > width:
+            lines.append(" " * _LEFT)
+            used = _LEFT
+        lines[-1] += f"{paint(letter)} {name}  "
+        used += size
+    return [line.rstrip() for line in lines]
 
 
 def _ceiling(values: Sequence[float]) -> float:
@@ -57,13 +118,12 @@ def _ceiling(values: Sequence[float]) -> float:
     return values[-1] if values[-1] <= top else min(top, values[-1])
 
 
-def _draw(grid: list[list[str]], points: Sequence[tuple[int, float]], letter: str) -> None:
-    height = len(grid)
+def _draw(grid: list[list[str]], points: Sequence[tuple[int, float]], letter: str, *, joined: bool) -> None:
     inner: list[tuple[int, float, bool]] = [(x, y, True) for x, y in points]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False) if joined else ():
         inner += [(x, y0 + (y1 - y0) * (x - x0) / (x1 - x0), False) for x in range(x0 + 1, x1)]
     for x, y, measured in inner:
-        row = min(height - 1, max(0, round((1 - y) * (height - 1))))
+        row = _row(y, len(grid))
         mark = "^" if y > 1.02 and measured else letter if measured else "."
         if not measured and y > 1.02:
             continue
