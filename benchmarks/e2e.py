@@ -21,7 +21,7 @@ NAMES = {
 }
 TRAINING = [
     *("--vocabulary", "seen", "--epochs", "1.1", "--batch-size", "32"),
-    *("--learning-rate", "5e-4", "--valid-share", "0.01", "--eval-every", "200"),
+    *("--learning-rate", "5e-4", "--holdout", "0.01", "--eval-every", "200"),
 ]
 
 

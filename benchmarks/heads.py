@@ -19,7 +19,7 @@ import torch
 
 from ordtool.io.text import read_documents
 from ordtool.lm.corpus import train_tokenizer
-from ordtool.lm.training import LmSettings, train_lm
+from ordtool.lm.training import LMTrainingConfig, train_lm
 
 
 def variants(hidden: int, heads: int, wider: int) -> dict[str, dict[str, object]]:
@@ -40,7 +40,7 @@ def variants(hidden: int, heads: int, wider: int) -> dict[str, dict[str, object]
 
 def train(args, texts, tokenizer, name, options, seed) -> dict[str, object]:
     """Train one variant and print what came of it."""
-    settings = LmSettings(
+    settings = LMTrainingConfig(
         tokenizer=str(tokenizer), context=args.context, layers=args.layers, hidden=args.hidden, heads=args.heads,
         steps=args.steps, batch_size=args.batch_size, learning_rate=args.learning_rate, seed=seed,
         eval_every=args.steps, **options,

@@ -29,7 +29,7 @@ METHODS = (
     "rerope:window=1x,leaky-rerope:window=0.25x:leak=16,self-extend,dca,logn,rerope:window=0.5x+logn"
 ).split(",")
 LOGN = ("none", "rerope:window=0.5x", "leaky-rerope:window=0.25x:leak=16")
-# What is trained: options of LmSettings, and the methods it is tested with.
+# What is trained: options of LMTrainingConfig, and the methods it is tested with.
 RUNS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "rope": ({}, tuple(METHODS)),
     "rope, log-n": ({"logn_trained": True}, LOGN),
@@ -97,12 +97,12 @@ def prepare(options: argparse.Namespace) -> Path:
 
 def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Path:
     """Train a model, or go on with it, or find it done."""
-    from ordtool.lm.training import LmSettings, train_lm
+    from ordtool.lm.training import LMTrainingConfig, train_lm
 
     output: Path = options.work / name.replace(", ", "-")
     if output.exists():
         return output
-    settings = LmSettings(
+    settings = LMTrainingConfig(
         tokenizer=str(prepare(options)), context=options.context, layers=options.layers, hidden=options.hidden,
         heads=options.heads, steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,
         eval_every=max(options.steps // 3, 1), seed=options.seed, bf16=options.bf16, **chosen,

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from ordtool.io.atomic import flush_folder
+from ordtool.io.atomic import atomic_directory, flush_folder
 from ordtool.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
 _COMPLETE = "complete"  # the file that is written last into a checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Where and over what a training runs; nothing that changes the model.
+
+    Attributes:
+        device: Where to compute.
+        resume: Go on from the last checkpoint.
+        force: Replace an existing folder, or an interrupted run.
+    """
+
+    device: str = "auto"
+    resume: bool = False
+    force: bool = False
+
+
+class RunOptions(TypedDict, total=False):
+    """The fields of `RunConfig`, as keywords."""
+
+    device: str
+    resume: bool
+    force: bool
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -51,13 +76,13 @@ def _finish_checkpoint(folder: Path, newest: int, best: str | None) -> None:
 
 
 def trainer_arguments(
-    partial: Path, settings: Any, place: torch.device, *, steps: int, every: int, **own: Any
+    partial: Path, config: Any, place: torch.device, *, steps: int, every: int, **own: Any
 ) -> Any:
     """Give the TrainingArguments that all trainings here have in common.
 
     Args:
         partial: The folder of the run's checkpoints.
-        settings: With `accumulate`, `learning_rate`, `warmup`, `weight_decay` and `seed`.
+        config: With `accumulate`, `learning_rate`, `warmup`, `weight_decay` and `seed`.
         place: The device.
         steps: Updates.
         every: Updates between dev losses and checkpoints.
@@ -68,14 +93,14 @@ def trainer_arguments(
     common = {
         "output_dir": str(partial),
         "max_steps": steps,
-        "gradient_accumulation_steps": settings.accumulate,
-        "learning_rate": settings.learning_rate,
-        "warmup_steps": round(settings.warmup * steps),
-        "weight_decay": settings.weight_decay,
+        "gradient_accumulation_steps": config.accumulate,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": round(config.warmup * steps),
+        "weight_decay": config.weight_decay,
         "max_grad_norm": 1.0,
         "use_cpu": place.type == "cpu",
-        "seed": settings.seed,
-        "data_seed": settings.seed,
+        "seed": config.seed,
+        "data_seed": config.seed,
         "eval_strategy": "steps",
         "save_strategy": "steps",
         "eval_steps": every,
@@ -91,23 +116,53 @@ def trainer_arguments(
     return TrainingArguments(**{**common, **own})
 
 
-def make_trainer(kind: Any, settings: Any, progress: Progress, **parts: Any) -> Any:
+def make_trainer(kind: Any, config: Any, progress: Progress, **parts: Any) -> Any:
     """Make a Trainer of a kind that reports to `progress`, stops early if asked to, and leaves stdout to data.
 
     Args:
         kind: transformers' Trainer, or a class of it.
-        settings: With `patience`.
+        config: With `patience`.
         progress: Told of steps and dev losses.
         parts: Model, arguments and datasets.
     """
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     callbacks: list[Any] = [listener(progress)]
-    if settings.patience is not None:
-        callbacks.append(EarlyStoppingCallback(settings.patience))
+    if config.patience is not None:
+        callbacks.append(EarlyStoppingCallback(config.patience))
     trainer = kind(callbacks=callbacks, **parts)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def train_and_measure(trainer: Any, steps: int, checkpoint: Path | None, progress: Progress) -> float:
+    """Train, and measure the dev loss of the best checkpoint.
+
+    Args:
+        trainer: From `make_trainer`.
+        steps: Updates, for the time left.
+        checkpoint: Where to go on from.
+        progress: Told of steps.
+
+    Returns:
+        The dev loss in nats a token.
+    """
+    if checkpoint is not None:
+        progress.note(f"going on from {checkpoint.name}")
+    progress.start("training", steps, "steps")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    progress.close()
+    return float(trainer.evaluate()["eval_loss"])
+
+
+def save_trained(
+    output: str | Path, model: Any, tokenizer: Any, facts: dict[str, Any], *, force: bool
+) -> None:
+    """Save a model with its tokenizer, and `facts` as `training.json`, whole or not at all."""
+    with atomic_directory(output, force=force) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def listener(progress: Progress) -> Any:

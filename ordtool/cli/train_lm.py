@@ -14,7 +14,17 @@ from ordtool.cli._training_options import (
     Patience,
     ResumeTraining,
 )
-from ordtool.cli.options import RUN, Device, Field, Force, Quiet, Seed, Threads
+from ordtool.cli.options import (
+    RUN,
+    Device,
+    Field,
+    Force,
+    Quiet,
+    Seed,
+    Threads,
+    options_for_fields,
+    renamed_options,
+)
 
 TEXT = "The text"
 MODEL = "The model"
@@ -26,15 +36,16 @@ def _schemes() -> list[str]:
     return list(SCHEMES)
 
 
+@renamed_options({"--valid": "--dev"})
 def lm(
     text: Annotated[
         list[str], typer.Argument(metavar="TEXT...", help="Text files (a document each) or JSONL.")
     ],
     output: ModelFolder,
-    valid: Annotated[
+    dev: Annotated[
         list[str] | None,
         typer.Option(
-            "--valid", help="Held-out text.  [default: the last 2% of the tokens]", rich_help_panel=TEXT
+            "--dev", help="Held-out text.  [default: the last 2% of the tokens]", rich_help_panel=TEXT
         ),
     ] = None,
     field: Field = "text",
@@ -151,49 +162,50 @@ def lm(
     **Example:** `ordtool train lm book.txt -o mylm --steps 500 && ordtool generate -m mylm -p 'It was'`
     """
     from ordtool.console import RichProgress
-    from ordtool.lm.training import LmSettings, train_lm
+    from ordtool.lm.training import LMTrainingConfig, train_lm
     from ordtool.runtime import set_threads
 
-    settings = LmSettings(
-        objective=objective,
-        vocab_size=vocab_size,
-        tokenizer=_folder(tokenizer),
-        context=context,
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        key_size=key_size,
-        intermediate=intermediate,
-        talking_heads=talking_heads,
-        logn=logn,
-        logn_trained=logn_trained,
-        positions=positions,
-        steps=steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        eval_every=eval_every,
-        patience=patience,
-        seed=seed,
-        bf16=bf16,
-    )
     set_threads(threads)
     progress = RichProgress(quiet)
-    try:
-        report = train_lm(
-            text,
-            output,
-            settings,
-            valid=valid or [],
-            field=field,
-            device=device,
-            resume=resume,
-            force=force,
-            progress=progress,
+    with options_for_fields(LMTrainingConfig):
+        config = LMTrainingConfig(
+            objective=objective,
+            vocab_size=vocab_size,
+            tokenizer=_folder(tokenizer),
+            context=context,
+            layers=layers,
+            hidden=hidden,
+            heads=heads,
+            kv_heads=kv_heads,
+            key_size=key_size,
+            intermediate=intermediate,
+            talking_heads=talking_heads,
+            logn=logn,
+            logn_trained=logn_trained,
+            positions=positions,
+            steps=steps,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            learning_rate=learning_rate,
+            eval_every=eval_every,
+            patience=patience,
+            seed=seed,
+            bf16=bf16,
         )
-    finally:
-        progress.close()
+        try:
+            report = train_lm(
+                text,
+                output,
+                config,
+                valid=dev or [],
+                field=field,
+                device=device,
+                resume=resume,
+                force=force,
+                progress=progress,
+            )
+        finally:
+            progress.close()
     bits = "" if report.bits_per_byte is None else f", {report.bits_per_byte:.3f} bits a byte"
     progress.note(
         f"{output}: dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f}{bits}"

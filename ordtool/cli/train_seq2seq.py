@@ -14,11 +14,22 @@ from ordtool.cli._training_options import (
     Patience,
     ResumeTraining,
 )
-from ordtool.cli.options import RUN, Device, Force, Model, Quiet, Seed, Threads
+from ordtool.cli.options import (
+    RUN,
+    Device,
+    Force,
+    Model,
+    Quiet,
+    Seed,
+    Threads,
+    options_for_fields,
+    renamed_options,
+)
 
 PAIRS = "The pairs"
 
 
+@renamed_options({"--valid": "--dev", "--valid-share": "--holdout"})
 def seq2seq(
     pairs: Annotated[
         list[str],
@@ -34,13 +45,13 @@ def seq2seq(
     target_field: Annotated[
         str, typer.Option("--target-field", help="Key or column of the target.", rich_help_panel=PAIRS)
     ] = "target",
-    valid: Annotated[
+    dev: Annotated[
         list[str] | None,
-        typer.Option("--valid", help="Held-out pairs.  [default: --valid-share]", rich_help_panel=PAIRS),
+        typer.Option("--dev", help="Held-out pairs.  [default: --holdout]", rich_help_panel=PAIRS),
     ] = None,
-    valid_share: Annotated[
+    holdout: Annotated[
         float,
-        typer.Option("--valid-share", help="Share of the sources held out.", rich_help_panel=PAIRS),
+        typer.Option("--holdout", help="Share of the sources held out.", rich_help_panel=PAIRS),
     ] = 0.02,
     max_source: Annotated[
         int | None,
@@ -147,45 +158,47 @@ def seq2seq(
     from ordtool.console import RichProgress
     from ordtool.models.resolve import resolve_model
     from ordtool.runtime import set_threads
-    from ordtool.seq2seq.training import Seq2SeqSettings, train_seq2seq
+    from ordtool.seq2seq.config import Seq2SeqTrainingConfig
+    from ordtool.seq2seq.training import train_seq2seq
 
-    settings = Seq2SeqSettings(
-        source_field=source_field,
-        target_field=target_field,
-        max_source=max_source,
-        max_target=max_target,
-        overlong=overlong,
-        together=together,
-        vocabulary=vocabulary,
-        lossless=lossless,
-        valid_share=valid_share,
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        dropout=dropout,
-        eval_every=eval_every,
-        patience=patience,
-        seed=seed,
-        dtype=dtype,
-    )
     set_threads(threads)
     progress = RichProgress(quiet)
-    try:
-        report = train_seq2seq(
-            pairs,
-            resolve_model(model, progress),
-            output,
-            settings,
-            valid=valid or [],
-            device=device,
-            resume=resume,
-            force=force,
-            progress=progress,
+    with options_for_fields(Seq2SeqTrainingConfig, valid="--dev", valid_share="--holdout"):
+        config = Seq2SeqTrainingConfig(
+            source_field=source_field,
+            target_field=target_field,
+            max_source=max_source,
+            max_target=max_target,
+            overlong=overlong,
+            together=together,
+            vocabulary=vocabulary,
+            lossless=lossless,
+            valid_share=holdout,
+            epochs=epochs,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            dropout=dropout,
+            eval_every=eval_every,
+            patience=patience,
+            seed=seed,
+            dtype=dtype,
         )
-    finally:
-        progress.close()
+        try:
+            report = train_seq2seq(
+                pairs,
+                resolve_model(model, progress),
+                output,
+                config,
+                valid=dev or [],
+                device=device,
+                resume=resume,
+                force=force,
+                progress=progress,
+            )
+        finally:
+            progress.close()
     progress.note(
         f"{output}: dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f} "
         f"({report.dev_pairs:,} held-out pairs)"

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import partial_folder, run_folder, run_metadata
 from ordtool.lm.position_schemes import SCHEMES, parse_scheme
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
 from ordtool.trainer import (
+    RunConfig,
+    RunOptions,
     has_checkpoint,
     last_checkpoint,
     make_trainer,
+    save_trained,
+    train_and_measure,
     trainer_arguments,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class LmSettings:
+class LMTrainingConfig:
     """What `train_lm` does.
 
     Attributes:
@@ -85,36 +88,36 @@ class LmSettings:
         objectives = ("causal", "prefix", "permutation")
         if self.objective not in objectives:
             raise UsageError(
-                f"unknown --objective {self.objective!r}", close_match_hint(self.objective, objectives)
+                f"unknown `objective` {self.objective!r}", close_match_hint(self.objective, objectives)
             )
         self._check_positions()
         if self.hidden % self.heads:
             raise UsageError(
-                f"--hidden {self.hidden} is no multiple of --heads {self.heads}", "for example 256 and 8"
+                f"`hidden` {self.hidden} is no multiple of `heads` {self.heads}", "for example 256 and 8"
             )
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise UsageError(
-                f"--heads {self.heads} can't share --kv-heads {self.kv_heads}", "it must divide them"
+                f"`heads` {self.heads} can't share `kv_heads` {self.kv_heads}", "it must divide them"
             )
         if self.tokenizer is None and self.vocab_size < 258:
             raise UsageError(
-                f"--vocab-size {self.vocab_size} is too small", "258 holds the bytes and two special tokens"
+                f"`vocab_size` {self.vocab_size} is too small", "258 holds the bytes and two special tokens"
             )
         if self.context < 2:
-            raise UsageError("--context must be 2 or more", "256 is usual for small models")
+            raise UsageError("`context` must be 2 or more", "256 is usual for small models")
 
     def _check_positions(self) -> None:
         name, values = parse_scheme(self.positions)
         if SCHEMES[name].rotary and (self.key_size or self.hidden // self.heads) % 2:
-            raise UsageError("rotary positions need an even head size", "choose an even --key-size")
+            raise UsageError("rotary positions need an even head size", "choose an even `key_size`")
         if self.logn and self.logn_trained:
-            raise UsageError("--logn and --logn-trained contradict each other", "choose one")
+            raise UsageError("`logn` and `logn_trained` contradict each other", "choose one")
         if name == "inverse-leaky" and self.talking_heads:
-            raise UsageError("inverse-leaky positions don't go with --talking-heads", "choose one")
+            raise UsageError("inverse-leaky positions don't go with `talking_heads`", "choose one")
         if name == "random":
             if self.objective == "permutation":
                 raise UsageError(
-                    "random positions don't go with --objective permutation", "--positions rope does"
+                    "random positions don't go with `objective` permutation", "`positions` rope does"
                 )
             longest = values.get("longest", 8 * self.context)
             if longest < self.context:
@@ -125,7 +128,7 @@ class LmSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LmReport:
+class LMTrainingReport:
     """What came of the training.
 
     Attributes:
@@ -148,15 +151,13 @@ class LmReport:
 def train_lm(
     texts: str | Path | Sequence[str | Path],
     output: str | Path,
-    settings: LmSettings | None = None,
+    config: LMTrainingConfig | None = None,
     *,
     valid: str | Path | Sequence[str | Path] = (),
     field: str = "text",
-    device: str = "auto",
-    resume: bool = False,
-    force: bool = False,
     progress: Progress = SILENT,
-) -> LmReport:
+    **run: Unpack[RunOptions],
+) -> LMTrainingReport:
     """Train a language model on text and save it with its tokenizer.
 
     Checkpoints gather in `<output>.partial`; the model folder appears when it is complete.
@@ -164,13 +165,11 @@ def train_lm(
     Args:
         texts: Files; a text file is one document, a JSONL record too.
         output: The model folder to make; the Auto classes and `ordtool generate` take it.
-        settings: See `LmSettings`.
+        config: See `LMTrainingConfig`.
         valid: Held-out text; none: the last 2% of the tokens.
         field: The key of JSONL records.
-        device: Where to compute.
-        resume: Go on from the last checkpoint.
-        force: Replace an existing folder, or an interrupted run.
         progress: Told of steps with the loss.
+        **run: The fields of `RunConfig`: `device`, `resume`, `force`.
 
     Returns:
         The report, which is also `training.json` in the folder.
@@ -180,116 +179,134 @@ def train_lm(
             interrupted run had another input or other settings.
     """
     texts, valid = tuple(as_many(texts)), tuple(as_many(valid))
-    settings = settings or LmSettings()
+    config, machine = config or LMTrainingConfig(), RunConfig(**run)
     quiet_libraries()
-    check_directory(output, force=force)
+    check_directory(output, force=machine.force)
     check_read_twice([*texts, *valid])
-    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as run:
-        resume = run.start(run_metadata([*texts, *valid], asdict(settings)), progress)
-        return _train(texts, output, settings, valid, field, device, resume, force, run.path, progress)
-
-
-def _train(
-    texts: Sequence[str | Path],
-    output: str | Path,
-    settings: LmSettings,
-    valid: Sequence[str | Path],
-    field: str,
-    device: str,
-    resume: bool,
-    force: bool,
-    partial: Path,
-    progress: Progress,
-) -> LmReport:
-    seed_everything(settings.seed)
-    from ordtool.io.text import read_documents
-    from ordtool.lm.corpus import Blocks, tokenize
-
-    tokenizer = _tokenizer(texts, field, settings, partial, progress)
-    tokens, _ = tokenize(read_documents(texts, field), tokenizer, progress)
-    if valid:
-        dev, dev_size = tokenize(read_documents(valid, field), tokenizer, progress)
-    else:
-        held = max(len(tokens) // 50, settings.context)
-        tokens, dev = tokens[:-held], tokens[-held:]
-        dev_size = len(tokenizer.decode(dev.tolist(), skip_special_tokens=True).encode("utf-8", "replace"))
-    for name, row in (("training", tokens), ("held-out", dev)):
-        if len(row) < settings.context:
-            raise OrdtoolError(
-                f"the {name} text has {len(row)} tokens, fewer than one block of {settings.context}",
-                "give more text, or a smaller --context",
-            )
-    model = _model(tokenizer, settings)
-    trainer = _trainer(
-        model,
-        partial,
-        settings,
-        device,
-        Blocks(tokens, settings.context, settings.objective, settings.seed, _longest(model.config)),
-        Blocks(dev, settings.context, settings.objective, settings.seed + 1),
-        progress,
-    )
-    progress.note(f"{model.num_parameters():,} parameters, {len(tokens):,} tokens, {settings.steps:,} steps")
-    progress.start("training", settings.steps, "steps")
-    checkpoint = last_checkpoint(partial) if resume else None
-    if checkpoint is not None:
-        progress.note(f"going on from {checkpoint.name}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    progress.close()
-    loss = float(trainer.evaluate()["eval_loss"])
-    bits = loss * len(dev) / max(dev_size, 1) / math.log(2) if settings.objective == "causal" else None
-    report = LmReport(
-        model.num_parameters(), trainer.state.global_step, len(tokens), loss, math.exp(loss), bits
-    )
-    with atomic_directory(output, force=force) as folder:
-        trainer.model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        facts = {**asdict(report), "settings": asdict(settings), "texts": [Path(text).name for text in texts]}
-        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    partial = partial_folder(output)
+    with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
+        resume = folder.start(run_metadata([*texts, *valid], asdict(config)), progress)
+        seed_everything(config.seed)
+        tokenizer = _tokenizer(texts, field, config, folder.path, progress)
+        train, dev = _tokens(texts, valid, field, tokenizer, config, progress)
+        checkpoint = last_checkpoint(folder.path) if resume else None
+        report, model = _train(
+            train, dev, tokenizer, config, machine.device, folder.path, checkpoint, progress
+        )
+        facts = {**asdict(report), "settings": asdict(config), "texts": [Path(text).name for text in texts]}
+        save_trained(output, model, tokenizer, facts, force=machine.force)
     return report
 
 
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """A text in tokens `(n,)`, and its size in bytes."""
+
+    ids: Any
+    size: int
+
+
+def _tokens(
+    texts: Sequence[str | Path],
+    valid: Sequence[str | Path],
+    field: str,
+    tokenizer: Any,
+    config: LMTrainingConfig,
+    progress: Progress,
+) -> tuple[_Tokens, _Tokens]:
+    """Read the training text and the held-out one.
+
+    Raises:
+        OrdtoolError: If one of them is shorter than a block.
+    """
+    from ordtool.io.text import read_documents
+    from ordtool.lm.corpus import tokenize
+
+    train = _Tokens(*tokenize(read_documents(texts, field), tokenizer, progress))
+    if valid:
+        dev = _Tokens(*tokenize(read_documents(valid, field), tokenizer, progress))
+    else:
+        held = max(len(train.ids) // 50, config.context)
+        rest = train.ids[-held:]
+        text = tokenizer.decode(rest.tolist(), skip_special_tokens=True)
+        dev = _Tokens(rest, len(text.encode("utf-8", "replace")))
+        train = _Tokens(train.ids[:-held], train.size)
+    for name, row in (("training", train.ids), ("held-out", dev.ids)):
+        if len(row) < config.context:
+            raise OrdtoolError(
+                f"the {name} text has {len(row)} tokens, fewer than one block of {config.context}",
+                "give more text, or a smaller `context`",
+            )
+    return train, dev
+
+
+def _train(
+    train: _Tokens,
+    dev: _Tokens,
+    tokenizer: Any,
+    config: LMTrainingConfig,
+    device: str,
+    partial: Path,
+    checkpoint: Path | None,
+    progress: Progress,
+) -> tuple[LMTrainingReport, Any]:
+    from ordtool.lm.corpus import Blocks
+
+    model = _model(tokenizer, config)
+    rows, dev_rows = (
+        Blocks(train.ids, config.context, config.objective, config.seed, _longest(model.config)),
+        Blocks(dev.ids, config.context, config.objective, config.seed + 1),
+    )
+    trainer = _trainer(model, partial, config, device, rows, dev_rows, progress)
+    progress.note(f"{model.num_parameters():,} parameters, {len(train.ids):,} tokens, {config.steps:,} steps")
+    loss = train_and_measure(trainer, config.steps, checkpoint, progress)
+    bits = loss * len(dev.ids) / max(dev.size, 1) / math.log(2) if config.objective == "causal" else None
+    return LMTrainingReport(
+        model.num_parameters(), trainer.state.global_step, len(train.ids), loss, math.exp(loss), bits
+    ), trainer.model
+
+
 def _tokenizer(
-    texts: Sequence[str | Path], field: str, settings: LmSettings, partial: Path, progress: Progress
+    texts: Sequence[str | Path], field: str, config: LMTrainingConfig, partial: Path, progress: Progress
 ) -> Any:
     from ordtool.io.text import read_documents
     from ordtool.lm.corpus import train_tokenizer
     from ordtool.models.loading import load_tokenizer
 
     folder = partial / "tokenizer"
-    if settings.tokenizer is not None:
-        return load_tokenizer(Path(settings.tokenizer))
+    if config.tokenizer is not None:
+        return load_tokenizer(Path(config.tokenizer))
     if folder.exists():
         return load_tokenizer(folder)
-    progress.note(f"training a vocabulary of {settings.vocab_size:,} pieces")
-    tokenizer = train_tokenizer(read_documents(texts, field), settings.vocab_size)
+    progress.note(f"training a vocabulary of {config.vocab_size:,} pieces")
+    tokenizer = train_tokenizer(read_documents(texts, field), config.vocab_size)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
-def _model(tokenizer: Any, settings: LmSettings) -> Any:
+def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
     from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 
-    name, values = parse_scheme(settings.positions)
-    config = OrdtoolLMConfig(
+    name, values = parse_scheme(config.positions)
+    shape = OrdtoolLMConfig(
         vocab_size=len(tokenizer),
-        hidden_size=settings.hidden,
+        hidden_size=config.hidden,
         # A gated block of 8/3 has the parameters of a plain one of 4.
-        intermediate_size=settings.intermediate or max(16, round(settings.hidden * 8 / 3 / 16) * 16),
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.kv_heads,
-        key_size=settings.key_size,
-        talking_heads=settings.talking_heads,
-        logn="trained" if settings.logn_trained else settings.logn,
+        intermediate_size=config.intermediate or max(16, round(config.hidden * 8 / 3 / 16) * 16),
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        key_size=config.key_size,
+        talking_heads=config.talking_heads,
+        logn="trained" if config.logn_trained else config.logn,
         positions=name,
         position_parameters=values,
-        max_position_embeddings=settings.context,
-        objective=settings.objective,
+        max_position_embeddings=config.context,
+        objective=config.objective,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return OrdtoolLMForCausalLM(config)
+    return OrdtoolLMForCausalLM(shape)
 
 
 def _longest(config: Any) -> int | None:
@@ -298,27 +315,27 @@ def _longest(config: Any) -> int | None:
 
 
 def _trainer(
-    model: Any, partial: Path, settings: LmSettings, device: str, train: Any, dev: Any, progress: Progress
+    model: Any, partial: Path, config: LMTrainingConfig, device: str, train: Any, dev: Any, progress: Progress
 ) -> Any:
     import transformers
 
     place = resolve_device(device)
     arguments = trainer_arguments(
         partial,
-        settings,
+        config,
         place,
-        steps=settings.steps,
-        every=min(settings.eval_every, settings.steps),
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
+        steps=config.steps,
+        every=min(config.eval_every, config.steps),
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
         lr_scheduler_type="cosine",
         adam_beta2=0.95,
-        bf16=settings.bf16,
+        bf16=config.bf16,
         remove_unused_columns=False,
     )
     return make_trainer(
         transformers.Trainer,
-        settings,
+        config,
         progress,
         model=model,
         args=arguments,

@@ -31,7 +31,7 @@ _FAMILIES = f"encoders of the families {', '.join(ENCODERS)} can, and encoder-de
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
-def load_reader(folder: Path, dropout: float | None = None) -> tuple[Any, Any]:
+def load_seq2seq_model(folder: Path, dropout: float | None = None) -> tuple[Any, Any]:
     """Load a model to be trained on pairs, with its tokenizer.
 
     Args:
@@ -103,7 +103,7 @@ def from_encoder(lm: Any, own_head: bool) -> UnilmForSeq2Seq:
 
 
 @torch.no_grad()
-def grow(model: UnilmForSeq2Seq, first: int, added: list[list[int]]) -> None:
+def resize_embeddings(model: UnilmForSeq2Seq, first: int, added: list[list[int]]) -> None:
     """Give a model rows for new tokens, each the mean of the rows of old ones.
 
     Args:

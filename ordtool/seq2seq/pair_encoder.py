@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.models.loading import usable_context
 from ordtool.progress import Progress
+from ordtool.seq2seq.config import Seq2SeqTrainingConfig
 from ordtool.seq2seq.data import Row
-
-if TYPE_CHECKING:
-    from ordtool.seq2seq.training import Seq2SeqSettings
 
 
 class PairEncoder:
@@ -20,26 +18,26 @@ class PairEncoder:
     Args:
         model: The model that will read them.
         tokenizer: Its tokenizer.
-        settings: The limits.
+        config: The limits.
 
     Raises:
         UsageError: If the limits together are more than the model's positions.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, settings: Seq2SeqSettings) -> None:
+    def __init__(self, model: Any, tokenizer: Any, config: Seq2SeqTrainingConfig) -> None:
         self.tokenizer = tokenizer
-        self.settings = settings
+        self.config = config
         self.unilm = not model.config.is_encoder_decoder
         self.truncated = self.dropped = 0
         self.eos = self._eos()
         context = usable_context(model.config)
-        self.max_target = settings.max_target or (128 if context is None else min(128, context // 2))
+        self.max_target = config.max_target or (128 if context is None else min(128, context // 2))
         left = 384 if context is None else context - (self.max_target if self.unilm else 0)
-        self.max_source = settings.max_source or max(3, min(384, left))
+        self.max_source = config.max_source or max(3, min(384, left))
         total = self.max_source + self.max_target if self.unilm else max(self.max_source, self.max_target)
         if context is not None and total > context:
             raise UsageError(
-                f"--max-source {self.max_source} and --max-target {self.max_target} don't fit in the model's "
+                f"`max_source` {self.max_source} and `max_target` {self.max_target} don't fit in the model's "
                 f"{context} positions",
                 "choose smaller ones",
             )
@@ -63,7 +61,7 @@ class PairEncoder:
             targets: list[Sequence[int]] = [next(written) for _ in groups[source]]
             long_source = len(ids) > self.max_source
             long = [long_source or len(target) > self.max_target for target in targets]
-            if self.settings.overlong == "drop":
+            if self.config.overlong == "drop":
                 self.dropped += sum(long)
                 targets = [target for target, out in zip(targets, long, strict=True) if not out]
             else:
@@ -83,7 +81,7 @@ class PairEncoder:
         plain = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return [[*ids, self.eos] for ids in plain]
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         """Say how many pairs were too long."""
         limits = f"--max-source {self.max_source}, --max-target {self.max_target}"
         for count, what in ((self.truncated, "truncated"), (self.dropped, "dropped")):

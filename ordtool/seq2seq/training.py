@@ -2,101 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ordtool.arguments import as_many
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import partial_folder, run_folder, run_metadata
 from ordtool.models.releases import one_device_a_process
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
+from ordtool.seq2seq.config import Seq2SeqTrainingConfig
 from ordtool.trainer import (
+    RunConfig,
+    RunOptions,
     has_checkpoint,
     last_checkpoint,
     make_trainer,
+    save_trained,
+    train_and_measure,
     trainer_arguments,
 )
 
 if TYPE_CHECKING:
     from ordtool.seq2seq.data import PairBatches, Row
+    from ordtool.seq2seq.pair_encoder import PairEncoder
 
-OVERLONG = ("truncate", "drop")
-VOCABULARIES = ("full", "seen")
-
-
-@dataclass(frozen=True, slots=True)
-class Seq2SeqSettings:
-    """What `train_seq2seq` does.
-
-    Attributes:
-        source_field: The key or column of the source.
-        target_field: That of the target.
-        max_source: Tokens of a source at most, special ones among them; None: what the target leaves, up to 384.
-        max_target: Tokens of a target at most; None: 128, or half of a shorter context.
-        overlong: `truncate` or `drop` longer pairs.
-        together: Targets of one source that share a row, so that it is read once (encoders).
-        vocabulary: `seen`: the softmax ranges over tokens of the training pairs alone, for good.
-        lossless: Extend a WordPiece vocabulary so that targets come back as written; None: if needed.
-        valid_share: Share of the sources held out where no dev file is given.
-        epochs: Passes over the pairs.
-        batch_size: Pairs a batch, about.
-        accumulate: Batches an update.
-        learning_rate: At its peak; warm-up over `warmup` of the steps, then linearly to 0.
-        warmup: Share of the steps.
-        weight_decay: Of AdamW.
-        dropout: Of hidden states; None: the checkpoint's own.
-        eval_every: Updates between dev losses, and checkpoints; None: an epoch's, but at most ten in all.
-        patience: Dev losses without a better one before it stops; None: never.
-        seed: Of everything.
-        dtype: Of matrix products: `auto` is bfloat16 where that is faster.
-    """
-
-    source_field: str = "source"
-    target_field: str = "target"
-    max_source: int | None = None
-    max_target: int | None = None
-    overlong: str = "truncate"
-    together: int = 8
-    vocabulary: str = "full"
-    lossless: bool | None = None
-    valid_share: float = 0.02
-    epochs: float = 3.0
-    batch_size: int = 32
-    accumulate: int = 1
-    learning_rate: float = 1e-4
-    warmup: float = 0.06
-    weight_decay: float = 0.01
-    dropout: float | None = None
-    eval_every: int | None = None
-    patience: int | None = None
-    seed: int = 0
-    dtype: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("overlong", self.overlong, OVERLONG),
-            ("vocabulary", self.vocabulary, VOCABULARIES),
-        ):
-            if value not in known:
-                raise UsageError(f"unknown --{name} {value!r}", close_match_hint(value, known))
-        if not 0 < self.valid_share < 1:
-            raise UsageError(f"--valid-share {self.valid_share} is out of range", "0.02 is 2% of the sources")
-        if not self.epochs > 0:
-            raise UsageError(f"--epochs {self.epochs} is not possible", "give a number above 0")
-        for name, size in (("max-source", self.max_source), ("max-target", self.max_target)):
-            if size is not None and size < 3:
-                raise UsageError(f"--{name} {size} is too small", "two special tokens are among them")
+Groups = dict[str, list[str]]
+"""The targets of each source."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seq2SeqReport:
+class Seq2SeqTrainingReport:
     """What came of the training.
 
     Attributes:
@@ -128,14 +69,12 @@ def train_seq2seq(
     pairs: str | Path | Sequence[str | Path],
     model: str | Path,
     output: str | Path,
-    settings: Seq2SeqSettings,
+    config: Seq2SeqTrainingConfig | None = None,
     *,
     valid: str | Path | Sequence[str | Path] = (),
-    device: str = "auto",
-    resume: bool = False,
-    force: bool = False,
     progress: Progress = SILENT,
-) -> Seq2SeqReport:
+    **run: Unpack[RunOptions],
+) -> Seq2SeqTrainingReport:
     """Train an encoder under the sequence-to-sequence mask, or an encoder-decoder, on pairs.
 
     Checkpoints gather in `<output>.partial`; the model folder appears when it is complete.
@@ -144,12 +83,10 @@ def train_seq2seq(
         pairs: JSONL, CSV or TSV files; see `read_pairs`.
         model: The folder of an encoder, an encoder-decoder or a model trained here before.
         output: The model folder to make, for `ordtool generate`.
-        settings: See `Seq2SeqSettings`.
+        config: See `Seq2SeqTrainingConfig`.
         valid: Files of held-out pairs; none: `valid_share` of the sources.
-        device: Where to compute.
-        resume: Go on from the last checkpoint.
-        force: Replace an existing folder, or an interrupted run.
         progress: Told of steps with the loss.
+        **run: The fields of `RunConfig`: `device`, `resume`, `force`.
 
     Returns:
         The report, which is also in the folder's `training.json`.
@@ -159,73 +96,85 @@ def train_seq2seq(
             output exists or the interrupted run was another.
     """
     pairs, valid = tuple(as_many(pairs)), tuple(as_many(valid))
+    config, machine = config or Seq2SeqTrainingConfig(), RunConfig(**run)
     quiet_libraries()
-    check_directory(output, force=force)
+    check_directory(output, force=machine.force)
     check_read_twice([*pairs, *valid], "a file of pairs")
-    facts = {**asdict(settings), "model": str(Path(model).name)}
-    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as run:
-        resume = run.start(run_metadata([*pairs, *valid], facts), progress)
-        report, trained, tokenizer = _train(
-            pairs, Path(model), settings, valid, device, resume, run.path, progress
-        )
-        with atomic_directory(output, force=force) as folder:
-            trained.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            facts = {**asdict(report), "settings": facts, "pairs_from": [Path(path).name for path in pairs]}
-            (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    settings = {**asdict(config), "model": str(Path(model).name)}
+    partial = partial_folder(output)
+    with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
+        resume = folder.start(run_metadata([*pairs, *valid], settings), progress)
+        seed_everything(config.seed)
+        train, dev = _read(pairs, valid, config)
+        checkpoint = last_checkpoint(folder.path) if resume else None
+        prepared = _prepare(Path(model), train, dev, config, progress)
+        report, trained = _train(prepared, config, machine.device, folder.path, checkpoint, progress)
+        facts = {**asdict(report), "settings": settings, "pairs_from": [Path(path).name for path in pairs]}
+        save_trained(output, trained, prepared.tokenizer, facts, force=machine.force)
     return report
 
 
-def _train(
-    pairs: Sequence[str | Path],
-    model_folder: Path,
-    settings: Seq2SeqSettings,
-    valid: Sequence[str | Path],
-    device: str,
-    resume: bool,
-    partial: Path,
-    progress: Progress,
-) -> tuple[Seq2SeqReport, Any, Any]:
-    seed_everything(settings.seed)
-    train_groups, dev_groups = _read(pairs, valid, settings)
-    from ordtool.seq2seq.models import load_reader
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A model that has learnt nothing yet, and the pairs in its tokens."""
+
+    model: Any
+    tokenizer: Any
+    encoder: PairEncoder
+    train: list[Row]
+    dev: list[Row]
+
+
+def _prepare(
+    folder: Path, train: Groups, dev: Groups, config: Seq2SeqTrainingConfig, progress: Progress
+) -> _Prepared:
+    """Load the model, fit its vocabulary to the pairs, and turn them into tokens.
+
+    Raises:
+        OrdtoolError: If the model is of another kind, or no pairs are short enough.
+    """
+    from ordtool.seq2seq.models import load_seq2seq_model
     from ordtool.seq2seq.pair_encoder import PairEncoder
 
-    model, tokenizer = load_reader(model_folder, settings.dropout)
+    model, tokenizer = load_seq2seq_model(folder, config.dropout)
     unilm = not model.config.is_encoder_decoder
     if unilm:
-        tokenizer = _fit_vocabulary(model, tokenizer, train_groups, settings, progress)
-    encoder = PairEncoder(model, tokenizer, settings)
-    train_rows, dev_rows = encoder.rows(train_groups), encoder.rows(dev_groups)
-    encoder.tell(progress)
-    for name, rows in (("training", train_rows), ("held-out", dev_rows)):
-        if not rows:
-            raise OrdtoolError(f"no {name} pairs are left", "raise --max-source and --max-target")
+        tokenizer = _fit_vocabulary(model, tokenizer, train, config, progress)
+    encoder = PairEncoder(model, tokenizer, config)
+    rows, dev_rows = encoder.rows(train), encoder.rows(dev)
+    encoder.report(progress)
+    for name, some in (("training", rows), ("held-out", dev_rows)):
+        if not some:
+            raise OrdtoolError(f"no {name} pairs are left", "raise `max_source` and `max_target`")
     if unilm:
         _set_ends(model, tokenizer, encoder.eos)
-        if settings.vocabulary == "seen":
-            model.restrict(_seen([*train_rows, *dev_rows], encoder.eos, progress, model.config.vocab_size))
-    batches = [
-        _batches(rows, settings, model, tokenizer, shuffle=rows is train_rows)
-        for rows in (train_rows, dev_rows)
-    ]
-    trainer = _trainer(model, partial, settings, device, batches[0], batches[1], progress)
-    count, dev_count = (sum(len(targets) for _, targets in rows) for rows in (train_rows, dev_rows))
-    steps = _steps(batches[0], settings)
+        if config.vocabulary == "seen":
+            model.restrict(_seen([*rows, *dev_rows], encoder.eos, progress, model.config.vocab_size))
+    return _Prepared(model, tokenizer, encoder, rows, dev_rows)
+
+
+def _train(
+    prepared: _Prepared,
+    config: Seq2SeqTrainingConfig,
+    device: str,
+    partial: Path,
+    checkpoint: Path | None,
+    progress: Progress,
+) -> tuple[Seq2SeqTrainingReport, Any]:
+    model, encoder = prepared.model, prepared.encoder
+    batches = _batches(prepared, prepared.train, config, shuffle=True)
+    dev_batches = _batches(prepared, prepared.dev, config, shuffle=False)
+    trainer = _trainer(model, partial, config, device, batches, dev_batches, progress)
+    count, dev_count = (sum(len(targets) for _, targets in rows) for rows in (prepared.train, prepared.dev))
+    steps = _steps(batches, config)
     progress.note(
-        f"{model.num_parameters():,} parameters, {count:,} pairs of {len(train_rows):,} sources, {steps:,} steps"
+        f"{model.num_parameters():,} parameters, {count:,} pairs of {len(prepared.train):,} sources, {steps:,} steps"
     )
-    checkpoint = last_checkpoint(partial) if resume else None
-    if checkpoint is not None:
-        progress.note(f"going on from {checkpoint.name}")
-    progress.start("training", steps, "steps")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    progress.close()
-    loss = float(trainer.evaluate()["eval_loss"])
-    report = Seq2SeqReport(
-        "unilm" if unilm else "encoder-decoder",
+    loss = train_and_measure(trainer, steps, checkpoint, progress)
+    report = Seq2SeqTrainingReport(
+        "encoder-decoder" if model.config.is_encoder_decoder else "unilm",
         model.num_parameters(),
-        len(train_rows),
+        len(prepared.train),
         count,
         dev_count,
         encoder.truncated,
@@ -234,22 +183,22 @@ def _train(
         loss,
         math.exp(loss),
     )
-    return report, trainer.model, tokenizer
+    return report, trainer.model
 
 
 def _read(
-    pairs: Sequence[str | Path], valid: Sequence[str | Path], settings: Seq2SeqSettings
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    pairs: Sequence[str | Path], valid: Sequence[str | Path], config: Seq2SeqTrainingConfig
+) -> tuple[Groups, Groups]:
     from ordtool.seq2seq.data import group, hold_out, read_pairs
 
-    fields = (settings.source_field, settings.target_field)
+    fields = (config.source_field, config.target_field)
     train = [pair for path in pairs for pair in read_pairs(path, *fields)]
     if not train:
         raise OrdtoolError(
             f"{', '.join(map(str, pairs))}: no pairs in it", "a line has a source and a target"
         )
     if not valid:
-        return hold_out(group(train), settings.valid_share, settings.seed)
+        return hold_out(group(train), config.valid_share, config.seed)
     dev = [pair for path in valid for pair in read_pairs(path, *fields)]
     if not dev:
         raise OrdtoolError(
@@ -259,19 +208,23 @@ def _read(
 
 
 def _fit_vocabulary(
-    model: Any, tokenizer: Any, groups: dict[str, list[str]], settings: Seq2SeqSettings, progress: Progress
+    model: Any,
+    tokenizer: Any,
+    groups: Groups,
+    config: Seq2SeqTrainingConfig,
+    progress: Progress,
 ) -> Any:
     """Extend the vocabulary if targets wouldn't come back as they were written."""
-    from ordtool.seq2seq.models import grow
-    from ordtool.seq2seq.wordpieces import extend, is_wordpiece, keeps
+    from ordtool.seq2seq.models import resize_embeddings
+    from ordtool.seq2seq.wordpieces import extend, is_wordpiece, round_trips
 
-    if settings.lossless is False or not is_wordpiece(tokenizer):
+    if config.lossless is False or not is_wordpiece(tokenizer):
         return tokenizer
     some = [target for targets in list(groups.values())[:1000] for target in targets[:1]]
-    if settings.lossless is None and keeps(tokenizer, some):
+    if config.lossless is None and round_trips(tokenizer, some):
         return tokenizer
     made, added = extend(tokenizer, (text for source, ts in groups.items() for text in (source, *ts)))
-    grow(model, len(made) - len(added), added)
+    resize_embeddings(model, len(made) - len(added), added)
     progress.note(
         f"the vocabulary gets {len(added):,} pieces more, so that case, accents and spaces of targets are kept "
         "(--no-lossless leaves it as it is)"
@@ -294,37 +247,73 @@ def _seen(rows: list[Row], eos: int, progress: Progress, size: int) -> Any:
 
 
 def _batches(
-    rows: list[Row], settings: Seq2SeqSettings, model: Any, tokenizer: Any, *, shuffle: bool
+    prepared: _Prepared, rows: list[Row], config: Seq2SeqTrainingConfig, *, shuffle: bool
 ) -> PairBatches:
     from ordtool.seq2seq.data import PairBatches
 
-    pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad = prepared.tokenizer.pad_token_id
     return PairBatches(
         rows,
-        settings.batch_size,
-        settings.together,
-        pad,
-        settings.seed,
-        encoder_decoder=model.config.is_encoder_decoder,
+        config.batch_size,
+        config.together,
+        0 if pad is None else pad,
+        config.seed,
+        encoder_decoder=prepared.model.config.is_encoder_decoder,
         shuffle=shuffle,
     )
 
 
-def _steps(batches: PairBatches, settings: Seq2SeqSettings) -> int:
-    an_epoch = max(1, -(-len(batches) // settings.accumulate))
-    return max(1, math.ceil(settings.epochs * an_epoch))
+def _steps(batches: PairBatches, config: Seq2SeqTrainingConfig) -> int:
+    an_epoch = max(1, -(-len(batches) // config.accumulate))
+    return max(1, math.ceil(config.epochs * an_epoch))
 
 
 def _trainer(
     model: Any,
     partial: Path,
-    settings: Seq2SeqSettings,
+    config: Seq2SeqTrainingConfig,
     device: str,
     train: PairBatches,
     dev: PairBatches,
     progress: Progress,
 ) -> Any:
     import torch
+
+    place = resolve_device(device)
+    steps = _steps(train, config)
+    # A checkpoint is four times the weights on the disk: ten are enough for a run of many short epochs.
+    every = config.eval_every or max(_steps(train, replace(config, epochs=1.0)), math.ceil(steps / 10))
+    dtype = resolve_dtype(config.dtype, place)
+    arguments = trainer_arguments(
+        partial,
+        config,
+        place,
+        steps=steps,
+        every=min(every, steps),
+        per_device_train_batch_size=1,  # an item is a batch
+        per_device_eval_batch_size=1,
+        lr_scheduler_type="linear",
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        remove_unused_columns=False,
+    )
+    if place.type == "cuda":
+        # A batch is rows and places in them, which can't be cut in two: one device a process.
+        one_device_a_process(arguments)
+    return make_trainer(
+        _pair_trainer(),
+        config,
+        progress,
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=dev,
+        data_collator=_only,
+    )
+
+
+def _pair_trainer() -> Any:
+    """Make the class of Trainer that weighs every token of the held-out pairs alike."""
     import transformers
 
     class PairTrainer(transformers.Trainer):
@@ -346,45 +335,9 @@ def _trainer(
             )
             return metrics
 
-    place = resolve_device(device)
-    steps = _steps(train, settings)
-    # A checkpoint is four times the weights on the disk: ten are enough for a run of many short epochs.
-    every = settings.eval_every or max(_steps(train, _one_epoch(settings)), math.ceil(steps / 10))
-    dtype = resolve_dtype(settings.dtype, place)
-    arguments = trainer_arguments(
-        partial,
-        settings,
-        place,
-        steps=steps,
-        every=min(every, steps),
-        per_device_train_batch_size=1,  # an item is a batch
-        per_device_eval_batch_size=1,
-        lr_scheduler_type="linear",
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        remove_unused_columns=False,
-    )
-    if place.type == "cuda":
-        # A batch is rows and places in them, which can't be cut in two: one device a process.
-        one_device_a_process(arguments)
-    return make_trainer(
-        PairTrainer,
-        settings,
-        progress,
-        model=model,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=dev,
-        data_collator=_only,
-    )
+    return PairTrainer
 
 
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
     (item,) = items
     return item
-
-
-def _one_epoch(settings: Seq2SeqSettings) -> Seq2SeqSettings:
-    from dataclasses import replace
-
-    return replace(settings, epochs=1.0)

@@ -37,7 +37,7 @@ def is_wordpiece(tokenizer: Any) -> bool:
     return str(json.loads(backend.to_str())["model"].get("type")) == "WordPiece"
 
 
-def keeps(tokenizer: Any, texts: Iterable[str]) -> bool:
+def round_trips(tokenizer: Any, texts: Iterable[str]) -> bool:
     """Say whether every text comes back from its tokens, but for runs of white space."""
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -22,13 +22,13 @@ TEXTS = [
 def writer(tmp_path_factory):
     from transformers import AutoTokenizer
 
-    from ordtool.seq2seq.models import load_reader
+    from ordtool.seq2seq.models import load_seq2seq_model
     from ordtool.seq2seq.training import _set_ends
 
     source = model_folder(catalogue()["minilm"])
     if not (source / "config.json").is_file():
         pytest.skip("minilm is not here")
-    model, _ = load_reader(source)
+    model, _ = load_seq2seq_model(source)
     tokenizer = AutoTokenizer.from_pretrained(source)
     _set_ends(model, tokenizer, tokenizer.sep_token_id)
     folder = tmp_path_factory.mktemp("unilm")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.text import read_documents
 from ordtool.lm.corpus import Blocks, tokenize, train_tokenizer
-from ordtool.lm.training import LmSettings, train_lm
+from ordtool.lm.training import LMTrainingConfig, train_lm
 from ordtool.progress import SILENT, Silent
 
 TEXT = (
@@ -96,7 +96,9 @@ def test_random_positions_are_drawn_with_the_block():
 
 def test_a_scheme_is_saved_with_its_parameters(text, tmp_path):
     """Trained with random positions, on a text of the positions' own; then loaded and written with."""
-    options = LmSettings(**SMALL, steps=2, eval_every=1, positions="random:longest=50", logn_trained=True)
+    options = LMTrainingConfig(
+        **SMALL, steps=2, eval_every=1, positions="random:longest=50", logn_trained=True
+    )
     train_lm([text], tmp_path / "m", options, device="cpu")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert (config["positions"], config["position_parameters"]) == ("random", {"longest": 50})
@@ -108,7 +110,9 @@ def test_a_scheme_is_saved_with_its_parameters(text, tmp_path):
 
 
 def test_it_learns_and_writes(text, tmp_path):
-    report = train_lm([text], tmp_path / "m", LmSettings(**SMALL, steps=60, eval_every=30), device="cpu")
+    report = train_lm(
+        [text], tmp_path / "m", LMTrainingConfig(**SMALL, steps=60, eval_every=30), device="cpu"
+    )
     assert report.dev_loss < 2.0  # a uniform guess is ln(280) = 5.6
     assert report.steps == 60
     facts = json.loads((tmp_path / "m" / "training.json").read_text())
@@ -119,7 +123,7 @@ def test_it_learns_and_writes(text, tmp_path):
     (result,) = generate(["the cat sat on"], str(tmp_path / "m"), device="cpu", max_new_tokens=4)
     assert result.text.startswith(" the")
     with pytest.raises(OrdtoolError, match="exists already"):
-        train_lm([text], tmp_path / "m", LmSettings(**SMALL, steps=1), device="cpu")
+        train_lm([text], tmp_path / "m", LMTrainingConfig(**SMALL, steps=1), device="cpu")
 
 
 class Interrupting:
@@ -136,7 +140,7 @@ class Interrupting:
 
 @pytest.mark.parametrize("objective", ["causal", "prefix", "permutation"])
 def test_resumed_is_as_never_interrupted(text, tmp_path, objective):
-    options = LmSettings(**SMALL, steps=12, eval_every=4, objective=objective, talking_heads=True)
+    options = LMTrainingConfig(**SMALL, steps=12, eval_every=4, objective=objective, talking_heads=True)
     whole = train_lm([text], tmp_path / "whole", options, device="cpu")
     with pytest.raises(KeyboardInterrupt):
         train_lm([text], tmp_path / "m", options, device="cpu", progress=Interrupting(7))
@@ -144,7 +148,7 @@ def test_resumed_is_as_never_interrupted(text, tmp_path, objective):
     with pytest.raises(OrdtoolError, match="an interrupted run left this"):
         train_lm([text], tmp_path / "m", options, device="cpu")
     with pytest.raises(OrdtoolError, match="other settings \\(logn\\)"):
-        other = LmSettings(
+        other = LMTrainingConfig(
             **SMALL, steps=12, eval_every=4, objective=objective, talking_heads=True, logn=True
         )
         train_lm([text], tmp_path / "m", other, device="cpu", resume=True)
@@ -162,13 +166,15 @@ def test_what_is_refused(text, tmp_path):
         {"positions": "random", "objective": "permutation"},
     ):  # fmt: skip
         with pytest.raises(UsageError) as caught:
-            LmSettings(**{**SMALL, **wrong})
+            LMTrainingConfig(**{**SMALL, **wrong})
         assert caught.value.hint
     with pytest.raises(OrdtoolError, match="fewer than one block of 5000"):
-        train_lm([text], tmp_path / "m", LmSettings(**{**SMALL, "context": 5000}, steps=1), device="cpu")
+        train_lm(
+            [text], tmp_path / "m", LMTrainingConfig(**{**SMALL, "context": 5000}, steps=1), device="cpu"
+        )
     assert not list(tmp_path.glob("m*"))
     with pytest.raises(UsageError, match="can't come from a pipe"):
-        train_lm(["-"], tmp_path / "m", LmSettings(**SMALL), device="cpu")
+        train_lm(["-"], tmp_path / "m", LMTrainingConfig(**SMALL), device="cpu")
 
 
 def test_the_command(run_in_process, fails_in_process, tmp_path, text):
@@ -197,7 +203,7 @@ class Hearing(Silent):
     ("checkpoint", "told"), [("checkpoint-4", "begins anew"), ("checkpoint-8", "from checkpoint-4")]
 )
 def test_killed_while_a_checkpoint_is_written(text, tmp_path, killed_while_writing, checkpoint, told):
-    options = LmSettings(**SMALL, steps=12, eval_every=4)
+    options = LMTrainingConfig(**SMALL, steps=12, eval_every=4)
     whole = train_lm([text], tmp_path / "whole", options, device="cpu")
     killed_while_writing(checkpoint, lambda: train_lm([text], tmp_path / "m", options, device="cpu"))
     assert (tmp_path / "m.partial" / checkpoint).is_dir()
@@ -213,7 +219,7 @@ def test_killed_while_a_checkpoint_is_written(text, tmp_path, killed_while_writi
 
 
 def test_two_trainings_of_one_model(text, tmp_path):
-    options = LmSettings(**SMALL, steps=1, eval_every=1)
+    options = LMTrainingConfig(**SMALL, steps=1, eval_every=1)
     seen = []
 
     def second(message):
@@ -232,7 +238,7 @@ def test_a_full_disk_is_one_line(text, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
     try:
         with pytest.raises(OrdtoolError, match="m.partial: (no space left|can't be written)"):
-            train_lm([text], tmp_path / "m", LmSettings(**SMALL, steps=1), device="cpu")
+            train_lm([text], tmp_path / "m", LMTrainingConfig(**SMALL, steps=1), device="cpu")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.glob("m*"))

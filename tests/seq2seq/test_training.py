@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.seq2seq.training import Seq2SeqSettings, train_seq2seq
+from ordtool.seq2seq.config import Seq2SeqTrainingConfig
+from ordtool.seq2seq.training import train_seq2seq
 
 WORDS = ("cat", "dog", "bird", "tree", "river")
 COLOURS = ("red", "old", "small")
@@ -48,7 +49,7 @@ def fresh(tmp_path, encoders):
 def test_it_learns_and_writes(pairs, tmp_path, fresh):
     from ordtool.generation.engine import generate
 
-    options = Seq2SeqSettings(**{**FAST, "learning_rate": 3e-3}, epochs=60, vocabulary="seen")
+    options = Seq2SeqTrainingConfig(**{**FAST, "learning_rate": 3e-3}, epochs=60, vocabulary="seen")
     report = train_seq2seq([pairs], fresh, tmp_path / "m", options, valid=[pairs], device="cpu")
     assert (report.kind, report.sources, report.pairs, report.dev_pairs) == ("unilm", 15, 30, 30)
     # Two targets are as good as each other: ln 2 at one token of nine, if all else is known.
@@ -76,7 +77,7 @@ def test_it_learns_and_writes(pairs, tmp_path, fresh):
     with pytest.raises(OrdtoolError, match="exists already"):
         train_seq2seq([pairs], fresh, tmp_path / "m", options, device="cpu")
     # What was trained can be trained further, and keeps its vocabulary.
-    more = Seq2SeqSettings(**FAST, epochs=1)
+    more = Seq2SeqTrainingConfig(**FAST, epochs=1)
     again = train_seq2seq([pairs], tmp_path / "m", tmp_path / "n", more, valid=[pairs], device="cpu")
     assert again.dev_loss < 1
     assert again.parameters == report.parameters
@@ -104,13 +105,13 @@ class Interrupting:
     ids=str,
 )
 def test_resumed_is_as_never_interrupted(pairs, tmp_path, encoders, options):
-    settings = Seq2SeqSettings(**{**FAST, **options}, epochs=3)
+    settings = Seq2SeqTrainingConfig(**{**FAST, **options}, epochs=3)
     whole = train_seq2seq([pairs], encoders("bert"), tmp_path / "whole", settings, device="cpu")
     stop = Interrupting(settings.eval_every + 1)  # in the middle of an epoch
     with pytest.raises(KeyboardInterrupt):
         train_seq2seq([pairs], encoders("bert"), tmp_path / "m", settings, device="cpu", progress=stop)
     with pytest.raises(OrdtoolError, match="other settings \\(max_target\\)"):
-        other = Seq2SeqSettings(**{**FAST, **options}, epochs=3, max_target=10)
+        other = Seq2SeqTrainingConfig(**{**FAST, **options}, epochs=3, max_target=10)
         train_seq2seq([pairs], encoders("bert"), tmp_path / "m", other, device="cpu", resume=True)
     resumed = train_seq2seq([pairs], encoders("bert"), tmp_path / "m", settings, device="cpu", resume=True)
     assert resumed == whole
@@ -121,7 +122,7 @@ def test_resumed_is_as_never_interrupted(pairs, tmp_path, encoders, options):
 @pytest.mark.parametrize("kind", ["roberta", "classifier"])
 def test_other_encoders(pairs, tmp_path, encoders, kind):
     """A position offset, and a head that is of no use."""
-    settings = Seq2SeqSettings(**FAST, epochs=6)
+    settings = Seq2SeqTrainingConfig(**FAST, epochs=6)
     report = train_seq2seq([pairs], encoders(kind), tmp_path / "m", settings, device="cpu")
     assert report.dev_loss < 4
     config = json.loads((tmp_path / "m" / "config.json").read_text())
@@ -133,10 +134,10 @@ def test_other_encoders(pairs, tmp_path, encoders, kind):
 def test_encoder_decoders(pairs, tmp_path, writers, kind):
     from ordtool.generation.engine import generate
 
-    settings = Seq2SeqSettings(batch_size=6, learning_rate=1e-2, epochs=12, valid_share=0.14)
+    settings = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-2, epochs=12, valid_share=0.14)
     report = train_seq2seq([pairs], writers(kind), tmp_path / "m", settings, device="cpu")
     assert report.kind == "encoder-decoder"
-    untrained = Seq2SeqSettings(batch_size=6, learning_rate=1e-9, epochs=0.1, valid_share=0.14)
+    untrained = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-9, epochs=0.1, valid_share=0.14)
     before = train_seq2seq([pairs], writers(kind), tmp_path / "n", untrained, device="cpu")
     assert report.dev_loss < before.dev_loss - 0.5
     generate(["cat red"], str(tmp_path / "m"), device="cpu", max_new_tokens=3)
@@ -144,7 +145,7 @@ def test_encoder_decoders(pairs, tmp_path, writers, kind):
 
 def test_patience_and_the_best_weights(pairs, tmp_path, encoders):
     """A learning rate that destroys: the first measurement stays the best."""
-    settings = Seq2SeqSettings(**{**FAST, "learning_rate": 1.0}, epochs=30, eval_every=4, patience=2)
+    settings = Seq2SeqTrainingConfig(**{**FAST, "learning_rate": 1.0}, epochs=30, eval_every=4, patience=2)
     report = train_seq2seq([pairs], encoders("bert"), tmp_path / "m", settings, device="cpu")
     assert report.steps < 30 * 4
 
@@ -164,7 +165,7 @@ def test_long_pairs_are_counted(pairs, tmp_path, encoders, overlong):
     with open(pairs, "a") as file:
         file.write(json.dumps({"source": "cat " * 60, "target": "the cat"}) + "\n")
         file.write(json.dumps({"source": "the tree", "target": ["the " * 50, "a cat"]}) + "\n")
-    settings = Seq2SeqSettings(**FAST, epochs=0.2, overlong=overlong, max_source=12, max_target=14)
+    settings = Seq2SeqTrainingConfig(**FAST, epochs=0.2, overlong=overlong, max_source=12, max_target=14)
     heard = Listener()
     report = train_seq2seq(
         [pairs], encoders("bert"), tmp_path / "m", settings, valid=[pairs], device="cpu", progress=heard
@@ -176,11 +177,11 @@ def test_long_pairs_are_counted(pairs, tmp_path, encoders, overlong):
 
 
 def test_a_cut_target_does_not_learn_its_end(encoders):
-    from ordtool.seq2seq.models import load_reader
+    from ordtool.seq2seq.models import load_seq2seq_model
     from ordtool.seq2seq.pair_encoder import PairEncoder
 
-    model, tokenizer = load_reader(encoders("bert"))
-    settings = Seq2SeqSettings(max_source=6, max_target=4)
+    model, tokenizer = load_seq2seq_model(encoders("bert"))
+    settings = Seq2SeqTrainingConfig(max_source=6, max_target=4)
     encoder = PairEncoder(model, tokenizer, settings)
     ((source, targets),) = encoder.rows({"cat dog bird tree river": ["cat dog bird tree", "cat"]})
     assert len(source) == 6 and source[-1] == tokenizer.sep_token_id
@@ -193,9 +194,9 @@ def test_what_is_refused(pairs, tmp_path, encoders, writers, parsers):
         {"overlong": "cut"}, {"vocabulary": "all"}, {"valid_share": 0}, {"epochs": 0}, {"max_source": 1},
     ):  # fmt: skip
         with pytest.raises(UsageError) as caught:
-            Seq2SeqSettings(**{**FAST, **wrong})
+            Seq2SeqTrainingConfig(**{**FAST, **wrong})
         assert caught.value.hint
-    plain = Seq2SeqSettings(**FAST)
+    plain = Seq2SeqTrainingConfig(**FAST)
     for model, message in (
         (writers("gpt2"), "a causal language model \\(GPT2LMHeadModel\\), and an encoder"),
         (encoders("distilbert"), "DistilBertModel can't be trained to write"),
@@ -207,7 +208,7 @@ def test_what_is_refused(pairs, tmp_path, encoders, writers, parsers):
         assert caught.value.hint
         assert not list(tmp_path.glob("m*"))
     with pytest.raises(UsageError, match="don't fit in the model's 40 positions"):
-        big = Seq2SeqSettings(**FAST, max_source=30, max_target=30)
+        big = Seq2SeqTrainingConfig(**FAST, max_source=30, max_target=30)
         train_seq2seq([pairs], encoders("bert"), tmp_path / "m", big, device="cpu")
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
@@ -220,7 +221,7 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, pairs, encoders
     bert = encoders("bert")
     done = run_in_process(
         "train", "seq2seq", "pairs.jsonl", "-m", bert, "-o", "m", "--epochs", 1, "--batch-size", 8,
-        "--device", "cpu", "--threads", 1, "--valid-share", 0.2,
+        "--device", "cpu", "--threads", 1, "--holdout", 0.2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
@@ -243,7 +244,7 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, pairs, encoders
 
 
 def test_killed_while_a_checkpoint_is_written(pairs, tmp_path, encoders, killed_while_writing):
-    settings = Seq2SeqSettings(**FAST, epochs=3, eval_every=3)
+    settings = Seq2SeqTrainingConfig(**FAST, epochs=3, eval_every=3)
     arguments = ([pairs], encoders("bert"))
     whole = train_seq2seq(*arguments, tmp_path / "whole", settings, device="cpu")
     killed_while_writing(

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from ordtool.models.releases import cache_argument, cache_of
 from ordtool.seq2seq.data import unilm_batch
-from ordtool.seq2seq.models import ENCODERS, from_encoder, grow
+from ordtool.seq2seq.models import ENCODERS, from_encoder, resize_embeddings
 from ordtool.seq2seq.unilm import NEVER, UnilmForSeq2Seq
 
 SHAPE = {
@@ -172,7 +172,7 @@ def test_a_restricted_vocabulary_is_a_smaller_softmax():
 def test_new_tokens_begin_as_the_mean_of_old_ones(tmp_path):
     model = make("bert")
     table, bias = model.get_input_embeddings().weight.clone(), model.bias.clone()
-    grow(model, 50, [[5, 6], [7], []])
+    resize_embeddings(model, 50, [[5, 6], [7], []])
     grown = model.get_input_embeddings().weight
     assert grown.shape == (53, 24)
     assert torch.equal(grown[:50], table)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordtool.seq2seq.wordpieces import extend, is_wordpiece, keeps
+from ordtool.seq2seq.wordpieces import extend, is_wordpiece, round_trips
 
 TEXTS = ["The Café is near the river, and it's old.", "THE CAT sat - red-tree 3.5 (old)"] * 12 + [
     "Bird? bird!",
@@ -22,8 +22,8 @@ def tokenizers(encoders):
 
 def test_texts_come_back(tokenizers):
     old, new, _ = tokenizers
-    assert not keeps(old, TEXTS[:1])
-    assert keeps(new, TEXTS[:-1])
+    assert not round_trips(old, TEXTS[:1])
+    assert round_trips(new, TEXTS[:-1])
     ids = new(TEXTS[-1], add_special_tokens=False)["input_ids"]
     assert new.decode(ids) == "猫 dog。 the犬"  # no space is written before characters of such scripts
 
@@ -74,5 +74,5 @@ def test_other_tokenizers_are_left_alone(writers, encoders):
 
     byte_level = AutoTokenizer.from_pretrained(writers("gpt2"))
     assert not is_wordpiece(byte_level)
-    assert keeps(byte_level, TEXTS)
+    assert round_trips(byte_level, TEXTS)
     assert is_wordpiece(AutoTokenizer.from_pretrained(encoders("bert")))
