@@ -24,15 +24,13 @@ import torch
 import transformers
 
 from ordtool.console import RichProgress
-from ordtool.tuning.backbone import load_backbone
-from ordtool.tuning.baselines import make_baseline
 from ordtool.tuning.comparison import compare_tuning, time_steps
-from ordtool.tuning.data import Fields
+from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig, ScheduleConfig
+from ordtool.tuning.dataset import LadderData, read_data
 from ordtool.tuning.encoding import Encoded
-from ordtool.tuning.fitting import Schedule
-from ordtool.tuning.reading import LadderData, read_data
-from ordtool.tuning.settings import LadderSettings
-from ordtool.tuning.training import make_learner, new_ladder, state_sources, train_ladder
+from ordtool.tuning.loading import load_backbone
+from ordtool.tuning.methods import make_baseline
+from ordtool.tuning.training import ladder_method, new_ladder, state_sources, train_ladder
 
 DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
 METHODS = ("full", "lora", "bitfit", "head")
@@ -73,13 +71,15 @@ def scores(args):
                 write(folder, "train.tsv", [train[i] for i in order]),
                 write(folder, "test.tsv", test),
             ]
-            settings = LadderSettings(
-                schedule=Schedule(epochs=args.epochs), cache_dir=str(folder / "states"), pooling=args.pooling
+            config = LadderTrainingConfig(
+                schedule=ScheduleConfig(epochs=args.epochs),
+                cache_dir=str(folder / "states"),
+                pooling=args.pooling,
             )
-            data = read_data(paths[:1], [], Fields(), settings, backbone, paths[1:])
+            data = read_data(paths[:1], [], config, backbone, paths[1:])
+            methods = tuple(name for name in args.methods.split(",") if name)
             compare_tuning(
-                backbone, data, Fields(), settings, [name for name in args.methods.split(",") if name],
-                runs=args.runs, epochs=args.full_epochs, progress=RichProgress(),
+                backbone, data, config, ComparisonConfig(methods, args.runs, args.full_epochs), progress=RichProgress(),
                 done=lambda row, task=task, data=data: say({"task": task, "texts": len(data.train), **row.record()}),
             )  # fmt: skip
 
@@ -108,22 +108,20 @@ class Autocast:
 
 def learner_of(name, backbone, data, folder):
     """Gives a method on some data, which it is also measured with."""
-    settings = LadderSettings(initialisation="random", cache_dir=str(folder))
-    labels = int(data.targets.max()) + 1
-    both = LadderData(data, data, tuple(map(str, range(labels))))
-    options = {"labels": labels, "pooling": "mean", "seed": 0}
+    config = LadderTrainingConfig(initialisation="random", cache_dir=str(folder))
+    both = LadderData(data, data, tuple(map(str, range(int(data.targets.max()) + 1))))
     if name in METHODS[:3]:
-        return make_baseline(name, backbone, "classify", data, data, **options)
+        return make_baseline(name, backbone, both, config)
     if name == "full, bfloat16":
-        return Autocast(make_baseline("full", backbone, "classify", data, data, **options))
-    ladder = new_ladder(backbone, both, Fields(), settings)
+        return Autocast(make_baseline("full", backbone, both, config))
+    ladder = new_ladder(backbone, both, config)
     if "float32" in name:
-        settings = replace(settings, dtype="float32")
-    own = replace(settings, cache="no cache" not in name)
+        config = replace(config, dtype="float32")
+    own = replace(config, cache="no cache" not in name)
     sources = state_sources(backbone, both, ladder.config.layers, own)
     if name == "head":
-        return make_baseline("head", backbone, "classify", data, data, states=sources, **options)
-    return make_learner(ladder, backbone, both, own, sources)
+        return make_baseline("head", backbone, both, config, sources)
+    return ladder_method(ladder, backbone, both, own, sources)
 
 
 ORDER = (
@@ -138,7 +136,7 @@ def texts_of(task, backbone, count):
     order = np.random.default_rng(1).permutation(len(rows))
     with tempfile.TemporaryDirectory() as name:
         path = write(Path(name), "train.tsv", [rows[i] for i in order[: 2 * count + 20]])
-        data = read_data([path], [], Fields(), LadderSettings(), backbone).train
+        data = read_data([path], [], LadderTrainingConfig(), backbone).train
     return Encoded(data.ids[:count], None, data.targets[:count])
 
 
@@ -153,7 +151,7 @@ def steps(args, lengths=None, batch=None):
         size = batch or args.batch_size
         count = args.steps * size
         data = texts_of(args.task, backbone, count) if args.task else synthetic(backbone, count, length)
-        both, schedule = LadderData(data, data, ("a", "b")), Schedule(batch_size=size)
+        both, schedule = LadderData(data, data, ("a", "b")), ScheduleConfig(batch_size=size)
         with tempfile.TemporaryDirectory() as folder:
             methods = {
                 name: learner_of(name, backbone, data, Path(folder))
@@ -190,20 +188,18 @@ def lm(args):
         part.write_text(text[: args.characters], encoding="utf-8")
         dev = Path(name) / "dev.txt"
         dev.write_text(text[-args.characters // 8 :], encoding="utf-8")
-        settings = LadderSettings(
+        config = LadderTrainingConfig(
             task="lm", max_length=args.length, layers=args.layers, cache_dir=name,
-            schedule=Schedule(epochs=args.epochs, batch_size=4, learning_rate=args.rate),
+            schedule=ScheduleConfig(epochs=args.epochs, batch_size=4, learning_rate=args.rate),
         )  # fmt: skip
         for rate in ("start", "trained"):
             if rate == "start":
                 # One step at a rate of nearly 0: U is 0, so this is the backbone's own loss.
-                still = replace(
-                    settings, schedule=replace(settings.schedule, max_steps=1, learning_rate=1e-12)
-                )
+                still = replace(config, schedule=replace(config.schedule, max_steps=1, learning_rate=1e-12))
                 found = train_ladder([part], None, "smollm2", still, dev=[dev])
             else:
                 found = train_ladder(
-                    [part], args.keep, "smollm2", settings, dev=[dev], force=True, progress=RichProgress()
+                    [part], args.keep, "smollm2", config, dev=[dev], force=True, progress=RichProgress()
                 )
             say({"book": book.name, "characters": args.characters, "what": rate, **found.record()})
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, Runs
-from ordtool.cli.options import OUT, Device, Dtype, Force, Json, Model, Quiet, Seed, Threads
+from ordtool.cli.options import (
+    OUT,
+    Device,
+    Dtype,
+    Force,
+    Json,
+    Model,
+    Quiet,
+    Seed,
+    Threads,
+    options_for_fields,
+)
 
 if TYPE_CHECKING:
     from ordtool.progress import Progress
-    from ordtool.tuning.comparison import Compared
-    from ordtool.tuning.data import Fields
-    from ordtool.tuning.settings import LadderSettings
+    from ordtool.tuning.comparison import ComparisonRow
+    from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig
 
 READ = "What is read"
 LADDER = "The ladder"
@@ -97,7 +108,7 @@ def ladder(
         typer.Option(
             "--layers",
             metavar="LAYERS",
-            help="Layers with a rung: a number, or a list as 2,4,6.  [default: every second, at most 12]",
+            help="Layers with one of the ladder's: a number, or a list as 2,4,6.  [default: every second, at most 12]",
             rich_help_panel=LADDER,
         ),
     ] = None,
@@ -218,151 +229,130 @@ def ladder(
     from ordtool.console import RichProgress
     from ordtool.errors import UsageError
     from ordtool.runtime import set_threads
-    from ordtool.tuning.data import Fields, check_task
-    from ordtool.tuning.fitting import Schedule
-    from ordtool.tuning.reading import default_fields
-    from ordtool.tuning.settings import LadderSettings
+    from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig, ScheduleConfig
+    from ordtool.tuning.data import Fields, check_task, default_fields
 
     check_task(task)
     if test and compare is None:
         raise UsageError("--test is for --compare", "ordtool predict tells the accuracy on labelled data")
-    schedule = Schedule(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        patience=patience,
-        max_steps=max_steps,
-        seed=seed,
-    )
-    settings = LadderSettings(
-        task=task,
-        kind=kind,
-        reduction=reduction,
-        layers=layers,
-        residual=residual,
-        initialisation=initialisation,
-        pooling=pooling,
-        dropout=dropout,
-        max_length=max_length,
-        schedule=schedule,
-        holdout=holdout,
-        cache=cache,
-        cache_dir=None if cache_dir is None else str(cache_dir),
-        device=device,
-        dtype=dtype,
-    )
     usual = default_fields(task)
-    fields = Fields(field or usual.text, pair_field or usual.pair, label_field or usual.label)
+    with options_for_fields(ScheduleConfig), options_for_fields(LadderTrainingConfig):
+        config = LadderTrainingConfig(
+            task=task,
+            fields=Fields(field or usual.text, pair_field or usual.pair, label_field or usual.label),
+            kind=kind,
+            reduction=reduction,
+            layers=layers,
+            residual=residual,
+            initialisation=initialisation,
+            pooling=pooling,
+            dropout=dropout,
+            max_length=max_length,
+            schedule=ScheduleConfig(
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                optimizer=optimizer,
+                patience=patience,
+                max_steps=max_steps,
+                seed=seed,
+            ),
+            holdout=holdout,
+            cache=cache,
+            cache_dir=None if cache_dir is None else str(cache_dir),
+            device=device,
+            dtype=dtype,
+        )
+    comparison = None
+    if compare is not None:
+        methods = tuple(name.strip() for name in compare.split(",") if name.strip())
+        with options_for_fields(ComparisonConfig, epochs="--compare-epochs"):
+            comparison = ComparisonConfig(methods, runs, compare_epochs)
     set_threads(threads)
     progress = RichProgress(quiet)
+    job = _Job(data, output, model, config, dev or [], test or [], resume, force, progress)
     try:
-        if compare is None:
-            _train(data, output, model, settings, dev or [], fields, resume, force, json, progress)
-        else:
-            _compare(
-                data,
-                output,
-                model,
-                settings,
-                dev or [],
-                test or [],
-                fields,
-                compare,
-                runs,
-                compare_epochs,
-                resume,
-                force,
-                json,
-                progress,
-            )
+        job.train(json) if comparison is None else job.compare(comparison, json)
     finally:
         progress.close()
 
 
-def _train(
-    data: list[str],
-    output: Path | None,
-    model: str,
-    settings: LadderSettings,
-    dev: list[str],
-    fields: Fields,
-    resume: bool,
-    force: bool,
-    json: bool,
-    progress: Progress,
-) -> None:
-    from ordtool.console import stdout_is_terminal, write_line
-    from ordtool.errors import UsageError
-    from ordtool.io.jsonl import dumps
-    from ordtool.tuning.training import train_ladder
+@dataclass(frozen=True)
+class _Job:
+    """What a training reads, writes and is."""
 
-    if output is None:
-        raise UsageError("nowhere to save the ladder", "-o LADDER names a folder; --compare needs none")
-    trained = train_ladder(
-        data, output, model, settings, dev=dev, fields=fields, resume=resume, force=force, progress=progress
-    )
-    record = trained.record()
-    if json or not stdout_is_terminal():
-        write_line(dumps(record))
-    verb = "generate" if settings.task in ("lm", "seq2seq") else "predict"
-    progress.note(
-        f"{output}: dev {record['metric']} {record[record['metric']]:.4g}, {trained.parameters:,} trained parameters; "
-        f"ordtool {verb} -m {output} uses it"
-    )
+    data: list[str]
+    output: Path | None
+    model: str
+    config: LadderTrainingConfig
+    dev: list[str]
+    test: list[str]
+    resume: bool
+    force: bool
+    progress: Progress
 
+    def train(self, json: bool) -> None:
+        """Train the ladder alone, save it, and say what it is worth."""
+        from ordtool.console import stdout_is_terminal, write_line
+        from ordtool.errors import UsageError
+        from ordtool.io.jsonl import dumps
+        from ordtool.tuning.training import train_ladder
 
-def _compare(
-    data: list[str],
-    output: Path | None,
-    model: str,
-    settings: LadderSettings,
-    dev: list[str],
-    test: list[str],
-    fields: Fields,
-    methods: str,
-    runs: int,
-    epochs: int,
-    resume: bool,
-    force: bool,
-    json: bool,
-    progress: Progress,
-) -> None:
-    from ordtool.console import stdout_is_terminal, write_line
-    from ordtool.errors import UsageError
-    from ordtool.io.atomic import check_directory
-    from ordtool.io.jsonl import dumps
-    from ordtool.runtime import resolve_device
-    from ordtool.tuning.backbone import load_backbone
-    from ordtool.tuning.baselines import check_baselines
-    from ordtool.tuning.comparison import compare_tuning
-    from ordtool.tuning.reading import read_data
-    from ordtool.tuning.settings import TEXT_TASKS
-    from ordtool.tuning.training import save_trained
+        if self.output is None:
+            raise UsageError("nowhere to save the ladder", "-o LADDER names a folder; --compare needs none")
+        trained = train_ladder(
+            self.data,
+            self.output,
+            self.model,
+            self.config,
+            dev=self.dev,
+            resume=self.resume,
+            force=self.force,
+            progress=self.progress,
+        )
+        record = trained.record()
+        if json or not stdout_is_terminal():
+            write_line(dumps(record))
+        verb = "generate" if self.config.writes else "predict"
+        metric = record["metric"]
+        self.progress.note(
+            f"{self.output}: dev {metric} {record[metric]:.4g}, {trained.parameters:,} trained parameters; "
+            f"ordtool {verb} -m {self.output} uses it"
+        )
 
-    if resume:
-        raise UsageError("a comparison can't be resumed", "train the ladder alone, without --compare")
-    settings.check()
-    names = check_baselines(methods.split(","), settings.task)
-    if output is not None:
-        check_directory(output, force=force)
-    backbone = load_backbone(
-        model, writes=settings.task in TEXT_TASKS, device=resolve_device(settings.device), progress=progress
-    )
-    read = read_data(data, dev, fields, settings, backbone, test, progress)
-    found, first = compare_tuning(
-        backbone, read, fields, settings, names, runs=runs, epochs=epochs, progress=progress
-    )
-    if output is not None:
-        save_trained(first, backbone, settings, output, force=force)
-    if stdout_is_terminal() and not json:
-        _show(found, "test" if test else "dev", runs)
-    else:
-        for row in found:
-            write_line(dumps(row.record()))
+    def compare(self, comparison: ComparisonConfig, json: bool) -> None:
+        """Train it and other methods, and write what each is worth."""
+        from ordtool.console import stdout_is_terminal, write_line
+        from ordtool.errors import UsageError
+        from ordtool.io.atomic import check_directory
+        from ordtool.io.jsonl import dumps
+        from ordtool.runtime import resolve_device
+        from ordtool.tuning.comparison import compare_tuning
+        from ordtool.tuning.dataset import read_data
+        from ordtool.tuning.loading import load_backbone
+        from ordtool.tuning.methods import check_baselines
+        from ordtool.tuning.training import save_trained
+
+        if self.resume:
+            raise UsageError("a comparison can't be resumed", "train the ladder alone, without --compare")
+        config, progress = self.config, self.progress
+        check_baselines(comparison.methods, config)
+        if self.output is not None:
+            check_directory(self.output, force=self.force)
+        device = resolve_device(config.device)
+        backbone = load_backbone(self.model, writes=config.writes, device=device, progress=progress)
+        read = read_data(self.data, self.dev, config, backbone, self.test, progress)
+        found, first = compare_tuning(backbone, read, config, comparison, progress=progress)
+        if self.output is not None:
+            save_trained(first, backbone, config, self.output, force=self.force)
+        if stdout_is_terminal() and not json:
+            _show(found, "test" if self.test else "dev", comparison.runs)
+        else:
+            for row in found:
+                write_line(dumps(row.record()))
 
 
-def _show(found: list[Compared], part: str, runs: int) -> None:
+def _show(found: list[ComparisonRow], part: str, runs: int) -> None:
     from ordtool.console import print_table
 
     rows = []

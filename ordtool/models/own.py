@@ -12,7 +12,7 @@ from pathlib import Path
 OWN_MODELS: dict[str, tuple[str, ...]] = {
     "hsic_bottleneck": ("ordtool.independence.bottleneck",),
     "onlstm": ("ordtool.parsing.onlstm.model", "ordtool.parsing.onlstm.tokenizer"),
-    "ordtool_ladder": ("ordtool.tuning.laddered",),
+    "ordtool_ladder": ("ordtool.tuning.ladder.ladder_models",),
     "ordtool_lm": ("ordtool.lm.model",),
     "ordtool_unilm": ("ordtool.seq2seq.unilm",),
 }

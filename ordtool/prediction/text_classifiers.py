@@ -20,10 +20,10 @@ from ordtool.models.loading import (
 )
 from ordtool.prediction.classifiers import Scores
 from ordtool.progress import SILENT, Progress
-from ordtool.tuning.backbone import Backbone
+from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.encoding import Encoded, encode_texts
-from ordtool.tuning.ladder import Ladder, pool
-from ordtool.tuning.saving import load_laddered
+from ordtool.tuning.ladder.model import Ladder, pool
+from ordtool.tuning.loading import load_ladder_and_backbone
 
 
 class LadderClassifier:
@@ -59,7 +59,7 @@ class LadderClassifier:
         Raises:
             OrdtoolError: If it writes text, is damaged, or its backbone isn't found.
         """
-        return cls(*load_laddered(folder, backbone=backbone, device=device, progress=progress))
+        return cls(*load_ladder_and_backbone(folder, backbone=backbone, device=device, progress=progress))
 
     @torch.inference_mode()
     def predict(
@@ -87,7 +87,7 @@ class LadderClassifier:
         for index in _batches(data, batch_size):
             inputs = {k: v.to(self.ladder.device) for k, v in data.inputs(index, self.backbone.pad).items()}
             states = self.backbone.states(inputs, config.layers, torch.float32)
-            found = self.ladder(states.rungs, states.last, states.mask)
+            found = self.ladder(states.hidden, states.last, states.mask)
             logits = found.logits.float()
             rows[index] = (logits.softmax(dim=-1) if self.labels else logits).cpu().numpy()
             vectors[index] = found.pooled.float().cpu().numpy()

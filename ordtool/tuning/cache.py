@@ -1,8 +1,8 @@
 """The backbone's hidden states on disk: computed once, mapped into memory, read in every epoch.
 
 A frozen backbone gives the same states in every epoch. They are kept as float16, a row a token: the embeddings, the
-layers with a rung and the output, one after the other; no padding is stored. The folder's name is a hash of the backbone's
-weights, the layers and the token ids, so a changed text or model is never served old states. Beside a decoder
+layers with a side layer and the output, one after the other; no padding is stored. The folder's name is a hash of the
+backbone's weights, the layers and the token ids, so a changed text or model is never served old states. Beside a decoder
 a second file holds the encoder's output, a row a token of the sources.
 """
 
@@ -28,9 +28,8 @@ from ordtool.io.locks import lock
 from ordtool.io.npy import NpyWriter, read_npy
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
-from ordtool.tuning.backbone import Backbone, States
-from ordtool.tuning.batching import sorted_batches
-from ordtool.tuning.encoding import Encoded
+from ordtool.tuning.backbone.model import Backbone, BackboneStates
+from ordtool.tuning.encoding import Encoded, sorted_batches
 
 FORMAT = 1
 BATCH_TOKENS = 4096
@@ -40,10 +39,10 @@ _SPARE = 1 << 30
 
 
 class StateSource(Protocol):
-    """Where a learner gets hidden states from."""
+    """Where a method gets hidden states from."""
 
-    def batch(self, index: Sequence[int]) -> States:
-        """Give the states of some texts."""
+    def batch(self, index: Sequence[int]) -> BackboneStates:
+        """Return the states of some texts."""
 
 
 class LiveStates:
@@ -52,7 +51,7 @@ class LiveStates:
     Args:
         backbone: The frozen model.
         data: The texts.
-        layers: Layers with a rung.
+        layers: Layers with a side layer.
         dtype: What they are kept in; float16 as in the cache, or float32.
 
     The backbone has as many threads as torch has now, whatever the ladder is given later.
@@ -65,7 +64,7 @@ class LiveStates:
         self._lengths = data.lengths
         self._threads = torch.get_num_threads()
 
-    def batch(self, index: Sequence[int]) -> States:
+    def batch(self, index: Sequence[int]) -> BackboneStates:
         """Run the backbone."""
         with use_threads(self._threads):
             cuts = self._cuts(index)
@@ -91,7 +90,7 @@ class LiveStates:
         return sorted({0, *cuts.tolist(), len(index)})
 
 
-def _together(parts: Sequence[States]) -> States:
+def _together(parts: Sequence[BackboneStates]) -> BackboneStates:
     """Put the states of parts of a batch together, zeros behind shorter ones."""
     longest = max(part.mask.shape[1] for part in parts)
     source = max(0 if part.memory_mask is None else part.memory_mask.shape[1] for part in parts)
@@ -110,12 +109,12 @@ def _together(parts: Sequence[States]) -> States:
             start += count
         return found
 
-    rungs = join([part.rungs for part in parts], 1, longest)
+    hidden = join([part.hidden for part in parts], 1, longest)
     last = join([part.last for part in parts], 0, longest)
     mask = join([part.mask for part in parts], 0, longest)
-    assert rungs is not None and last is not None and mask is not None
+    assert hidden is not None and last is not None and mask is not None
     memory = join([part.memory for part in parts], 0, source)
-    return States(rungs, last, mask, memory, join([part.memory_mask for part in parts], 0, source))
+    return BackboneStates(hidden, last, mask, memory, join([part.memory_mask for part in parts], 0, source))
 
 
 class CachedStates:
@@ -133,13 +132,13 @@ class CachedStates:
             self._sources = _Rows(folder, "sources", "source_starts", "source_lengths")
         self._device = device
 
-    def batch(self, index: Sequence[int]) -> States:
+    def batch(self, index: Sequence[int]) -> BackboneStates:
         """Read a batch."""
         states, mask = (found.to(self._device) for found in self._own.batch(index))
         if self._sources is None:
-            return States(states[:-1], states[-1], mask)
+            return BackboneStates(states[:-1], states[-1], mask)
         memory, memory_mask = (found.to(self._device) for found in self._sources.batch(index))
-        return States(states[:-1], states[-1], mask, memory[0], memory_mask)
+        return BackboneStates(states[:-1], states[-1], mask, memory[0], memory_mask)
 
 
 class _Rows:
@@ -151,7 +150,7 @@ class _Rows:
         self._lengths = read_npy(folder / f"{lengths}.npy", ndim=1)
 
     def batch(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Give the rows of some texts, `(slots, batch, longest, hidden)`, and their mask."""
+        """Return the rows of some texts, `(slots, batch, longest, hidden)`, and their mask."""
         lengths = [int(self._lengths[i]) for i in index]
         longest = max(lengths)
         slots, hidden = self._rows.shape[1:]
@@ -165,7 +164,7 @@ class _Rows:
 
 
 def cache_key(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> str:
-    """Give the hash that names a cache: of the weights, their dtype, the layers, and every token."""
+    """Return the hash that names a cache: of the weights, their dtype, the layers, and every token."""
     digest = hashlib.sha256()
     facts = [FORMAT, backbone.hash, str(backbone.model.dtype), list(layers), data.types is not None]
     digest.update(json.dumps(facts).encode())
@@ -177,7 +176,7 @@ def cache_key(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> str:
 
 
 def cache_bytes(backbone: Backbone, data: Encoded, layers: Sequence[int]) -> int:
-    """Give the size that a cache has on disk."""
+    """Return the size that a cache has on disk."""
     sources = int((data.lengths - data.own_lengths).sum())
     slots = int(data.own_lengths.sum()) * (len(layers) + 2) + sources
     return slots * int(backbone.config.hidden_size) * 2
@@ -196,7 +195,7 @@ def build_cache(
     Args:
         backbone: The frozen model.
         data: The texts.
-        layers: Layers with a rung.
+        layers: Layers with a side layer.
         parent: The folder that holds caches.
         progress: Told of the tokens.
 
@@ -243,7 +242,7 @@ def _write_cache(
             memory = files.enter_context(_Writer(made, names, 1, hidden))
         for batch in batches:
             states = source.batch(batch)
-            own.write(batch, torch.cat([states.rungs, states.last[None]]).permute(1, 2, 0, 3), states.mask)
+            own.write(batch, torch.cat([states.hidden, states.last[None]]).permute(1, 2, 0, 3), states.mask)
             if memory is not None and states.memory is not None and states.memory_mask is not None:
                 memory.write(batch, states.memory[:, :, None], states.memory_mask)
             progress.advance(int(data.lengths[batch].sum()))

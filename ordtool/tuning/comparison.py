@@ -12,15 +12,20 @@ import numpy as np
 from ordtool.memory import ExtraMemory
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
-from ordtool.tuning.backbone import Backbone
-from ordtool.tuning.baselines import make_baseline
+from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.cache import StateSource
-from ordtool.tuning.data import Fields
-from ordtool.tuning.fitting import Schedule, fit
-from ordtool.tuning.learners import Learner
-from ordtool.tuning.reading import LadderData
-from ordtool.tuning.settings import LadderSettings
-from ordtool.tuning.training import Trained, fit_ladder, make_learner, new_ladder, state_sources
+from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig, ScheduleConfig
+from ordtool.tuning.dataset import LadderData
+from ordtool.tuning.encoding import shuffled_batches
+from ordtool.tuning.methods import TuningMethod, make_baseline
+from ordtool.tuning.train_loop import train
+from ordtool.tuning.training import (
+    TrainedLadder,
+    fit_ladder,
+    ladder_method,
+    new_ladder,
+    state_sources,
+)
 
 # Learning rates that are usual for each; the ladder's is its own.
 RATES = {"full": 1e-4, "lora": 2e-3, "bitfit": 2e-3, "head": 1e-2}
@@ -29,7 +34,7 @@ LIVE_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparisonRow:
     """One method over several seeds.
 
     Attributes:
@@ -54,7 +59,7 @@ class Compared:
     epochs: int
 
     def record(self) -> dict[str, Any]:
-        """Give the fields as a JSON object."""
+        """Return the fields as a JSON object."""
         values = np.array(self.scores)
         return {
             "method": self.method,
@@ -73,130 +78,135 @@ class Compared:
 def compare_tuning(
     backbone: Backbone,
     data: LadderData,
-    fields: Fields,
-    settings: LadderSettings,
-    methods: Sequence[str],
+    config: LadderTrainingConfig,
+    comparison: ComparisonConfig,
     *,
-    runs: int = 3,
-    epochs: int = 3,
     progress: Progress = SILENT,
-    done: Callable[[Compared], None] | None = None,
-) -> tuple[list[Compared], Trained]:
+    done: Callable[[ComparisonRow], None] | None = None,
+) -> tuple[list[ComparisonRow], TrainedLadder]:
     """Train the ladder and other methods with several seeds.
 
     Args:
         backbone: The frozen model; the others tune copies of it.
         data: What all are trained on and measured with.
-        fields: Where the data's texts are, for the ladder's configuration.
-        settings: The ladder's; batch size, length, pooling and seeds are everybody's.
-        methods: Of `BASELINES`.
-        runs: Seeds, from the schedule's on.
-        epochs: Of full fine-tuning, LoRA and BitFit, for which an epoch is dear; the head has the ladder's.
+        config: The ladder's; batch size, length, pooling and seeds are everybody's.
+        comparison: The other methods, and how long they are trained.
         progress: Told of every training.
         done: Told of each comparison when it is complete.
 
     Returns:
-        One comparison a method, the ladder first, and the ladder of the first seed.
+        One row a method, the ladder first, and the ladder of the first seed.
     """
-    found, first = _ladders(backbone, data, fields, settings, runs, progress)
+    rows, first = _ladders(backbone, data, config, comparison.runs, progress)
     if done is not None:
-        for row in found:
+        for row in rows:
             done(row)
-    pooling = first.ladder.config.pooling
-    labels = first.ladder.config.num_labels if first.ladder.config.labels else 0
-    for name in methods:
-        own = replace(
-            settings.schedule,
+    for name in comparison.methods:
+        schedule = replace(
+            config.schedule,
             learning_rate=RATES[name],
             optimizer="adamw",
             patience=None,
-            epochs=settings.schedule.epochs if name == "head" else epochs,
+            epochs=config.schedule.epochs if name == "head" else comparison.epochs,
         )
+        own = replace(config, schedule=schedule)
         sources = (
-            state_sources(backbone, data, first.ladder.config.layers, settings) if name == "head" else None
+            state_sources(backbone, data, first.ladder.config.layers, config) if name == "head" else None
         )
-        rows = []
-        for run in range(runs):
-            schedule = replace(own, seed=own.seed + run)
-            learner = make_baseline(
-                name, backbone, settings.task, data.train, data.dev,
-                labels=labels, pooling=pooling, seed=schedule.seed, states=sources[:2] if sources else None,
-            )  # fmt: skip
-            test = sources[-1] if sources else None
-            label = f"{name}, seed {schedule.seed}"
-            rows.append(_train(label, learner, data, schedule, backbone, test, progress))
-            del learner
-        found.append(_summary(name, rows))
+        found = []
+        for run in range(comparison.runs):
+            seeded = replace(own, schedule=replace(schedule, seed=schedule.seed + run))
+            found.append(_baseline(name, backbone, data, seeded, sources, progress))
+        rows.append(_summary(name, found))
         if done is not None:
-            done(found[-1])
-    return found, first
+            done(rows[-1])
+    return rows, first
+
+
+def _baseline(
+    name: str,
+    backbone: Backbone,
+    data: LadderData,
+    config: LadderTrainingConfig,
+    sources: Sequence[StateSource] | None,
+    progress: Progress,
+) -> ComparisonRow:
+    method = make_baseline(name, backbone, data, config, sources)
+    label = f"{name}, seed {config.schedule.seed}"
+    with ExtraMemory(backbone.model.device) as extra:
+        history = train(method, data.train.lengths, config.schedule, name=label, progress=progress)
+    test = sources[-1] if sources else None
+    found = history.best if data.test is None else method.measure((data.test, test))
+    assert found is not None
+    count = sum(parameter.numel() for parameter in method.parameters())
+    return ComparisonRow(
+        label, found.name, (found.value,), count, extra.megabytes,
+        history.seconds_a_step, history.seconds, len(history.epochs),
+    )  # fmt: skip
 
 
 def _ladders(
     backbone: Backbone,
     data: LadderData,
-    fields: Fields,
-    settings: LadderSettings,
+    config: LadderTrainingConfig,
     runs: int,
     progress: Progress,
-) -> tuple[list[Compared], Trained]:
-    trained: list[Trained] = []
+) -> tuple[list[ComparisonRow], TrainedLadder]:
+    trained: list[TrainedLadder] = []
     memory: list[float | None] = []
     # Built before anything is measured: the states' own pass has its own time, and its memory is inference's.
-    state_sources(
-        backbone, data, new_ladder(backbone, data, fields, settings).config.layers, settings, progress
-    )
+    state_sources(backbone, data, new_ladder(backbone, data, config).config.layers, config, progress)
     for run in range(runs):
-        own = replace(settings, schedule=replace(settings.schedule, seed=settings.schedule.seed + run))
-        ladder = new_ladder(backbone, data, fields, own)
+        own = replace(config, schedule=replace(config.schedule, seed=config.schedule.seed + run))
+        ladder = new_ladder(backbone, data, own)
         with ExtraMemory(backbone.model.device) as extra:
             trained.append(fit_ladder(ladder, backbone, data, own, progress=progress))
         memory.append(extra.megabytes)
-    best = [t.test or t.fitted.best for t in trained]
+    best = [t.test or t.history.best for t in trained]
     rows = [
-        Compared(
-            "ladder", b.name, (b.value,), t.parameters, m, t.fitted.seconds_a_step,
-            t.fitted.seconds + t.state_seconds, len(t.fitted.history),
+        ComparisonRow(
+            "ladder", b.name, (b.value,), t.parameters, m, t.history.seconds_a_step,
+            t.history.seconds + t.state_seconds, len(t.history.epochs),
         )
         for t, m, b in zip(trained, memory, best, strict=True)
         if b is not None
     ]  # fmt: skip
     found = [_summary("ladder", rows)]
-    if settings.cache:
-        found.append(_live(trained[0], backbone, data, settings))
+    if config.cache:
+        found.append(_live(trained[0], backbone, data, config))
     return found, trained[0]
 
 
-def _live(trained: Trained, backbone: Backbone, data: LadderData, settings: LadderSettings) -> Compared:
+def _live(
+    trained: TrainedLadder, backbone: Backbone, data: LadderData, config: LadderTrainingConfig
+) -> ComparisonRow:
     """Time a few steps with the backbone's pass in each, on a copy of nothing: a ladder of the same shape."""
     ladder = type(trained.ladder)(trained.ladder.config).to(backbone.model.device)
     layers = ladder.config.layers
-    sources = state_sources(backbone, data, layers, replace(settings, cache=False))
-    learner = make_learner(ladder, backbone, data, settings, sources)
-    seconds, memory = time_steps(learner, data, settings.schedule, backbone, LIVE_STEPS)
-    metric = trained.fitted.best.name if trained.fitted.best else ""
-    return Compared(LIVE, metric, (), trained.parameters, memory, seconds, seconds * LIVE_STEPS, 0)
+    sources = state_sources(backbone, data, layers, replace(config, cache=False))
+    method = ladder_method(ladder, backbone, data, config, sources)
+    seconds, memory = time_steps(method, data, config.schedule, backbone, LIVE_STEPS)
+    metric = trained.history.best.name if trained.history.best else ""
+    return ComparisonRow(LIVE, metric, (), trained.parameters, memory, seconds, seconds * LIVE_STEPS, 0)
 
 
 def time_steps(
-    learner: Learner, data: LadderData, schedule: Schedule, backbone: Backbone, steps: int
+    method: TuningMethod, data: LadderData, schedule: ScheduleConfig, backbone: Backbone, steps: int
 ) -> tuple[float, float | None]:
-    """Give the mean seconds of some steps after a first one, and the peak extra memory of all."""
+    """Return the mean seconds of some steps after a first one, and the peak extra memory of all."""
     import torch
-
-    from ordtool.tuning.batching import shuffled_batches
 
     batches = shuffled_batches(data.train.lengths, schedule.batch_size, schedule.seed, 0)
     batches = (batches * (1 + steps // len(batches)))[: steps + 1]
-    learner.module.train()
-    parameters = learner.parameters()
+    method.module.train()
+    parameters = method.parameters()
     seconds = 0.0
     with ExtraMemory(backbone.model.device) as extra:
         optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-        with use_threads(learner.threads):
+        with use_threads(method.threads):
             for number, index in enumerate(batches):
                 started = time.perf_counter()
-                learner.loss(index).backward()
+                method.loss(index).backward()
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -204,29 +214,9 @@ def time_steps(
     return seconds / max(1, len(batches) - 1), extra.megabytes
 
 
-def _train(
-    name: str,
-    learner: Learner,
-    data: LadderData,
-    schedule: Schedule,
-    backbone: Backbone,
-    test: StateSource | None,
-    progress: Progress,
-) -> Compared:
-    with ExtraMemory(backbone.model.device) as extra:
-        fitted = fit(learner, data.train.lengths, schedule, name=name, progress=progress)
-    found = fitted.best if data.test is None else learner.measure((data.test, test))
-    assert found is not None
-    count = sum(parameter.numel() for parameter in learner.parameters())
-    return Compared(
-        name, found.name, (found.value,), count, extra.megabytes,
-        fitted.seconds_a_step, fitted.seconds, len(fitted.history),
-    )  # fmt: skip
-
-
-def _summary(name: str, rows: Sequence[Compared]) -> Compared:
+def _summary(name: str, rows: Sequence[ComparisonRow]) -> ComparisonRow:
     known = [row.memory for row in rows if row.memory is not None]
-    return Compared(
+    return ComparisonRow(
         name,
         rows[0].metric,
         tuple(score for row in rows for score in row.scores),

@@ -43,6 +43,15 @@ class Fields:
         return (*self.texts, self.label)
 
 
+def default_fields(task: str) -> Fields:
+    """Return the fields of a task."""
+    return {
+        "pairs": Fields("text", "text2", "label"),
+        "regress": Fields("text", None, "score"),
+        "seq2seq": Fields("text", None, "target"),
+    }.get(task, Fields())
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One record.
@@ -101,12 +110,12 @@ def _lines(stream: Input) -> Iterator[tuple[int, str]]:
 
 
 def holds_table(stream: Input, fields: Fields) -> bool:
-    """Say whether an input, of which nothing was read yet, is a table: by its name, for a pipe by the head."""
+    """Whether an input, of which nothing was read yet, is a table: by its name, for a pipe by the head."""
     return _separator(stream, fields) is not None
 
 
 def _separator(stream: Input, fields: Fields) -> str | None:
-    """Give what separates the columns; None if neither a name nor a head says that there are any."""
+    """Return what separates the columns; None if neither a name nor a head says that there are any."""
     named = separator_of(stream.path)
     if named is not None or not stream.once:
         return named
@@ -240,7 +249,7 @@ def read_table(stream: Input, fields: Fields, on_error: Callable[[OrdtoolError],
 
 
 def class_names(examples: Sequence[Example]) -> list[str]:
-    """Give the classes, numbers in their order, other names in the alphabet's.
+    """Return the classes, numbers in their order, other names in the alphabet's.
 
     Raises:
         OrdtoolError: If there is one class only.

@@ -14,6 +14,8 @@ from torch import Tensor
 from ordtool.errors import OrdtoolError
 from ordtool.tuning.data import Example
 
+_SHUFFLED_TOGETHER = 20  # batches whose texts are sorted by length
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -34,7 +36,7 @@ class Encoded:
     sources: list[NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
-        """Give the number of texts."""
+        """Return the number of texts."""
         return len(self.ids)
 
     @property
@@ -48,7 +50,7 @@ class Encoded:
         return _lengths(self.ids)
 
     def inputs(self, index: Sequence[int], pad: int) -> dict[str, Tensor]:
-        """Give a batch as a model takes it, padded on the right.
+        """Return a batch as a model takes it, padded on the right.
 
         Returns:
             `input_ids`, `attention_mask`, perhaps `token_type_ids`. Of an encoder-decoder these are the source's, and
@@ -69,7 +71,7 @@ class Encoded:
         return found
 
     def labels(self, index: Sequence[int]) -> Tensor:
-        """Give a text batch's next tokens, `(batch, seq)`: at each position the one after it, -100 where none counts."""
+        """Return a text batch's next tokens, `(batch, seq)`: at each position the one after it, -100 where none counts."""
         assert self.starts is not None
         longest = max(len(self.ids[i]) for i in index)
         found = torch.full((len(index), longest), -100)
@@ -84,7 +86,7 @@ def _lengths(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _padded(rows: Sequence[NDArray[np.int64]], index: Sequence[int], pad: int) -> tuple[Tensor, Tensor]:
-    """Give some rows, padded on the right, and their mask, each `(batch, longest)`."""
+    """Return some rows, padded on the right, and their mask, each `(batch, longest)`."""
     longest = max(len(rows[i]) for i in index)
     found = torch.full((len(index), longest), pad)
     mask = torch.zeros(len(index), longest, dtype=torch.long)
@@ -181,8 +183,41 @@ def encode_sources(tokenizer: Any, examples: Sequence[Example], max_length: int,
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """Give the tokens of a source as `encode_pairs` and a prompt ending in a newline have them."""
+    """Return the tokens of a source as `encode_pairs` and a prompt ending in a newline have them."""
     found: list[int] = tokenizer(text + "\n")["input_ids"]
     if found and found[-1] == tokenizer.eos_token_id:
         found = found[:-1]
     return found
+
+
+def shuffled_batches(lengths: NDArray[np.int64], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Cut a random order into windows of some batches, sort each by length, and shuffle the batches.
+
+    Args:
+        lengths: Tokens of each text.
+        size: Texts a batch.
+        seed: Of the order.
+        epoch: Which pass over the data it is.
+
+    Returns:
+        Indices of each batch; every text is in one.
+    """
+    rng = np.random.default_rng([seed, epoch, 0x4C5354])
+    order = rng.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), size * _SHUFFLED_TOGETHER):
+        window = order[start : start + size * _SHUFFLED_TOGETHER]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        batches += [window[at : at + size].tolist() for at in range(0, len(window), size)]
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def sorted_batches(lengths: NDArray[np.int64], tokens: int) -> list[list[int]]:
+    """Fill batches of texts sorted by length up to a number of tokens, padding included, the longest first."""
+    order = np.argsort(-lengths, kind="stable").tolist()
+    batches, start = [], 0
+    while start < len(order):
+        count = max(1, tokens // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + count])
+        start += count
+    return batches

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ordtool.tuning.backbone import Backbone
-from ordtool.tuning.batching import shuffled_batches
-from ordtool.tuning.encoding import Encoded
-from ordtool.tuning.ladder import pool
-from ordtool.tuning.learners import text_loss
+from ordtool.tuning.backbone.model import Backbone
+from ordtool.tuning.encoding import Encoded, shuffled_batches
+from ordtool.tuning.ladder.model import pool
+from ordtool.tuning.metrics import text_loss
 
 TEXTS = 64
 BATCH = 8
@@ -19,7 +18,7 @@ BATCH = 8
 def squared_gradients(
     backbone: Backbone, data: Encoded, task: str, pooling: str, texts: int = TEXTS
 ) -> dict[str, Tensor]:
-    r"""Give $\sum_b (\partial L_b / \partial w)^2$ over batches $b$ of a few training texts.
+    r"""Return $\sum_b (\partial L_b / \partial w)^2$ over batches $b$ of a few training texts.
 
     For text tasks $L$ is the language model's own loss. A label has no trained head yet, so its loss is that of a
     nearest-centroid read-out: logits are cosines with the classes' mean vectors, over the same texts; for scores,

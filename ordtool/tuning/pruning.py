@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ordtool.errors import UsageError, close_match_hint
-from ordtool.tuning.backbone import Backbone
-from ordtool.tuning.ladder import Ladder
-from ordtool.tuning.side import Heads, heads_of, narrow_heads
+from ordtool.tuning.backbone.model import Backbone
+from ordtool.tuning.ladder.model import Ladder
+from ordtool.tuning.ladder.side_network import Heads, heads_of, narrow_heads
 
 INITIALISATIONS = ("random", "magnitude", "fisher")
 
@@ -92,7 +92,7 @@ def _prune(ladder: Ladder, backbone: Backbone, scores: dict[str, Tensor]) -> lis
     }
     hidden = common["hidden"]
     unknown: list[str] = []
-    for layer, found, small in zip(kept, importance, ladder.rungs, strict=True):
+    for layer, found, small in zip(kept, importance, ladder.side_layers, strict=True):
         units = _units(found, common, old, new, small)
         unknown = _copy(layer, small, units, old, new)
     for row in range(len(ladder.down_weight)):
@@ -109,7 +109,7 @@ def _keys(layer: nn.Module) -> list[str]:
 
 
 def _roles(name: str) -> tuple[str, str] | None:
-    """Give what a map's outputs and inputs are; None for a name that no rule knows."""
+    """Return what a map's outputs and inputs are; None for a name that no rule knows."""
     for pattern, outputs, inputs in _ROLES:
         if not re.search(pattern, name):
             continue
@@ -152,7 +152,7 @@ def _by_role(layer: nn.Module, scores: dict[str, Tensor], heads: Heads) -> dict[
 
 
 def _top(importance: Tensor, count: int) -> Tensor:
-    """Give the places of the `count` largest, ascending; of equal ones the first."""
+    """Return the places of the `count` largest, ascending; of equal ones the first."""
     return torch.argsort(importance, descending=True, stable=True)[:count].sort().values
 
 

@@ -20,28 +20,29 @@ from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
 from ordtool.models.entries import cache_folder
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype, seed_everything
-from ordtool.tuning.backbone import Backbone, load_backbone
+from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.cache import CachedStates, LiveStates, StateSource, build_cache, cache_bytes
-from ordtool.tuning.data import Fields
+from ordtool.tuning.config import LadderTrainingConfig
+from ordtool.tuning.dataset import LadderData, read_data, text_length
 from ordtool.tuning.fisher import squared_gradients
-from ordtool.tuning.fitting import Fitted, fit, label_rate
-from ordtool.tuning.ladder import Ladder, LadderConfig
-from ordtool.tuning.learners import LadderLearner, Measure
+from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.model import Ladder
+from ordtool.tuning.ladder.side_network import choose_layers
+from ordtool.tuning.loading import load_backbone
+from ordtool.tuning.methods import LadderTuning, ladder_threads
+from ordtool.tuning.metrics import Metric
 from ordtool.tuning.pruning import initialise
-from ordtool.tuning.reading import LadderData, default_fields, read_data, text_length
 from ordtool.tuning.saving import save_ladder
-from ordtool.tuning.settings import TEXT_TASKS, LadderSettings
-from ordtool.tuning.side import choose_layers
-from ordtool.tuning.threads import ladder_threads
+from ordtool.tuning.train_loop import TrainHistory, train
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedLadder:
     """A trained ladder.
 
     Attributes:
         ladder: The ladder, with the best epoch's weights.
-        fitted: Its history.
+        history: Of its training.
         parameters: How many were trained.
         state_seconds: What computing the hidden states took; 0 where they were there already.
         cache: Bytes of hidden states on disk; 0 without a cache.
@@ -49,66 +50,65 @@ class Trained:
     """
 
     ladder: Ladder
-    fitted: Fitted
+    history: TrainHistory
     parameters: int
     state_seconds: float
     cache: int
-    test: Measure | None = None
+    test: Metric | None = None
 
     def record(self) -> dict[str, Any]:
-        """Give the figures as a JSON object."""
-        best = self.fitted.best
+        """Return the figures as a JSON object."""
+        best = self.history.best
         assert best is not None
         return {
             "method": "ladder",
             "metric": best.name,
             best.name: best.value,
             **best.more,
-            "best_epoch": self.fitted.epoch,
-            "epochs": len(self.fitted.history),
+            "best_epoch": self.history.epoch,
+            "epochs": len(self.history.epochs),
             "trained_parameters": self.parameters,
-            "seconds_a_step": self.fitted.seconds_a_step,
+            "seconds_a_step": self.history.seconds_a_step,
             "state_seconds": self.state_seconds,
-            "seconds": self.fitted.seconds + self.state_seconds,
+            "seconds": self.history.seconds + self.state_seconds,
             "cache_bytes": self.cache,
         }
 
 
-def new_ladder(backbone: Backbone, data: LadderData, fields: Fields, settings: LadderSettings) -> Ladder:
+def new_ladder(backbone: Backbone, data: LadderData, config: LadderTrainingConfig) -> Ladder:
     """Make a ladder for a backbone and data, with its first weights.
 
     Raises:
         UsageError: For layers that the backbone doesn't have.
     """
-    seed_everything(settings.schedule.seed)
-    labels = {"id2label": dict(enumerate(data.names)), "label2id": {n: i for i, n in enumerate(data.names)}}
-    if settings.task in ("regress", *TEXT_TASKS):
-        labels = {"id2label": {0: "score"}, "label2id": {"score": 0}}
+    seed_everything(config.schedule.seed)
+    names = data.names or ("score",)
     ladder = Ladder(
         LadderConfig(
             backbone=backbone.name,
             backbone_hash=backbone.hash,
             backbone_config=backbone.config.to_dict(),
-            task=settings.task,
-            kind=settings.kind,
-            reduction=settings.reduction,
-            layers=choose_layers(settings.layers, backbone.depth),
-            residual=settings.residual,
-            pooling=settings.pooling or ("last" if backbone.causal else "mean"),
-            dropout=settings.dropout,
-            text_length=text_length(settings, backbone),
-            pair_field=fields.pair,
+            task=config.task,
+            kind=config.kind,
+            reduction=config.reduction,
+            layers=choose_layers(config.layers, backbone.depth),
+            residual=config.residual,
+            pooling=config.pooling_of(backbone.causal),
+            dropout=config.dropout,
+            text_length=text_length(config, backbone),
+            pair_field=config.data_fields.pair,
             target_mean=data.mean,
             target_scale=data.scale,
             is_encoder_decoder=backbone.decodes,
-            **labels,
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
         )
     ).to(backbone.model.device)
     initialise(
         ladder,
         backbone,
-        settings.initialisation,
-        lambda: squared_gradients(backbone, data.train, settings.task, ladder.config.pooling),
+        config.initialisation,
+        lambda: squared_gradients(backbone, data.train, config.task, ladder.config.pooling),
     )
     return ladder
 
@@ -117,54 +117,49 @@ def fit_ladder(
     ladder: Ladder,
     backbone: Backbone,
     data: LadderData,
-    settings: LadderSettings,
+    config: LadderTrainingConfig,
     *,
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
-) -> Trained:
+) -> TrainedLadder:
     """Compute the hidden states and train the ladder on them."""
     layers = ladder.config.layers
     started = time.perf_counter()
-    sources = state_sources(backbone, data, layers, settings, progress)
-    seconds = time.perf_counter() - started if settings.cache else 0.0
-    size = (
-        sum(cache_bytes(backbone, part, layers) for part in (data.train, data.dev)) if settings.cache else 0
-    )
-    learner = make_learner(ladder, backbone, data, settings, sources)
-    schedule = settings.schedule
-    if schedule.learning_rate is None and ladder.config.labels:
-        schedule = replace(schedule, learning_rate=label_rate(schedule.steps(len(data.train))))
-    fitted = fit(
-        learner,
+    sources = state_sources(backbone, data, layers, config, progress)
+    seconds = time.perf_counter() - started if config.cache else 0.0
+    size = sum(cache_bytes(backbone, part, layers) for part in (data.train, data.dev)) if config.cache else 0
+    method = ladder_method(ladder, backbone, data, config, sources)
+    history = train(
+        method,
         data.train.lengths,
-        schedule,
+        config.schedule_for(len(data.train)),
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
     )
     count = sum(parameter.numel() for parameter in ladder.trained_parameters())
-    test = None if data.test is None else learner.measure((data.test, sources[2]))
-    return Trained(ladder, fitted, count, seconds, size, test)
+    test = None if data.test is None else method.measure((data.test, sources[2]))
+    return TrainedLadder(ladder, history, count, seconds, size, test)
 
 
-def make_learner(
+def ladder_method(
     ladder: Ladder,
     backbone: Backbone,
     data: LadderData,
-    settings: LadderSettings,
+    config: LadderTrainingConfig,
     sources: Sequence[StateSource],
-) -> LadderLearner:
+) -> LadderTuning:
     """Put a ladder, its data and their hidden states together, and choose its threads.
 
     Text tasks have all: their products with the vocabulary are large.
     """
     threads = None
     if ladder.config.labels:
-        tokens = float(data.train.lengths.mean()) * settings.schedule.batch_size
+        tokens = float(data.train.lengths.mean()) * config.schedule.batch_size
         threads = ladder_threads(tokens, ladder.width)
-    return LadderLearner(
-        ladder, settings.task, data.train, data.dev, sources[0], sources[1], backbone.head, threads
+    return LadderTuning(
+        ladder, config.task, data.train, data.dev, sources[0], sources[1], backbone.head, threads
     )
 
 
@@ -172,14 +167,14 @@ def state_sources(
     backbone: Backbone,
     data: LadderData,
     layers: Sequence[int],
-    settings: LadderSettings,
+    config: LadderTrainingConfig,
     progress: Progress = SILENT,
 ) -> tuple[StateSource, ...]:
-    """Give the hidden states of all parts of the data, cached if the settings say so."""
-    backbone = backbone.in_dtype(resolve_dtype(settings.dtype, backbone.model.device))
-    if not settings.cache:
+    """Return the hidden states of all parts of the data, cached if the config say so."""
+    backbone = backbone.in_dtype(resolve_dtype(config.dtype, backbone.model.device))
+    if not config.cache:
         return tuple(LiveStates(backbone, part, layers, torch.float32) for part in data.parts)
-    parent = Path(settings.cache_dir) if settings.cache_dir else cache_folder() / "states"
+    parent = Path(config.cache_dir) if config.cache_dir else cache_folder() / "states"
     started = time.perf_counter()
     folders = [build_cache(backbone, part, layers, parent, progress=progress) for part in data.parts]
     seconds = time.perf_counter() - started
@@ -193,23 +188,21 @@ def train_ladder(
     paths: str | Path | Sequence[str | Path],
     output: str | Path | None,
     model: str,
-    settings: LadderSettings | None = None,
+    config: LadderTrainingConfig | None = None,
     *,
     dev: str | Path | Sequence[str | Path] = (),
-    fields: Fields | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
-) -> Trained:
+) -> TrainedLadder:
     """Train a ladder beside a frozen model and save it.
 
     Args:
         paths: Training data: JSONL, TSV or CSV; text for `lm`.
         output: The folder to make; None saves nothing.
         model: The backbone: a folder, a catalogue name or a hub id.
-        settings: How.
+        config: How.
         dev: Held-out data; without it a share of the training data is held out.
-        fields: Where texts and labels are.
         resume: Go on from `output.partial`.
         force: Replace an existing folder.
         progress: Told of everything.
@@ -218,71 +211,78 @@ def train_ladder(
         The ladder and its figures.
 
     Raises:
-        UsageError: For settings that make no sense.
+        UsageError: For a run that is to be resumed and has no folder.
         OrdtoolError: For bad data, or a backbone that can't be used.
     """
-    paths, dev = tuple(as_many(paths)), tuple(as_many(dev))
-    settings = settings or LadderSettings()
-    settings.check()
-    fields = fields or default_fields(settings.task)
+    job = _Job(tuple(as_many(paths)), tuple(as_many(dev)), model, config or LadderTrainingConfig(), progress)
     if output is None:
         if resume:
             raise UsageError("--resume needs the folder to go on with", "name it with -o")
-        return _train(paths, None, model, settings, dev, fields, progress)[0]
+        return job.run(None)[0]
     check_directory(output, force=force or resume)
-    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as run:
-        trained, backbone = _train(paths, run, model, settings, dev, fields, progress)
-        save_trained(trained, backbone, settings, output, force=force)
+    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as folder:
+        trained, backbone = job.run(folder)
+        save_trained(trained, backbone, job.config, output, force=force)
     return trained
 
 
-def _train(
-    paths: Sequence[str | Path],
-    run: RunFolder | None,
-    model: str,
-    settings: LadderSettings,
-    dev: Sequence[str | Path],
-    fields: Fields,
-    progress: Progress,
-) -> tuple[Trained, Backbone]:
-    backbone = load_backbone(
-        model, writes=settings.task in TEXT_TASKS, device=resolve_device(settings.device), progress=progress
-    )
-    data = read_data(paths, dev, fields, settings, backbone, progress=progress)
-    progress.note(_summary(data, settings))
-    ladder = new_ladder(backbone, data, fields, settings)
-    # The float32 weights were for the ladder's first ones; from here on they only take memory.
-    backbone = backbone.in_dtype(resolve_dtype(settings.dtype, backbone.model.device))
-    resume = False
-    if run is not None:
-        decides = {**_plain(settings), **asdict(settings.schedule), **asdict(fields)}
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a training reads, and how it trains."""
+
+    paths: Sequence[str | Path]
+    dev: Sequence[str | Path]
+    model: str
+    config: LadderTrainingConfig
+    progress: Progress
+
+    def run(self, folder: RunFolder | None) -> tuple[TrainedLadder, Backbone]:
+        """Load, read and train; where there is a folder, with a checkpoint in it after every epoch."""
+        config, progress = self.config, self.progress
+        device = resolve_device(config.device)
+        backbone = load_backbone(self.model, writes=config.writes, device=device, progress=progress)
+        data = read_data(self.paths, self.dev, config, backbone, progress=progress)
+        progress.note(_summary(data, config))
+        ladder = new_ladder(backbone, data, config)
+        # The float32 weights were for the ladder's first ones; from here on they only take memory.
+        backbone = backbone.in_dtype(resolve_dtype(config.dtype, backbone.model.device))
+        resume = folder is not None and folder.start(self._metadata(backbone), progress)
+        checkpoint = folder.path if folder is not None else None
+        trained = fit_ladder(
+            ladder, backbone, data, config, checkpoint=checkpoint, resume=resume, progress=progress
+        )
+        return trained, backbone
+
+    def _metadata(self, backbone: Backbone) -> dict[str, Any]:
+        """Return what a resumed run must have in common with the interrupted one."""
+        decides = {**_plain(self.config), **asdict(self.config.schedule), **asdict(self.config.data_fields)}
         decides |= {"backbone": backbone.hash, "dtype": str(backbone.model.dtype)}
-        del decides["schedule"]
-        files = [path for path in (*paths, *dev) if not reads_once(path)]
-        resume = run.start(run_metadata(files, decides), progress)
-    checkpoint = run.path if run is not None else None
-    return fit_ladder(
-        ladder, backbone, data, settings, checkpoint=checkpoint, resume=resume, progress=progress
-    ), backbone
+        del decides["schedule"], decides["fields"]
+        files = [path for path in (*self.paths, *self.dev) if not reads_once(path)]
+        return run_metadata(files, decides)
 
 
 def save_trained(
-    trained: Trained, backbone: Backbone, settings: LadderSettings, output: str | Path, *, force: bool = False
+    trained: TrainedLadder,
+    backbone: Backbone,
+    config: LadderTrainingConfig,
+    output: str | Path,
+    *,
+    force: bool = False,
 ) -> None:
     """Save the ladder, the backbone's tokenizer and the history."""
     with atomic_directory(output, force=force) as folder:
         save_ladder(trained.ladder, backbone, folder)
-        record = {**trained.record(), "settings": _plain(settings), "history": trained.fitted.history}
+        record = {**trained.record(), "settings": _plain(config), "history": trained.history.epochs}
         (folder / "training.json").write_text(dumps(record) + "\n", encoding="utf-8")
 
 
-def _plain(settings: LadderSettings) -> dict[str, Any]:
-    """Give the settings that decide the result."""
-    found = asdict(replace(settings, cache_dir=None, device="auto"))
-    return found
+def _plain(config: LadderTrainingConfig) -> dict[str, Any]:
+    """Return what decides the result."""
+    return asdict(replace(config, cache_dir=None, device="auto"))
 
 
-def _summary(data: LadderData, settings: LadderSettings) -> str:
-    kind = "blocks" if settings.task == "lm" else "records"
+def _summary(data: LadderData, config: LadderTrainingConfig) -> str:
+    kind = "blocks" if config.task == "lm" else "records"
     classes = f", {len(data.names)} classes" if data.names else ""
     return f"{len(data.train)} {kind} to train on, {len(data.dev)} held out{classes}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ordtool.tuning.backbone import load_backbone
+from ordtool.tuning.loading import load_backbone
 
 NEAR, FAR = "cat dog bird".split(), "river tree sea".split()
 

@@ -12,18 +12,18 @@ from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError
 from ordtool.models.releases import cache_argument, cache_of
-from ordtool.tuning.backbone import load_backbone
-from ordtool.tuning.baselines import make_baseline
 from ordtool.tuning.cache import CachedStates, LiveStates, build_cache, cache_bytes, cache_key
+from ordtool.tuning.config import LadderTrainingConfig, ScheduleConfig
 from ordtool.tuning.data import Example
+from ordtool.tuning.dataset import LadderData
 from ordtool.tuning.encoding import encode_sources
 from ordtool.tuning.fisher import squared_gradients
-from ordtool.tuning.fitting import Schedule
-from ordtool.tuning.ladder import Ladder, LadderConfig
-from ordtool.tuning.laddered import LadderForConditionalGeneration
-from ordtool.tuning.learners import LadderLearner
+from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.ladder_models import LadderForConditionalGeneration
+from ordtool.tuning.ladder.model import Ladder
+from ordtool.tuning.loading import load_backbone
+from ordtool.tuning.methods import LadderTuning, make_baseline
 from ordtool.tuning.pruning import initialise
-from ordtool.tuning.settings import LadderSettings
 from ordtool.tuning.training import train_ladder
 
 KINDS = ("t5", "bart", "marian")
@@ -68,7 +68,7 @@ def test_states_and_head_are_those_of_the_whole_model(kind, backbone):
     for place in (0, *layers):
         wanted = theirs.decoder_hidden_states[place]
         wanted = F.layer_norm(wanted, wanted.shape[-1:])
-        torch.testing.assert_close(states.rungs[place][real], wanted[real], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(states.hidden[place][real], wanted[real], rtol=1e-4, atol=1e-4)
     wanted = F.layer_norm(theirs.encoder_last_hidden_state, (24,))
     torch.testing.assert_close(states.memory[source], wanted[source], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.head(states.last)[real], theirs.logits[real], rtol=1e-4, atol=1e-4)
@@ -88,7 +88,7 @@ def test_targets_are_predicted_from_the_start_token_on(kind, backbone):
     # The same loss as transformers gives for these labels, when the ladder says nothing yet.
     ladder = build(found, spread=0)
     source = LiveStates(found, data, ladder.config.layers, torch.float32)
-    learner = LadderLearner(ladder, "seq2seq", data, data, source, source, found.head)
+    learner = LadderTuning(ladder, "seq2seq", data, data, source, source, found.head)
     with torch.no_grad():
         theirs = float(found.full(**inputs, labels=labels).loss)
         assert float(learner.loss([0, 1, 2])) == pytest.approx(theirs, rel=1e-4)
@@ -144,12 +144,12 @@ def test_no_gradient_and_no_activation_of_the_backbone(kind, backbone):
         p.grad is not None and p.grad.abs().max() > 0 for p in (ladder.memory_weight, ladder.up.weight)
     )
     assert all(p.grad is not None for p in ladder.trained_parameters())
-    # As wide as the backbone are the states at the rungs and the source's, in float16, and the ladder's output.
-    assert output.requires_grad and states.rungs.dtype == states.memory.dtype == torch.float16
+    # As wide as the backbone are the states for the side layers and the source's, in float16, and the ladder's output.
+    assert output.requires_grad and states.hidden.dtype == states.memory.dtype == torch.float16
     frozen = {p.data_ptr() for p in every}
     assert not frozen & {t.data_ptr() for t in kept}
     halves = {t.data_ptr(): t.numel() for t in kept if t.dtype == torch.float16}
-    assert sorted(halves.values()) == sorted([states.rungs.numel(), states.memory.numel()])
+    assert sorted(halves.values()) == sorted([states.hidden.numel(), states.memory.numel()])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,7 +166,7 @@ def test_cached_states_are_the_backbones(kind, backbone, tmp_path):
     real, source = live.mask.bool(), live.memory_mask.bool()
     near = {"rtol": 2e-3, "atol": 2e-3}
     for place in range(2):
-        torch.testing.assert_close(cached.rungs[place][real].float(), live.rungs[place][real], **near)
+        torch.testing.assert_close(cached.hidden[place][real].float(), live.hidden[place][real], **near)
     torch.testing.assert_close(cached.last[real].float(), live.last[real], **near)
     torch.testing.assert_close(cached.memory[source].float(), live.memory[source], **near)
     # The same targets for another source have states of their own.
@@ -219,7 +219,7 @@ def test_other_methods_train_it_too(name, backbone):
         pytest.importorskip("peft")
     found = backbone("bart")
     data = encoded(found)
-    learner = make_baseline(name, found, "seq2seq", data, data, labels=0, pooling="mean", seed=0)
+    learner = make_baseline(name, found, LadderData(data, data), LadderTrainingConfig(task="seq2seq"))
     learner.module.eval()  # LoRA begins as the model, and dropout would change it
     inputs = data.inputs([0, 1, 2], found.pad)
     with torch.no_grad():
@@ -269,11 +269,11 @@ def trained(copies, tmp_path_factory, writers):
     def train(kind):
         if kind not in made:
             folder = tmp_path_factory.mktemp(f"ladder-{kind}")
-            settings = LadderSettings(
+            settings = LadderTrainingConfig(
                 task="seq2seq",
                 reduction=1,
                 max_length=24,
-                schedule=Schedule(epochs=12, batch_size=16, learning_rate=1e-2),
+                schedule=ScheduleConfig(epochs=12, batch_size=16, learning_rate=1e-2),
                 cache_dir=str(folder / "states"),
             )
             found = train_ladder([copies], folder / "ladder", str(writers(kind)), settings)
@@ -289,8 +289,8 @@ def test_the_loss_falls_and_the_ladder_alone_is_saved(kind, trained, tmp_path):
     from safetensors.torch import load_file
 
     folder, found = trained(kind)
-    losses = [row["loss"] for row in found.fitted.history]
-    assert found.fitted.best.name == "loss" and losses[-1] < 0.2 * losses[0]
+    losses = [row["loss"] for row in found.history.epochs]
+    assert found.history.best.name == "loss" and losses[-1] < 0.2 * losses[0]
     saved = load_file(folder / "model.safetensors")
     assert sum(tensor.numel() for tensor in saved.values()) == found.parameters
     transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).save_pretrained(tmp_path)
@@ -302,7 +302,7 @@ def test_another_process_gives_the_same(trained, tmp_path):
     import transformers
 
     code = (
-        "import sys, numpy as np, torch, transformers\nimport ordtool.tuning.laddered\n"
+        "import sys, numpy as np, torch, transformers\nimport ordtool.tuning.ladder.ladder_models\n"
         "ids = torch.tensor([[5, 9, 7]])\n"
         "for folder in sys.argv[2:]:\n"
         "    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)\n"
@@ -361,10 +361,10 @@ def test_a_copy_is_written(kind, trained, writers):
 def test_cached_training_is_uncached_training(copies, writers, tmp_path):
     histories = []
     for cache in (True, False):
-        settings = LadderSettings(
+        settings = LadderTrainingConfig(
             task="seq2seq", reduction=2, max_length=24, cache=cache, cache_dir=str(tmp_path),
-            schedule=Schedule(epochs=2, batch_size=16, learning_rate=3e-3),
+            schedule=ScheduleConfig(epochs=2, batch_size=16, learning_rate=3e-3),
         )  # fmt: skip
-        histories.append(train_ladder([copies], None, str(writers("marian")), settings).fitted.history)
+        histories.append(train_ladder([copies], None, str(writers("marian")), settings).history.epochs)
     for a, b in zip(*histories, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=0.02)

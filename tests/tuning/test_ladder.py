@@ -7,11 +7,12 @@ import transformers
 from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.encoding import Encoded
-from ordtool.tuning.ladder import Ladder, LadderConfig, pool
-from ordtool.tuning.laddered import LadderForSequenceClassification
-from ordtool.tuning.side import choose_layers, narrow_heads
+from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.ladder_models import LadderForSequenceClassification
+from ordtool.tuning.ladder.model import Ladder, pool
+from ordtool.tuning.ladder.side_network import choose_layers, narrow_heads
+from ordtool.tuning.loading import load_backbone
 
 LAYERS = {"bert": 3, "roberta": 3, "distilbert": 2, "llama": 2, "gpt2": 2, "t5": 2, "bart": 1, "marian": 2}
 
@@ -38,7 +39,7 @@ def test_the_formula_against_a_loop(kind, residual, bert):
     inputs = texts(bert).inputs([0], 0)
     with torch.no_grad():
         found = bert.states(inputs, [1, 3], torch.float32)
-        logits = ladder(found.rungs, found.last, found.mask).logits
+        logits = ladder(found.hidden, found.last, found.mask).logits
         output = bert.model(**inputs, output_hidden_states=True)
         states = [output.hidden_states[layer] for layer in (0, 1, 3)]
         down = [
@@ -46,7 +47,7 @@ def test_the_formula_against_a_loop(kind, residual, bert):
             for s, w, b in zip(states, ladder.down_weight, ladder.down_bias, strict=True)
         ]
         h = down[0]
-        for index, block in enumerate(ladder.rungs):
+        for index, block in enumerate(ladder.side_layers):
             block._forward_pre_hooks.clear()  # from here on a plain layer
             block._forward_hooks.clear()
             if kind == "gated":
@@ -79,11 +80,11 @@ def test_any_backbone(kind, encoders, writers):
     for place, layer in enumerate((0, *ladder.config.layers)):
         wanted = F.layer_norm(theirs[layer], theirs[layer].shape[-1:])
         real = states.mask.bool()
-        torch.testing.assert_close(states.rungs[place][real], wanted[real], rtol=1e-4, atol=1e-4)
-    batched = ladder(states.rungs, states.last, states.mask).logits
+        torch.testing.assert_close(states.hidden[place][real], wanted[real], rtol=1e-4, atol=1e-4)
+    batched = ladder(states.hidden, states.last, states.mask).logits
     for row in range(3):
         own = backbone.states(data.inputs([row], backbone.pad), ladder.config.layers, torch.float32)
-        alone = ladder(own.rungs, own.last, own.mask).logits
+        alone = ladder(own.hidden, own.last, own.mask).logits
         torch.testing.assert_close(batched[row : row + 1], alone, rtol=1e-3, atol=1e-4)
 
 
@@ -111,7 +112,7 @@ def test_no_gradient_and_no_activation_of_the_backbone(bert):
     )
     assert all(parameter.grad is not None for parameter in ladder.trained_parameters())
     tokens, hidden = 3 * 39, 24
-    # As wide as the backbone are the states at the rungs, once, and the ladder's output and pooled text;
+    # As wide as the backbone are the states for the side layers, once, and the ladder's output and pooled text;
     # nothing is as wide as its feed-forward (40), and nothing else as its hidden states.
     wide = [t for t in kept if t.numel() >= tokens * hidden]
     assert [t.numel() for t in wide] == [4 * tokens * hidden]
@@ -124,7 +125,7 @@ def test_the_gate_begins_in_the_middle_and_u_at_zero(bert):
     ladder = Ladder(LadderConfig(backbone_config=bert.config.to_dict(), reduction=2, layers=[1, 2, 3]))
     assert torch.equal(ladder.gates, torch.zeros(3))
     states = bert.states(texts(bert).inputs([0, 1, 2], 0), [1, 2, 3], torch.float32)
-    found = ladder(states.rungs, states.last, states.mask)
+    found = ladder(states.hidden, states.last, states.mask)
     torch.testing.assert_close(found.pooled, pool(states.last, states.mask, "mean"))
 
 
@@ -134,9 +135,9 @@ def test_half_states_give_nearly_the_same_gradients(bert):
     gradients = []
     for dtype in (torch.float32, torch.float16):
         states = bert.states(inputs, [1, 2, 3], dtype)
-        assert states.rungs.dtype == dtype
+        assert states.hidden.dtype == dtype
         F.cross_entropy(
-            ladder(states.rungs, states.last, states.mask).logits, torch.tensor([0, 1, 0])
+            ladder(states.hidden, states.last, states.mask).logits, torch.tensor([0, 1, 0])
         ).backward()
         gradients.append(ladder.down_weight.grad.clone())
         ladder.zero_grad()
@@ -144,7 +145,7 @@ def test_half_states_give_nearly_the_same_gradients(bert):
 
 
 def test_the_downsampling_gradient_by_differences(bert):
-    from ordtool.tuning.ladder import _Downsample
+    from ordtool.tuning.ladder.model import _Downsample
 
     states = torch.randn(2, 5, 3, dtype=torch.float64)
     weight = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from ordtool.errors import UsageError
-from ordtool.tuning.backbone import load_backbone
 from ordtool.tuning.encoding import Encoded
 from ordtool.tuning.fisher import squared_gradients
-from ordtool.tuning.ladder import Ladder, LadderConfig
+from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.model import Ladder
+from ordtool.tuning.loading import load_backbone
 from ordtool.tuning.pruning import initialise
 
 
@@ -54,7 +55,7 @@ def test_the_largest_units_are_kept(bert):
     assert (ladder.width, len(hidden)) == (8, 8)
     initialise(ladder, bert, "magnitude")
     assert ladder.down_weight[0].nonzero()[:, 0].tolist() == hidden
-    small, large = ladder.rungs[1], layer[1]
+    small, large = ladder.side_layers[1], layer[1]
     assert set(inner) <= {
         i
         for i in range(40)

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from ordtool.errors import UsageError
 from ordtool.runtime import use_threads
-from ordtool.tuning.backbone import load_backbone
-from ordtool.tuning.bert_rungs import can_climb, visible
 from ordtool.tuning.cache import PART_TOKENS, CachedStates, LiveStates, build_cache
+from ordtool.tuning.config import LadderTrainingConfig
 from ordtool.tuning.encoding import Encoded
-from ordtool.tuning.ladder import Ladder, LadderConfig
-from ordtool.tuning.settings import LadderSettings
-from ordtool.tuning.threads import ladder_threads
+from ordtool.tuning.ladder.bert_side_block import attention_mask, has_bert_blocks
+from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.model import Ladder
+from ordtool.tuning.loading import load_backbone
+from ordtool.tuning.methods import ladder_threads
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_another_dtype_is_a_copy_made_once(bert, many):
     exact, rounded = (b.states(inputs, [1, 3], torch.float32) for b in (bert, half))
     real = exact.mask.bool()
     # bfloat16 has 8 bits: each rounding is off by 2^-9 of the number at most, a layer does about a dozen.
-    assert 0 < relative(rounded.rungs[:, real], exact.rungs[:, real]) < 0.02
+    assert 0 < relative(rounded.hidden[:, real], exact.hidden[:, real]) < 0.02
     assert relative(rounded.last[real], exact.last[real]) < 0.02
 
 
@@ -74,9 +75,9 @@ def test_parts_side_by_side_are_the_whole(kind, encoders):
     assert len(seen) == 3 and threading.get_ident() not in seen
     assert torch.equal(found.mask, whole.mask)
     real = whole.mask.bool()
-    torch.testing.assert_close(found.rungs[:, real], whole.rungs[:, real], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.hidden[:, real], whole.hidden[:, real], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.last[real], whole.last[real], rtol=1e-4, atol=1e-5)
-    assert not found.rungs.is_inference()
+    assert not found.hidden.is_inference()
     # No hook stays behind.
     assert not any(layer._forward_pre_hooks for layer in backbone.layers)
 
@@ -102,24 +103,24 @@ def test_cached_and_live_states_in_bfloat16(bert, many, tmp_path):
     ours, theirs = cached.batch(index), live.batch(index)
     real = theirs.mask.bool()
     # Sums of other shapes may round to the neighbouring bfloat16 here and there.
-    assert relative(ours.rungs[:, real], theirs.rungs[:, real]) < 2**-8
+    assert relative(ours.hidden[:, real], theirs.hidden[:, real]) < 2**-8
     assert relative(ours.last[real], theirs.last[real]) < 2**-8
 
 
-def test_bert_rungs_are_transformers_layers(bert, many):
+def test_bert_side_blocks_are_transformers_layers(bert, many):
     torch.manual_seed(0)
     ladder = Ladder(
         LadderConfig(backbone_config=bert.config.to_dict(), reduction=2, layers=[1, 3], num_labels=2)
     )
     for parameter in ladder.trained_parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    assert ladder.eval()._bert
+    assert ladder.eval()._bert_blocks
     states = bert.states(many.inputs([2, 20, 39], 0), [1, 3], torch.float32)
     wanted = torch.tensor([0, 1, 0])
     found = []
     for ours in (True, False):
-        ladder._bert = ours
-        logits = ladder(states.rungs, states.last, states.mask).logits
+        ladder._bert_blocks = ours
+        logits = ladder(states.hidden, states.last, states.mask).logits
         F.cross_entropy(logits, wanted).backward()
         gradients = {n: p.grad.clone() for n, p in ladder.named_parameters() if p.grad is not None}
         ladder.zero_grad()
@@ -133,14 +134,14 @@ def test_bert_rungs_are_transformers_layers(bert, many):
 def test_what_the_short_way_is_for(bert, llama):
     for backbone, short in ((bert, True), (llama, False)):
         ladder = Ladder(LadderConfig(backbone_config=backbone.config.to_dict(), reduction=2, layers=[1]))
-        assert can_climb(ladder.side.config, ladder.rungs) is short
-    assert visible(None) is None and visible(torch.ones(2, 3)) is None
-    assert visible(torch.tensor([[1, 0], [1, 1]])).shape == (2, 1, 1, 2)
+        assert has_bert_blocks(ladder.side.config, ladder.side_layers) is short
+    assert attention_mask(None) is None and attention_mask(torch.ones(2, 3)) is None
+    assert attention_mask(torch.tensor([[1, 0], [1, 1]])).shape == (2, 1, 1, 2)
 
 
 @pytest.mark.parametrize("how", ["mean", "cls", "last"])
 def test_pooling_before_the_map_is_pooling_after_it(how, bert, many):
-    from ordtool.tuning.ladder import pool
+    from ordtool.tuning.ladder.model import pool
 
     torch.manual_seed(1)
     shape = {"backbone_config": bert.config.to_dict(), "reduction": 2, "layers": [2], "num_labels": 3}
@@ -149,8 +150,8 @@ def test_pooling_before_the_map_is_pooling_after_it(how, bert, many):
     torch.nn.init.normal_(ladder.up.bias)
     states = bert.states(many.inputs([2, 20, 39], 0), [2], torch.float32)
     with torch.no_grad():
-        found = ladder(states.rungs, states.last, states.mask)
-        narrow = ladder.climb(states.rungs, states.mask)
+        found = ladder(states.hidden, states.last, states.mask)
+        narrow = ladder.run_side(states.hidden, states.mask)
         wide = pool(ladder.up(narrow) + states.last, states.mask, how)
     torch.testing.assert_close(found.pooled, wide, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.logits, ladder.classifier(wide), rtol=1e-4, atol=1e-5)
@@ -168,4 +169,4 @@ def test_threads():
 
 def test_unknown_dtype():
     with pytest.raises(UsageError, match="unknown dtype"):
-        LadderSettings(dtype="float8").check()
+        LadderTrainingConfig(dtype="float8")

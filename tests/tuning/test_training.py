@@ -10,30 +10,27 @@ import pytest
 import torch
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.models.own import register
 from ordtool.models.releases import cache_argument, cache_of
 from ordtool.prediction.text_classifiers import CheckpointClassifier, LadderClassifier
-from ordtool.tuning import training
-from ordtool.tuning.backbone import load_backbone
-from ordtool.tuning.batching import shuffled_batches, sorted_batches
 from ordtool.tuning.cache import CachedStates, LiveStates, build_cache, cache_bytes, cache_key
 from ordtool.tuning.comparison import compare_tuning
+from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig, ScheduleConfig, label_rate
 from ordtool.tuning.data import Fields
-from ordtool.tuning.encoding import Encoded, encode_blocks
-from ordtool.tuning.fitting import Schedule, label_rate
-from ordtool.tuning.laddered import load_laddered
-from ordtool.tuning.learners import score_labels, text_loss
-from ordtool.tuning.reading import read_data
-from ordtool.tuning.settings import LadderSettings
+from ordtool.tuning.dataset import read_data
+from ordtool.tuning.encoding import Encoded, encode_blocks, shuffled_batches, sorted_batches
+from ordtool.tuning.loading import load_backbone, load_ladder_and_backbone
+from ordtool.tuning.metrics import score_labels, text_loss
 from ordtool.tuning.training import train_ladder
 
-FAST = Schedule(epochs=4, batch_size=8, learning_rate=3e-3)
+FAST = ScheduleConfig(epochs=4, batch_size=8, learning_rate=3e-3)
 
 
 @pytest.fixture
 def settings(tmp_path):
     def make(**options):
         options = {"reduction": 2, "schedule": FAST, "cache_dir": str(tmp_path / "states"), **options}
-        return LadderSettings(**options)
+        return LadderTrainingConfig(**options)
 
     return make
 
@@ -55,7 +52,7 @@ def test_cached_states_are_the_backbones(bert, tmp_path):
     real = live.mask.bool()
     for place in range(3):
         torch.testing.assert_close(
-            cached.rungs[place][real].float(), live.rungs[place][real], rtol=2e-3, atol=2e-3
+            cached.hidden[place][real].float(), live.hidden[place][real], rtol=2e-3, atol=2e-3
         )
     torch.testing.assert_close(cached.last[real].float(), live.last[real], rtol=2e-3, atol=2e-3)
     written = (folder / "states.npy").stat().st_mtime_ns
@@ -82,9 +79,9 @@ def test_cached_training_is_uncached_training(dtype, encoders, table, settings):
         train_ladder([data], None, str(encoders("bert")), settings(cache=cache, dtype=dtype), dev=[dev])
         for cache in (True, False)
     )
-    for a, b in zip(first.fitted.history, second.fitted.history, strict=True):
+    for a, b in zip(first.history.epochs, second.history.epochs, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=0.02)
-    losses = [row["loss"] for row in first.fitted.history]
+    losses = [row["loss"] for row in first.history.epochs]
     assert losses[-1] < losses[0]
 
 
@@ -93,9 +90,9 @@ def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, set
     home = tmp_path / "backbone"
     shutil.copytree(encoders("bert"), home)
     data, dev = table("a.tsv", 80), table("d.tsv", 20, 1)
-    longer = settings(schedule=Schedule(epochs=5, batch_size=8, learning_rate=3e-3))
+    longer = settings(schedule=ScheduleConfig(epochs=5, batch_size=8, learning_rate=3e-3))
     trained = train_ladder([data], tmp_path / "ladder", str(home), longer, dev=[dev])
-    losses = [row["loss"] for row in trained.fitted.history]
+    losses = [row["loss"] for row in trained.history.epochs]
     assert min(losses[1:]) < losses[0]
     assert "side.embeddings.word_embeddings.weight" not in tensors(tmp_path / "ladder")
     assert not (tmp_path / "ladder.partial").exists()
@@ -111,6 +108,7 @@ def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, set
     # The Auto class says the same.
     import transformers
 
+    register("ordtool_ladder")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ladder")
     with torch.no_grad():
         logits = model(**model.backbone.tokenizer(texts, padding=True, return_tensors="pt")).logits
@@ -124,11 +122,11 @@ def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, set
         next(other.parameters()).add_(1)
     other.save_pretrained(home)
     with pytest.raises(OrdtoolError, match="belongs to another backbone"):
-        load_laddered(tmp_path / "ladder")
-    load_laddered(tmp_path / "ladder", backbone=str(encoders("bert")))
+        load_ladder_and_backbone(tmp_path / "ladder")
+    load_ladder_and_backbone(tmp_path / "ladder", backbone=str(encoders("bert")))
     shutil.rmtree(home)
     with pytest.raises(OrdtoolError, match="its backbone can't be loaded"):
-        load_laddered(tmp_path / "ladder")
+        load_ladder_and_backbone(tmp_path / "ladder")
 
 
 def test_resumed_is_uninterrupted(encoders, table, settings, tmp_path):
@@ -173,11 +171,11 @@ def test_resumed_is_uninterrupted(encoders, table, settings, tmp_path):
 
 def test_early_stop_and_best_weights(encoders, table, settings):
     data, dev = table("a.tsv", 40), table("d.tsv", 20, 1)
-    wild = settings(schedule=Schedule(epochs=30, batch_size=8, learning_rate=0.02, patience=2))
+    wild = settings(schedule=ScheduleConfig(epochs=30, batch_size=8, learning_rate=0.02, patience=2))
     found = train_ladder([data], None, str(encoders("bert")), wild, dev=[dev])
-    best = max(row["accuracy"] for row in found.fitted.history)
-    assert found.fitted.best.value == best
-    assert len(found.fitted.history) <= found.fitted.epoch + 2
+    best = max(row["accuracy"] for row in found.history.epochs)
+    assert found.history.best.value == best
+    assert len(found.history.epochs) <= found.history.epoch + 2
 
 
 def test_regression_of_pairs(encoders, tmp_path, settings):
@@ -189,10 +187,12 @@ def test_regression_of_pairs(encoders, tmp_path, settings):
         rows.append({"s1": " ".join(a), "s2": " ".join(b), "score": 5.0 * len(set(a) & {"cat"}) + 2})
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = settings(task="regress", schedule=Schedule(epochs=10, batch_size=8, learning_rate=3e-3))
     fields = Fields("s1", "s2", "score")
-    found = train_ladder([path], tmp_path / "l", str(encoders("bert")), own, fields=fields)
-    assert found.fitted.best.name == "pearson" and found.fitted.best.value > 20
+    own = settings(
+        task="regress", fields=fields, schedule=ScheduleConfig(epochs=10, batch_size=8, learning_rate=3e-3)
+    )
+    found = train_ladder([path], tmp_path / "l", str(encoders("bert")), own)
+    assert found.history.best.name == "pearson" and found.history.best.value > 20
     classifier = LadderClassifier.load(tmp_path / "l")
     assert classifier.labels == [] and classifier.pair_field == "s2"
     scores, _ = classifier.predict(["cat dog bird", "sea sea tree"], ["river", "river"])
@@ -206,16 +206,19 @@ def test_a_language_model_begins_at_its_backbone_and_falls(writers, tmp_path, se
     text.write_text("the cat sat on the red tree and the dog ran under it\n" * 60)
     llama = load_backbone(str(writers("llama")), writes=True)
     data = encode_blocks(llama.tokenizer, [text.read_text()], 32)
-    own = settings(task="lm", max_length=32, schedule=Schedule(epochs=8, batch_size=4, learning_rate=1e-2))
+    own = settings(
+        task="lm", max_length=32, schedule=ScheduleConfig(epochs=8, batch_size=4, learning_rate=1e-2)
+    )
     found = train_ladder([text], tmp_path / "l", str(writers("llama")), own, dev=[text])
-    losses = [row["loss"] for row in found.fitted.history]
+    losses = [row["loss"] for row in found.history.epochs]
     with torch.no_grad():
         total = count = 0.0
         for ids in data.ids:
             row = torch.tensor(ids)[None]
             total += float(llama.full(row, labels=row).loss) * (len(ids) - 1)
             count += len(ids) - 1
-    assert found.fitted.best.value < min(losses[0], total / count) - 0.5
+    assert found.history.best.value < min(losses[0], total / count) - 0.5
+    register("ordtool_ladder")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "l")
     ids = torch.tensor(data.ids[0])[None]
     with torch.no_grad():
@@ -280,11 +283,9 @@ def test_comparison(bert, table, settings):
     pytest.importorskip("peft")
     data, dev = table("a.tsv", 40), table("d.tsv", 20, 1)
     own = settings()
-    read = read_data([data], [dev], Fields(), own, bert, [table("t.tsv", 30, 2)])
+    read = read_data([data], [dev], own, bert, [table("t.tsv", 30, 2)])
     before = {name: p.clone() for name, p in bert.model.named_parameters()}
-    found, first = compare_tuning(
-        bert, read, Fields(), own, ["full", "lora", "bitfit", "head"], runs=2, epochs=1
-    )
+    found, first = compare_tuning(bert, read, own, ComparisonConfig(runs=2, epochs=1))
     rows = {row.method: row.record() for row in found}
     assert list(rows) == ["ladder", "ladder, no cache", "full", "lora", "bitfit", "head"]
     assert len(rows["full"]["scores"]) == 2 and rows["full"]["deviation"] is not None
@@ -313,31 +314,19 @@ def test_a_plain_checkpoint(encoders, lines):
     assert classifier.labels == ["LABEL_0", "LABEL_1"] and vectors.shape == (5, 24)
 
 
-def test_long_trainings_of_labels_have_a_lower_rate(
-    encoders, writers, table, settings, tmp_path, monkeypatch
-):
+def test_long_trainings_of_labels_have_a_lower_rate():
     assert label_rate(1) == label_rate(200) == 3e-3
     assert label_rate(800) == pytest.approx(1.5e-3)
-    rates = []
-    monkeypatch.setattr(training, "fit", lambda learner, lengths, schedule, **_: rates.append(schedule.peak))
-    bert, data = load_backbone(str(encoders("bert"))), table("a.tsv", 40)
-    for schedule in (
-        Schedule(epochs=100, batch_size=5),
-        Schedule(epochs=100, batch_size=5, max_steps=50),
-        Schedule(epochs=100, batch_size=5, learning_rate=0.02),
-    ):
-        own = settings(schedule=schedule)
-        read = read_data([data], [data], Fields(), own, bert)
-        training.fit_ladder(training.new_ladder(bert, read, Fields(), own), bert, read, own)
-    # 800 steps, 50 of them, and a rate that was given.
-    assert rates == [pytest.approx(1.5e-3), 3e-3, 0.02]
-    book = tmp_path / "book.txt"
-    book.write_text("the cat sat on the red tree and the dog ran under it\n" * 60)
-    llama = load_backbone(str(writers("llama")), writes=True)
-    own = settings(task="lm", max_length=32, schedule=Schedule(epochs=900))
-    read = read_data([book], [book], Fields(), own, llama)
-    training.fit_ladder(training.new_ladder(llama, read, Fields(), own), llama, read, own)
-    assert rates[-1] == 3e-3
+
+    def rate(task="classify", **schedule):
+        config = LadderTrainingConfig(
+            task=task, schedule=ScheduleConfig(epochs=100, batch_size=5, **schedule)
+        )
+        return config.schedule_for(40).peak
+
+    assert rate() == rate("regress") == rate("pairs") == pytest.approx(1.5e-3)  # 800 steps
+    assert rate(max_steps=50) == rate("lm") == rate("seq2seq") == 3e-3
+    assert rate(learning_rate=0.02) == rate("lm", learning_rate=0.02) == 0.02
 
 
 def test_settings_that_make_no_sense(settings):
@@ -349,9 +338,18 @@ def test_settings_that_make_no_sense(settings):
         {"pooling": "max"},
         {"dropout": 1.0},
         {"max_length": 1},
-        {"schedule": Schedule(epochs=0)},
-        {"schedule": Schedule(learning_rate=-1)},
-        {"schedule": Schedule(optimizer="sgd")},
     ):
         with pytest.raises(UsageError):
-            settings(**options).check()
+            settings(**options)
+    for options in (
+        {"epochs": 0},
+        {"learning_rate": -1},
+        {"optimizer": "sgd"},
+        {"warmup": 1.0},
+        {"patience": 0},
+    ):
+        with pytest.raises(UsageError):
+            ScheduleConfig(**options)
+    for options in ({"methods": ("magic",)}, {"methods": ("full", "full")}, {"runs": 0}):
+        with pytest.raises(UsageError):
+            ComparisonConfig(**options)

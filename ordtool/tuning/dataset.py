@@ -11,7 +11,8 @@ import numpy as np
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.progress import SILENT, Progress
-from ordtool.tuning.backbone import Backbone
+from ordtool.tuning.backbone.model import Backbone
+from ordtool.tuning.config import LadderTrainingConfig
 from ordtool.tuning.data import (
     Example,
     Fields,
@@ -21,9 +22,7 @@ from ordtool.tuning.data import (
     scores,
     warn_of_heads,
 )
-from ordtool.tuning.encoder_decoder import EncoderDecoderBackbone
 from ordtool.tuning.encoding import Encoded, encode_blocks, encode_labelled, encode_pairs, encode_sources
-from ordtool.tuning.settings import LadderSettings
 
 MIN_DEV = 2
 
@@ -53,21 +52,16 @@ class LadderData:
         """All texts whose hidden states are needed."""
         return (self.train, self.dev) if self.test is None else (self.train, self.dev, self.test)
 
-
-def default_fields(task: str) -> Fields:
-    """Give the fields of a task."""
-    return {
-        "pairs": Fields("text", "text2", "label"),
-        "regress": Fields("text", None, "score"),
-        "seq2seq": Fields("text", None, "target"),
-    }.get(task, Fields())
+    @property
+    def outputs(self) -> int:
+        """How many numbers a classifier gives a text: as many as classes, 1 for scores, 0 for text tasks."""
+        return len(self.names) or (0 if self.train.targets is None else 1)
 
 
 def read_data(
     paths: Sequence[str | Path],
     dev: Sequence[str | Path],
-    fields: Fields,
-    settings: LadderSettings,
+    config: LadderTrainingConfig,
     backbone: Backbone,
     test: Sequence[str | Path] = (),
     progress: Progress = SILENT,
@@ -78,30 +72,31 @@ def read_data(
         OrdtoolError: For bad records, one class only, an unknown dev label, an empty dev set.
         UsageError: For a share that leaves nothing on one side.
     """
-    length = text_length(settings, backbone)
+    fields = config.data_fields
+    length = text_length(config, backbone)
     tokenizer = backbone.tokenizer
-    if settings.task == "lm":
+    if config.task == "lm":
         if backbone.decodes:
             raise UsageError(
                 f"--task lm continues a text, and {backbone.name} is an encoder-decoder: it answers one",
                 "--task seq2seq teaches it to, from pairs; or name a causal model, such as -m smollm2",
             )
-        return _read_lm(paths, dev, test, fields, settings, tokenizer, length)
+        return _read_lm((paths, dev, test), config, tokenizer, length)
     examples = read_examples(paths, fields)
     # One class only is said before the data is split.
-    names = class_names(examples) if settings.task in ("classify", "pairs") else []
+    names = class_names(examples) if config.task in ("classify", "pairs") else []
     if names:
         warn_of_heads(examples, progress)
     if dev:
         held_out = _read_dev(dev, fields)
     else:
-        examples, held_out = _split(examples, settings.holdout, settings.schedule.seed)
+        examples, held_out = _split(examples, config.holdout, config.schedule.seed)
     rows = [examples, held_out, *([_read_dev(test, fields, "test")] if test else [])]
-    if settings.task == "seq2seq":
-        if isinstance(backbone, EncoderDecoderBackbone):
+    if config.task == "seq2seq":
+        if backbone.decodes:
             return _parts([encode_sources(tokenizer, part, length, backbone.start) for part in rows])
         return _parts([encode_pairs(tokenizer, part, length) for part in rows])
-    if settings.task == "regress":
+    if config.task == "regress":
         numbers = [scores(part) for part in rows]
         mean, scale = float(np.mean(numbers[0])), float(np.std(numbers[0]))
         if scale == 0:
@@ -147,22 +142,20 @@ def _split(examples: list[Example], holdout: float, seed: int) -> tuple[list[Exa
 
 
 def _read_lm(
-    paths: Sequence[str | Path],
-    dev: Sequence[str | Path],
-    test: Sequence[str | Path],
-    fields: Fields,
-    settings: LadderSettings,
-    tokenizer: Any,
-    length: int,
+    files: tuple[Sequence[str | Path], ...], config: LadderTrainingConfig, tokenizer: Any, length: int
 ) -> LadderData:
-    train = encode_blocks(tokenizer, _documents(paths, fields), length)
-    last = encode_blocks(tokenizer, _documents(test, fields), length) if test else None
-    if dev:
-        return LadderData(train, encode_blocks(tokenizer, _documents(dev, fields), length), test=last)
-    count = max(1, round(len(train) * settings.holdout))
-    if not 0 < settings.holdout < 1 or count >= len(train):
+    """Read and cut texts: training, dev and test files, of which the last two may be none."""
+    train, dev, last = (
+        encode_blocks(tokenizer, _documents(paths, config.data_fields), length) if paths else None
+        for paths in files
+    )
+    assert train is not None
+    if dev is not None:
+        return LadderData(train, dev, test=last)
+    count = max(1, round(len(train) * config.holdout))
+    if not 0 < config.holdout < 1 or count >= len(train):
         raise UsageError(
-            f"holding out {settings.holdout:g} of {len(train)} block(s) leaves nothing to train on",
+            f"holding out {config.holdout:g} of {len(train)} block(s) leaves nothing to train on",
             "more text, a shorter --max-length, or --dev FILE",
         )
     # The end of the text, not blocks out of its middle, which would share sentences with their neighbours.
@@ -180,7 +173,7 @@ def _documents(paths: Sequence[str | Path], fields: Fields) -> list[str]:
     return documents
 
 
-def text_length(settings: LadderSettings, backbone: Backbone) -> int:
-    """Give the tokens of a text at most: what is asked for, as far as the backbone's positions reach."""
+def text_length(config: LadderTrainingConfig, backbone: Backbone) -> int:
+    """Return the tokens of a text at most: what is asked for, as far as the backbone's positions reach."""
     limit = backbone.context
-    return settings.max_length if limit is None else min(settings.max_length, limit)
+    return config.max_length if limit is None else min(config.max_length, limit)

@@ -23,14 +23,16 @@ from transformers.modeling_outputs import (
 )
 
 from ordtool.models.releases import CheckedCache, cache_argument, takes_cache
-from ordtool.tuning.backbone import Backbone
-from ordtool.tuning.encoder_decoder import EncoderDecoderBackbone
-from ordtool.tuning.ladder import Ladder, LadderConfig, LadderOutput
-from ordtool.tuning.saving import load_laddered, save_ladder
+from ordtool.tuning.backbone.encoder_decoder import EncoderDecoderBackbone
+from ordtool.tuning.backbone.model import Backbone
+from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.model import Ladder, LadderOutput
+from ordtool.tuning.loading import load_ladder_and_backbone
+from ordtool.tuning.saving import save_ladder
 
 
-class _OnBackbone(PreTrainedModel):
-    """What both kinds of models share: they are loaded as a ladder and its backbone."""
+class _LadderModel(PreTrainedModel):
+    """What all of these models share: they are loaded as a ladder and its backbone."""
 
     config_class = LadderConfig
     base_model_prefix = "ladder"
@@ -60,7 +62,9 @@ class _OnBackbone(PreTrainedModel):
             **options: `backbone` says where the backbone is now; `output_loading_info` as in transformers; others
                 belong to transformers and are left alone.
         """
-        ladder, backbone = load_laddered(pretrained_model_name_or_path, backbone=options.get("backbone"))
+        ladder, backbone = load_ladder_and_backbone(
+            pretrained_model_name_or_path, backbone=options.get("backbone")
+        )
         dtype = options.get("dtype")
         if isinstance(dtype, torch.dtype):
             ladder = ladder.to(dtype)
@@ -97,15 +101,15 @@ class _OnBackbone(PreTrainedModel):
                 part.to(*arguments, **options)
         return self
 
-    def _climb(
+    def _run(
         self, inputs: dict[str, Tensor], backbone: dict[str, Any], side: dict[str, Any]
     ) -> tuple[LadderOutput, Any]:
         dtype = self.ladder.down_weight.dtype
         states = self.backbone.states(inputs, self.ladder.config.layers, dtype, **backbone)
-        return self.ladder(states.rungs, states.last, inputs.get("attention_mask"), **side), states
+        return self.ladder(states.hidden, states.last, inputs.get("attention_mask"), **side), states
 
 
-class LadderForSequenceClassification(_OnBackbone):
+class LadderForSequenceClassification(_LadderModel):
     """Texts to classes, or to a score: the backbone, the ladder, a linear read-out."""
 
     def forward(
@@ -125,16 +129,16 @@ class LadderForSequenceClassification(_OnBackbone):
             labels: `(batch,)`.
             **kwargs: Ignored.
         """
-        from ordtool.tuning.learners import label_loss
+        from ordtool.tuning.metrics import label_loss
 
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        found, _ = self._climb({k: v for k, v in inputs.items() if v is not None}, {}, {})
+        found, _ = self._run({k: v for k, v in inputs.items() if v is not None}, {}, {})
         assert found.logits is not None
         loss = None if labels is None else label_loss(found.logits, labels, self.ladder.config.task)
         return SequenceClassifierOutput(loss=loss, logits=found.logits, hidden_states=(found.pooled,))
 
 
-class _WithSide:
+class _WithSideCache:
     """A cache that takes another, of the side network, along wherever it goes."""
 
     side: Any
@@ -165,7 +169,7 @@ class _WithSide:
         self.side.reset()
 
 
-class LadderCache(_WithSide, DynamicCache):
+class LadderCache(_WithSideCache, DynamicCache):
     """Keys and values of the backbone, and beside them the side network's."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -180,7 +184,7 @@ class LadderCache(_WithSide, DynamicCache):
         return found
 
 
-class LadderPairCache(_WithSide, EncoderDecoderCache):
+class LadderPairCache(_WithSideCache, EncoderDecoderCache):
     """Keys and values of the decoder, its own and the source's, and beside them the side network's."""
 
     def __init__(self) -> None:
@@ -189,7 +193,7 @@ class LadderPairCache(_WithSide, EncoderDecoderCache):
 
 
 def _two_part(cache: Any, kind: type, wanted: bool | None) -> Any:
-    """Give a cache of two parts: the one given, or a new one for the empty one that `generate` begins with."""
+    """Return a cache of two parts: the one given, or a new one for the empty one that `generate` begins with."""
     if isinstance(cache, kind):
         return cache
     if cache is not None and cache.get_seq_length():
@@ -199,7 +203,7 @@ def _two_part(cache: Any, kind: type, wanted: bool | None) -> Any:
     return kind() if wanted else None
 
 
-class LadderForCausalLM(CheckedCache, _OnBackbone, GenerationMixin):
+class LadderForCausalLM(CheckedCache, _LadderModel, GenerationMixin):
     """A language model whose output the ladder corrects before the frozen head."""
 
     main_input_name = "input_ids"
@@ -210,7 +214,7 @@ class LadderForCausalLM(CheckedCache, _OnBackbone, GenerationMixin):
         return backbone.config
 
     def get_output_embeddings(self) -> Any:
-        """Give the frozen head."""
+        """Return the frozen head."""
         return self.backbone.head
 
     @takes_cache
@@ -245,7 +249,7 @@ class LadderForCausalLM(CheckedCache, _OnBackbone, GenerationMixin):
         used: dict[str, Any] = {"use_cache": cache is not None}
         below = {**places, **used, **cache_argument(cache.below if cache is not None else None)}
         side = {**places, **used, **cache_argument(cache.side if cache is not None else None)}
-        found, _ = self._climb(inputs, below, side)
+        found, _ = self._run(inputs, below, side)
         assert found.output is not None and self.backbone.head is not None
         output = found.output[:, -logits_to_keep:] if logits_to_keep else found.output
         logits = self.backbone.head(output)
@@ -257,7 +261,7 @@ class LadderForCausalLM(CheckedCache, _OnBackbone, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache))
 
 
-class LadderForConditionalGeneration(CheckedCache, _OnBackbone, GenerationMixin):
+class LadderForConditionalGeneration(CheckedCache, _LadderModel, GenerationMixin):
     """An encoder-decoder whose decoder's output the ladder corrects before the frozen head."""
 
     main_input_name = "input_ids"
@@ -272,11 +276,11 @@ class LadderForConditionalGeneration(CheckedCache, _OnBackbone, GenerationMixin)
         return backbone.config
 
     def get_encoder(self, modality: str | None = None) -> Any:
-        """Give the frozen encoder."""
+        """Return the frozen encoder."""
         return self.backbone.model.encoder
 
     def get_output_embeddings(self) -> Any:
-        """Give the frozen head."""
+        """Return the frozen head."""
         return self.backbone.head
 
     @takes_cache

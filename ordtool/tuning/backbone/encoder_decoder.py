@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import Seq2SeqModelOutput
 
-from ordtool.errors import OrdtoolError
-from ordtool.models.loading import load_model, load_tokenizer
 from ordtool.models.releases import cache_argument, cache_of
-from ordtool.tuning.backbone import Backbone, States
-from ordtool.tuning.ladder import standardise
-from ordtool.tuning.side import as_decoder, find_layers
-from ordtool.tuning.watching import Kept
+from ordtool.tuning.backbone.layers import as_decoder, find_layers, standardise
+from ordtool.tuning.backbone.model import Backbone, BackboneStates
+from ordtool.tuning.backbone.recorder import HiddenStateRecorder
 
 
 class EncoderDecoder(nn.Module):
@@ -100,20 +96,14 @@ class VocabularyHead(nn.Module):
         self.register_buffer("bias", getattr(full, "final_logits_bias", None))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Give logits: `(..., hidden)` to `(..., vocabulary)`."""
+        """Return logits: `(..., hidden)` to `(..., vocabulary)`."""
         logits: Tensor = self.output(hidden * self.scale)
         return logits if self.bias is None else logits + self.bias[0]
 
 
 @dataclass
 class EncoderDecoderBackbone(Backbone):
-    """A frozen encoder-decoder; `model` is an `EncoderDecoder`.
-
-    Attributes:
-        start: The token that the decoder begins with.
-    """
-
-    start: int = 0
+    """A frozen encoder-decoder; `model` is an `EncoderDecoder`."""
 
     @property
     def shape(self) -> Any:
@@ -131,69 +121,23 @@ class EncoderDecoderBackbone(Backbone):
         return find_layers(self.model.decoder, self.depth)
 
     def _pass(
-        self, inputs: dict[str, Tensor], layers: Sequence[int], kept: Kept, options: dict[str, Any]
-    ) -> States:
+        self,
+        inputs: dict[str, Tensor],
+        layers: Sequence[int],
+        recorder: HiddenStateRecorder,
+        options: dict[str, Any],
+    ) -> BackboneStates:
         """Run a batch of `decoder_input_ids` and `input_ids` of the sources, or `encoder_hidden_states`, and their masks."""
         with torch.inference_mode():
             output = self.model(**inputs, **options)
             last, memory = output.last_hidden_state, output.encoder_last_hidden_state
             if self.depth in layers:
-                kept.keep(self.depth, last)
-            last, memory = last.to(kept.dtype), standardise(memory).to(kept.dtype)
+                recorder.record(self.depth, last)
+            last, memory = last.to(recorder.dtype), standardise(memory).to(recorder.dtype)
         mask = inputs.get("decoder_attention_mask")
         if mask is None:
             mask = torch.ones_like(inputs["decoder_input_ids"])
         # Made outside of inference mode from what was made inside, so autograd may keep them as inputs.
-        return States(
-            kept.take((0, *layers)), last.clone(), mask, memory.clone(), inputs.get("attention_mask")
-        )
-
-
-def load_encoder_decoder(
-    name: str, folder: Path, device: torch.device, dtype: torch.dtype
-) -> EncoderDecoderBackbone:
-    """Load an encoder-decoder to put a ladder beside its decoder.
-
-    Args:
-        name: As it was named.
-        folder: Where it is.
-        device: Where it goes.
-        dtype: Of its weights.
-
-    Raises:
-        OrdtoolError: If it can't be loaded, has no head or start token, or makes its logits in an unknown way.
-    """
-    full = load_model(folder, "seq2seq", dtype=dtype, device=device).model
-    head = VocabularyHead(full)
-    found = EncoderDecoderBackbone(
-        name, folder, EncoderDecoder(full), full.config, load_tokenizer(folder), head, full,
-        start=_start(full, folder),
-    )  # fmt: skip
-    _check_head(found)
-    return found
-
-
-def _start(full: Any, folder: Path) -> int:
-    for settings in (full.generation_config, full.config):
-        for name in ("decoder_start_token_id", "bos_token_id"):
-            if isinstance(token := getattr(settings, name, None), int):
-                return token
-    raise OrdtoolError(
-        f"{folder}: the configuration has no decoder_start_token_id, so the decoder can't begin",
-        "set it in config.json to the token that the model was trained to begin with",
-    )
-
-
-@torch.inference_mode()
-def _check_head(backbone: EncoderDecoderBackbone) -> None:
-    """Compare the logits of one token with the whole model's own: there may be kinds that do more than is known here."""
-    ids = torch.tensor([[backbone.start]], device=backbone.model.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": ids}
-    assert backbone.head is not None
-    ours = backbone.head(backbone.model(**inputs).last_hidden_state)
-    theirs = backbone.full(**inputs, use_cache=False).logits
-    if ours.shape != theirs.shape or not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
-        raise OrdtoolError(
-            f"{backbone.folder}: a {backbone.config.model_type} model makes its logits in a way that isn't known here",
-            "name a T5, BART, Marian or Pegasus",
+        return BackboneStates(
+            recorder.take((0, *layers)), last.clone(), mask, memory.clone(), inputs.get("attention_mask")
         )

@@ -1,7 +1,7 @@
 r"""The ladder: a narrow network beside a frozen one, and the only part that is trained.
 
 Of the backbone's hidden states $b_0$ (embeddings), $b_l$ (after layer $l$) a linear map $D_l$ takes the width from
-hidden to hidden / r. A gated ladder (Sung et al. 2022, section 3.2) climbs by
+hidden to hidden / r. A gated ladder (Sung et al. 2022, section 3.2) is
 
 $$h_0 = D_0 b_0, \qquad h_l = \mathrm{Block}_l(\mu_l h_{l-1} + (1 - \mu_l) D_l b_l), \qquad
 \mu_l = \sigma(\alpha_l / T), \; T = 0.1, \; \alpha_l = 0 \text{ at first}$$
@@ -25,100 +25,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ordtool.errors import UsageError, close_match_hint
-from ordtool.models.own import register
-from ordtool.tuning.bert_rungs import block, can_climb, visible
-from ordtool.tuning.side import as_decoder, build_side, find_layers, side_config, unused_names
+from ordtool.tuning.backbone.layers import find_layers
+from ordtool.tuning.ladder.bert_side_block import attention_mask as bert_mask
+from ordtool.tuning.ladder.bert_side_block import bert_side_block, has_bert_blocks
+from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.side_network import build_side, side_config, unused_names
 
-MODEL_TYPE = "ordtool_ladder"
-KINDS = ("gated", "additive")
-POOLINGS = ("mean", "cls", "last")
 GATE_TEMPERATURE = 0.1
 HEAD_DROPOUT = 0.1
-
-
-class LadderConfig(PreTrainedConfig):
-    """What a ladder is, and which backbone it belongs to.
-
-    Args:
-        backbone: The name or folder that was given for the backbone.
-        backbone_hash: SHA-256 of its weights.
-        backbone_config: Its configuration, as a dictionary with `model_type`.
-        task: `classify`, `regress`, `pairs`, `lm` or `seq2seq`.
-        kind: `gated` or `additive`.
-        reduction: r: hidden size over the ladder's.
-        layers: The backbone's layers that have a rung, from 1, ascending.
-        residual: Add the ladder's output to the backbone's, instead of using it alone.
-        pooling: How tokens become a text: `mean`, `cls` (the first) or `last`.
-        dropout: Within the ladder's layers. None by default: attention with dropout has no fused kernel on
-            CPUs and would take more time than all the rest.
-        text_length: Tokens of a text that were read in training.
-        pair_field: The JSONL key of the second text, for tasks of pairs.
-        target_mean: Of the training scores (regression).
-        target_scale: Their standard deviation.
-        **kwargs: `id2label` and what else Hugging Face configurations hold.
-    """
-
-    model_type = MODEL_TYPE
-
-    def __init__(
-        self,
-        backbone: str = "",
-        backbone_hash: str = "",
-        backbone_config: dict[str, Any] | None = None,
-        task: str = "classify",
-        kind: str = "gated",
-        reduction: int = 8,
-        layers: Sequence[int] = (1,),
-        residual: bool = True,
-        pooling: str = "mean",
-        dropout: float = 0.0,
-        text_length: int = 128,
-        pair_field: str | None = None,
-        target_mean: float = 0.0,
-        target_scale: float = 1.0,
-        **kwargs: Any,
-    ) -> None:
-        for name, value, choices in (("ladder", kind, KINDS), ("pooling", pooling, POOLINGS)):
-            if value not in choices:
-                raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))
-        self.backbone = backbone
-        self.backbone_hash = backbone_hash
-        self.backbone_config = backbone_config or {"model_type": "bert"}
-        self.task = task
-        self.kind = kind
-        self.reduction = reduction
-        self.layers = list(layers)
-        self.residual = residual
-        self.pooling = pooling
-        self.dropout = dropout
-        self.text_length = text_length
-        self.pair_field = pair_field
-        self.target_mean = target_mean
-        self.target_scale = target_scale
-        super().__init__(**kwargs)
-
-    def backbone_as_config(self) -> Any:
-        """Give the backbone's configuration as an object, of the half that the ladder stands beside."""
-        fields = dict(self.backbone_config)
-        kind = fields.pop("model_type")
-        register(kind)
-        found = AutoConfig.for_model(kind, **fields)
-        return as_decoder(found) if self.decodes else found
-
-    @property
-    def decodes(self) -> bool:
-        """Whether the ladder stands beside the decoder of an encoder-decoder."""
-        return not self.labels and bool(self.backbone_config.get("is_encoder_decoder"))
-
-    @property
-    def labels(self) -> bool:
-        """Whether texts get a label or a score, rather than text."""
-        return self.task in ("classify", "regress", "pairs")
 
 
 class _Downsample(torch.autograd.Function):
@@ -167,30 +84,30 @@ class Ladder(PreTrainedModel):
     def __init__(self, config: LadderConfig) -> None:
         super().__init__(config)
         backbone = config.backbone_as_config()
-        rungs = len(config.layers)
-        inner = side_config(backbone, config.reduction, rungs, config.dropout)
+        count = len(config.layers)
+        inner = side_config(backbone, config.reduction, count, config.dropout)
         self.hidden_size, self.width = int(backbone.hidden_size), int(inner.hidden_size)
         self.side = build_side(inner, decoder=config.decodes)
-        self.down_weight = nn.Parameter(torch.empty(rungs + 1, self.hidden_size, self.width))
-        self.down_bias = nn.Parameter(torch.zeros(rungs + 1, self.width))
+        self.down_weight = nn.Parameter(torch.empty(count + 1, self.hidden_size, self.width))
+        self.down_bias = nn.Parameter(torch.zeros(count + 1, self.width))
         if config.decodes:
             self.memory_weight = nn.Parameter(torch.empty(self.hidden_size, self.width))
             self.memory_bias = nn.Parameter(torch.zeros(self.width))
-        self.gates = nn.Parameter(torch.zeros(rungs)) if config.kind == "gated" else None
+        self.gates = nn.Parameter(torch.zeros(count)) if config.kind == "gated" else None
         self.norm = nn.LayerNorm(self.width)
         self.up = nn.Linear(self.width, self.hidden_size)
         self.head_dropout = nn.Dropout(HEAD_DROPOUT)
         self.classifier = nn.Linear(self.hidden_size, config.num_labels) if config.labels else None
         self._incoming: Sequence[Tensor] | None = None
         self._top: Tensor | None = None
-        self._bert = can_climb(inner, self.rungs)
+        self._bert_blocks = has_bert_blocks(inner, self.side_layers)
         self._hook()
         self._leave_out_unused()
         self.post_init()
 
     @property
-    def rungs(self) -> nn.ModuleList:
-        """The side network's layers, one a rung."""
+    def side_layers(self) -> nn.ModuleList:
+        """The side network's layers."""
         return find_layers(self.side, len(self.config.layers))
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -215,7 +132,7 @@ class Ladder(PreTrainedModel):
 
     def _hook(self) -> None:
         """Let every layer of the side network take what the ladder mixes for it."""
-        for index, layer in enumerate(self.rungs):
+        for index, layer in enumerate(self.side_layers):
 
             def enter(module: nn.Module, args: Any, kwargs: Any, index: int = index) -> Any:
                 if args:
@@ -227,10 +144,10 @@ class Ladder(PreTrainedModel):
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             self._top = output[0] if isinstance(output, tuple) else output
 
-        self.rungs[-1].register_forward_hook(leave)
+        self.side_layers[-1].register_forward_hook(leave)
 
     def _leave_out_unused(self) -> None:
-        names = unused_names(self.side, list(self.rungs))
+        names = unused_names(self.side, list(self.side_layers))
         for name, parameter in self.side.named_parameters():
             if name in names:
                 parameter.requires_grad_(False)
@@ -239,7 +156,7 @@ class Ladder(PreTrainedModel):
         self._keys_to_ignore_on_load_missing = ignored
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Give the parameters that are trained and saved."""
+        """Return the parameters that are trained and saved."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _mix(self, index: int, hidden: Tensor) -> Tensor:
@@ -250,7 +167,7 @@ class Ladder(PreTrainedModel):
             return below + beside
         return torch.lerp(beside, below, torch.sigmoid(self.gates[index] / GATE_TEMPERATURE))
 
-    def climb(
+    def run_side(
         self,
         states: Tensor,
         attention_mask: Tensor | None = None,
@@ -261,7 +178,7 @@ class Ladder(PreTrainedModel):
         """Run the side network.
 
         Args:
-            states: The backbone's, standardised: `(rungs + 1, batch, seq, hidden)`, embeddings first; float16 is kept
+            states: The backbone's, standardised: `(side layers + 1, batch, seq, hidden)`, embeddings first; float16 is kept
                 as such for the backward pass.
             attention_mask: `(batch, seq)`, 1 for tokens.
             memory: Beside a decoder, the encoder's output, standardised: `(batch, source, hidden)`.
@@ -284,8 +201,8 @@ class Ladder(PreTrainedModel):
         )
         self._incoming = down.view(rows, batch, length, self.width).unbind(0)
         try:
-            if self._bert and not options:
-                top = self._climb_bert(visible(attention_mask))
+            if self._bert_blocks and not options:
+                top = self._run_bert_blocks(bert_mask(attention_mask))
             else:
                 self.side(inputs_embeds=self._incoming[0], attention_mask=attention_mask, **options)
                 assert self._top is not None
@@ -295,11 +212,11 @@ class Ladder(PreTrainedModel):
         found: Tensor = self.norm(top)
         return found
 
-    def _climb_bert(self, seen: Tensor | None) -> Tensor:
+    def _run_bert_blocks(self, mask: Tensor | None) -> Tensor:
         assert self._incoming is not None
         hidden = self._incoming[0]
-        for index, layer in enumerate(self.rungs):
-            hidden = block(layer, self._mix(index, hidden), seen)
+        for index, layer in enumerate(self.side_layers):
+            hidden = bert_side_block(layer, self._mix(index, hidden), mask)
         return hidden
 
     def forward(
@@ -311,17 +228,17 @@ class Ladder(PreTrainedModel):
         memory_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> LadderOutput:
-        """Climb, and read labels off at the top.
+        """Run the side network beside the backbone, and read labels off at the top.
 
         Args:
-            states: `(rungs + 1, batch, seq, hidden)`, see `climb`.
+            states: `(side layers + 1, batch, seq, hidden)`, see `run_side`.
             last: The backbone's output, `(batch, seq, hidden)`.
             attention_mask: `(batch, seq)`, 1 for tokens, padding on the right.
-            memory: See `climb`.
-            memory_mask: See `climb`.
+            memory: See `run_side`.
+            memory_mask: See `run_side`.
             **kwargs: Given to the side model.
         """
-        narrow = self.climb(states, attention_mask, memory, memory_mask, **kwargs)
+        narrow = self.run_side(states, attention_mask, memory, memory_mask, **kwargs)
         if self.classifier is None:
             output = self.up(narrow)
             if self.config.residual:
@@ -347,10 +264,5 @@ def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
     return torch.einsum("bsh,bs->bh", hidden, weights / weights.sum(dim=1, keepdim=True))
 
 
-def standardise(hidden: Tensor) -> Tensor:
-    """Bring every token's state to mean 0 and spread 1, `(..., hidden)`."""
-    return F.layer_norm(hidden.float(), hidden.shape[-1:])
-
-
-AutoConfig.register(MODEL_TYPE, LadderConfig, exist_ok=True)
+AutoConfig.register(LadderConfig.model_type, LadderConfig, exist_ok=True)
 AutoModel.register(LadderConfig, Ladder, exist_ok=True)

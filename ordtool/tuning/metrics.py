@@ -1,10 +1,10 @@
-"""What a training loop asks of a method: its parameters, a loss, a measurement on held-out data."""
+"""Losses, and figures on held-out data: what a method is trained on and judged by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ordtool.tuning.batching import sorted_batches
-from ordtool.tuning.cache import StateSource
-from ordtool.tuning.encoding import Encoded
-from ordtool.tuning.ladder import Ladder
+from ordtool.tuning.encoding import Encoded, sorted_batches
 
 DEV_TOKENS = 1024
 _CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Metric:
     """A figure on held-out data.
 
     Attributes:
@@ -36,49 +33,22 @@ class Measure:
     value: float
     more: dict[str, float]
 
-    def better_than(self, other: Measure | None) -> bool:
-        """Say whether it is strictly better; NaN never is."""
+    def better_than(self, other: Metric | None) -> bool:
+        """Whether it is strictly better; NaN never is."""
         if other is None:
             return self.value == self.value
         return self.value < other.value if self.name == "loss" else self.value > other.value
 
 
-class Learner(Protocol):
-    """A method of tuning, with its data.
-
-    Attributes:
-        train: Training texts.
-        dev: Held-out texts.
-        threads: For its steps; None: as many as torch has.
-    """
-
-    train: Encoded
-    dev: Encoded
-    threads: int | None
-
-    @property
-    def module(self) -> nn.Module:
-        """What has the parameters."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Give what is trained."""
-
-    def loss(self, index: Sequence[int]) -> Tensor:
-        """Give the mean loss of some training texts, with a graph."""
-
-    def measure(self, test: tuple[Encoded, StateSource | None] | None = None) -> Measure:
-        """Measure on the held-out texts, or on others with their states."""
-
-
 def label_loss(logits: Tensor, targets: Tensor, task: str) -> Tensor:
-    """Give cross-entropy in nats, or the squared error of standardised scores."""
+    """Return cross-entropy in nats, or the squared error of standardised scores."""
     if task == "regress":
         return F.mse_loss(logits[:, 0].float(), targets.float())
     return F.cross_entropy(logits.float(), targets)
 
 
 def text_loss(output: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
-    """Give the summed cross-entropy of next tokens (nats) and their number.
+    """Return the summed cross-entropy of next tokens (nats) and their number.
 
     The logits of a batch are by far its largest tensor, so the head is applied to some tokens at a time and again in
     the backward pass.
@@ -103,65 +73,13 @@ def text_loss(output: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) 
     return torch.stack(losses).sum(), len(wanted)
 
 
-@dataclass
-class LadderLearner:
-    """A ladder on its states.
-
-    Attributes:
-        module: The ladder.
-        task: What it learns.
-        train: Training texts.
-        dev: Held-out texts.
-        train_states: States of the training texts.
-        dev_states: States of the held-out texts.
-        head: Of the backbone, for text tasks.
-        threads: For its steps; None: as many as torch has.
-    """
-
-    module: Ladder
-    task: str
-    train: Encoded
-    dev: Encoded
-    train_states: StateSource
-    dev_states: StateSource
-    head: Any = None
-    threads: int | None = None
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Give the ladder's parameters."""
-        return self.module.trained_parameters()
-
-    def loss(self, index: Sequence[int]) -> Tensor:
-        """Give the mean loss of some training texts."""
-        states = self.train_states.batch(index)
-        found = self.module(**states.arguments())
-        if self.train.targets is not None:
-            targets = torch.from_numpy(self.train.targets[list(index)]).to(found.logits.device)
-            return label_loss(found.logits, targets, self.task)
-        total, count = text_loss(found.output, self.train.labels(index).to(found.output.device), self.head)
-        return total / max(1, count)
-
-    @torch.no_grad()
-    def measure(self, test: tuple[Encoded, StateSource | None] | None = None) -> Measure:
-        """Measure on the held-out texts, or on others with their states."""
-        data, source = test or (self.dev, self.dev_states)
-
-        def run(index: list[int]) -> tuple[Tensor | None, Tensor | None]:
-            assert source is not None
-            states = source.batch(index)
-            found = self.module(**states.arguments())
-            return found.logits, found.output
-
-        return measure(self.module, data, self.task, run, self.head)
-
-
 def measure(
     module: nn.Module,
     dev: Encoded,
     task: str,
     run: Callable[[list[int]], tuple[Tensor | None, Tensor | None]],
     head: Any = None,
-) -> Measure:
+) -> Metric:
     """Run a module over held-out texts and give its figure.
 
     Args:
@@ -189,11 +107,11 @@ def measure(
     module.train(was_training)
     if dev.targets is None:
         mean = total / max(1, count)
-        return Measure("loss", mean, {"perplexity": float(np.exp(min(mean, 700.0)))})
+        return Metric("loss", mean, {"perplexity": float(np.exp(min(mean, 700.0)))})
     return score_labels(logits, dev.targets, task)
 
 
-def score_labels(logits: NDArray[Any], targets: NDArray[Any], task: str) -> Measure:
+def score_labels(logits: NDArray[Any], targets: NDArray[Any], task: str) -> Metric:
     """Score predictions.
 
     Args:
@@ -207,13 +125,13 @@ def score_labels(logits: NDArray[Any], targets: NDArray[Any], task: str) -> Meas
         guesses = logits[:, 0].astype(np.float64)
         pearson = _correlation(guesses, targets)
         spearman = _correlation(rankdata(guesses), rankdata(targets))
-        return Measure("pearson", 100 * pearson, {"spearman": 100 * spearman})
+        return Metric("pearson", 100 * pearson, {"spearman": 100 * spearman})
     guesses = logits.argmax(axis=1)
     f1 = []
     for label in np.union1d(targets, guesses):
         right = int(((guesses == label) & (targets == label)).sum())
         f1.append(2 * right / (int((guesses == label).sum()) + int((targets == label).sum())))
-    return Measure(
+    return Metric(
         "accuracy", 100 * float((guesses == targets).mean()), {"macro_f1": 100 * float(np.mean(f1))}
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.tuning.backbone.layers import DEPTH_NAMES
 
 _INNER = (
     "intermediate_size",
@@ -28,22 +29,6 @@ _INNER = (
 )
 _HEAD_SIZES = ("head_dim", "d_kv")
 _HEAD_SIZE = 16
-_DEPTHS = (
-    "num_hidden_layers",
-    "num_layers",
-    "n_layer",
-    "n_layers",
-    "encoder_layers",
-    "decoder_layers",
-    "num_decoder_layers",
-)
-# What an encoder-decoder's configuration calls the sizes of its two halves, where they may differ.
-_HALVES = (
-    ("encoder_layers", "decoder_layers"),
-    ("num_layers", "num_decoder_layers"),
-    ("encoder_attention_heads", "decoder_attention_heads"),
-    ("encoder_ffn_dim", "decoder_ffn_dim"),
-)
 _DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -58,45 +43,8 @@ _DROPOUTS = (
 )
 
 
-def depth(config: Any) -> int:
-    """Give the number of layers of a configuration (of the encoder, for an encoder-decoder).
-
-    Raises:
-        OrdtoolError: If it doesn't say.
-    """
-    names = ("encoder_layers", *_DEPTHS) if config.is_encoder_decoder else _DEPTHS
-    for name in names:
-        if isinstance(count := getattr(config, name, None), int):
-            return count
-    raise OrdtoolError(f"a {config.model_type} model does not say how many layers it has")
-
-
-def as_decoder(config: Any) -> Any:
-    """Copy an encoder-decoder's configuration so that what it says of the encoder holds for the decoder."""
-    found = copy.deepcopy(config)
-    for encoder, decoder in _HALVES:
-        if isinstance(value := getattr(config, decoder, None), int):
-            setattr(found, encoder, value)
-    return found
-
-
-def find_layers(model: nn.Module, count: int) -> nn.ModuleList:
-    """Give the list of a model's layers: the outermost list of `count` modules.
-
-    Raises:
-        OrdtoolError: If there is none, as in models whose layers share their weights.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise OrdtoolError(
-        f"{type(model).__name__} keeps its {count} layers in no list, so a ladder can't be put beside it",
-        "BERT, RoBERTa, DistilBERT, GPT-2, Llama, T5 and models built like them can be used",
-    )
-
-
 def choose_layers(wanted: str | None, total: int) -> tuple[int, ...]:
-    """Turn `--layers` into the backbone's layers that get a rung, from 1.
+    """Turn `--layers` into the backbone's layers that get a side layer, from 1.
 
     Args:
         wanted: A number (evenly spaced, the last among them), layers with commas (`2,4,6`), or None: every second, the
@@ -215,7 +163,7 @@ def side_config(config: Any, reduction: int, layers: int, dropout: float) -> Any
 
 
 def _set_depth(side: Any, layers: int) -> None:
-    for name in _DEPTHS:
+    for name in DEPTH_NAMES:
         if isinstance(getattr(side, name, None), int):
             setattr(side, name, layers)
     if getattr(side, "layer_types", None):
@@ -248,6 +196,6 @@ def build_side(config: Any, *, decoder: bool = False) -> nn.Module:
 
 
 def unused_names(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
-    """Give the names of a side model's parameters that lie outside its layers."""
+    """Return the names of a side model's parameters that lie outside its layers."""
     used = {id(parameter) for layer in layers for parameter in layer.parameters()}
     return [name for name, parameter in model.named_parameters() if id(parameter) not in used]

@@ -13,30 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ordtool.errors import OrdtoolError
-from ordtool.models.loading import check_causal, load_config, load_model, load_tokenizer, usable_context
-from ordtool.models.resolve import resolve_model
-from ordtool.progress import SILENT, Progress
+from ordtool.models.loading import usable_context
 from ordtool.runtime import use_threads
-from ordtool.tuning.side import depth, find_layers
-from ordtool.tuning.watching import Kept, watched
+from ordtool.tuning.backbone.layers import depth, find_layers
+from ordtool.tuning.backbone.recorder import HiddenStateRecorder, recording
 
 _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class States:
-    """What a batch of texts left at the rungs.
+class BackboneStates:
+    """What a batch of texts left of a backbone's pass for the ladder.
 
     Attributes:
-        rungs: `(rungs + 1, batch, seq, hidden)`: embeddings and kept layers, each token standardised.
+        hidden: `(side layers + 1, batch, seq, hidden)`: embeddings and recorded layers, each token standardised.
         last: The backbone's output `(batch, seq, hidden)`, as it is.
         mask: `(batch, seq)`, 1 for tokens.
         memory: Beside a decoder, the encoder's output, standardised: `(batch, source, hidden)`.
         memory_mask: `(batch, source)`, 1 for tokens.
     """
 
-    rungs: Tensor
+    hidden: Tensor
     last: Tensor
     mask: Tensor
     memory: Tensor | None = None
@@ -45,7 +42,7 @@ class States:
     def arguments(self) -> dict[str, Tensor | None]:
         """Name them as a ladder's `forward` does."""
         return {
-            "states": self.rungs,
+            "states": self.hidden,
             "last": self.last,
             "attention_mask": self.mask,
             "memory": self.memory,
@@ -65,6 +62,7 @@ class Backbone:
         config: The model's configuration.
         tokenizer: The model's tokenizer.
         full: The whole model, where there is a head.
+        start: The token that a decoder begins with, of models that read a source and write.
     """
 
     name: str
@@ -74,6 +72,7 @@ class Backbone:
     tokenizer: Any
     head: nn.Module | None = None
     full: Any = None
+    start: int = 0
     _hash: str | None = None
     _others: dict[torch.dtype, Backbone] = field(default_factory=dict)
 
@@ -128,7 +127,7 @@ class Backbone:
         return 0 if found is None else int(found)
 
     def in_dtype(self, dtype: torch.dtype) -> Backbone:
-        """Give this backbone with its pass in another dtype: itself, or a copy, made once; the head stays as it is.
+        """Return this backbone with its pass in another dtype: itself, or a copy, made once; the head stays as it is.
 
         Args:
             dtype: Of weights and activations. Tables that positions are read from keep theirs.
@@ -151,137 +150,63 @@ class Backbone:
         layers: Sequence[int],
         dtype: torch.dtype = torch.float16,
         **options: Any,
-    ) -> States:
+    ) -> BackboneStates:
         """Run a batch in inference mode and keep what the ladder reads, and nothing else.
 
         Args:
             inputs: `input_ids` and perhaps `attention_mask` and `token_type_ids`, each `(batch, seq)`.
-            layers: The layers with a rung, from 1.
+            layers: The layers that have a side layer, from 1.
             dtype: Of what is kept.
             **options: Given to the model.
         """
-        with watched(self.layers, layers, dtype) as kept:
-            return self._pass(inputs, layers, kept, options)
+        with recording(self.layers, layers, dtype) as recorder:
+            return self._pass(inputs, layers, recorder, options)
 
     def side_by_side(
         self, parts: Sequence[dict[str, Tensor]], layers: Sequence[int], dtype: torch.dtype = torch.float16
-    ) -> list[States]:
+    ) -> list[BackboneStates]:
         """Run several batches, each in a thread of its own, which needn't wait for others inside of each product.
 
         Args:
             parts: The batches, as `states` takes them.
-            layers: The layers with a rung, from 1.
+            layers: The layers that have a side layer, from 1.
             dtype: Of what is kept.
         """
         with (
-            watched(self.layers, layers, dtype) as kept,
+            recording(self.layers, layers, dtype) as recorder,
             use_threads(max(1, torch.get_num_threads() // len(parts))),
             ThreadPoolExecutor(len(parts)) as pool,
         ):
-            return list(pool.map(lambda part: self._pass(part, layers, kept, {}), parts))
+            return list(pool.map(lambda part: self._pass(part, layers, recorder, {}), parts))
 
     def _pass(
-        self, inputs: dict[str, Tensor], layers: Sequence[int], kept: Kept, options: dict[str, Any]
-    ) -> States:
+        self,
+        inputs: dict[str, Tensor],
+        layers: Sequence[int],
+        recorder: HiddenStateRecorder,
+        options: dict[str, Any],
+    ) -> BackboneStates:
         with torch.inference_mode():
             last = self.model(**inputs, **(options or _no_cache(self.model))).last_hidden_state
             if self.depth in layers:
-                kept.keep(self.depth, last)
-            last = last.to(kept.dtype)
+                recorder.record(self.depth, last)
+            last = last.to(recorder.dtype)
         mask = inputs.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(inputs["input_ids"])
         # Made outside of inference mode from what was made inside, so autograd may keep them as inputs.
-        return States(kept.take((0, *layers)), last.clone(), mask)
+        return BackboneStates(recorder.take((0, *layers)), last.clone(), mask)
 
 
 def _no_cache(model: Any) -> dict[str, Any]:
     return {"use_cache": False} if getattr(model.config, "use_cache", None) is not None else {}
 
 
-def load_backbone(
-    name: str,
-    *,
-    writes: bool = False,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    progress: Progress = SILENT,
-) -> Backbone:
-    """Load a model to put a ladder beside.
-
-    Args:
-        name: A folder, a catalogue name or a hub id.
-        writes: Load the head of a language model, or of an encoder-decoder, too.
-        device: Where it goes; the CPU if None.
-        dtype: Of its weights.
-        progress: Told of downloads.
-
-    Raises:
-        OrdtoolError: If it can't be loaded, lacks weights, or is no causal model where one is needed.
-    """
-    folder = resolve_model(name, progress)
-    place = torch.device("cpu") if device is None else device
-    kept = str(folder.resolve()) if Path(name).expanduser().is_dir() else name
-    config = load_config(folder)
-    if config.model_type.endswith("encoder-decoder"):
-        raise OrdtoolError(
-            f"{folder}: a model put together of two others ({config.model_type}); no ladder can be built for it",
-            "name a BERT, a Llama, a T5, a BART or their like",
-        )
-    if writes:
-        if config.is_encoder_decoder:
-            from ordtool.tuning.encoder_decoder import load_encoder_decoder
-
-            return load_encoder_decoder(kept, folder, place, dtype)
-        try:
-            check_causal(folder, config)
-        except OrdtoolError as error:
-            raise OrdtoolError(
-                error.message,
-                "a causal language model, such as --model smollm2, is needed; seq2seq takes an encoder-decoder too",
-            ) from error
-        full = load_model(folder, "causal", dtype=dtype, device=place).model
-        tokenizer = load_tokenizer(folder)
-        return Backbone(
-            kept, folder, full.base_model, full.config, tokenizer, full.get_output_embeddings(), full
-        )
-    model = _load_base(folder, dtype, place)
-    return Backbone(kept, folder, model, model.config, load_tokenizer(folder))
-
-
-def _load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    model = load_model(
-        folder, "base", dtype=dtype, device=device, may_miss=lambda name: "pooler" in name
-    ).model
-    if not hasattr(model.config, "num_attention_heads"):
-        raise OrdtoolError(
-            f"{folder}: a {model.config.model_type} model has no attention heads",
-            "name a Transformer, such as minilm",
-        )
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    return model.get_encoder() if model.config.is_encoder_decoder else model
-
-
 def weights_hash(folder: Path) -> str:
-    """Give the SHA-256 over a folder's safetensors files, in the order of their names."""
+    """Return the SHA-256 over a folder's safetensors files, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with open(path, "rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def check_backbone(expected: str, backbone: Backbone, ladder: str) -> None:
-    """Refuse a ladder beside a model that it wasn't trained beside.
-
-    Raises:
-        OrdtoolError: If the weights' hashes differ.
-    """
-    if expected != backbone.hash:
-        raise OrdtoolError(
-            f"{ladder}: belongs to another backbone (weights {expected[:12]}), and {backbone.name} has "
-            f"{backbone.hash[:12]}",
-            "name the model that it was trained on with --backbone",
-        )
