@@ -34,6 +34,7 @@ _LEGACY_POOLINGS = {
     "pooling_mode_lasttoken": "last",
 }
 _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
+_INCOMPLETE = "is the model folder complete?"
 # What looks like the name of a prompt, and not like the beginning of a text.
 _NAME = re.compile(r"[\w.-]+")
 _AFTER_POOLING = {"Dense": "dense", "Normalize": "normalize", "LayerNorm": "layer-norm"}
@@ -107,17 +108,33 @@ def read_model_folder(folder: Path) -> SentenceTransformersConfig:
             steps.append(Step(_AFTER_POOLING[kind], path))
         else:
             raise _unknown_module(folder, kind)
+    max_length = _value(sentence, "max_seq_length", (int,), transformer)
+    if max_length is not None and max_length < 1:
+        raise _damaged(transformer, "max_seq_length", max_length)
+    prompts = _value(general, "prompts", (dict,), folder) or {}
     return SentenceTransformersConfig(
         transformer,
         static=first == "StaticEmbedding",
-        max_length=sentence.get("max_seq_length"),
+        max_length=max_length,
         lower_case=bool(sentence.get("do_lower_case")),
         poolings=_poolings(pooling, folder),
         include_prompt=bool(pooling.get("include_prompt", True)),
         steps=tuple(steps),
-        prompts={str(k): str(v) for k, v in (general.get("prompts") or {}).items()},
-        default_prompt=general.get("default_prompt_name"),
+        prompts={name: _value(prompts, name, (str,), folder) or "" for name in prompts},
+        default_prompt=_value(general, "default_prompt_name", (str,), folder),
     )
+
+
+def _value(settings: dict[str, Any], name: str, kinds: tuple[type, ...], folder: Path) -> Any:
+    """Return a setting, or None; a value of another type is damage."""
+    value = settings.get(name)
+    if value is not None and type(value) not in kinds:
+        raise _damaged(folder, name, value)
+    return value
+
+
+def _damaged(folder: Path, name: str, value: object) -> OrdtoolError:
+    return OrdtoolError(f"{folder}: damaged: {name!r} can't be {str(value)[:40]!r}", _INCOMPLETE)
 
 
 def choose_prompt(config: SentenceTransformersConfig, asked: str | None, model: str) -> str:
@@ -180,8 +197,9 @@ def _poolings(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     modes = config.get("pooling_mode")
     if modes is None:
         return tuple(ours for key, ours in _LEGACY_POOLINGS.items() if config.get(key))
-    names = [modes] if isinstance(modes, str) else list(modes)
-    unknown = [name for name in names if name not in _POOLINGS]
+    _value(config, "pooling_mode", (str, list), folder)
+    names = [modes] if isinstance(modes, str) else modes
+    unknown = [name for name in names if name not in tuple(_POOLINGS)]
     if unknown:
         raise OrdtoolError(f"{folder}: its pooling {unknown[0]!r} is unknown here", "name one with `pooling`")
     return tuple(_POOLINGS[name] for name in names)
@@ -205,15 +223,13 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise OrdtoolError(
-            f"{path}: can't be read: {error.strerror}", "is the model folder complete?"
-        ) from None
-    except ValueError as error:
-        raise OrdtoolError(f"{path}: malformed JSON ({error})", "is the model folder complete?") from None
+        raise OrdtoolError(f"{path}: can't be read: {error.strerror}", _INCOMPLETE) from None
+    except (ValueError, RecursionError) as error:
+        raise OrdtoolError(f"{path}: malformed JSON ({error})", _INCOMPLETE) from None
 
 
 def after_pooling(step: Step, device: torch.device) -> Map:
-    """Make the function of a sentence-transformers module that follows the pooling."""
+    """Return the function of a sentence-transformers module that follows the pooling."""
     import torch
 
     from ordtool.models.loading import read_tensors
@@ -222,6 +238,9 @@ def after_pooling(step: Step, device: torch.device) -> Map:
         return lambda rows: torch.nn.functional.normalize(rows, dim=-1)
     tensors = read_tensors(step.folder / "model.safetensors")
     weights = {name: tensor.to(device, torch.float32) for name, tensor in tensors.items()}
+    needed = {"layer-norm": ("norm.weight", "norm.bias"), "dense": ("linear.weight",)}[step.kind]
+    if missing := [name for name in needed if name not in weights]:
+        raise OrdtoolError(f"{step.folder}: damaged: no tensor {missing[0]!r}", _INCOMPLETE)
     if step.kind == "layer-norm":
         weight, bias = weights["norm.weight"], weights["norm.bias"]
         return lambda rows: torch.nn.functional.layer_norm(rows, weight.shape, weight, bias)

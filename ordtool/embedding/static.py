@@ -98,7 +98,7 @@ def _refuse_network_options(config: EncoderConfig) -> None:
 
 
 def _read_table(folder: Any) -> NDArray[np.float32]:
-    """Give one float32 row a token id."""
+    """Return one float32 row a token id, `(tokens, dim)`."""
     from ordtool.models.loading import read_tensors
 
     tensors = read_tensors(folder / "model.safetensors", "numpy")
@@ -106,12 +106,25 @@ def _read_table(folder: Any) -> NDArray[np.float32]:
     if name is None:
         raise OrdtoolError(f"{folder}: no table of token vectors ({' or '.join(_TABLES)}) in it")
     table = tensors[name]
+    if table.ndim != 2 or not table.size:
+        raise OrdtoolError(f"{folder}: damaged: the table of token vectors has the shape {table.shape}")
     if "mapping" in tensors:
-        table = table[tensors["mapping"]]
+        mapping = tensors["mapping"]
+        if mapping.ndim != 1 or mapping.dtype.kind not in "iu" or not _within(mapping, len(table)):
+            raise OrdtoolError(f"{folder}: damaged: 'mapping' names rows that the table hasn't")
+        table = table[mapping]
     table = table.astype(np.float32)
     if "weights" in tensors:
+        if tensors["weights"].shape != (len(table),):
+            raise OrdtoolError(
+                f"{folder}: damaged: {len(table):,} tokens, and {tensors['weights'].shape} weights"
+            )
         table *= tensors["weights"].astype(np.float32)[:, None]
     return table
+
+
+def _within(rows: NDArray[Any], count: int) -> bool:
+    return not rows.size or (int(rows.min()) >= 0 and int(rows.max()) < count)
 
 
 def _unknown_id(tokenizer: Any) -> int | None:

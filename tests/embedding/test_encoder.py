@@ -12,6 +12,7 @@ from ordtool.embedding.embed_job import embed
 from ordtool.embedding.encoder import EncoderConfig, encode
 from ordtool.embedding.loading import load_encoder
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.models.entries import PACKAGED
 
 TEXTS = [
     "the cat sat on the mat",
@@ -228,6 +229,24 @@ def test_prompts_by_name_by_text_and_by_default(encoders, tmp_path):
     )
 
 
+def test_a_lone_word_is_a_prompts_name_or_an_error(encoders, tmp_path):
+    """It was put before each text, without a space: 'queryThe cat'."""
+    prompts = {"prompts": {"query": "the cat ", "none": ""}, "default_prompt_name": "query"}
+    folder = with_modules(encoders("bert"), tmp_path / "st", prompts=prompts)
+    with pytest.raises(UsageError, match="has no prompt named 'qery'") as caught:
+        load_encoder(config(folder, prompt="qery"))
+    assert (
+        caught.value.hint == "its prompts: none, query; a text to put first has a space or a colon: 'qery: '"
+    )
+    plain = encode(load_encoder(config(folder, prompt="")), ["ran"])
+    np.testing.assert_array_equal(encode(load_encoder(config(folder, prompt="none")), ["ran"]), plain)
+    for model in (encoders("bert"), "static"):
+        with pytest.raises(UsageError, match="has no prompts, and so none named 'query'"):
+            load_encoder(config(model, prompt="query"))
+        for text in ("query:", "query: ", "the cat ", "寻找这个句子：", "为了检索，"):
+            assert load_encoder(config(model, prompt=text)).dim
+
+
 def test_prompts_may_be_left_out_of_the_pooling(encoders, tmp_path):
     folder = with_modules(
         encoders("bert"), tmp_path / "st", pooling="mean", dense=False, normalize=False,
@@ -246,6 +265,72 @@ def test_unknown_modules_are_named(encoders, tmp_path):
     modules[2]["type"] = "my_package.MyModule"
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(OrdtoolError, match="module 'MyModule' is unknown"):
+        load_encoder(config(folder))
+
+
+DAMAGE = {
+    "sentence_bert_config.json": [
+        {"max_seq_length": "x"},
+        {"max_seq_length": -3},
+        {"max_seq_length": True},
+        [1],
+        3,
+    ],
+    "config_sentence_transformers.json": [
+        {"prompts": ["query"]},
+        {"prompts": {"query": 3}},
+        {"default_prompt_name": ["query"]},
+        None,
+    ],
+    "1_Pooling/config.json": [
+        {"pooling_mode": 7},
+        {"pooling_mode": [["mean"]]},
+        {"pooling_mode": ["meen"]},
+        [],
+    ],
+    "modules.json": [{}, [], [1], [{"type": 3}], [{"path": 3, "type": "Transformer"}], "x"],
+    "2_Dense/config.json": [{"activation_function": 3}, []],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(name, content) for name, contents in DAMAGE.items() for content in contents],
+    ids=str,
+)
+def test_damaged_settings_are_one_line(encoders, tmp_path, name, content):
+    folder = with_modules(encoders("bert"), tmp_path / "st")
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(OrdtoolError):
+        load_encoder(config(folder))
+
+
+def test_a_dense_module_without_its_weights(encoders, tmp_path):
+    folder = with_modules(encoders("bert"), tmp_path / "st")
+    save_file({"other": torch.ones(2, 2)}, folder / "2_Dense/model.safetensors")
+    with pytest.raises(OrdtoolError, match=r"damaged: no tensor 'linear\.weight'"):
+        load_encoder(config(folder))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"embeddings": torch.ones(5)},
+        {"embeddings": torch.ones(0, 4)},
+        {"embeddings": torch.ones(5, 4), "mapping": torch.tensor([9])},
+        {"embeddings": torch.ones(5, 4), "mapping": torch.tensor([-1])},
+        {"embeddings": torch.ones(5, 4), "mapping": torch.ones(3)},
+        {"embeddings": torch.ones(5, 4), "weights": torch.ones(4)},
+        {"embeddings": torch.ones(5, 4), "weights": torch.ones(5, 1)},
+    ],
+)
+def test_damaged_tables_of_token_vectors(tmp_path, tensors):
+    import shutil
+
+    folder = tmp_path / "static"
+    shutil.copytree(PACKAGED / "static", folder)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(OrdtoolError, match="damaged"):
         load_encoder(config(folder))
 
 
