@@ -12,7 +12,6 @@ from ordtool.cli.options import Device, Force, Json, OnError, Output, Quiet, Thr
 
 if TYPE_CHECKING:
     from ordtool.embedding.similarity import SimilarityRow
-    from ordtool.errors import OrdtoolError
 
 WHITENED = "Whitening"
 
@@ -143,9 +142,10 @@ def similarity(
     `ordtool score similarity pairs.tsv --columns 6,7,5 --vectors left.npy --vectors right.npy`
     """
     from ordtool import console
+    from ordtool.cli.options import options_for_fields
     from ordtool.embedding.encoder import EncoderConfig
     from ordtool.embedding.similarity_job import SimilarityConfig, score_pairs
-    from ordtool.errors import UsageError, close_match_hint
+    from ordtool.errors import UsageError
     from ordtool.io.atomic import atomic_output, check_output
     from ordtool.io.formats import RowLines, output_format
 
@@ -153,35 +153,30 @@ def similarity(
         raise UsageError(
             "--model and --vectors contradict each other", "vectors are there already: leave out --model"
         )
-    if on_error not in ("stop", "skip"):
-        raise UsageError(f"unknown --on-error {on_error!r}", close_match_hint(on_error, ("stop", "skip")))
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     check_output(output, force=force)
-    skipped: list[OrdtoolError] = []
-    encoder = EncoderConfig(
-        model=model or "minilm",
-        pooling=pooling,
-        layers=layers,
-        skip_first=skip_first,
-        prompt=prompt,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-    )
-    config = SimilarityConfig(
-        pairs,
-        encoder,
-        vectors=tuple(vectors or ()),
-        columns=tuple(name.strip() for name in columns.split(",")) if columns else None,
-        settings=tuple(setting or ()),
-        transform=transform,
-        fit_on=fit_on,
-        on_error=skipped.append if on_error == "skip" else None,
-    )
-    progress = console.RichProgress(quiet)
-    rows = score_pairs(config, progress)
-    if skipped:
-        progress.warn(f"{len(skipped)} bad line(s) skipped, the first: {skipped[0].message}")
+    with options_for_fields(EncoderConfig), options_for_fields(SimilarityConfig, settings="--setting"):
+        encoder = EncoderConfig(
+            model=model or "minilm",
+            pooling=pooling,
+            layers=layers,
+            skip_first=skip_first,
+            prompt=prompt,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
+        config = SimilarityConfig(
+            pairs,
+            encoder,
+            vectors=tuple(vectors or ()),
+            columns=tuple(name.strip() for name in columns.split(",")) if columns else None,
+            settings=tuple(setting or ()),
+            transform=transform,
+            fit_on=fit_on,
+            on_error=on_error,
+        )
+        rows = score_pairs(config, console.RichProgress(quiet))
     if output is None and not json and console.stdout_is_terminal():
         _print(rows)
         return

@@ -123,7 +123,7 @@ class EmbeddingCache:
 
 
 def digest(text: str) -> bytes:
-    """Give 16 bytes that stand for a text."""
+    """Return 16 bytes that stand for a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -224,7 +224,7 @@ class _Job:
         return _Window(records, first, source, texts, tokens)
 
     def _compute(self, window: _Window, known: list[Rows | None]) -> Rows:
-        """Give the finished rows of the window's different texts."""
+        """Return the finished rows of the window's different texts."""
         assert window.tokens is not None
         new = [index for index, row in enumerate(known) if row is None]
         encoded = self._encoder.run(window.tokens.take(new), self._progress.advance)
@@ -280,7 +280,7 @@ class _Job:
         return stop - start
 
     def _settings(self) -> dict[str, Any]:
-        """Give what a resumed run must have in common with the interrupted one."""
+        """Return what a resumed run must have in common with the interrupted one."""
         config = self._config
         settings = {name: value for name, value in asdict(config.encoder).items() if name != "threads"}
         transform = None

@@ -103,7 +103,7 @@ def _head_notes(folder: Path, config: Any) -> list[str]:
 
 
 def is_causal(model: Any) -> bool:
-    """Say whether a token sees only those before it."""
+    """Whether a token sees only those before it."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False):
         return False
@@ -114,7 +114,7 @@ def is_causal(model: Any) -> bool:
 
 
 def pooler_of(model: Any) -> Any:
-    """Give the function from first tokens `(count, hidden)` to pooled ones.
+    """Return the function from first tokens `(count, hidden)` to pooled ones.
 
     Raises:
         UsageError: If the model has no trained pooler.

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from ordtool.embedding.batching import windows
 from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig
 from ordtool.embedding.loading import load_encoder
-from ordtool.embedding.pairs import OnError, Pair, begins_pairs, pairs_of, read_pairs
+from ordtool.embedding.pairs import Pair, begins_pairs, pairs_of, read_pairs
 from ordtool.embedding.similarity import SimilarityRow, parse_setting, score_similarity
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import open_input, source_name
 from ordtool.io.npy import read_npy
 from ordtool.io.tables import separator_of
 from ordtool.io.text import records_of
 from ordtool.progress import SILENT, Progress
 
+ON_ERROR = ("stop", "skip")
 Rows = NDArray[np.float32]
 
 
@@ -40,7 +41,7 @@ class SimilarityConfig:
         transform: A fitted transform.
         fit_on: What to fit on instead of the scored sentences: pairs (`.csv`, `.tsv`), texts, or with `vectors`
             an NPY file.
-        on_error: Called with each bad line of `pairs`; None raises it.
+        on_error: `stop` at a bad line of `pairs`, or `skip` it and tell of it at the end.
     """
 
     pairs: str
@@ -50,7 +51,33 @@ class SimilarityConfig:
     settings: tuple[str, ...] = ()
     transform: Path | None = None
     fit_on: str | None = None
-    on_error: OnError | None = None
+    on_error: str = "stop"
+
+    def __post_init__(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            UsageError: For unknown names, settings without meaning and options that contradict each other.
+        """
+        if self.on_error not in ON_ERROR:
+            raise UsageError(
+                f"unknown `on_error` {self.on_error!r}", close_match_hint(self.on_error, ON_ERROR)
+            )
+        if self.transform is not None and self.fit_on is not None:
+            raise UsageError(
+                "`transform` and `fit_on` contradict each other", "a transform is fitted already"
+            )
+        if len(self.vectors) > 2:
+            raise UsageError(
+                f"`vectors` is given {len(self.vectors)} times",
+                "once with both sentences of each pair in turn, or twice: first sentences, second sentences",
+            )
+        if self.vectors and self.on_error == "skip":
+            raise UsageError(
+                "`on_error` skip would shift the rows of `vectors`", "mend the file of pairs first"
+            )
+        for text in self.settings:
+            parse_setting(text)
 
 
 def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[SimilarityRow]:
@@ -64,9 +91,10 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
         UsageError: Options without meaning.
     """
     settings = {text: parse_setting(text) for text in config.settings}
-    _check(config)
     fitted = Whitening.load(config.transform) if config.transform else None
-    pairs = read_pairs(config.pairs, columns=config.columns, on_error=config.on_error)
+    skipped: list[OrdtoolError] = []
+    on_error = skipped.append if config.on_error == "skip" else None
+    pairs = read_pairs(config.pairs, columns=config.columns, on_error=on_error)
     gold = [pair.score for pair in pairs]
     rows: list[SimilarityRow] = []
     for name, left, right, reference in _vectors(config, pairs, progress):
@@ -84,19 +112,9 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
             progress=progress,
         )
     progress.close()
+    if skipped:
+        progress.warn(f"{len(skipped)} bad line(s) skipped, the first: {skipped[0].message}")
     return rows
-
-
-def _check(config: SimilarityConfig) -> None:
-    if config.transform is not None and config.fit_on is not None:
-        raise UsageError("--transform and --fit-on contradict each other", "a transform is fitted already")
-    if len(config.vectors) > 2:
-        raise UsageError(
-            f"--vectors is given {len(config.vectors)} times",
-            "once with both sentences of each pair in turn, or twice: first sentences, second sentences",
-        )
-    if config.vectors and config.on_error is not None:
-        raise UsageError("--on-error skip would shift the rows of --vectors", "mend the file of pairs first")
 
 
 def _vectors(

@@ -28,7 +28,7 @@ class Tokens:
         return sum(self.cut or ())
 
     def take(self, indices: Sequence[int]) -> Tokens:
-        """Give the tokens of some texts."""
+        """Return the tokens of some texts."""
         if len(indices) == len(self.ids):
             return self
         cut = None if self.cut is None else [self.cut[index] for index in indices]

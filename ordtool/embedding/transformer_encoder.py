@@ -203,7 +203,7 @@ class TransformerEncoder:
                 yield from zip(batches, pool.map(self._vectors, batches), strict=True)
 
     def _vectors(self, batch: Batch) -> Rows:
-        """Give the pooled vectors of a batch, `(texts, layers or 1, dim)`."""
+        """Return the pooled vectors of a batch, `(texts, layers or 1, dim)`."""
         import torch
 
         with torch.inference_mode():

@@ -279,7 +279,7 @@ def _umask() -> int:
 
 
 def file_fingerprint(paths: Iterable[str | Path]) -> str:
-    """Give the SHA-256 of the files' contents, in order: what a resumed run is held to.
+    """Return the SHA-256 of the files' contents, in order: what a resumed run is held to.
 
     Raises:
         OrdtoolError: If a file can't be read.

@@ -33,7 +33,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Say whether the folder of a training holds a checkpoint to go on from."""
+    """Whether the folder of a training holds a checkpoint to go on from."""
     return (folder / CHECKPOINT).is_file()
 
 
@@ -112,5 +112,5 @@ def read_checkpoint(path: Path, fields: Fields) -> tuple[dict[str, Tensor], dict
 
 
 def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Give the tensors whose names begin with a prefix, without it."""
+    """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -61,7 +61,7 @@ class _Unit:
 
 
 def holds_conllu(stream: Input) -> bool:
-    """Say whether an input, of which nothing was read yet, is CoNLL-U: by its name, or by its first line."""
+    """Whether an input, of which nothing was read yet, is CoNLL-U: by its name, or by its first line."""
     if data_suffix(stream.path) == SUFFIX:
         return True
     line = stream.first_line()

@@ -56,17 +56,17 @@ class Input(io.BufferedReader):
         self.consumed = 0
 
     def starts_with(self, magic: bytes) -> bool:
-        """Say whether the input, of which nothing was read yet, begins with these bytes; it reads no further."""
+        """Whether the input, of which nothing was read yet, begins with these bytes; it reads no further."""
         with _as_read_errors(self.source):
             return self._beginning.starts_with(magic)
 
     def first_line(self) -> bytes:
-        """Give the first line that isn't blank, of an input of which nothing was read yet; empty if there is none."""
+        """Return the first line that isn't blank, of an input of which nothing was read yet; empty if there is none."""
         with _as_read_errors(self.source):
             return b"".join(self._beginning.first_lines(1)).removeprefix(BOM)
 
     def holds_array(self) -> bool:
-        """Say whether the input, of which nothing was read yet, is a JSON array: of objects, if its name isn't `.json`."""
+        """Whether the input, of which nothing was read yet, is a JSON array: of objects, if its name isn't `.json`."""
         first = self.first_line()
         if not first.lstrip().startswith(b"["):
             return False
@@ -101,7 +101,7 @@ class _Beginning(io.RawIOBase):
         return self._ahead.startswith(magic)
 
     def first_lines(self, count: int) -> list[bytes]:
-        """Give the first lines that aren't blank, as many as there are."""
+        """Return the first lines that aren't blank, as many as there are."""
         found: list[bytes] = []
         start = 0
         while len(found) < count:
@@ -177,7 +177,7 @@ def _open(path: str | Path, once: bool) -> _ReadsBytes:
 
 
 def data_suffix(path: str | Path) -> str:
-    """Give what a file's name ends in, in lower case and without `.gz`: `.jsonl` for `X.JSONL.gz`."""
+    """Return what a file's name ends in, in lower case and without `.gz`: `.jsonl` for `X.JSONL.gz`."""
     return Path(str(path).lower().removesuffix(".gz")).suffix
 
 
@@ -248,12 +248,12 @@ def _as_read_errors(source: str) -> Iterator[None]:
 
 
 def source_name(path: str | Path) -> str:
-    """Give an input's name for messages: the path, `<stdin>` for `-`."""
+    """Return an input's name for messages: the path, `<stdin>` for `-`."""
     return "<stdin>" if str(path) == STDIN else str(path)
 
 
 def reads_once(path: str | Path) -> bool:
-    """Say whether an input can be read once only: stdin, a pipe, a socket, a device; a missing one can't be read."""
+    """Whether an input can be read once only: stdin, a pipe, a socket, a device; a missing one can't be read."""
     if str(path) == STDIN:
         return True
     try:
@@ -277,7 +277,7 @@ def regular_size(paths: Sequence[str | Path]) -> int | None:
 
 
 def read_again(paths: Sequence[str | Path]) -> list[str]:
-    """Give the inputs if all of them can be read again, as a resumed run does; nothing if one can't, or none is given."""
+    """Return the inputs if all of them can be read again, as a resumed run does; nothing if one can't, or none is given."""
     return [] if any(map(reads_once, paths)) else [str(path) for path in paths]
 
 

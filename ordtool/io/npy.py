@@ -11,7 +11,6 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_output
 from ordtool.io.inputs import STDIN, Input, check_inputs, open_input, read_pieces
 
 MAGIC = b"\x93NUMPY"
@@ -48,7 +47,7 @@ def npy_of(stream: Input, *, mmap: bool = True, ndim: int | None = 2) -> np.ndar
 
 
 def holds_npy(stream: Input) -> bool:
-    """Say whether an input, of which nothing was read yet, is NPY: by its name, or by its first bytes."""
+    """Whether an input, of which nothing was read yet, is NPY: by its name, or by its first bytes."""
     return stream.path.lower().removesuffix(".gz").endswith(".npy") or stream.starts_with(MAGIC)
 
 
@@ -185,15 +184,3 @@ class NpyWriter:
         self._file.seek(self._start)
         self._file.write(self._header(self.rows))
         self._file.seek(end)
-
-
-def write_npy(path: str | Path | None, array: np.ndarray, *, force: bool = False) -> None:
-    """Write one array as an NPY file, atomically; None or `-` is stdout.
-
-    Raises:
-        OrdtoolError: If the file exists and `force` is not set, or can't be written.
-    """
-    with atomic_output(path, force=force) as file:
-        writer = NpyWriter(file, array.shape[1:], array.dtype, rows=len(array))
-        writer.write(array)
-        writer.close()

@@ -174,7 +174,7 @@ def _leave(lines: Lines, partial: Path, position: Path) -> None:
 
 
 def _is_empty_run(partial: Path, position: Path) -> bool:
-    """Say whether a run was killed before it had done a record."""
+    """Whether a run was killed before it had done a record."""
     if not position.exists():
         return partial.stat().st_size == 0
     try:

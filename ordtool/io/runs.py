@@ -22,7 +22,7 @@ Fields = Mapping[str, tuple[type, ...]]
 
 
 def run_metadata(inputs: Sequence[str | Path], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what a resumed run must have in common with the interrupted one, as JSON would give it back.
+    """Return what a resumed run must have in common with the interrupted one, as JSON would give it back.
 
     Args:
         inputs: The input files; empty if the input can't be read again.
@@ -88,7 +88,7 @@ def read_record(path: Path, fields: Fields) -> dict[str, Any]:
 
 
 def has_fields(found: Any, fields: Fields) -> bool:
-    """Say whether JSON is an object that has these fields, of these types, no integer below 0."""
+    """Whether JSON is an object that has these fields, of these types, no integer below 0."""
     return isinstance(found, dict) and all(
         type(value := found.get(name)) in kinds and not (type(value) is int and value < 0)
         for name, kinds in fields.items()
@@ -118,7 +118,7 @@ class RunFolder:
         self._resume = resume
 
     def start(self, metadata: Mapping[str, Any], progress: Progress = SILENT) -> bool:
-        """Say whether there is a checkpoint to go on from; else make the folder anew.
+        """Return whether there is a checkpoint to go on from, and make the folder anew where there is none.
 
         Args:
             metadata: See `run_metadata`; written down for a later `--resume`.
@@ -139,7 +139,7 @@ class RunFolder:
 
 
 def partial_folder(output: str | Path, suffix: str = ".partial") -> Path:
-    """Give the folder of an unfinished run: beside the output, or beside what a link there points to."""
+    """Return the folder of an unfinished run: beside the output, or beside what a link there points to."""
     target = Path(os.path.realpath(output))
     return target.with_name(target.name + suffix)
 

@@ -23,13 +23,13 @@ _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def descriptor_of(path: str | Path) -> int | None:
-    """Give the number of an open file that a path stands for: 63 for `/dev/fd/63`, 1 for `/dev/stdout`."""
+    """Return the number of an open file that a path stands for: 63 for `/dev/fd/63`, 1 for `/dev/stdout`."""
     found = _DESCRIPTOR.fullmatch(str(path))
     return int(found[1]) if found else _STANDARD.get(str(path))
 
 
 def is_stream(path: str | Path | None) -> bool:
-    """Say whether an output is written straight through: None and `-`, which are stdout, and what is no regular file.
+    """Whether an output is written straight through: None and `-`, which are stdout, and what is no regular file.
 
     An open file that is named by its descriptor, such as `/dev/stdout`, is one too, whatever it is: who opened it says
     where in it to write.
@@ -75,7 +75,7 @@ def open_stream(path: str | Path | None, *, binary: bool = False) -> Iterator[Bi
 
 
 def stdout_bytes() -> BinaryIO:
-    """Give stdout for bytes; from the first of them on no bar is drawn, unless they go to a file.
+    """Return stdout for bytes; from the first of them on no bar is drawn, unless they go to a file.
 
     Raises:
         OrdtoolError: If the process was started without one.
@@ -88,7 +88,7 @@ def stdout_bytes() -> BinaryIO:
 
 
 def _may_be_shown() -> bool:
-    """Say whether stdout is a terminal, or a pipe, whose reader may write on this terminal at any time."""
+    """Whether stdout is a terminal, or a pipe, whose reader may write on this terminal at any time."""
     try:
         mode = os.fstat(sys.stdout.fileno()).st_mode
     except (OSError, ValueError):

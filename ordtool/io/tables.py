@@ -19,7 +19,7 @@ _USUAL_NAMES = frozenset(
 
 
 def separator_of(path: str | Path) -> str | None:
-    """Give what separates the columns of a file by its name (`.csv`, `.tsv`, `.tab`, each with `.gz`), None for others."""
+    """Return what separates the columns of a file by its name (`.csv`, `.tsv`, `.tab`, each with `.gz`), None for others."""
     name = Path(str(path).lower().removesuffix(".gz"))
     return _SEPARATORS.get(name.suffix)
 

@@ -135,7 +135,7 @@ def records_of(
 
 
 def holds_jsonl(stream: Input) -> bool:
-    """Say whether an input, of which nothing was read yet, is JSON objects, one a line or in an array.
+    """Whether an input, of which nothing was read yet, is JSON objects, one a line or in an array.
 
     It is if its name ends in `.jsonl`, `.ndjson` or `.json`, or else, but for tables and CoNLL-U, if it begins
     as an object does that has a key, or as an array of such objects: what a file and a pipe hold is decided alike.
@@ -209,5 +209,5 @@ def _check_characters(text: str, data: dict[str, Any], source: str, number: int)
 
 
 def has_jsonl_suffix(path: str | Path) -> bool:
-    """Say whether a file's name promises JSON objects (`x.jsonl`, `x.ndjson`, `x.json`, each with `.gz`)."""
+    """Whether a file's name promises JSON objects (`x.jsonl`, `x.ndjson`, `x.json`, each with `.gz`)."""
     return data_suffix(path) in JSON_SUFFIXES

@@ -115,7 +115,7 @@ def _special(vocabulary: str | Path) -> dict[str, int]:
 
 
 def find_ranks(checkpoint: Path) -> list[Path]:
-    """Give the files of a checkpoint, rank 0 first.
+    """Return the files of a checkpoint, rank 0 first.
 
     Raises:
         OrdtoolError: If there are none, or one is missing.

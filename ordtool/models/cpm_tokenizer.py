@@ -77,7 +77,7 @@ class CpmTokenizer:
         return None if found == self.pieces.unk_id() else int(found)
 
     def encode(self, text: str) -> list[int]:
-        """Give the ids of a text."""
+        """Return the ids of a text."""
         if not self.old:
             return self._encode(text)
         ids: list[int] = []
@@ -90,7 +90,7 @@ class CpmTokenizer:
         return [int(token) for token in self.pieces.encode(words)]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        """Give the text of ids.
+        """Return the text of ids.
 
         Args:
             ids: Pieces.
@@ -117,7 +117,7 @@ class CpmTokenizer:
 
 
 def find_cpm(folder: Path) -> Path | None:
-    """Give the sentencepiece file of a CPM model folder, or None if it is another kind of model.
+    """Return the sentencepiece file of a CPM model folder, or None if it is another kind of model.
 
     A folder is CPM's if its tokenizer configuration says so, or if it holds
     `chinese_vocab.model`, as the published checkpoint does.

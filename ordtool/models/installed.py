@@ -13,7 +13,7 @@ LIBRARIES = ("torch", "transformers")
 
 
 def installed_releases() -> dict[str, str | None]:
-    """Give the installed release of each of `LIBRARIES`, such as `2.13.0+cpu`; None where there is none."""
+    """Return the installed release of each of `LIBRARIES`, such as `2.13.0+cpu`; None where there is none."""
     return {name: _release(name) for name in LIBRARIES}
 
 

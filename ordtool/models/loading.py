@@ -271,7 +271,7 @@ def read_tensors(file: Path, framework: Literal["pt", "numpy"] = "pt") -> dict[s
 
 
 def usable_context(config: Any) -> int | None:
-    """Give how many positions a model has for tokens; None where nothing limits it (relative positions).
+    """Return how many positions a model has for tokens; None where nothing limits it (relative positions).
 
     Args:
         config: The model's configuration.
@@ -287,7 +287,7 @@ def usable_context(config: Any) -> int | None:
 
 
 def position_offset(config: Any) -> int:
-    """Give the number of the first position: in RoBERTa's family the padding id + 1, elsewhere 0."""
+    """Return the number of the first position: in RoBERTa's family the padding id + 1, elsewhere 0."""
     if config.model_type not in _FROM_PADDING:
         return 0
     padding = _MPNET_PADDING if config.model_type == "mpnet" else config.pad_token_id
@@ -295,7 +295,7 @@ def position_offset(config: Any) -> int:
 
 
 def tokenizer_limit(tokenizer: Any) -> int | None:
-    """Give how many tokens the tokenizer says that the model takes; None where it doesn't say."""
+    """Return how many tokens the tokenizer says that the model takes; None where it doesn't say."""
     limit = tokenizer.model_max_length
     return int(limit) if limit is not None and 0 < limit < UNBOUNDED else None
 
@@ -432,7 +432,7 @@ def _check_sizes(folder: Path, config: Any) -> None:
 
 
 def _is_computed(model: Any, name: str) -> bool:
-    """Say whether a weight is one that the model computes and few checkpoints hold: position ids, frequencies, sines."""
+    """Whether a weight is one that the model computes and few checkpoints hold: position ids, frequencies, sines."""
     if name.endswith(("position_ids", "rotary_emb.inv_freq")):
         return True
     owners = dict(model.named_modules())

@@ -30,7 +30,7 @@ CACHE_NAMES = ("cache", "past_key_values")
 
 @functools.cache
 def cache_name() -> str:
-    """Give the name under which the installed transformers takes and gives a model's cache.
+    """Return the name under which the installed transformers takes and gives a model's cache.
 
     Raises:
         OrdtoolError: If it has none of the known ones.
@@ -135,7 +135,7 @@ def _unknown(what: str) -> OrdtoolError:
 
 
 def attention_name(config: Any) -> str | None:
-    """Give the name of a model's attention (`sdpa`, `eager`, ...), which its configuration holds once it is built."""
+    """Return the name of a model's attention (`sdpa`, `eager`, ...), which its configuration holds once it is built."""
     name: str | None = config._attn_implementation
     return name
 
@@ -146,7 +146,7 @@ def name_attention(config: Any, name: str | None) -> None:
 
 
 def attention_can_be_replaced(model: Any) -> bool:
-    """Say whether a model looks its attention up in transformers' table."""
+    """Whether a model looks its attention up in transformers' table."""
     return bool(getattr(model, "_supports_attention_backend", False))
 
 
@@ -178,7 +178,7 @@ def causal_mask(config: Any, embeddings: Any, mask: Any, cache: Any, position_id
 
 
 def plain_causal_rule() -> Callable[..., Any]:
-    """Give the rule that transformers hands to a mask function where every token sees its past and nothing is packed."""
+    """Return the rule that transformers hands to a mask function where every token sees its past and nothing is packed."""
     from transformers.masking_utils import causal_mask_function
 
     rule: Callable[..., Any] = causal_mask_function
@@ -186,14 +186,14 @@ def plain_causal_rule() -> Callable[..., Any]:
 
 
 def rotation_of(decoder: Any) -> Callable[..., Any] | None:
-    """Give the function by which a decoder's modelling file rotates queries and keys; None if it has none."""
+    """Return the function by which a decoder's modelling file rotates queries and keys; None if it has none."""
     return getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)
 
 
 def rope_frequencies(
     rope_type: str, config: Any, device: Any, length: float | None
 ) -> tuple[torch.Tensor, float]:
-    """Give the frequencies of one of transformers' rope types, and the factor on cosines and sines.
+    """Return the frequencies of one of transformers' rope types, and the factor on cosines and sines.
 
     Args:
         rope_type: `yarn`, `dynamic`, ...
@@ -228,7 +228,7 @@ def one_device_a_process(arguments: Any) -> None:
 
 
 def dequantized() -> dict[str, Any]:
-    """Give the options with which a GGUF file is loaded as plain weights.
+    """Return the options with which a GGUF file is loaded as plain weights.
 
     Later releases of transformers keep the quantised ones unless told; earlier ones (5.9 is one) always unpack them.
     """
@@ -239,7 +239,7 @@ def dequantized() -> dict[str, Any]:
 
 
 def has_onednn_linear() -> bool:
-    """Say whether this torch can lay weights out for oneDNN; torch.compile uses the same operators."""
+    """Whether this torch can lay weights out for oneDNN; torch.compile uses the same operators."""
     import torch
 
     operators = torch.ops.mkldnn
@@ -275,7 +275,7 @@ def onednn_linear(
 
 
 def has_attention_with_lse() -> bool:
-    """Say whether this torch's attention for CPUs gives the log-sum-exp of its scores too."""
+    """Whether this torch's attention for CPUs gives the log-sum-exp of its scores too."""
     import torch
 
     return hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")

@@ -196,7 +196,7 @@ def _algorithm(spm: SentencePieceModel) -> Any:
 
 
 def _merges(spm: SentencePieceModel) -> list[tuple[str, str]]:
-    """Give the pairs that make each piece, best first.
+    """Return the pairs that make each piece, best first.
 
     SentencePiece joins, again and again, the neighbours whose join has the highest score;
     a table of pairs by that score does the same.

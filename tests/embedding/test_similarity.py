@@ -183,9 +183,9 @@ def test_fitting_on_another_file(folder):
     [
         (("left.npy",), {}, "left.npy: 200 rows, and 200 pairs need 400"),
         (("both.npy", "right.npy"), {}, "both.npy: 400 rows, and 200 pairs need 200"),
-        (("left.npy", "right.npy", "both.npy"), {}, "--vectors is given 3 times"),
+        (("left.npy", "right.npy", "both.npy"), {}, "`vectors` is given 3 times"),
         (("left.npy", "narrow.npy"), {}, "left.npy has 20 columns, "),
-        (("both.npy",), {"on_error": print}, "would shift the rows"),
+        (("both.npy",), {"on_error": "skip"}, "would shift the rows"),
         (("both.npy",), {"fit_on": "x.npy", "transform": "t"}, "contradict each other"),
         (("both.npy",), {"settings": ("dims=0",)}, "`dims` must be an integer of 1 or more"),
     ],
