@@ -19,9 +19,10 @@ from ordtool.io.formats import RowLines, output_format
 from ordtool.io.inputs import read_again
 from ordtool.io.resumable import Lines, resumable_lines
 from ordtool.io.tables import find_column
-from ordtool.prediction.classifiers import Scores, load_classifier
+from ordtool.prediction.classifiers import Scores
 from ordtool.prediction.config import PredictConfig, PredictOptions
 from ordtool.prediction.evaluation import Evaluation
+from ordtool.prediction.loading import load_classifier
 from ordtool.prediction.reader import Item, Reader
 from ordtool.progress import SILENT, Progress
 

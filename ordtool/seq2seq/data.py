@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import open_input, read_lines
-from ordtool.io.tables import separator_of, table_rows
+from ordtool.io.tables import find_column, find_columns, separator_of, table_rows
 from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
 
 Row = tuple[Sequence[int], list[Sequence[int]]]
@@ -113,16 +113,19 @@ def _from_table(path: str | Path, source: str, target: str, separator: str) -> I
         lines = (
             decode_line(raw, str(path), n) for n, raw in enumerate(read_lines(stream, str(path)), start=1)
         )
-        places: tuple[int, int] | None = None
+        places: list[int] | None = None
         for number, row in table_rows(lines, separator, str(path)):
             where = f"{path}:{number}"
             if places is None:
-                if source in row and target in row:
-                    places = (row.index(source), row.index(target))
+                try:
+                    places, head = find_columns(row, (source, target), where)
+                except OrdtoolError:
+                    missing = source if find_column(row, source) is None else target
+                    raise _missing(missing, row, where) from None
+                if head:
                     continue
                 if separator == "," or len(row) != 2:
-                    raise _missing(source if source not in row else target, row, where)
-                places = (0, 1)
+                    raise _missing(source, row, where)
             if len(row) <= max(places):
                 raise OrdtoolError(
                     f"{where}: {len(row)} column(s), and {max(places) + 1} are needed",

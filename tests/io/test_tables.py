@@ -102,3 +102,16 @@ def test_a_head_without_the_columns_is_no_record(row, names):
     with pytest.raises(OrdtoolError, match="a.csv:1: no column") as caught:
         find_columns(row, names, "a.csv:1")
     assert "--field 1" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_a_head_is_no_pair(name, tmp_path):
+    separator = separator_of(name)
+    path = tmp_path / name
+    path.write_text(f"Source{separator}Target\na cat{separator}A CAT\n")
+    assert [(pair.source, pair.target) for pair in read_pairs(path, "source", "target")] == [
+        ("a cat", "A CAT")
+    ]
+    path.write_text(f"question{separator}answer\na cat{separator}A CAT\n")
+    with pytest.raises(OrdtoolError, match="no field 'source'"):
+        list(read_pairs(path, "source", "target"))
