@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 
@@ -46,6 +47,24 @@ class Silent:
 
 SILENT: Progress = Silent()
 """The listener that says nothing: the default of every engine."""
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Write a number of things: `1 text`, `2,000 texts`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def report_skipped(
+    messages: Sequence[str], progress: Progress, *, what: str = "bad record", listed: int = 20
+) -> None:
+    """Warn of what was left out, if anything was, and say of the first ones why."""
+    if messages:
+        progress.warn(f"{counted(len(messages), what)} skipped")
+    for message in messages[:listed]:
+        progress.warn(message)
+    if listed and len(messages) > listed:
+        progress.warn(f"and {len(messages) - listed:,} more")
+
 
 _live: set[Progress] = set()
 _held = False

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ordtool import console
-from ordtool.progress import close_bars, hold_bars
+from ordtool.progress import close_bars, counted, hold_bars
 
 
 @pytest.fixture
@@ -105,3 +105,8 @@ def test_ctrl_c_while_it_is_loaded():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGINT
     assert done.stderr == ""
+
+
+def test_one_is_no_plural():
+    assert counted(1, "text") == "1 text"
+    assert counted(2000, "class", "classes") == "2,000 classes"

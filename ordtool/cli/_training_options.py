@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ordtool.cli.options import OUT
+
+if TYPE_CHECKING:
+    from ordtool.progress import Progress
 
 TRAINING = "Training"
 COMPARISON = "Comparison"
@@ -43,3 +47,16 @@ MatmulDtype = Annotated[
     typer.Option("--dtype", envvar="ORDTOOL_DTYPE", help="Of matrix products: auto, float32 or bfloat16."),
 ]
 Half = Annotated[bool, typer.Option("--half", help="Save the weights as float16.")]
+
+
+def say_trained(output: Path, figures: str, following: str, progress: Progress) -> None:
+    """End a training: name the folder and how good the model is, then the command that uses it.
+
+    Args:
+        output: The folder.
+        figures: How good.
+        following: The next command, where `MODEL` stands for the folder.
+        progress: Who is told.
+    """
+    progress.note(f"{output}: {figures}")
+    progress.note(f"next: {following.replace('MODEL', shlex.quote(str(output)))}")

@@ -187,6 +187,7 @@ def extrapolate(
     from ordtool.io.inputs import check_inputs, read_again
     from ordtool.io.resumable import resumable_lines
     from ordtool.plotting import check_plot
+    from ordtool.progress import report_skipped
 
     progress = RichProgress(quiet)
     with options_for_fields(ExtrapolateConfig, period="--period", bins="--bins"):
@@ -238,8 +239,7 @@ def extrapolate(
     finally:
         if rows and (to_terminal or (output is not None and not quiet)):
             show(rows, title, to_stderr=not to_terminal)
-        if skipped:
-            progress.warn(f"{len(skipped)} bad record(s) skipped")
+        report_skipped([error.message for error in skipped], progress)
     if plot is not None:
         _draw(plot, rows, title, comparison, force=force or resume)
         if not quiet:

@@ -27,7 +27,6 @@ from ordtool.cli.options import (
 if TYPE_CHECKING:
     from ordtool.errors import OrdtoolError
     from ordtool.parsing.parser import Parse
-    from ordtool.progress import Progress
 
 TREES = "The trees"
 INPUT = "Input"
@@ -164,6 +163,7 @@ def parse(
     from ordtool.errors import UsageError, close_match_hint
     from ordtool.io.atomic import check_output
     from ordtool.parsing.text.reader import InputConfig, check_inputs
+    from ordtool.progress import report_skipped
 
     chosen = _output_format(output_format, json, output)
     if on_error not in ("stop", "skip"):
@@ -210,7 +210,7 @@ def parse(
         )
     finally:
         progress.close()
-        _tell_skipped(skipped, progress)
+        report_skipped([error.message for error in skipped], progress)
 
 
 def _output_format(name: str, json: bool, output: Path | None) -> str:
@@ -240,13 +240,3 @@ def _drawing(width: int | None, terminal: bool) -> Callable[[Parse], str]:
         return to_ansi(draw_tree(parse.tokens, parse.spans, columns), colour)
 
     return draw
-
-
-def _tell_skipped(skipped: list[OrdtoolError], progress: Progress, shown: int = 20) -> None:
-    if not skipped:
-        return
-    progress.warn(f"{len(skipped)} bad record(s) skipped")
-    for error in skipped[:shown]:
-        progress.warn(error.message)
-    if len(skipped) > shown:
-        progress.warn(f"and {len(skipped) - shown} more")

@@ -129,6 +129,7 @@ def bottleneck(
     """
     from ordtool import console
     from ordtool.cli._text_encoder import text_encoder
+    from ordtool.cli._training_options import say_trained
     from ordtool.cli.options import options_for_fields
     from ordtool.independence.bottleneck_comparison import check_methods, compare_methods
     from ordtool.independence.bottleneck_training import BottleneckTrainingConfig
@@ -136,6 +137,7 @@ def bottleneck(
     from ordtool.io.atomic import atomic_directory, check_directory
     from ordtool.io.jsonl import dumps
     from ordtool.models.loading import quiet_transformers
+    from ordtool.progress import counted
     from ordtool.runtime import set_threads
 
     quiet_transformers()
@@ -167,7 +169,10 @@ def bottleneck(
         holdout,
         seed,
     )
-    progress.note(f"{len(train)} rows to train on, {len(held_out)} held out, {len(train.names)} classes")
+    progress.note(
+        f"{counted(len(train), 'row')} to train on, {len(held_out):,} held out, "
+        f"{counted(len(train.names), 'class', 'classes')}"
+    )
     comparisons = compare_methods(
         train, held_out, config, names, runs, embedding_model=embed_model, progress=progress
     )
@@ -182,9 +187,9 @@ def bottleneck(
         for record in records:
             console.write_line(dumps(record))
     if output is not None:
-        progress.note(
-            f"{output}: the {comparisons[0].method} network of seed {seed}; ordtool predict -m {output} uses it"
-        )
+        first = comparisons[0]
+        figures = f"the {first.method} network of seed {seed}, held-out accuracy {first.accuracies[0]:.2f}%"
+        say_trained(output, figures, "ordtool predict -m MODEL FILE", progress)
 
 
 def _read_data(
@@ -231,8 +236,8 @@ def _show(comparisons: list[Comparison]) -> None:
             (comparison.method, f"{record['accuracy']:.2f}", spread, seeds, f"{record['seconds']:.1f}")
         )
     print_table(
-        "accuracy on held-out rows, percent",
-        ["method", "accuracy", "deviation", "seeds", "seconds"],
+        "on held-out rows",
+        ["method", "accuracy %", "deviation", "seeds", "seconds"],
         rows,
         to_stderr=False,
     )

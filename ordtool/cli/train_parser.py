@@ -140,6 +140,7 @@ def parser(
 
     A killed run goes on with the same command and `--resume`.
     """
+    from ordtool.cli._training_options import say_trained
     from ordtool.console import RichProgress
     from ordtool.parsing.training.recipes import recipe as make_recipe
     from ordtool.parsing.training.trainer import TrainingRun, train_parser
@@ -189,4 +190,9 @@ def parser(
         threads=threads,
         half=half,
     )
-    train_parser(run, config, progress=RichProgress(quiet))
+    progress = RichProgress(quiet)
+    history = train_parser(run, config, progress=progress)
+    last = history[-1] if history else {}
+    name = "valid_perplexity" if "valid_perplexity" in last else "train_perplexity"
+    figures = f"{name.replace('_', ' ')} {last[name]:,}" if last else "not trained"
+    say_trained(output, figures, "ordtool parse -m MODEL FILE", progress)

@@ -82,6 +82,7 @@ def spans(
 
     It reads punctuation as well as words. A killed run goes on from its last epoch with the same command and `--resume`.
     """
+    from ordtool.cli._training_options import say_trained
     from ordtool.console import RichProgress
     from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
     from ordtool.parsing.spans.training import train_spans
@@ -110,4 +111,11 @@ def spans(
     )
     set_threads(threads)
     run = SpanRun(trees=trees, output=output, force=force, resume=resume, device=device, half=half)
-    train_spans(run, config, progress=RichProgress(quiet))
+    progress = RichProgress(quiet)
+    last = train_spans(run, config, progress=progress)[-1]
+    figures = (
+        f"agreement {last['agreement']}% on held-out trees"
+        if "agreement" in last
+        else f"train loss {last['train_loss']}"
+    )
+    say_trained(output, figures, "ordtool parse -m MODEL FILE", progress)

@@ -13,7 +13,7 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory, check_output
 from ordtool.io.formats import output_format
 from ordtool.io.inputs import STDIN, check_inputs, reads_once
-from ordtool.progress import Progress
+from ordtool.progress import Progress, counted, report_skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +175,11 @@ class EmbedReport:
 
 def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> None:
     """Say what happened, for people."""
-    rate = report.texts / report.seconds if report.seconds else 0.0
+    # Of less than a second, most is the beginning.
+    speed = f", {report.texts / report.seconds:,.0f} texts/s" if report.seconds >= 1 else ""
     repeated = report.texts - report.computed
     extra = f", {repeated:,} of them repeated" if repeated > 0 and report.computed else ""
-    progress.note(f"{report.texts:,} texts{extra}, {report.dim} dimensions, {rate:,.0f} texts/s")
+    progress.note(f"{counted(report.texts, 'text')}{extra}, {report.dim} dimensions{speed}")
     if report.truncated:
         longer = (
             encoder.model_limit is None
@@ -191,16 +192,9 @@ def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> Non
             if longer
             else "the model reads no more: split long texts into lines"
         )
-        progress.warn(
-            f"{report.truncated:,} texts are longer than {encoder.max_length} tokens and were cut; {more}"
-        )
+        progress.warn(f"{counted(report.truncated, 'text')} of over {encoder.max_length} tokens cut; {more}")
     if report.empty:
         progress.warn(
-            f"{report.empty:,} different texts have no token that the model knows (empty ones): their rows are zeros"
+            f"{counted(report.empty, 'different text')} without a token that the model knows (empty ones): rows of zeros"
         )
-    if report.skipped:
-        progress.warn(f"{len(report.skipped)} bad records skipped:")
-        for error in report.skipped[:20]:
-            progress.warn(error.message)
-        if len(report.skipped) > 20:
-            progress.warn(f"and {len(report.skipped) - 20} more")
+    report_skipped([error.message for error in report.skipped], progress)

@@ -21,7 +21,7 @@ from ordtool.io.inputs import open_input, source_name
 from ordtool.io.npy import read_npy
 from ordtool.io.tables import separator_of
 from ordtool.io.text import records_of
-from ordtool.progress import SILENT, Progress
+from ordtool.progress import SILENT, Progress, counted
 
 ON_ERROR = ("stop", "skip")
 Rows = NDArray[np.float32]
@@ -113,7 +113,7 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
         )
     progress.close()
     if skipped:
-        progress.warn(f"{len(skipped)} bad line(s) skipped, the first: {skipped[0].message}")
+        progress.warn(f"{counted(len(skipped), 'bad line')} skipped, the first: {skipped[0].message}")
     return rows
 
 

@@ -15,14 +15,13 @@ from ordtool.io.formats import RowLines
 from ordtool.io.inputs import check_inputs, open_input, read_again
 from ordtool.io.resumable import Lines
 from ordtool.io.text import Record, read_records
-from ordtool.progress import SILENT, Progress
+from ordtool.progress import SILENT, Progress, report_skipped
 
 if TYPE_CHECKING:
     from ordtool.generation.engine import TextGenerator
 
 ON_ERROR = ("stop", "skip")
 FORMATS = ("jsonl", "csv")
-_LISTED = 20  # bad records that are named at the end
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def generate_records(
         )
     finally:
         progress.close()
-        _report_skipped(skipped, progress)
+        report_skipped([error.message for error in skipped], progress)
 
 
 def write_results(
@@ -202,13 +201,3 @@ def _count(config: GenerateConfig) -> int | None:
         with open_input(path) as stream:
             total += sum(1 for _ in stream)
     return total if files else None
-
-
-def _report_skipped(skipped: list[OrdtoolError], progress: Progress) -> None:
-    if not skipped:
-        return
-    progress.warn(f"{len(skipped)} bad record(s) skipped")
-    for error in skipped[:_LISTED]:
-        progress.warn(error.message)
-    if len(skipped) > _LISTED:
-        progress.warn(f"and {len(skipped) - _LISTED} more")

@@ -24,11 +24,10 @@ from ordtool.prediction.config import PredictConfig, PredictOptions
 from ordtool.prediction.evaluation import Evaluation
 from ordtool.prediction.loading import load_classifier
 from ordtool.prediction.reader import Item, Reader
-from ordtool.progress import SILENT, Progress
+from ordtool.progress import SILENT, Progress, report_skipped
 
 FORMATS = ("jsonl", "csv")
 _WINDOW = 512
-_SKIPPED_SHOWN = 20
 
 Vectors = NDArray[np.floating]
 
@@ -234,10 +233,7 @@ class PredictionRun:
 
     def tell_skipped(self) -> None:
         """Say which items were skipped."""
-        if self._skipped:
-            self._progress.warn(f"{len(self._skipped)} bad record(s) skipped")
-            for error in self._skipped[:_SKIPPED_SHOWN]:
-                self._progress.warn(error.message)
+        report_skipped([error.message for error in self._skipped], self._progress)
 
     def _evaluate_file(self, path: Path, format: str) -> None:
         """Measure all that a resumed run wrote, what was there before it too."""

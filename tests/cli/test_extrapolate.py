@@ -171,7 +171,7 @@ def test_lines_of_jsonl_are_texts(run_in_process, folder, tmp_path):
     options = ("x.jsonl", "--field", "body", "-m", folder, "--methods", "none", "--lengths", "1x")
     done = run_in_process(*options, "--on-error", "skip")
     assert len(rows(done)) == 1
-    assert "1 bad record(s) skipped" in done.stderr
+    assert "1 bad record skipped" in done.stderr
     assert "x.jsonl:3" in run_in_process(*options).stderr
 
 

@@ -96,7 +96,7 @@ def test_bad_records_are_skipped_and_counted(run_in_process, model, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"text": "cat"}\n{"text": 3}\n{"text": ""}\n{oops\n{"text": "dog"}\n')
     done = run_in_process("generate", *model, "p.jsonl", "--on-error", "skip", "--max-new-tokens", 2)
     assert [line["text"] for line in lines(done)] == ["cat", "dog"]
-    assert "3 bad record(s) skipped" in done.stderr
+    assert "3 bad records skipped" in done.stderr
     assert "p.jsonl:2: field 'text' must be a string, found int" in done.stderr
 
 

@@ -245,7 +245,7 @@ def test_a_bad_record_is_skipped_when_told(parse, sat):
     done = parse("bad.jsonl", "--on-error", "skip")
     assert [result["text"] for result in objects(done)] == ["it ran", "he sat"]
     assert (
-        "2 bad record(s) skipped" in done.stderr
+        "2 bad records skipped" in done.stderr
         and "bad.jsonl:2" in done.stderr
         and "bad.jsonl:3" in done.stderr
     )

@@ -332,7 +332,7 @@ def test_half_a_character_is_a_bad_record(command, run_in_process, fails_in_proc
     done = run_in_process(*command.split(), "--on-error", "skip", stdin=data)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
-    assert re.search(r"1 bad record(\(s\)|s) skipped", done.stderr), done.stderr
+    assert re.search("1 bad record skipped", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("text", ['{"\\ud800": 1}', '{"a": [{"b": "\\uDFFF"}]}', '{"a": "\\ude00\\ud83d"}'])

@@ -44,7 +44,7 @@ def test_a_bad_record_does_not_lose_the_good_ones(run_in_process, fails_in_proce
     done = run_in_process("predict", "-m", model, "--on-error", "skip", stdin=bad)
     assert done.returncode == 0
     assert [row["name"] for row in objects(done.stdout)] == ["n0", "n2", "n4"]
-    assert "2 bad record(s) skipped" in done.stderr
+    assert "2 bad records skipped" in done.stderr
     assert "<stdin>:2: vectors of shape (1, 2) don't fit" in done.stderr
     stopped = run_in_process("predict", "-m", model, stdin=lines(*GOOD) + b"{oops\n" + lines(GOOD[0]))
     assert stopped.returncode == 1

@@ -16,7 +16,7 @@ from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary, build_vocabular
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.predictions import Prediction, read_predictions
 from ordtool.parsing.trees.punctuation import is_punctuation, punctuation_between
-from ordtool.progress import Progress
+from ordtool.progress import Progress, counted
 
 __all__ = ["TeacherTree", "make_vocabulary", "read_teacher_trees", "split_trees"]
 
@@ -62,7 +62,7 @@ def read_teacher_trees(paths: Sequence[str | Path], progress: Progress) -> list[
             elif len(tree.words) >= 3:
                 trees.append(tree)
     if long:
-        progress.note(f"{long} sentence(s) of over {LONGEST} words left out")
+        progress.note(f"{counted(long, 'sentence')} of over {LONGEST} words left out")
     if not trees:
         raise OrdtoolError(
             f"{', '.join(map(str, paths))}: no tree of three words or more",

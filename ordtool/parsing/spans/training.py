@@ -113,6 +113,15 @@ def _train(
     return trainer.at.history
 
 
+def describe_epoch(record: dict[str, Any]) -> str:
+    """Say how an epoch ended, from its record in the history."""
+    agreement = f", agreement {record['agreement']}%" if "agreement" in record else ""
+    return (
+        f"epoch {record['epoch']}, step {record['step']:,}, train loss {record['train_loss']}{agreement}, "
+        f"{record['seconds']} s"
+    )
+
+
 class _Trainer:
     """The loop: epochs, batches, a checkpoint an epoch."""
 
@@ -156,7 +165,7 @@ class _Trainer:
                 self.at.seconds = time.monotonic() - started
                 record["seconds"] = round(self.at.seconds)
                 self.at.history.append(record)
-                self.progress.note(", ".join(f"{k.replace('_', ' ')} {v}" for k, v in record.items()))
+                self.progress.note(describe_epoch(record))
                 self.save()
 
     def _epoch(self, interrupt: DeferredInterrupt) -> float:

@@ -213,6 +213,19 @@ def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmC
     )
 
 
+def describe_epoch(record: dict[str, Any]) -> str:
+    """Say how an epoch ended, from its record in the history."""
+    said = [f"epoch {record['epoch']:g}", f"step {record['step']:,}"]
+    said += [
+        f"{part} perplexity {record[key]}"
+        for part in ("train", "valid")
+        if (key := f"{part}_perplexity") in record
+    ]
+    if "f1" in record:
+        said.append(f"F1 by layer {' '.join(f'{score}%' for score in record['f1'])}")
+    return ", ".join([*said, f"{record['seconds']} s"])
+
+
 class _Trainer:
     """The loop: epochs, windows, checkpoints."""
 
@@ -333,7 +346,7 @@ class _Trainer:
         at.epoch, at.offset, at.loss = at.epoch + 1, 0, 0.0
         # A shuffled stream doesn't continue the one before, and nor does the start of the text its end.
         self.loss.reset()
-        self.progress.note(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in record.items()))
+        self.progress.note(describe_epoch(record))
         self.save()
 
     def _layer_scores(self) -> list[float]:
