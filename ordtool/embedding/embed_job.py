@@ -81,8 +81,8 @@ def embed_files(config: EmbedConfig, progress: Progress = SILENT) -> EmbedReport
             f"and {config.encoder.model} gives {encoder.dim}",
             f"it was fitted on {transform.fitted_on_}; name the model and settings of those vectors",
         )
-    job = _Job(config, encoder, transform, progress)
-    report = job.run_whitened() if config.whiten else job.run()
+    run = _EmbedRun(config, encoder, transform, progress)
+    report = run.write_whitened() if config.whiten else run.write()
     report_run(report, encoder, progress)
     return report
 
@@ -94,7 +94,7 @@ def _encoder_config(config: EmbedConfig) -> EncoderConfig:
     return config.encoder
 
 
-class _Job:
+class _EmbedRun:
     """One run: records in windows through the encoder into an output."""
 
     def __init__(
@@ -119,7 +119,7 @@ class _Job:
 
     # ------------------------------------------------------------------ the two ways
 
-    def run(self) -> EmbedReport:
+    def write(self) -> EmbedReport:
         """Write the vectors as they come."""
         config = self._config
         output_config = OutputConfig(
@@ -138,7 +138,7 @@ class _Job:
             self._stream(output, config.precision)
         return self._report
 
-    def run_whitened(self) -> EmbedReport:
+    def write_whitened(self) -> EmbedReport:
         """Write raw vectors to a temporary file, fit on it, then write the transformed ones."""
         config = self._config
         with temporary_file(config.output) as spool:

@@ -15,6 +15,7 @@ from ordtool.embedding.whitening import Whitening, parameter_names
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.progress import SILENT, Progress
 
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
 TRANSDUCTIVE = "the scored sentences themselves (transductive)"
 
 
@@ -164,6 +165,8 @@ def parse_setting(text: str) -> dict[str, Any]:
 def _value(name: str, value: str, text: str) -> Any:
     if name == "method" or value == "oas":
         return value
+    if name == "standardize" and value.lower() in _TRUTH:
+        return _TRUTH[value.lower()]
     try:
         return int(value) if name in ("dims", "remove") else float(value)
     except ValueError:

@@ -45,6 +45,10 @@ class WhiteningConfig:
             ParameterError: naming the option, what was found and what it may be.
         """
         _check_numbers(self)
+        for name in ("normalize", "standardize"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise ParameterError(f"`{name}` must be True or False, found {value!r}")
+            object.__setattr__(self, name, bool(value))
         if self.dims is not None and self.method != "pca":
             raise ParameterError(
                 f"`dims` goes with `method` pca: {self.method} keeps the input's axes",

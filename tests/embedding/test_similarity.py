@@ -196,3 +196,10 @@ def test_files_that_do_not_fit(folder, names, options, message):
     with pytest.raises(OrdtoolError) as caught:
         scored(folder, *names, **options)
     assert message in caught.value.message
+
+
+def test_a_setting_may_standardize():
+    assert parse_setting("standardize=1,gamma=0.5") == {"standardize": True, "gamma": 0.5}
+    assert parse_setting("standardize=false") == {"standardize": False}
+    with pytest.raises((UsageError, ParameterError), match="standardize"):
+        parse_setting("standardize=2")
