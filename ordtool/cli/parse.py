@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TREES = "The trees"
 INPUT = "Input"
-FORMATS = ("jsonl", "brackets", "penn", "tree", "svg", "html")
+FORMATS = ("jsonl", "csv", "brackets", "penn", "tree", "svg", "html")
 
 
 def _model_names() -> list[str]:
@@ -134,7 +134,7 @@ def parse(
         typer.Option(
             "--format",
             "-f",
-            help="jsonl, brackets, penn (labelled), tree (drawn), svg or html.  [default: drawn on a terminal, else jsonl]",
+            help="jsonl, csv, brackets, penn (labelled), tree (drawn), svg, html.  [default: drawn on a terminal, else jsonl]",
             show_default=False,
             autocompletion=lambda: list(FORMATS),
             rich_help_panel=OUT,

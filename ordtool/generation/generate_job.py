@@ -12,7 +12,7 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.generation.config import Decoding, Result
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.formats import RowLines
-from ordtool.io.inputs import check_inputs, open_input, read_again
+from ordtool.io.inputs import check_inputs, read_again
 from ordtool.io.resumable import Lines
 from ordtool.io.text import Record, read_records
 from ordtool.progress import SILENT, Progress, report_skipped
@@ -193,11 +193,9 @@ def result_fields(record: Record, result: Result, decoding: Decoding) -> dict[st
 
 
 def _count(config: GenerateConfig) -> int | None:
-    """Count the lines of plain files, for the time left."""
+    """Count the records of plain files, for the time left."""
     if config.prompts:
         return len(config.prompts)
-    total = 0
-    for path in (files := read_again(config.inputs)):
-        with open_input(path) as stream:
-            total += sum(1 for _ in stream)
-    return total if files else None
+    files = read_again(config.inputs)
+    bad: list[OrdtoolError] = []
+    return sum(1 for _ in read_records(files, config.field, on_error=bad.append)) if files else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_output
+from ordtool.io.formats import RowLines
 from ordtool.io.inputs import read_again, regular_size
 from ordtool.io.resumable import Lines, resumable_lines
 from ordtool.parsing.parser import Parse, ParseConfig, Parser
@@ -34,7 +36,7 @@ class ParseFilesConfig:
     Attributes:
         inputs: Files, folders of trees, or `-`; none is stdin.
         output: A file; None is stdout.
-        format: `jsonl`, `brackets` or `penn`, which are lines, or `tree`, `svg` or `html`.
+        format: `jsonl`, `csv`, `brackets` or `penn`, which are lines, or `tree`, `svg` or `html`.
         parse: How to parse.
         reading: How inputs are read.
         workers: Processes; None: as many as pay, see `worker_count`.
@@ -111,7 +113,8 @@ def parse_files(
         if lines.done:
             progress.note(f"going on after {lines.done:,} sentences")
         told.begin()
-        _write(_lines(sentences, config, workers, lines.done, told), lines)
+        table = RowLines("csv", lines.file.name if lines.done else None) if config.format == "csv" else None
+        _write(_lines(sentences, config, workers, lines.done, told), lines, table)
 
 
 def _settings(config: ParseFilesConfig, workers: int) -> dict[str, Any]:
@@ -143,11 +146,12 @@ def _lines(
     return (format_line(parse, config.format) for parse in parses)
 
 
-def _write(found: Iterable[str], lines: Lines) -> None:
+def _write(found: Iterable[str], lines: Lines, table: RowLines | None) -> None:
     done = lines.done
     try:
         for line in found:
-            lines.write(line)
+            for row in [line] if table is None else table.lines(json.loads(line)):
+                lines.write(row)
             done += 1
             if done % _SAVE_EVERY == 0:
                 lines.save(done)

@@ -27,7 +27,7 @@ from ordtool.parsing.trees.treebank import write_penn
 from ordtool.progress import SILENT, Progress, Silent
 from ordtool.runtime import libraries_heard, library_messages, set_threads
 
-LINE_FORMATS = ("jsonl", "brackets", "penn")
+LINE_FORMATS = ("jsonl", "csv", "brackets", "penn")
 # Of a chunk: enough to sort by length, few enough that the first lines come soon.
 _SENTENCES, _CHARACTERS = 1024, 1 << 18
 # Chunks that a worker has waiting.
@@ -47,8 +47,8 @@ class _Answer:
 
 
 def format_line(parse: Parse, chosen: str) -> str:
-    """Write a result as a line: `jsonl`, `brackets` or `penn`."""
-    if chosen == "jsonl":
+    """Write a result as a line: `jsonl`, `brackets` or `penn`; for `csv` as JSON, which a table's writer makes a row."""
+    if chosen in ("jsonl", "csv"):
         return dumps(parse.to_dict())
     return parse.tree if chosen == "brackets" else write_penn(parse.tokens, parse.spans, parse.tags)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.io.conllu import conllu_sentences, holds_conllu
 from ordtool.io.inputs import Input, open_input, read_lines
 from ordtool.io.npy import holds_npy, npy_of
 from ordtool.io.text import decode_line, holds_jsonl, parse_json_object, parse_json_record
@@ -97,13 +98,23 @@ class Reader:
     def _lines(self, stream: Input) -> Iterator[Item]:
         source = stream.source
         jsonl = holds_jsonl(stream)
-        for number, raw in enumerate(read_lines(stream, source), start=1):
+        if not jsonl and holds_conllu(stream):
+            lines = ((sentence.line, sentence.text) for sentence in conllu_sentences(stream, self._on_error))
+        else:
+            lines = self._decoded(stream)
+        for number, line in lines:
             try:
-                line = decode_line(raw, source, number)
                 if not jsonl:
                     yield self._plain(line, f"{source}:{number}")
                 elif line.strip():
                     yield self._object(line, source, number)
+            except OrdtoolError as error:
+                self._on_error(error)
+
+    def _decoded(self, stream: Input) -> Iterator[tuple[int, str]]:
+        for number, raw in enumerate(read_lines(stream, stream.source), start=1):
+            try:
+                yield number, decode_line(raw, stream.source, number)
             except OrdtoolError as error:
                 self._on_error(error)
 

@@ -157,3 +157,24 @@ def test_nothing_to_measure_is_said(run_in_process, model, tmp_path):
 def test_the_old_name_of_an_option(run_in_process, model):
     done = run_in_process("predict", "-m", model, "--embed", "static", stdin=lines(*GOOD))
     assert done.returncode == 0 and "--embed is called --embed-model now" in done.stderr
+
+
+def test_arrays_and_conllu_are_read(run_in_process, encoders, tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "It ran."},\n {"text": "He sat."}]')
+    word = "\t_" * 8
+    words = [
+        f"1\tIt{word}",
+        f"2\tran{word}",
+        f"3\t.{word}",
+        "",
+        "# text = He sat.",
+        f"1\tHe{word}",
+        f"2\tsat.{word}",
+    ]
+    (tmp_path / "a.conllu").write_text("\n".join(["# text = It ran.", *words]))
+    model = encoders("classifier")
+    first, second = (
+        objects(run_in_process("predict", name, "-m", model).stdout) for name in ("a.json", "a.conllu")
+    )
+    assert [row["text"] for row in first] == ["It ran.", "He sat."]
+    assert first == second

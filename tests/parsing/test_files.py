@@ -52,7 +52,7 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("format", ["jsonl", "brackets"])
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
 def test_killed_and_resumed_is_uninterrupted(run_in_process, parsers, book, format):
     command = ["parse", "-m", str(parsers()), "--split", "book.txt", "--batch-size", "2"]
     whole = run_in_process(*command, "-o", f"whole.{format}")

@@ -92,3 +92,13 @@ def test_a_folder_may_hold_text_and_trees(tmp_path):
     (tmp_path / "c.txt").write_text("(S (NP (NNS Cats)) (VP (VBP run)))\n")
     found = [sentence.text for sentence in read_inputs([str(tmp_path)], InputConfig())]
     assert found == ["The cat sat.", "Dogs bark.", "Dogs sleep", "Cats run"]
+
+
+def test_a_folder_of_texts_is_read_as_what_its_files_are(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.txt").write_text("It ran.\n")
+    (tmp_path / "d" / "b.txt").write_text("(S (NP (NN Dogs)) (VP (VBP bark)))\n")
+    assert [sentence.text for sentence in read_inputs(tmp_path / "d", InputConfig())] == [
+        "It ran.",
+        "Dogs bark",
+    ]

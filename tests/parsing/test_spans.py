@@ -16,6 +16,7 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import ParseConfig, parse
 from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+from ordtool.parsing.spans.data import read_teacher_trees
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import SpanConfig, SpanModel, span_mask
 from ordtool.parsing.spans.training import train_spans
@@ -255,6 +256,15 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(trees, tmp_path)
     heard = Stopping("nothing")
     train_spans(again, SpanTrainingConfig(**TINY | {"epochs": 1}), progress=heard)
     assert any("begins anew" in message for message in heard.heard)
+
+
+def test_brackets_without_labels_lose_no_words(tmp_path):
+    """A tree that both readings fit is read as the others of its file."""
+    lines = ["(The (cat (saw dogs)))", "(The (dog sleeps) .)", "(Dogs (bark (loudly today)))"]
+    path = tmp_path / "t.brackets"
+    path.write_text("\n".join(lines))
+    found = [tree.words for tree in read_teacher_trees([path], Silent())]
+    assert found == ["The cat saw dogs".split(), "The dog sleeps".split(), "Dogs bark loudly today".split()]
 
 
 def parser_of(made, size=30):

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.inputs import Input, open_input, read_lines
 from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
 from ordtool.parsing.trees.chart import Span
-from ordtool.parsing.trees.recognition import is_unlabelled
+from ordtool.parsing.trees.recognition import is_labelled
 from ordtool.parsing.trees.treebank import (
     Tree,
-    read_brackets,
+    decided_brackets,
     to_tree,
     to_unlabelled_tree,
     tree_files,
@@ -55,7 +55,8 @@ def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
             labels or without, or `-` for stdin; its beginning decides.
 
     Yields:
-        The readings of each tree: one, or two where brackets can be read with labels and without (`(a (b c))`).
+        The readings of each tree: one, or two where brackets can be read with labels and without (`(a (b c))`), the first as
+        the other trees of the file are.
 
     Raises:
         OrdtoolError: With `file:line`, for what can't be read, missing fields, or spans that don't fit their tokens.
@@ -63,12 +64,12 @@ def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
     for file in tree_files([path]):
         with open_input(file) as stream:
             jsonl = holds_jsonl(stream)
-            lines = read_lines(stream, stream.source)
-            yield from (_read_jsonl if jsonl else _read_brackets)(lines, stream.source)
+            yield from _read_jsonl(stream) if jsonl else _read_brackets(stream)
 
 
-def _read_jsonl(lines: Iterator[bytes], source: str) -> Iterator[list[Prediction]]:
-    for number, raw in enumerate(lines, start=1):
+def _read_jsonl(stream: Input) -> Iterator[list[Prediction]]:
+    source = stream.source
+    for number, raw in enumerate(read_lines(stream, source), start=1):
         if raw.strip():
             data = parse_json_object(decode_line(raw, source, number), source, number)
             yield [_from_json(data, f"{source}:{number}")]
@@ -112,19 +113,19 @@ def _parallel(data: dict[str, Any], key: str, length: int) -> list[Any] | None:
     return values if key != "offsets" or pairs else None
 
 
-def _read_brackets(lines: Iterator[bytes], source: str) -> Iterator[list[Prediction]]:
-    for atoms, where in read_brackets(lines, source):
-        readings = [to_unlabelled_tree(atoms, where)]
-        if not is_unlabelled(atoms):
-            readings.insert(0, to_tree(atoms, where))
+def _read_brackets(stream: Input) -> Iterator[list[Prediction]]:
+    for atoms, where, labelled in decided_brackets(stream):
+        readings = [to_tree(atoms, where), to_unlabelled_tree(atoms, where)]
+        if not labelled:
+            readings.reverse()
         yield [
             Prediction(
-                r.tokens,
-                tuple((c.start, c.end) for c in r.constituents),
+                reading.tokens,
+                tuple((node.start, node.end) for node in reading.constituents),
                 where,
-                r.tags if any(r.tags) else None,
+                reading.tags if any(reading.tags) else None,
             )
-            for r in readings
+            for reading in (readings if is_labelled(atoms) is None else readings[:1])
         ]
 
 

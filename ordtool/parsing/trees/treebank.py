@@ -128,10 +128,21 @@ def read_trees(
 
 
 def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None = None) -> Iterator[Tree]:
-    """Read trees from an input that is open, as `read_trees` does.
+    """Read trees from an input that is open, as `read_trees` does."""
+    for atoms, where, labelled in decided_brackets(stream, on_error):
+        yield to_tree(atoms, where) if labelled else to_unlabelled_tree(atoms, where)
 
-    Whether brackets have labels is one thing for all trees of an input: the first tree of which it is certain decides
-    (see `is_labelled`), and where there is none, the suffix: `.brackets` has none.
+
+def decided_brackets(
+    stream: Input, on_error: Callable[[OrdtoolError], None] | None = None
+) -> Iterator[tuple[list[str], str, bool]]:
+    """Read brackets and decide whether they have labels, which is one thing for all trees of an input.
+
+    The first tree of which it is certain decides (see `is_labelled`), and where there is none, the suffix: `.brackets` has
+    none.
+
+    Yields:
+        The atoms of each tree, `file:line` where it begins, and whether it has labels.
     """
     labelled: bool | None = None
     undecided: list[tuple[list[str], str]] = []
@@ -143,9 +154,9 @@ def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None =
             if found is None and len(undecided) < _UNDECIDED:
                 continue
             labelled, decided = _by_suffix(stream) if found is None else found, where
-            yield from (_to_tree(*tree, labelled) for tree in undecided)
+            yield from ((*tree, labelled) for tree in undecided)
         elif found is None or found == labelled:
-            yield _to_tree(atoms, where, labelled)
+            yield atoms, where, labelled
         else:
             error = OrdtoolError(
                 f"{where}: a tree {_LABELS[found]}, and the tree of {decided} is one {_LABELS[labelled]}",
@@ -155,16 +166,12 @@ def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None =
                 raise error
             on_error(error)
     if labelled is None:
-        yield from (_to_tree(*tree, _by_suffix(stream)) for tree in undecided)
+        yield from ((*tree, _by_suffix(stream)) for tree in undecided)
 
 
 def _by_suffix(stream: Input) -> bool:
     """Whether trees have labels, as far as the name of their file tells."""
     return data_suffix(stream.path) not in _UNLABELLED_SUFFIXES
-
-
-def _to_tree(atoms: Sequence[str], where: str, labelled: bool) -> Tree:
-    return to_tree(atoms, where) if labelled else to_unlabelled_tree(atoms, where)
 
 
 def holds_trees(stream: Input) -> bool:
