@@ -99,7 +99,8 @@ class Reader:
         source = stream.source
         jsonl = holds_jsonl(stream)
         if not jsonl and holds_conllu(stream):
-            lines = ((sentence.line, sentence.text) for sentence in conllu_sentences(stream, self._on_error))
+            found = conllu_sentences(stream, self._on_error)
+            lines: Iterator[tuple[int, str]] = ((sentence.line, sentence.text) for sentence in found)
         else:
             lines = self._decoded(stream)
         for number, line in lines:
