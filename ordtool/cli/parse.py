@@ -134,7 +134,7 @@ def parse(
         typer.Option(
             "--format",
             "-f",
-            help="jsonl, csv, brackets, penn (labelled), tree (drawn), svg, html.  [default: tree on a terminal, else jsonl]",
+            help="jsonl, csv, brackets, penn (labelled), tree (drawn), svg, html.  [default: jsonl, drawn on a terminal]",
             show_default=False,
             autocompletion=lambda: list(FORMATS),
             rich_help_panel=OUT,
