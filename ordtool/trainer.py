@@ -171,6 +171,7 @@ def listener(progress: Progress) -> Any:
 
     class Listener(TrainerCallback):
         done = 0
+        measured = -1
         loss = ""
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -193,6 +194,9 @@ def listener(progress: Progress) -> Any:
         def on_evaluate(
             self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
         ) -> None:
+            if state.global_step == self.measured:
+                return  # the best model, measured once more at the end
+            self.measured = state.global_step
             loss = float((metrics or {}).get("eval_loss", math.nan))
             progress.note(f"step {state.global_step:,}: dev loss {loss:.4f}, perplexity {math.exp(loss):.2f}")
 

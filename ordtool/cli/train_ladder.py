@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ordtool.progress import Progress
     from ordtool.tuning.comparison import ComparisonRow
     from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig
+    from ordtool.tuning.training import TrainedLadder
 
 READ = "What is read"
 LADDER = "The ladder"
@@ -313,12 +314,7 @@ class _Job:
         record = trained.record()
         if json or not stdout_is_terminal():
             write_line(dumps(record))
-        verb = "generate" if self.config.writes else "predict"
-        metric = record["metric"]
-        self.progress.note(
-            f"{self.output}: dev {metric} {record[metric]:.4g}, {trained.parameters:,} trained parameters; "
-            f"ordtool {verb} -m {self.output} uses it"
-        )
+        self._say_trained(trained)
 
     def compare(self, comparison: ComparisonConfig, json: bool) -> None:
         """Train it and other methods, and write what each is worth."""
@@ -350,10 +346,20 @@ class _Job:
         else:
             for row in found:
                 write_line(dumps(row.record()))
+        self._say_trained(first)
+
+    def _say_trained(self, trained: TrainedLadder) -> None:
+        from ordtool.cli._training_options import say_trained
+
+        if self.output is not None:
+            figures = f"dev {trained.history.best}, {trained.parameters:,} trained parameters"
+            following = "generate -m MODEL -p TEXT" if self.config.writes else "predict -m MODEL FILE"
+            say_trained(self.output, figures, f"ordtool {following}", self.progress)
 
 
 def _show(found: list[ComparisonRow], part: str, runs: int) -> None:
     from ordtool.console import print_table
+    from ordtool.progress import counted
 
     rows = []
     for row in (comparison.record() for comparison in found):
@@ -368,5 +374,7 @@ def _show(found: list[ComparisonRow], part: str, runs: int) -> None:
                 f"{row['seconds']:.1f}",
             )
         )
-    columns = ["method", found[0].metric, "deviation", "trained", "extra MB", "s/step", "seconds"]
-    print_table(f"{part} {found[0].metric} over {runs} seed(s)", columns, rows, to_stderr=False)
+    metric = found[0].metric
+    head = metric if metric == "loss" else f"{metric} %"
+    columns = ["method", head, "deviation", "trained", "extra MB", "s/step", "seconds"]
+    print_table(f"{part} {metric} over {counted(runs, 'seed')}", columns, rows, to_stderr=False)

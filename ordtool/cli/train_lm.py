@@ -13,6 +13,7 @@ from ordtool.cli._training_options import (
     ModelFolder,
     Patience,
     ResumeTraining,
+    say_trained,
 )
 from ordtool.cli.options import (
     RUN,
@@ -207,9 +208,8 @@ def lm(
         finally:
             progress.close()
     bits = "" if report.bits_per_byte is None else f", {report.bits_per_byte:.3f} bits a byte"
-    progress.note(
-        f"{output}: dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f}{bits}"
-    )
+    figures = f"dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f}{bits}"
+    say_trained(output, figures, "ordtool generate -m MODEL -p 'It was'", progress)
 
 
 def _folder(tokenizer: str | None) -> str | None:

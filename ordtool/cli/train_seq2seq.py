@@ -13,6 +13,7 @@ from ordtool.cli._training_options import (
     ModelFolder,
     Patience,
     ResumeTraining,
+    say_trained,
 )
 from ordtool.cli.options import (
     RUN,
@@ -157,6 +158,7 @@ def seq2seq(
     """
     from ordtool.console import RichProgress
     from ordtool.models.resolve import resolve_model
+    from ordtool.progress import counted
     from ordtool.runtime import set_threads
     from ordtool.seq2seq.config import Seq2SeqTrainingConfig
     from ordtool.seq2seq.training import train_seq2seq
@@ -199,7 +201,8 @@ def seq2seq(
             )
         finally:
             progress.close()
-    progress.note(
-        f"{output}: dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f} "
-        f"({report.dev_pairs:,} held-out pairs)"
+    figures = (
+        f"dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f} "
+        f"({counted(report.dev_pairs, 'held-out pair')})"
     )
+    say_trained(output, figures, "ordtool generate -m MODEL FILE", progress)

@@ -33,6 +33,15 @@ class Metric:
     value: float
     more: dict[str, float]
 
+    @property
+    def unit(self) -> str:
+        """What stands behind the figure."""
+        return "" if self.name == "loss" else "%"
+
+    def __str__(self) -> str:
+        """Return it as it is told: `accuracy 87.5%`, `loss 2.31`."""
+        return f"{self.name} {self.value:.4g}{self.unit}"
+
     def better_than(self, other: Metric | None) -> bool:
         """Whether it is strictly better; NaN never is."""
         if other is None:

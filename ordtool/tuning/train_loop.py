@@ -89,8 +89,7 @@ def train(
         history.seconds += time.perf_counter() - started
         history.epochs.append(row)
         progress.note(
-            f"{name}: epoch {epoch + 1}, loss {row['loss']:.4f}, dev {found.name} {found.value:.4g}, "
-            f"{row['seconds']:.1f} s"
+            f"{name}: epoch {epoch + 1}, loss {row['loss']:.4f}, dev {found}, {row['seconds']:.1f} s"
         )
         loop.checkpoint.save(history, best)
     progress.close()

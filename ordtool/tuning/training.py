@@ -18,7 +18,7 @@ from ordtool.io.inputs import reads_once
 from ordtool.io.jsonl import dumps
 from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
 from ordtool.models.entries import cache_folder
-from ordtool.progress import SILENT, Progress
+from ordtool.progress import SILENT, Progress, counted
 from ordtool.runtime import resolve_device, resolve_dtype, seed_everything
 from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.cache import CachedStates, LiveStates, StateSource, build_cache, cache_bytes
@@ -283,6 +283,6 @@ def _plain(config: LadderTrainingConfig) -> dict[str, Any]:
 
 
 def _summary(data: LadderData, config: LadderTrainingConfig) -> str:
-    kind = "blocks" if config.task == "lm" else "records"
-    classes = f", {len(data.names)} classes" if data.names else ""
-    return f"{len(data.train)} {kind} to train on, {len(data.dev)} held out{classes}"
+    kind = "block" if config.task == "lm" else "record"
+    classes = f", {counted(len(data.names), 'class', 'classes')}" if data.names else ""
+    return f"{counted(len(data.train), kind)} to train on, {len(data.dev):,} held out{classes}"

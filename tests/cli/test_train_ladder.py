@@ -39,7 +39,7 @@ def test_train_and_predict(run_in_process, encoders, data, tmp_path):
     )
     (record,) = objects(done)
     assert record["metric"] == "accuracy" and record["epochs"] == 3
-    assert "ordtool predict -m m uses it" in done.stderr
+    assert "next: ordtool predict -m m FILE" in done.stderr
     assert (tmp_path / "m" / "model.safetensors").stat().st_size < 100_000
     found = objects(run_in_process("predict", "d.jsonl", "-m", "m"))
     assert list(found[0]) == ["id", "text", "label", "prediction", "probabilities"]

@@ -32,7 +32,7 @@ def test_a_copy_is_learnt_and_written(kind, run_in_process, run, writers, copies
     done = run_in_process("train", "ladder", copies, "-m", model, "-o", "m", *COPY, "--cache-dir", "states")
     (record,) = objects(done)
     assert record["metric"] == "loss" and record["cache_bytes"] > 0
-    assert "ordtool generate -m m uses it" in done.stderr
+    assert "next: ordtool generate -m m -p TEXT" in done.stderr
     # From plain lines, and without a word about templates: the ladder knows how its sources stood.
     (tmp_path / "s.txt").write_text("".join(text + "\n" for text in SOURCES))
     rows = objects(run_in_process("generate", "s.txt", "-m", "m", "--max-new-tokens", 8))

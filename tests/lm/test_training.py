@@ -110,9 +110,11 @@ def test_a_scheme_is_saved_with_its_parameters(text, tmp_path):
 
 
 def test_it_learns_and_writes(text, tmp_path):
-    report = train_lm(
-        [text], tmp_path / "m", LMTrainingConfig(**SMALL, steps=60, eval_every=30), device="cpu"
-    )
+    told = Notes()
+    config = LMTrainingConfig(**SMALL, steps=60, eval_every=30)
+    report = train_lm([text], tmp_path / "m", config, device="cpu", progress=told)
+    measured = [note for note in told.notes if "dev loss" in note]
+    assert [note.split(":")[0] for note in measured] == ["step 30", "step 60"], "a line is told twice"
     assert report.dev_loss < 2.0  # a uniform guess is ln(280) = 5.6
     assert report.steps == 60
     facts = json.loads((tmp_path / "m" / "training.json").read_text())
@@ -124,6 +126,14 @@ def test_it_learns_and_writes(text, tmp_path):
     assert result.text.startswith(" the")
     with pytest.raises(OrdtoolError, match="exists already"):
         train_lm([text], tmp_path / "m", LMTrainingConfig(**SMALL, steps=1), device="cpu")
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message):
+        self.notes.append(message)
 
 
 class Interrupting:
