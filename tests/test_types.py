@@ -126,6 +126,7 @@ def test_plain_imports_and_the_lazy_table_are_the_same():
     [
         ("ordtool.parsing.parser", "ParseOptions", "ParseConfig", set()),
         ("ordtool.embedding.encoder", "EncoderOptions", "EncoderConfig", {"model"}),
+        ("ordtool.embedding.whitening_solver", "WhiteningOptions", "WhiteningConfig", {"dims"}),
         ("ordtool.generation.config", "DecodingOptions", "Decoding", set()),
         ("ordtool.independence.hsic", "HsicOptions", "HsicConfig", set()),
         (

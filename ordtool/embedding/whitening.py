@@ -17,11 +17,11 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,13 @@ from ordtool.embedding.statistics import (
     row_chunks,
 )
 from ordtool.embedding.whitening_file import StoredWhitening, read_stored, to_bytes
-from ordtool.embedding.whitening_solver import ParameterError, WhiteningConfig, WhiteningMap, solve
+from ordtool.embedding.whitening_solver import (
+    ParameterError,
+    WhiteningConfig,
+    WhiteningMap,
+    WhiteningOptions,
+    solve,
+)
 from ordtool.errors import OrdtoolError, close_match_hint
 from ordtool.io.atomic import atomic_output
 from ordtool.parallel import ordered_map
@@ -51,6 +57,9 @@ from ordtool.progress import SILENT, Progress
 FLOAT32_STRETCH = 1e3
 FLOAT32_SCALE = 1e30
 OUTPUTS = ("default", "pandas", "polars")
+
+
+_DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(WhiteningConfig)}
 
 
 class WhiteningWarning(UserWarning):
@@ -93,28 +102,22 @@ class Whitening:
 
     _map: WhiteningMap | None
 
-    def __init__(
-        self,
-        dims: int | None = None,
-        *,
-        beta: float = 1.0,
-        gamma: float = 1.0,
-        method: str = "pca",
-        ridge: float = 0.0,
-        shrinkage: float | str | None = None,
-        normalize: bool = False,
-        remove: int | None = None,
-        standardize: bool = False,
-    ) -> None:
-        self.dims = dims
-        self.beta = beta
-        self.gamma = gamma
-        self.method = method
-        self.ridge = ridge
-        self.shrinkage = shrinkage
-        self.normalize = normalize
-        self.remove = remove
-        self.standardize = standardize
+    dims: int | None
+    beta: float
+    gamma: float
+    method: str
+    ridge: float
+    shrinkage: float | str | None
+    normalize: bool
+    remove: int | None
+    standardize: bool
+
+    def __init__(self, dims: int | None = None, **options: Unpack[WhiteningOptions]) -> None:
+        for name in options:
+            if name not in _DEFAULTS:
+                raise TypeError(f"Whitening() got an unexpected keyword argument {name!r}")
+        for name, value in (_DEFAULTS | {"dims": dims} | options).items():
+            setattr(self, name, value)
 
     # ------------------------------------------------------------------ fitting
 
@@ -385,8 +388,7 @@ class Whitening:
 
     def __repr__(self) -> str:
         """The constructor call, with what differs from the defaults."""
-        defaults = {name: p.default for name, p in inspect.signature(Whitening).parameters.items()}
-        given = [f"{name}={value!r}" for name, value in self.get_params().items() if value != defaults[name]]
+        given = [f"{name}={value!r}" for name, value in self.get_params().items() if value != _DEFAULTS[name]]
         return f"Whitening({', '.join(given)})"
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -465,7 +467,7 @@ def merge_whitenings(whitenings: Sequence[Whitening], **options: Any) -> Whiteni
 
 def parameter_names() -> list[str]:
     """Names of the options, in the constructor's order."""
-    return list(inspect.signature(Whitening).parameters)
+    return list(_DEFAULTS)
 
 
 def _not_fitted_error() -> Exception:
@@ -476,3 +478,17 @@ def _not_fitted_error() -> Exception:
         return DataError(message, hint="call fit first, or Whitening.load(file)")
     error: Exception = exceptions.NotFittedError(f"{message}: call fit first, or Whitening.load(file)")
     return error
+
+
+# What `help` and scikit-learn ask for: the options by name, with their defaults.
+Whitening.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        inspect.Parameter("dims", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+        *(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in _DEFAULTS.items()
+            if name != "dims"
+        ),
+    ]
+)

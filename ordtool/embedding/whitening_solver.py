@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,19 @@ class WhiteningConfig:
             raise ParameterError(
                 "`remove` goes with `method` abtt", "use `method` abtt, or `dims` to keep fewer directions"
             )
+
+
+class WhiteningOptions(TypedDict, total=False):
+    """The fields of `WhiteningConfig` but for `dims`, as keywords of `Whitening`."""
+
+    beta: float
+    gamma: float
+    method: str
+    ridge: float
+    shrinkage: float | str | None
+    normalize: bool
+    remove: int | None
+    standardize: bool
 
 
 @dataclass(frozen=True, slots=True)

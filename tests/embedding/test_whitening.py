@@ -1,5 +1,6 @@
 """Whitening against its definition, float64 SVD, scipy's roots and scikit-learn."""
 
+import inspect
 import warnings
 
 import numpy as np
@@ -536,3 +537,10 @@ def test_float32_of_any_size_is_whitened(scale):
     result = Whitening().fit_transform(array)
     assert result.dtype == np.float32
     np.testing.assert_allclose(np.cov(result.T.astype(np.float64)), np.eye(4), atol=1e-4)
+
+
+def test_the_signature_names_the_options():
+    parameters = inspect.signature(Whitening).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == Whitening().get_params()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'bta'"):
+        Whitening(bta=1)
