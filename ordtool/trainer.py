@@ -42,13 +42,13 @@ class RunOptions(TypedDict, total=False):
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Give the newest complete checkpoint of an unfinished run, or None."""
+    """Return the newest complete checkpoint of an unfinished run, or None."""
     found = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
     return max(found, key=_step_of, default=None)
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Say whether the folder of a training holds a checkpoint to go on from."""
+    """Return whether the folder of a training holds a checkpoint to go on from."""
     return last_checkpoint(folder) is not None
 
 
@@ -78,7 +78,7 @@ def _finish_checkpoint(folder: Path, newest: int, best: str | None) -> None:
 def trainer_arguments(
     partial: Path, config: Any, place: torch.device, *, steps: int, every: int, **own: Any
 ) -> Any:
-    """Give the TrainingArguments that all trainings here have in common.
+    """Return the TrainingArguments that all trainings here have in common.
 
     Args:
         partial: The folder of the run's checkpoints.

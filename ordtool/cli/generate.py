@@ -42,6 +42,12 @@ def _methods() -> list[str]:
     return list(METHODS)
 
 
+def _mask_kinds() -> list[str]:
+    from ordtool.lm.masks import KINDS
+
+    return list(KINDS)
+
+
 def generate(
     inputs: Inputs = None,
     prompt: Annotated[
@@ -169,14 +175,7 @@ def generate(
             metavar="KIND",
             help="Draw an attention mask and end: bidirectional, causal, prefix, permutation, window, lambda.",
             rich_help_panel=OUT,
-            autocompletion=lambda: [
-                "bidirectional",
-                "causal",
-                "prefix",
-                "permutation",
-                "window",
-                "lambda",
-            ],
+            autocompletion=_mask_kinds,
         ),
     ] = None,
     output: Output = None,
@@ -209,24 +208,25 @@ def generate(
     from ordtool.generation.prompts import parse_choices, unescape
     from ordtool.io.formats import output_format
 
-    decoding = Decoding(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        typical=typical,
-        repetition_penalty=repetition_penalty,
-        no_repeat_ngram=no_repeat_ngram,
-        beams=beams,
-        length_penalty=length_penalty,
-        n=n,
-        stop=tuple(unescape(text) for text in stop or ()),
-        choices=parse_choices(choices) if choices is not None else (),
-        logprobs=logprobs,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    with options_for_fields(Decoding, n="-n"):
+        decoding = Decoding(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            typical=typical,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram=no_repeat_ngram,
+            beams=beams,
+            length_penalty=length_penalty,
+            n=n,
+            stop=tuple(unescape(text) for text in stop or ()),
+            choices=parse_choices(choices) if choices is not None else (),
+            logprobs=logprobs,
+            seed=seed,
+            batch_size=batch_size,
+        )
     with options_for_fields(GenerateConfig, prompts="--prompt"):
         config = GenerateConfig(
             inputs=tuple(inputs or ()),

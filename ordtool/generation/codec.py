@@ -21,7 +21,7 @@ _SCRIPTS_WITHOUT_SPACES = frozenset(
 
 
 def begins_a_spaced_word(text: str) -> bool:
-    """Say whether a text begins with a letter or digit of a script that has spaces between words."""
+    """Return whether a text begins with a letter or digit of a script that has spaces between words."""
     if not text[0].isalnum():
         return False
     return unicodedata.name(text[0], "").split(" ")[0] not in _SCRIPTS_WITHOUT_SPACES
@@ -78,7 +78,7 @@ class PromptCodec:
         return str(text)
 
     def decode(self, before: Sequence[int], ids: Sequence[int]) -> str:
-        """Give the text of `ids` as it stands after `before`, special tokens left out."""
+        """Return the text of `ids` as it stands after `before`, special tokens left out."""
         context = list(before)
         head = self._plain(context)
         whole = self._plain(context + list(ids))
@@ -88,7 +88,7 @@ class PromptCodec:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def before(self, prompt: Sequence[int]) -> list[int]:
-        """Give the prompt's last tokens; none if the prompt isn't continued."""
+        """Return the prompt's last tokens; none if the prompt isn't continued."""
         return list(prompt[-BEFORE:]) if self.continues else []
 
     def spelled(

@@ -70,8 +70,8 @@ class Decoding:
 
     @property
     def warps(self) -> dict[str, float]:
-        """The options given that only make sense with sampling, by their option's name."""
-        options = {"top-k": self.top_k, "top-p": self.top_p, "min-p": self.min_p, "typical": self.typical}
+        """The options given that only make sense with sampling, by name."""
+        options = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p, "typical": self.typical}
         return {name: value for name, value in options.items() if value is not None}
 
     @property
@@ -93,28 +93,24 @@ class Decoding:
         for name, low in (("max_new_tokens", 1), ("beams", 1), ("n", 1), ("batch_size", 1), ("top_k", 1)):
             value = getattr(self, name)
             if value is not None and value < low:
-                raise UsageError(
-                    f"{_option(name)} {value} is not possible", f"give a number of {low} or more"
-                )
+                raise UsageError(f"`{name}` {value} is not possible", f"give a number of {low} or more")
         for name in ("top_p", "min_p", "typical"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise UsageError(
-                    f"{_option(name)} {value} is out of range", "it is a probability: 0 < p <= 1"
-                )
+                raise UsageError(f"`{name}` {value} is out of range", "it is a probability: 0 < p <= 1")
         if self.typical == 1:
-            raise UsageError("--typical 1 keeps every token", "give a mass below 1, such as 0.95")
+            raise UsageError("`typical` 1 keeps every token", "give a mass below 1, such as 0.95")
         if not 0 < self.repetition_penalty < float("inf"):
             raise UsageError(
-                f"--repetition-penalty {self.repetition_penalty} is not possible",
+                f"`repetition_penalty` {self.repetition_penalty} is not possible",
                 "1 is off, 1.1 a mild penalty",
             )
         if not isfinite(self.length_penalty):
-            raise UsageError(f"--length-penalty {self.length_penalty} is not possible", "1 ranks by the mean")
+            raise UsageError(f"`length_penalty` {self.length_penalty} is not possible", "1 ranks by the mean")
         if self.no_repeat_ngram < 0:
-            raise UsageError(f"--no-repeat-ngram {self.no_repeat_ngram} is not possible", "0 is off")
+            raise UsageError(f"`no_repeat_ngram` {self.no_repeat_ngram} is not possible", "0 is off")
         if "" in self.stop or "" in self.choices:
-            name = "--stop" if "" in self.stop else "--choices"
+            name = "`stop`" if "" in self.stop else "`choices`"
             raise UsageError(f"{name} has an empty string", "leave it out, or quote what was meant")
 
     def _check_temperature(self) -> None:
@@ -122,48 +118,48 @@ class Decoding:
             return
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(
-                f"--temperature {self.temperature} is not possible",
+                f"`temperature` {self.temperature} is not possible",
                 "0 is greedy, 1 the model's own distribution",
             )
         if 0 < self.temperature < LEAST_TEMPERATURE:
             raise UsageError(
-                f"--temperature {self.temperature} is too near to 0: logits divided by it are infinite",
+                f"`temperature` {self.temperature} is too near to 0: logits divided by it are infinite",
                 "0 is greedy",
             )
         if self.temperature == 0 and self.warps:
             raise UsageError(
-                f"--temperature 0 is greedy, and --{next(iter(self.warps))} is for sampling",
-                "leave one of them out; --temperature 0.7 samples",
+                f"`temperature` 0 is greedy, and `{next(iter(self.warps))}` is for sampling",
+                "leave one of them out; `temperature` 0.7 samples",
             )
 
     def _check_combinations(self) -> None:
         if self.beams > 1 and self.sampling:
             raise UsageError(
-                "--beams searches for the most probable text, and sampling options draw at random",
-                "leave out --beams, or the sampling options",
+                "`beams` searches for the most probable text, and sampling options draw at random",
+                "leave out `beams`, or the sampling options",
             )
         if self.n > 1 and self.beams == 1 and not self.sampling:
             raise UsageError(
-                f"-n {self.n} without sampling would be the same text {self.n} times",
-                f"add --temperature 0.8 (or another sampling option), or --beams {self.n}",
+                f"`n` {self.n} without sampling would be the same text {self.n} times",
+                f"add `temperature` 0.8 (or another sampling option), or `beams` {self.n}",
             )
         if 1 < self.beams < self.n:
-            raise UsageError(f"-n {self.n} is more than --beams {self.beams}", f"try --beams {self.n}")
+            raise UsageError(f"`n` {self.n} is more than `beams` {self.beams}", f"try `beams` {self.n}")
         if self.length_penalty != 1 and self.beams == 1:
-            raise UsageError("--length-penalty ranks beams, and there are none", "add --beams 4")
+            raise UsageError("`length_penalty` ranks beams, and there are none", "add `beams` 4")
         if self.choices:
             self._check_choices()
 
     def _check_choices(self) -> None:
         if len(set(self.choices)) < max(2, len(self.choices)):
             raise UsageError(
-                "--choices needs two different answers or more", "for example --choices yes,no,maybe"
+                "`choices` needs two different answers or more", "for example `choices` yes,no,maybe"
             )
-        others = {"sampling options": self.sampling, "--beams": self.beams > 1, "--stop": bool(self.stop)}
+        others = {"sampling options": self.sampling, "`beams`": self.beams > 1, "`stop`": bool(self.stop)}
         for name, given in others.items():
             if given:
                 raise UsageError(
-                    f"--choices compares given answers, so {name} can't apply", f"leave out {name}"
+                    f"`choices` compares given answers, so {name} can't apply", f"leave out {name}"
                 )
 
 
@@ -186,10 +182,6 @@ class DecodingOptions(TypedDict, total=False):
     logprobs: bool
     seed: int
     batch_size: int
-
-
-def _option(name: str) -> str:
-    return "-n" if name == "n" else "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,5 +248,5 @@ class Result:
         return self.outputs[0].text
 
     def __str__(self) -> str:
-        """Give the first continuation."""
+        """Return the first continuation."""
         return self.text

@@ -79,7 +79,7 @@ def _check_architecture(folder: Path, config: Any) -> None:
 
 
 def _first(*values: Any) -> int | None:
-    """Give the first id that is set; a configuration and a key count as one value."""
+    """Return the first id that is set; a configuration and a key count as one value."""
     *ids, config, key = values
     for value in (*ids, getattr(config.get_text_config(), key, None)):
         if value is not None:
@@ -88,7 +88,7 @@ def _first(*values: Any) -> int | None:
 
 
 def eos_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Give the tokens that end a text: the generation config's, else the model's, else the tokenizer's."""
+    """Return the tokens that end a text: the generation config's, else the model's, else the tokenizer's."""
     text = model.config.get_text_config()
     for value in (
         model.generation_config.eos_token_id,

@@ -50,7 +50,7 @@ def warped(decoding: Decoding, scores: torch.Tensor) -> torch.Tensor:
 
 
 def row_generator(seed: int, index: int, sample: int) -> np.random.Generator:
-    """Give the generator of one sample of one record: a function of these numbers alone."""
+    """Return the generator of one sample of one record: a function of these numbers alone."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index, sample])))
 
 
@@ -112,7 +112,7 @@ class TokenSelector:
         return torch.cat(rows)
 
     def _prompt(self, row: int, rows: int) -> int:
-        """Give the prompt of a row: samples and beams of a prompt stand together."""
+        """Return the prompt of a row: samples and beams of a prompt stand together."""
         return row // (rows // len(self.pads))
 
     def _pad(self, row: int, rows: int) -> int:

@@ -97,7 +97,7 @@ class Template:
         return "".join(pieces).rstrip(" ")
 
     def value(self, data: Mapping[str, Any], name: str, where: str) -> str:
-        """Give one field as text; raises as `render`."""
+        """Return one field as text; raises as `render`."""
         if name not in data:
             raise OrdtoolError(
                 f"{where}: the template needs a field {name!r} (keys: {', '.join(data) or 'none'})",
@@ -176,7 +176,7 @@ class PromptStyle:
         return self.chat
 
     def text(self, record: Record) -> str:
-        """Give the plain prompt of a record.
+        """Return the plain prompt of a record.
 
         Raises:
             OrdtoolError: If the template's fields are missing or the prompt is empty.
@@ -191,7 +191,7 @@ class PromptStyle:
         return self.template.separator.join([*shots, self.template.head(data, record.where)])
 
     def messages(self, record: Record) -> list[Message]:
-        """Give a record as a chat: examples become earlier turns; raises as `text`."""
+        """Return a record as a chat: examples become earlier turns; raises as `text`."""
         chat: list[Message] = []
         if self.system is not None:
             chat.append({"role": "system", "content": self.system})
@@ -209,7 +209,7 @@ class PromptStyle:
 
 
 def fields_of(record: Record) -> Mapping[str, Any]:
-    """Give a record's keys; a line of plain text has the one key `text`."""
+    """Return a record's keys; a line of plain text has the one key `text`."""
     return record.data if record.data is not None else {"text": record.text}
 
 

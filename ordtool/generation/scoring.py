@@ -37,7 +37,7 @@ class TextScores:
     protocol: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the scores as a JSON object."""
+        """Return the scores as a JSON object."""
         return asdict(self)
 
 

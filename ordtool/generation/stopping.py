@@ -15,7 +15,7 @@ REPLACEMENT = "�"
 
 
 def find_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Give where the first stop string begins in `text`, or None.
+    """Return where the first stop string begins in `text`, or None.
 
     Args:
         text: What was written so far.
@@ -73,7 +73,7 @@ class StopStrings:
         self.decode = decode
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Say which rows of `input_ids` (rows, length) have ended."""
+        """Return which rows of `input_ids` (rows, length) have ended."""
         import torch
 
         rows = input_ids[:, self.columns :].tolist()

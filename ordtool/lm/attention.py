@@ -126,7 +126,7 @@ def talking_heads_fused(
 
 
 def logn_scale(seen: Tensor, trained: int, least: float = 1.0) -> Tensor:
-    """Give ln(n) / ln(trained) for n keys seen, at least 1.
+    """Return ln(n) / ln(trained) for n keys seen, at least 1.
 
     Training at up to `trained` positions is unchanged, so a model without it can be
     given it afterwards (kexue.fm/8823 clips it likewise). With `least` 0 it is in training too.
@@ -143,7 +143,7 @@ def logn_scale(seen: Tensor, trained: int, least: float = 1.0) -> Tensor:
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """Give ALiBi's slopes 2 ** (-8 i / heads), i = 1..heads (Press et al. 2022, section 3).
+    """Return ALiBi's slopes 2 ** (-8 i / heads), i = 1..heads (Press et al. 2022, section 3).
 
     Deviation: for a number of heads that is no power of two the paper's code interleaves
     two sequences; here the one formula is used for all.

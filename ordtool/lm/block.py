@@ -178,18 +178,18 @@ class AttentionContext:
         self._mask_function = mask_function
 
     def blocks(self) -> list[range]:
-        """Give the places of queries that are taken together."""
+        """Return the places of queries that are taken together."""
         stop = self.past + self.queries
         return [range(low, min(low + BLOCK, stop)) for low in range(self.past, stop, BLOCK)]
 
     def columns(self, rows: range, window: int | None) -> range:
-        """Give the places of keys that any of these queries may see."""
+        """Return the places of keys that any of these queries may see."""
         if self._mask_function is not None:
             return range(self.past + self.queries)
         return range(0 if window is None else max(0, rows.start - window + 1), rows.stop)
 
     def attention_mask(self, rows: Tensor, columns: Tensor, window: int | None) -> Tensor | None:
-        """Give who sees whom, booleans `(batch or 1, rows, columns)`; None: everyone itself and its past."""
+        """Return who sees whom, booleans `(batch or 1, rows, columns)`; None: everyone itself and its past."""
         query, key = rows[:, None], columns[None, :]
         if self._mask_function is None and self.padding is None and window is None:
             return None
@@ -204,7 +204,7 @@ class AttentionContext:
         return seen
 
     def keys_seen(self) -> Tensor:
-        """Give how many keys each query sees where all see their past, `(batch or 1, queries)`."""
+        """Return how many keys each query sees where all see their past, `(batch or 1, queries)`."""
         if self.padding is not None:
             return self.padding.long().cumsum(-1)[:, -self.queries :].clamp(min=1)
         return torch.arange(self.past + 1, self.past + self.queries + 1, device=self.position_ids.device)[

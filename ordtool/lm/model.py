@@ -28,7 +28,7 @@ from ordtool.lm import masks
 from ordtool.lm.block import AttentionContext, Block, MaskFunction, TalkingHeads
 from ordtool.lm.config import OrdtoolLMConfig
 from ordtool.lm.position_schemes import SCHEMES
-from ordtool.lm.positions import Positions, why_fixed
+from ordtool.lm.positions import Positions, count_positions, why_fixed
 from ordtool.lm.rotary import RotaryEmbedding, apply_rotary_pos_emb
 from ordtool.models.releases import (
     CheckedCache,
@@ -152,7 +152,7 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         past = cache.get_seq_length() if cache is not None else 0
         batch, length, _ = inputs_embeds.shape
         if position_ids is None:
-            position_ids = _positions(attention_mask, batch, past, length, inputs_embeds.device)
+            position_ids = count_positions(attention_mask, past, inputs_embeds)
         hidden_states = self._told_targets(inputs_embeds, position_ids, order.get("target_positions"))
         mask_function, padding = self._mask_function(
             attention_mask, token_type_ids, order.get("ranks"), past, length
@@ -185,7 +185,7 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         past: int,
         length: int,
     ) -> tuple[MaskFunction | None, Tensor | None]:
-        """Give who sees whom, None for causal, and the padding, None for none."""
+        """Return who sees whom, None for causal, and the padding, None for none."""
         if attention_mask is not None and attention_mask.dim() == 4:
             mask = attention_mask[:, 0]
             whole = mask if mask.dtype == torch.bool else mask >= 0
@@ -205,12 +205,6 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         if ranks is None:
             return None, padding
         return lambda query, key: masks.permutation(ranks[:, query], ranks[:, key]), padding
-
-
-def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:
-    if mask is not None and mask.dim() == 2:
-        return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-    return torch.arange(past, past + length, device=device).expand(batch, -1)
 
 
 class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMixin):
@@ -237,7 +231,7 @@ class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMix
         logits_to_keep: int | Tensor = 0,
         **more: Unpack[LMInputs],
     ) -> CausalLMOutputWithPast:
-        """Give the logits of the next token, and the loss.
+        """Return the logits of the next token, and the loss.
 
         Args:
             input_ids: `(batch, seq)`.

@@ -63,7 +63,7 @@ class Scheme:
 
 
 def _hwfa_window(shape: Shape) -> float:
-    """Give the w with which the windowed layers together reach back 3/4 L: (layers - 1)(w - 1) + 1."""
+    """Return the w with which the windowed layers together reach back 3/4 L: (layers - 1)(w - 1) + 1."""
     windowed = max(shape.layers - 1, 1)
     return max(2, round((0.75 * shape.context - 1) / windowed) + 1)
 
@@ -182,7 +182,7 @@ def check_parameters(name: str, values: Mapping[str, float]) -> None:
 
 
 def all_parameters(name: str, values: Mapping[str, float], shape: Shape) -> dict[str, float]:
-    """Give every parameter of a scheme: those given, and the defaults of the others."""
+    """Return every parameter of a scheme: those given, and the defaults of the others."""
     found: dict[str, float] = {}
     for key, rule in SCHEMES[name].parameters.items():
         value = values.get(key, rule.default(shape))

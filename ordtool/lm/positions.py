@@ -73,7 +73,7 @@ class Positions(nn.Module):
         return query, key
 
     def bias(self, distance: Tensor) -> Tensor | None:
-        """Give what is added to the scores.
+        """Return what is added to the scores.
 
         Args:
             distance: d, `(queries, keys)`, negative for keys that come later.
@@ -102,7 +102,7 @@ class Alibi(Positions):
         self.heads = config.num_attention_heads
 
     def bias(self, distance: Tensor) -> Tensor:
-        """Give the penalty."""
+        """Return the penalty."""
         return -alibi_slopes(self.heads).to(distance.device)[:, None, None] * distance.abs()
 
 
@@ -128,7 +128,7 @@ class Kerple(Positions):
         fill(self.log_r2, middles.log())
 
     def bias(self, distance: Tensor) -> Tensor:
-        """Give the penalty."""
+        """Return the penalty."""
         r1, r2 = self.log_r1.float().exp(), self.log_r2.float().exp()
         return -r1[:, None, None] * torch.log1p(r2[:, None, None] * distance.abs())
 
@@ -148,7 +148,7 @@ class Sandwich(Positions):
         self.size = int(config.position_parameters["size"])
 
     def bias(self, distance: Tensor) -> Tensor:
-        """Give the bias; cosines once for each distance that occurs, not for each pair."""
+        """Return the bias; cosines once for each distance that occurs, not for each pair."""
         distance = distance.abs()
         furthest = int(distance.max()) if distance.numel() else 0
         wide = torch.float32 if distance.device.type == "mps" else torch.float64
@@ -296,6 +296,23 @@ _FIXED = {
     "xpos": "it was trained with xPos, whose pairs decay with the distance as well as turn",
     "hwfa2": "it was trained with windows, within which no distance is new, and a last layer without positions",
 }
+
+
+def count_positions(padding: Tensor | None, past: int, tokens: Tensor) -> Tensor:
+    """Return the positions of tokens, padding not counted.
+
+    Args:
+        padding: `(batch, past + seq)`, 0 for padding; None, or a mask of another form: none is.
+        past: Tokens in the cache.
+        tokens: What is read now, `(batch, seq, ...)`.
+
+    Returns:
+        `(batch, seq)`, from 0.
+    """
+    batch, length = tokens.shape[:2]
+    if padding is not None and padding.dim() == 2:
+        return (padding.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+    return torch.arange(past, past + length, device=tokens.device).expand(batch, -1)
 
 
 def make_positions(config: OrdtoolLMConfig, layer: int) -> Positions:

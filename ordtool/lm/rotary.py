@@ -9,7 +9,7 @@ from ordtool.models.releases import fill
 
 
 def inverse_frequencies(head_dim: int, base: float = 10000.0) -> Tensor:
-    """Give theta_i = base ** (-2i / head_dim) for i < head_dim / 2.
+    """Return theta_i = base ** (-2i / head_dim) for i < head_dim / 2.
 
     Args:
         head_dim: Even size of a head; the paper's d.
@@ -27,7 +27,7 @@ def inverse_frequencies(head_dim: int, base: float = 10000.0) -> Tensor:
 
 
 def rotary_cos_sin(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Give the cosines and sines of every position's angles.
+    """Return the cosines and sines of every position's angles.
 
     Angles are computed in float64 and rounded once, because float32 loses the fast
     angles' fraction from some ten thousand positions on.
@@ -120,11 +120,11 @@ class RotaryEmbedding(nn.Module):
 
     @torch.no_grad()
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Give cosines and sines `(batch, seq, head_dim)` of positions `(batch, seq)`, in the dtype of `states`."""
+        """Return cosines and sines `(batch, seq, head_dim)` of positions `(batch, seq)`, in the dtype of `states`."""
         cosine, sine = rotary_cos_sin(position_ids, self.inv_freq, states.dtype)
         return cosine * self.attention_scaling, sine * self.attention_scaling
 
     def for_heads(self, positions: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the same with a dimension for the heads, `(batch, 1, seq, head_dim)`."""
+        """Return the same with a dimension for the heads, `(batch, 1, seq, head_dim)`."""
         cosine, sine = self(states, positions)
         return cosine[:, None], sine[:, None]

@@ -310,7 +310,7 @@ def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
 
 
 def _longest(config: Any) -> int | None:
-    """Give the number that random positions stay below, if the model is trained with such."""
+    """Return the number that random positions stay below, if the model is trained with such."""
     return int(config.position_parameters["longest"]) if config.positions == "random" else None
 
 

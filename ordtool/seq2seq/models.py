@@ -140,7 +140,7 @@ def set_dropout(encoder: nn.Module, dropout: float | None) -> None:
 
 
 def _transformer_of(folder: Path) -> Path:
-    """Give where the Transformer of a sentence-transformers folder is."""
+    """Return where the Transformer of a sentence-transformers folder is."""
     if (folder / "config.json").is_file() or not (folder / "modules.json").is_file():
         return folder
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))

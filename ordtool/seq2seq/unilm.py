@@ -26,6 +26,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ordtool.lm import masks
+from ordtool.lm.positions import count_positions
 from ordtool.models.loading import usable_context
 from ordtool.models.releases import CACHE_NAMES, CheckedCache, attention_name, cache_argument, takes_cache
 
@@ -73,7 +74,7 @@ class UnilmConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     def encoder_config(self) -> Any:
-        """Give the encoder's configuration, set to keep a cache."""
+        """Return the encoder's configuration, set to keep a cache."""
         options = dict(self.encoder)
         config = AutoConfig.for_model(options.pop("model_type"), **options)
         config.is_decoder = True  # or it would keep no cache; who sees whom is our mask's matter
@@ -141,7 +142,7 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
         """Leave the parts as their own classes initialised them."""
 
     def get_input_embeddings(self) -> nn.Module:
-        """Give the embedding table, which is the softmax layer too."""
+        """Return the embedding table, which is the softmax layer too."""
         table: nn.Module = self.encoder.get_input_embeddings()
         return table
 
@@ -165,7 +166,7 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **loss_places: Unpack[LossPlaces],
     ) -> CausalLMOutputWithPast:
-        """Give the logits of the next token, or the loss at chosen places.
+        """Return the logits of the next token, or the loss at chosen places.
 
         Args:
             input_ids: `(batch, seq)`.
@@ -186,9 +187,9 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
         past = cache.get_seq_length() if cache is not None else 0
         if use_cache and cache is None:
             cache = DynamicCache()
-        batch, length = input_ids.shape
+        batch = len(input_ids)
         if position_ids is None:
-            position_ids = _positions(attention_mask, batch, past, length, input_ids.device)
+            position_ids = count_positions(attention_mask, past, input_ids)
         if token_type_ids is None:
             token_type_ids = torch.full_like(input_ids, 1 if past else 0)
         mask = _attention_mask(attention_mask, token_type_ids, past)
@@ -249,7 +250,7 @@ class UnilmForSeq2Seq(CheckedCache, PreTrainedModel, GenerationMixin):
 
 
 def _attention_mask(padding: Tensor | None, segments: Tensor, past: int) -> Tensor:
-    """Give who sees whom, `(batch, queries, keys)`."""
+    """Return who sees whom, `(batch, queries, keys)`."""
     length = segments.shape[1]
     places = torch.arange(past + length, device=segments.device)
     query, key = places[past:, None], places[None, :]
@@ -261,12 +262,6 @@ def _attention_mask(padding: Tensor | None, segments: Tensor, past: int) -> Tens
         # A padded query sees itself: a softmax over nothing would be no number.
         mask = (mask & padding[:, None, :].bool()) | (query == key)
     return mask
-
-
-def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:
-    if mask is not None:
-        return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-    return torch.arange(past, past + length, device=device).expand(batch, -1)
 
 
 AutoConfig.register(UnilmConfig.model_type, UnilmConfig, exist_ok=True)

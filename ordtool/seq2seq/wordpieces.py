@@ -30,7 +30,7 @@ _IDEOGRAPH = re.compile(_CJK)
 
 
 def is_wordpiece(tokenizer: Any) -> bool:
-    """Say whether a tokenizer is a fast one of the WordPiece kind."""
+    """Return whether a tokenizer is a fast one of the WordPiece kind."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
@@ -38,7 +38,7 @@ def is_wordpiece(tokenizer: Any) -> bool:
 
 
 def round_trips(tokenizer: Any, texts: Iterable[str]) -> bool:
-    """Say whether every text comes back from its tokens, but for runs of white space."""
+    """Return whether every text comes back from its tokens, but for runs of white space."""
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if tokenizer.decode(ids, skip_special_tokens=True).split() != text.split():

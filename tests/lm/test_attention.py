@@ -77,16 +77,19 @@ def test_heads_that_say_nothing_new_change_nothing(tensors):
         torch.testing.assert_close(found, attend(query, key, value, mask, 0.3))
 
 
-def test_the_form_is_chosen_by_length(monkeypatch):
-    from ordtool.lm import attention
-
-    called = []
-    for name in ("talking_heads_eager", "talking_heads_fused"):
-        monkeypatch.setattr(attention, name, lambda *a, name=name: called.append(name))
-    for keys in (1023, 1024):
-        some = torch.empty(1, 1, keys, 1)
-        attention.talking_heads_attention(some, some, some, None, 1.0, torch.eye(1), torch.eye(1))
-    assert called == ["talking_heads_eager", "talking_heads_fused"]
+@pytest.mark.parametrize("keys", [1000, 1050])
+def test_the_form_chosen_for_a_length_changes_nothing(keys):
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, 2, n, 4, generator=draw, dtype=torch.float64) for n in (3, keys, keys)
+    )
+    before, after = (torch.randn(2, 2, generator=draw, dtype=torch.float64) for _ in range(2))
+    found = [
+        talking_heads_attention(query, key, value, None, 0.5, before, after, fused)
+        for fused in (None, True, False)
+    ]
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
 
 
 def test_grouped_heads_share_keys(tensors):

@@ -35,7 +35,7 @@ class LeftPadded:
         self._last_logits = dict(last_logits or {})
 
     def room(self, prompt: Sequence[int]) -> int | None:
-        """Give how many tokens the context has left after `prompt`; None for no limit."""
+        """Return how many tokens the context has left after `prompt`; None for no limit."""
         return None if self.context is None else self.context - len(prompt)
 
     def batch(self, prompts: Sequence[Sequence[int]]) -> tuple[dict[str, torch.Tensor], list[int], int]:
@@ -57,7 +57,7 @@ class LeftPadded:
         return inputs, pads, longest
 
     def unbatched_logits(self, prompt: Sequence[int], generated: torch.Tensor) -> torch.Tensor:
-        """Give the next token's logits (vocabulary,), computed without batch, padding and cache."""
+        """Return the next token's logits (vocabulary,), computed without batch, padding and cache."""
         ids = torch.cat([torch.tensor(prompt, device=generated.device), generated])[None]
         told = {**self._last_logits, **self._segments(ids, len(prompt))}
         logits: torch.Tensor = self.model(
@@ -70,7 +70,7 @@ class LeftPadded:
         return {}
 
     def logprobs(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Give ln p of every token of several continuations of one prompt.
+        """Return ln p of every token of several continuations of one prompt.
 
         The prompt is read once; its cache is shared by the continuations. The numbers
         depend on nothing but the arguments, so they are the same whatever was batched.
@@ -103,7 +103,7 @@ class LeftPadded:
         return cache_of(output)
 
     def _go_on(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
-        """Give the logits of `(batch, seq)` ids after what is in a cache."""
+        """Return the logits of `(batch, seq)` ids after what is in a cache."""
         logits: torch.Tensor = self.model(input_ids=ids, use_cache=True, **cache_argument(cache)).logits
         return logits
 

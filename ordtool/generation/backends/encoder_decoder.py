@@ -32,7 +32,7 @@ class EncoderDecoderBackend(ByTransformers):
         self.start = start
 
     def room(self, prompt: Sequence[int]) -> int | None:
-        """Give how many tokens the decoder can write; 0 if the encoder can't hold the prompt."""
+        """Return how many tokens the decoder can write; 0 if the encoder can't hold the prompt."""
         if self.context is None:
             return None
         return self.context - 1 if len(prompt) <= self.context else 0
@@ -55,7 +55,7 @@ class EncoderDecoderBackend(ByTransformers):
         return inputs, [0] * len(prompts), 1
 
     def unbatched_logits(self, prompt: Sequence[int], generated: torch.Tensor) -> torch.Tensor:
-        """Give the next token's logits (vocabulary,), computed without batch, padding and cache."""
+        """Return the next token's logits (vocabulary,), computed without batch, padding and cache."""
         source = torch.tensor([list(prompt)], device=generated.device)
         start = torch.tensor([self.start], device=generated.device)
         decoder = torch.cat([start, generated])[None]
@@ -68,7 +68,7 @@ class EncoderDecoderBackend(ByTransformers):
         return logits[0, -1]
 
     def logprobs(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Give ln p of every token of several outputs for one prompt.
+        """Return ln p of every token of several outputs for one prompt.
 
         Args:
             prompt: Token ids of the source.

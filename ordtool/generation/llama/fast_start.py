@@ -54,7 +54,7 @@ class FastStartTokenizer:
         return int(self._tokenizer.get_vocab_size())
 
     def id_of(self, name: str) -> int | None:
-        """Give the id of `eos_token` or another special token; None where it isn't set."""
+        """Return the id of `eos_token` or another special token; None where it isn't set."""
         return self._tokenizer.token_to_id(self._special[name]) if name in self._special else None
 
     def __call__(
@@ -297,7 +297,7 @@ def load_fast_start(
 
 
 def _ids(*values: Any) -> list[int]:
-    """Give the first that is set, as a list."""
+    """Return the first that is set, as a list."""
     for value in values:
         if value is not None:
             return [int(v) for v in value] if isinstance(value, list) else [int(value)]

@@ -75,7 +75,7 @@ class LlamaShape:
     tied: bool
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Give the names and shapes of a checkpoint's tensors."""
+        """Return the names and shapes of a checkpoint's tensors."""
         wide, narrow = self.heads * self.head_dim, self.groups * self.head_dim
         shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
         if not self.tied:
@@ -98,7 +98,7 @@ class LlamaShape:
 
 
 def plain_shape(config: Mapping[str, Any]) -> LlamaShape | None:
-    """Give the shape that a config.json describes; None if it says anything that isn't known here."""
+    """Return the shape that a config.json describes; None if it says anything that isn't known here."""
     if set(config) - _SHAPE - _ELSEWHERE - set(_FIXED) or not {"model_type", "architectures"} <= set(config):
         return None
     if any(config.get(name, allowed[0]) not in allowed for name, allowed in _FIXED.items()):
@@ -243,7 +243,7 @@ class Llama:
         use_cache: bool = True,
         logits_to_keep: int = 0,
     ) -> LlamaOutput:
-        """Give the logits of the next token.
+        """Return the logits of the next token.
 
         Args:
             input_ids: `(batch, seq)`.
@@ -260,17 +260,17 @@ class Llama:
         length = input_ids.shape[1]
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=self.device)[None]
-        turns = self._turns(position_ids, states.dtype)
-        mask = visible(attention_mask, past, length, self.device)
+        cos_sin = self._cos_sin(position_ids, states.dtype)
+        mask = causal_mask(attention_mask, past, length, self.device)
         # A prompt's last logits are a single row too, but numba is not to be waited for before the first token.
         product = self._row_product if input_ids.numel() == 1 else linear
         for number in range(self.shape.layers):
-            states = self._layer(number, states, turns, mask, cache, product)
+            states = self._layer(number, states, cos_sin, mask, cache, product)
         states = self._norm("model.norm", states[:, -logits_to_keep:])  # [-0:] is all
         table = self._tensors["model.embed_tokens.weight" if self.shape.tied else "lm_head.weight"]
         return LlamaOutput(product(states, table), cache)
 
-    def _turns(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _cos_sin(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         angles = positions[..., None].float() * self._frequencies
         angles = torch.cat((angles, angles), dim=-1)[:, None]
         return angles.cos().to(dtype), angles.sin().to(dtype)
@@ -284,7 +284,7 @@ class Llama:
         self,
         number: int,
         states: Tensor,
-        turns: tuple[Tensor, Tensor],
+        cos_sin: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KeyValues | None,
         product: Product,
@@ -298,7 +298,7 @@ class Llama:
             project(read, f"self_attn.{name}").unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
             for name in "qkv"
         )
-        query, key = apply_rotary(query, *turns), apply_rotary(key, *turns)
+        query, key = apply_rotary(query, *cos_sin), apply_rotary(key, *cos_sin)
         if cache is not None:
             key, value = cache.extend(number, key, value)
         read = attend(query, key, value, mask, self.shape.head_dim**-0.5)
@@ -308,8 +308,8 @@ class Llama:
         return states + project(inner, "mlp.down")
 
 
-def visible(padding: Tensor | None, past: int, length: int, device: torch.device) -> Tensor | None:
-    """Give who sees whom, `(batch or 1, 1, length, past + length)`; None where causality says it all.
+def causal_mask(padding: Tensor | None, past: int, length: int, device: torch.device) -> Tensor | None:
+    """Return who sees whom, `(batch or 1, 1, length, past + length)`; None where causality says it all.
 
     Args:
         padding: `(batch, past + length)`, 0 for padding.
@@ -334,7 +334,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
         query: `(batch, heads, seq, head_dim)`.
         key: `(batch, groups, keys, head_dim)`.
         value: The same.
-        mask: From `visible`.
+        mask: From `causal_mask`.
         scale: Multiplies the scores.
 
     Returns:

@@ -19,7 +19,7 @@ _MOST_THREADS = 2
 
 
 def row_product(states: Tensor, matrix: Tensor) -> Tensor:
-    """Give `states @ matrix.T` for a single row by numba (`single_row`), with other last bits than torch's."""
+    """Return `states @ matrix.T` for a single row by numba (`single_row`), with other last bits than torch's."""
     multiply = _compiled()
     return linear(states, matrix) if multiply is None else multiply(states, matrix)
 

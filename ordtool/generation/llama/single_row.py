@@ -45,7 +45,7 @@ def _halved(matrix: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
 
 
 def multiply(states: Tensor, matrix: Tensor) -> Tensor:
-    """Give `states @ matrix.T` for a single row, as `torch.nn.functional.linear` does.
+    """Return `states @ matrix.T` for a single row, as `torch.nn.functional.linear` does.
 
     Args:
         states: `(..., in)` with one row in all, of the matrix's dtype.

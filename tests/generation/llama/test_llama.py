@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers.integrations import sdpa_attention
 
-from ordtool.generation.llama.llama import attend, plain_shape, read_llama, visible
+from ordtool.generation.llama.llama import attend, causal_mask, plain_shape, read_llama
 from ordtool.models.entries import catalogue, model_folder
 from ordtool.models.releases import cache_argument, cache_of
 
@@ -107,7 +107,7 @@ def test_attention_by_its_definition(length, past, padded):
     padding = torch.ones(2, past + length, dtype=torch.long)
     if padded:
         padding[0, :2] = 0
-    found = attend(query, key, value, visible(padding, past, length, CPU), 0.3)
+    found = attend(query, key, value, causal_mask(padding, past, length, CPU), 0.3)
     for row in range(2):
         for head in range(6):
             for place in range(length):
