@@ -8,8 +8,8 @@ read the plain imports instead; a test holds the two lists against each other.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers take a variable of this name for true; `typing` would take longer than all else here
 if TYPE_CHECKING:
     from ordtool.auto import register_models as register_models
     from ordtool.embedding.embed_job import embed as embed
@@ -70,7 +70,7 @@ _EXPORTS: dict[str, str] = {
 __all__ = ["__version__", *_EXPORTS]
 
 
-def _load(name: str) -> Any:
+def _load(name: str) -> object:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'ordtool' has no attribute {name!r}")
     value = getattr(import_module(_EXPORTS[name]), name)

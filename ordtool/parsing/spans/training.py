@@ -42,7 +42,7 @@ from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary
 from ordtool.parsing.training.optimizers import load_moments, moments, warmup_cosine, weight_groups
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.treebank import tree_files
-from ordtool.progress import SILENT, Progress
+from ordtool.progress import SILENT, Progress, counted
 from ordtool.runtime import resolve_device, resolve_dtype
 
 __all__ = ["train_spans"]
@@ -100,7 +100,7 @@ def _train(
         trainer.restore()
     progress.note(
         f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(train):,} trees to train on, "
-        f"{len(held_out):,} held out, {trainer.total_steps:,} steps"
+        f"{len(held_out):,} held out, {counted(trainer.total_steps, 'step')}"
     )
     try:
         trainer.run_epochs()
