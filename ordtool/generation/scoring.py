@@ -10,7 +10,7 @@ from typing import Any
 from ordtool.arguments import as_many, as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import open_input, read_lines
-from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
+from ordtool.io.text import decode_line, holds_jsonl, parse_json_object, records_of
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import require
 
@@ -190,12 +190,12 @@ def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
     """Yield `(file:line, value)`: plain lines, or the field of JSON objects."""
     with open_input(path) as stream:
         source = stream.source
-        jsonl = holds_jsonl(stream)
+        if not holds_jsonl(stream):
+            yield from ((record.where, record.text) for record in records_of(stream))
+            return
         for number, raw in enumerate(read_lines(stream, source), start=1):
             text = decode_line(raw, source, number)
-            if not jsonl:
-                yield f"{source}:{number}", text
-            elif text.strip():
+            if text.strip():
                 data = parse_json_object(text, source, number)
                 if field not in data:
                     raise OrdtoolError(

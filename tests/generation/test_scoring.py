@@ -120,6 +120,19 @@ def test_files(tmp_path):
         read_predictions(tmp_path / "bad.jsonl", "x")
 
 
+def test_files_of_other_kinds(tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps([{"output": text} for text in ("it ran .", "he sat .")], indent=1)
+    )
+    words = [
+        [f"{k}\t{word}" + "\t_" * 8 for k, word in enumerate(text.split(), 1)]
+        for text in ("it ran .", "he sat .")
+    ]
+    (tmp_path / "a.conllu").write_text("\n\n".join("\n".join(lines) for lines in words))
+    for name in ("a.json", "a.conllu"):
+        assert read_predictions(tmp_path / name) == ["it ran .", "he sat ."]
+
+
 def test_the_command(run, fails_in_subprocess, tmp_path):
     (tmp_path / "r1.txt").write_text("the cat sat on the mat\na dog ran away\n")
     (tmp_path / "r2.txt").write_text("a cat sat on a mat\nthe dog ran off\n")
