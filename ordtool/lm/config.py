@@ -6,14 +6,14 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ordtool.lm.position_schemes import SCHEMES, Shape, all_parameters, check_parameters
+from ordtool.lm.position_schemes import SCHEMES, TrainedShape, all_parameters, check_parameters
 from ordtool.models.releases import CACHE_NAMES
 
 OBJECTIVES = ("causal", "prefix", "permutation")
 
 
 class OrdtoolLMConfig(PreTrainedConfig):
-    """Shape and objective of an `OrdtoolLMForCausalLM`.
+    """TrainedShape and objective of an `OrdtoolLMForCausalLM`.
 
     Args:
         vocab_size: Rows of the embedding table.
@@ -73,7 +73,7 @@ class OrdtoolLMConfig(PreTrainedConfig):
         self._check()
         given = self.position_parameters or {}
         check_parameters(self.positions, given)
-        shape = Shape(self.max_position_embeddings, self.num_hidden_layers)
+        shape = TrainedShape(self.max_position_embeddings, self.num_hidden_layers)
         self.position_parameters = all_parameters(self.positions, given, shape)
         # As transformers' own decoders say it, for whoever changes frequencies after training.
         self.head_dim = self.key_size

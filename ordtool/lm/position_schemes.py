@@ -14,7 +14,7 @@ from ordtool.errors import UsageError, close_match_hint
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TrainedShape:
     """What the defaults of parameters are worked out from.
 
     Attributes:
@@ -27,7 +27,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class SchemeParameter:
     """A parameter of a scheme.
 
     Attributes:
@@ -39,7 +39,7 @@ class Parameter:
     """
 
     summary: str
-    default: Callable[[Shape], float]
+    default: Callable[[TrainedShape], float]
     whole: bool = True
     least: float = 1
     even: bool = False
@@ -58,21 +58,21 @@ class Scheme:
 
     formula: str
     source: str
-    parameters: Mapping[str, Parameter]
+    parameters: Mapping[str, SchemeParameter]
     rotary: bool = True
 
 
-def _hwfa_window(shape: Shape) -> float:
+def _hwfa_window(shape: TrainedShape) -> float:
     """Return the w with which the windowed layers together reach back 3/4 L: (layers - 1)(w - 1) + 1."""
     windowed = max(shape.layers - 1, 1)
     return max(2, round((0.75 * shape.context - 1) / windowed) + 1)
 
 
-def _quarter(shape: Shape) -> float:
+def _quarter(shape: TrainedShape) -> float:
     return max(1, shape.context // 4)
 
 
-_NOTHING: Mapping[str, Parameter] = {}
+_NOTHING: Mapping[str, SchemeParameter] = {}
 
 SCHEMES: dict[str, Scheme] = {
     "rope": Scheme(
@@ -91,15 +91,15 @@ SCHEMES: dict[str, Scheme] = {
     "sandwich": Scheme(
         "score + H/(8h) sum_i cos(d / 10000^(2i/S)), i = 0 .. S/2 - 1",
         "Chi et al., Sandwich, 2023 (Dissecting transformer length extrapolation)",
-        {"size": Parameter("S: twice the number of cosines", lambda s: 128, least=2, even=True)},
+        {"size": SchemeParameter("S: twice the number of cosines", lambda s: 128, least=2, even=True)},
         rotary=False,
     ),
     "xpos": Scheme(
         "rope, and its m-th pair decays by z_m^(d/B), z_m = (2m/D + g) / (1 + g)",
         "Sun et al., A length-extrapolatable transformer, 2022",
         {
-            "base": Parameter("B: tokens a unit of decay", lambda s: 512),
-            "gamma": Parameter("g: 0 makes fast pairs see nothing far", lambda s: 0.4, False, 0.01),
+            "base": SchemeParameter("B: tokens a unit of decay", lambda s: 512),
+            "gamma": SchemeParameter("g: 0 makes fast pairs see nothing far", lambda s: 0.4, False, 0.01),
         },
     ),
     "keynorm": Scheme(
@@ -109,21 +109,21 @@ SCHEMES: dict[str, Scheme] = {
         "rope within d < w in all layers but the last, which sees all, without positions, scores by ln n / ln L",
         "Su, kexue.fm/archives/9603 and 9731",
         {
-            "window": Parameter("w", _hwfa_window, least=2),
-            "full": Parameter("layers at the end that see all", lambda s: 1),
+            "window": SchemeParameter("w", _hwfa_window, least=2),
+            "full": SchemeParameter("layers at the end that see all", lambda s: 1),
         },
     ),
     "random": Scheme(
         "rope at L positions drawn from 0 .. M - 1 and sorted in training, at 0, 1, 2 .. afterwards",
         "Ruoss et al., Randomized positional encodings, 2023",
-        {"longest": Parameter("M: positions are drawn below it", lambda s: 8 * s.context, least=2)},
+        {"longest": SchemeParameter("M: positions are drawn below it", lambda s: 8 * s.context, least=2)},
     ),
     "inverse-leaky": Scheme(
         "rope at d for d < w and at w + (d - w) k beyond in training, plain rope afterwards",
         "Su, kexue.fm/archives/9728",
         {
-            "window": Parameter("w", _quarter),
-            "stretch": Parameter("k: steps of far positions in training", lambda s: 16, False),
+            "window": SchemeParameter("w", _quarter),
+            "stretch": SchemeParameter("k: steps of far positions in training", lambda s: 16, False),
         },
     ),
 }
@@ -181,7 +181,7 @@ def check_parameters(name: str, values: Mapping[str, float]) -> None:
             raise UsageError(f"{name}: {key} is {value:g}, and must be even", rule.summary)
 
 
-def all_parameters(name: str, values: Mapping[str, float], shape: Shape) -> dict[str, float]:
+def all_parameters(name: str, values: Mapping[str, float], shape: TrainedShape) -> dict[str, float]:
     """Return every parameter of a scheme: those given, and the defaults of the others."""
     found: dict[str, float] = {}
     for key, rule in SCHEMES[name].parameters.items():
@@ -192,4 +192,4 @@ def all_parameters(name: str, values: Mapping[str, float], shape: Shape) -> dict
 
 def _example(name: str) -> str:
     key, rule = next(iter(SCHEMES[name].parameters.items()), ("", None))
-    return name if rule is None else f"{name}:{key}={rule.default(Shape(256, 4)):g}"
+    return name if rule is None else f"{name}:{key}={rule.default(TrainedShape(256, 4)):g}"

@@ -20,7 +20,7 @@ from ordtool.models.releases import fill
 if TYPE_CHECKING:
     from ordtool.lm.config import OrdtoolLMConfig
 
-Pair = tuple[Tensor, Tensor]
+QueryKey = tuple[Tensor, Tensor]
 
 
 class Positions(nn.Module):
@@ -48,7 +48,7 @@ class Positions(nn.Module):
     def reset(self) -> None:
         """Give learned parameters their first values."""
 
-    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
         """Change queries and keys before keys are cached.
 
         Args:
@@ -61,7 +61,7 @@ class Positions(nn.Module):
         """
         return query, key
 
-    def meet(self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor) -> Pair:
+    def meet(self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor) -> QueryKey:
         """Change queries and cached keys by where they stand.
 
         Args:
@@ -87,7 +87,7 @@ class Positions(nn.Module):
 class Rope(Positions):
     """`rope`: <R(i) q, R(j) k> = <R(d) q, k> (Su et al. 2021, RoFormer, equation 34)."""
 
-    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
         """Turn both by their positions."""
         if cos_sin is None:
             return query, key
@@ -173,7 +173,7 @@ class XPos(Rope):
         self.base = float(config.position_parameters["base"])
         self.gamma = float(config.position_parameters["gamma"])
 
-    def meet(self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor) -> Pair:
+    def meet(self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor) -> QueryKey:
         """Let pairs of coordinates decay with the distance."""
         first = rows[:1]
         return query * self._power(rows - first).to(query), key * self._power(first - columns).to(key)
@@ -195,7 +195,7 @@ class KeyNorm(Rope):
         super().__init__(config, layer)
         self.scale = 1.0
 
-    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
         """Bring keys to length 1 and turn both."""
         return super().encode(query, normalize(key, dim=-1), cos_sin)
 
@@ -214,7 +214,7 @@ class Hwfa(Rope):
         self.window = None if full else int(config.position_parameters["window"])
         self.logn = full
 
-    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
         """Turn both, in a windowed layer."""
         return super().encode(query, key, None if self.window is None else cos_sin)
 
@@ -232,7 +232,7 @@ class InverseLeaky(Rope):
         self.near = int(config.position_parameters["window"])
         self.stretch = float(config.position_parameters["stretch"])
 
-    def encode(self, query: Tensor, key: Tensor, cos_sin: Pair | None) -> Pair:
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
         """Turn both; in training that is left to `train_attend`."""
         return (query, key) if self.training else super().encode(query, key, cos_sin)
 

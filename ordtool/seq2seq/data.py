@@ -22,7 +22,7 @@ Row = tuple[Sequence[int], list[Sequence[int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class SourceTarget:
     """A source and one of its targets.
 
     Attributes:
@@ -36,7 +36,7 @@ class Pair:
     where: str
 
 
-def read_pairs(path: str | Path, source: str = "source", target: str = "target") -> Iterator[Pair]:
+def read_pairs(path: str | Path, source: str = "source", target: str = "target") -> Iterator[SourceTarget]:
     """Read pairs from JSONL, CSV or TSV, by the file's name (`.gz` too).
 
     A JSONL target may be a list of strings: several targets of one source. CSV and TSV have a first
@@ -74,7 +74,7 @@ def read_pairs(path: str | Path, source: str = "source", target: str = "target")
         yield pair
 
 
-def _from_jsonl(path: str | Path, source: str, target: str) -> Iterator[Pair]:
+def _from_jsonl(path: str | Path, source: str, target: str) -> Iterator[SourceTarget]:
     with open_input(path) as stream:
         for number, raw in enumerate(read_lines(stream, str(path)), start=1):
             line = decode_line(raw, str(path), number)
@@ -89,7 +89,7 @@ def _from_jsonl(path: str | Path, source: str, target: str) -> Iterator[Pair]:
             elif not targets or not all(isinstance(text, str) for text in targets):
                 raise OrdtoolError(f"{where}: field {target!r} must be a string or a list of strings")
             for text in targets:
-                yield Pair(read, text, where)
+                yield SourceTarget(read, text, where)
 
 
 def _text(data: dict[str, Any], name: str, where: str) -> str:
@@ -108,7 +108,7 @@ def _missing(name: str, names: Sequence[str], where: str) -> OrdtoolError:
     )
 
 
-def _from_table(path: str | Path, source: str, target: str, separator: str) -> Iterator[Pair]:
+def _from_table(path: str | Path, source: str, target: str, separator: str) -> Iterator[SourceTarget]:
     with open_input(path) as stream:
         lines = (
             decode_line(raw, str(path), n) for n, raw in enumerate(read_lines(stream, str(path)), start=1)
@@ -131,10 +131,10 @@ def _from_table(path: str | Path, source: str, target: str, separator: str) -> I
                     f"{where}: {len(row)} column(s), and {max(places) + 1} are needed",
                     "is the separator or a quote missing?",
                 )
-            yield Pair(row[places[0]], row[places[1]], where)
+            yield SourceTarget(row[places[0]], row[places[1]], where)
 
 
-def group(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+def group(pairs: Sequence[SourceTarget]) -> dict[str, list[str]]:
     """Gather the targets of each source; a target given twice counts twice."""
     groups: dict[str, list[str]] = {}
     for pair in pairs:

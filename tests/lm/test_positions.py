@@ -8,7 +8,7 @@ import torch
 from ordtool.errors import UsageError
 from ordtool.lm import block
 from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
-from ordtool.lm.position_schemes import SCHEMES, Shape, all_parameters, parse_scheme
+from ordtool.lm.position_schemes import SCHEMES, TrainedShape, all_parameters, parse_scheme
 
 HEADS, GROUPS, SIZE, N, TRAINED = 6, 3, 14, 13, 7
 SHAPE = {
@@ -207,7 +207,7 @@ def test_frequencies_stay_exact_in_bfloat16(tmp_path):
 
 def test_defaults_follow_the_shape_and_are_saved():
     def given(name, **values):
-        return all_parameters(name, values, Shape(256, 4))
+        return all_parameters(name, values, TrainedShape(256, 4))
 
     assert given("hwfa2") == {"window": 65, "full": 1}  # 3 * 64 + 1 = 193, about 3/4 of 256
     assert given("random") == {"longest": 2048}
