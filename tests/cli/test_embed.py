@@ -28,7 +28,7 @@ def test_npy_to_a_file_and_to_a_pipe(run, texts):
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
     assert "5 texts, 1 of them repeated, 240 dimensions" in done.stderr
-    assert "1 different texts have no token" in done.stderr
+    assert "1 different text without a token" in done.stderr
     rows = np.load(texts / "a.npy")
     assert (rows.shape, rows.dtype) == ((5, 240), np.float32)
     np.testing.assert_array_equal(rows[0], rows[3])
@@ -186,7 +186,7 @@ def test_killed_and_resumed_is_the_same_bytes(run_in_process, tmp_path, encoders
 def test_truncated_texts_are_counted(run_in_process, tmp_path, encoders):
     (tmp_path / "long.txt").write_text("river " * 100 + "\nthe cat\n")
     done = run_in_process("embed", "-m", encoders("bert"), "long.txt", "-o", "a.npy")
-    assert "1 texts are longer than 40 tokens and were cut" in done.stderr
+    assert "1 text of over 40 tokens cut" in done.stderr
     assert "split long texts into lines" in done.stderr
     done = run_in_process("embed", "-m", encoders("bert"), "long.txt", "-o", "b.npy", "--max-length", 20)
     assert "--max-length 40 reads more" in done.stderr
