@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.conllu import conllu_sentences, holds_conllu
-from ordtool.io.inputs import Input, open_input, read_lines
+from ordtool.io.inputs import Input, open_input
 from ordtool.io.npy import holds_npy, npy_of
-from ordtool.io.text import decode_line, holds_jsonl, parse_json_object, parse_json_record
+from ordtool.io.text import records_of
 from ordtool.prediction.classifiers import Classifier
 from ordtool.prediction.config import PredictConfig
-from ordtool.tuning.data import Fields, holds_table, read_table
+from ordtool.tuning.data import Fields, holds_table, json_texts, read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Reader:
     def _all(self, stream: Input) -> Iterator[Item]:
         if holds_npy(stream):
             return self._rows(stream)
-        return self._table(stream) if holds_table(stream, self._fields) else self._lines(stream)
+        return self._table(stream) if holds_table(stream, self._fields) else self._records(stream)
 
     def _table(self, stream: Input) -> Iterator[Item]:
         for row in read_table(stream, self._fields, self._on_error):
@@ -95,27 +94,13 @@ class Reader:
         for number, row in enumerate(npy_of(stream)):
             yield Item(f"{stream.source} row {number}", {}, vector=row)
 
-    def _lines(self, stream: Input) -> Iterator[Item]:
-        source = stream.source
-        jsonl = holds_jsonl(stream)
-        if not jsonl and holds_conllu(stream):
-            found = conllu_sentences(stream, self._on_error)
-            lines: Iterator[tuple[int, str]] = ((sentence.line, sentence.text) for sentence in found)
-        else:
-            lines = self._decoded(stream)
-        for number, line in lines:
+    def _records(self, stream: Input) -> Iterator[Item]:
+        for record in records_of(stream, None, on_error=self._on_error):
             try:
-                if not jsonl:
-                    yield self._plain(line, f"{source}:{number}")
-                elif line.strip():
-                    yield self._object(line, source, number)
-            except OrdtoolError as error:
-                self._on_error(error)
-
-    def _decoded(self, stream: Input) -> Iterator[tuple[int, str]]:
-        for number, raw in enumerate(read_lines(stream, stream.source), start=1):
-            try:
-                yield number, decode_line(raw, stream.source, number)
+                if record.data is None:
+                    yield self._plain(record.text, record.where)
+                else:
+                    yield self._object(record.data, record.where)
             except OrdtoolError as error:
                 self._on_error(error)
 
@@ -128,17 +113,12 @@ class Reader:
             raise OrdtoolError(f"{where}: one text, and the model takes two", "separate them with a tab")
         return Item(where, {self._fields.text: first, pair_field: second}, text=first, pair=second)
 
-    def _object(self, line: str, source: str, number: int) -> Item:
-        data = parse_json_object(line, source, number)
-        where = f"{source}:{number}"
+    def _object(self, data: dict[str, Any], where: str) -> Item:
         known = data.get(self._fields.label)
         label = None if known is None else str(known)
         if self._takes_vectors and "vector" in data:
             return Item(where, data, vector=_numbers(data["vector"], where), label=label)
-        text = parse_json_record(line, source, number, self._fields.text).text
-        if self._fields.pair is None:
-            return Item(where, data, text, label=label)
-        pair = parse_json_record(line, source, number, self._fields.pair).text
+        text, pair = json_texts(data, self._fields, where)
         return Item(where, data, text, pair, label=label)
 
 

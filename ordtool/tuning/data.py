@@ -12,7 +12,7 @@ from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import Input, open_input, read_lines
 from ordtool.io.tables import find_column, find_columns, separator_of, table_rows
-from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
+from ordtool.io.text import decode_line, holds_jsonl, records_of
 from ordtool.progress import Progress
 
 TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
@@ -99,7 +99,7 @@ def read_examples(paths: str | Path | Sequence[str | Path], fields: Fields) -> l
 def _read_one(path: str, fields: Fields) -> Iterator[Example]:
     with open_input(path) as stream:
         if holds_jsonl(stream):
-            yield from _objects(_lines(stream), stream.source, fields)
+            yield from _objects(stream, fields)
         else:
             yield from _table(stream, fields)
 
@@ -127,12 +127,9 @@ def _separator(stream: Input, fields: Fields) -> str | None:
     return None
 
 
-def _objects(lines: Iterator[tuple[int, str]], source: str, fields: Fields) -> Iterator[Example]:
-    for number, line in lines:
-        if not line.strip():
-            continue
-        where = f"{source}:{number}"
-        data = parse_json_object(line, source, number)
+def _objects(stream: Input, fields: Fields) -> Iterator[Example]:
+    for record in records_of(stream, None, format="jsonl"):
+        data, where = record.data or {}, record.where
         text, pair = json_texts(data, fields, where)
         label = _field(data, fields.label, where, "--label-field")
         if not isinstance(label, (str, int, float)):

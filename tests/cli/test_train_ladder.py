@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+import ordtool
+
 
 @pytest.fixture
 def data(tmp_path):
@@ -77,6 +79,17 @@ def test_pairs(run_in_process, encoders, tmp_path):
     found = objects(run_in_process("predict", "-m", "m", stdin=b"cat\tdog\n"))
     assert found[0]["text2"] == "dog" and set(found[0]["probabilities"]) == {"0", "1"}
     assert "one text, and the model takes two" in run_in_process("predict", "-m", "m", stdin=b"cat\n").stderr
+    folder = str(tmp_path / "m")
+    one, [same, _] = (
+        ordtool.predict("cat", folder, "dog"),
+        ordtool.predict(["cat", "sea"], folder, ["dog", "sea"]),
+    )
+    assert one.label == same.label == found[0]["prediction"]
+    assert one.probabilities == pytest.approx(found[0]["probabilities"], abs=1e-5)
+    with pytest.raises(ordtool.UsageError, match="takes two texts, and one was given"):
+        ordtool.predict("cat", folder)
+    with pytest.raises(ordtool.UsageError, match="don't make pairs"):
+        ordtool.predict(["cat", "sea"], folder, ["dog"])
 
 
 def test_a_score(run_in_process, encoders, tmp_path):
@@ -239,3 +252,22 @@ def test_blank_rows_of_tables_are_passed_over(run_in_process, encoders, tmp_path
     assert first == second
     outs = [run_in_process("predict", f"{name}.csv", "-m", "ma").stdout for name in "ab"]
     assert outs[0] == outs[1] and outs[0].count(b"\n") == 24
+
+
+def test_json_arrays_and_conllu(run_in_process, encoders, data, tmp_path):
+    lines = (tmp_path / data("a.jsonl", 24)).read_text().splitlines()
+    (tmp_path / "a.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    rest = "\t_" * 8
+    words = [f"{n}\t{word}{rest}" for n, word in enumerate("the cat sat".split(), start=1)]
+    (tmp_path / "c.conllu").write_text("\n".join(["# text = the cat sat", *words, "", ""]))
+    for name in ("a.jsonl", "a.json"):
+        made = ("train", "ladder", name, "-m", encoders("bert"), *FAST, "--epochs", 1, "-o", f"m-{name}")
+        objects(run_in_process(*made))
+    first, second = (
+        (tmp_path / f"m-a.{suffix}" / "model.safetensors").read_bytes() for suffix in ("json", "jsonl")
+    )
+    assert first == second
+    found = [run_in_process("predict", name, "-m", "m-a.json").stdout for name in ("a.jsonl", "a.json")]
+    assert found[0] == found[1] and found[0].count(b"\n") == 24
+    (row,) = objects(run_in_process("predict", "c.conllu", "-m", "m-a.json"))
+    assert row["text"] == "the cat sat"
