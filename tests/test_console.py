@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from rich.console import Console
 
 from ordtool import console
+from ordtool.cli.app import interrupts_arrive
 from ordtool.progress import close_bars, counted, hold_bars
 
 
@@ -110,3 +112,15 @@ def test_ctrl_c_while_it_is_loaded():
 def test_one_is_no_plural():
     assert counted(1, "text") == "1 text"
     assert counted(2000, "class", "classes") == "2,000 classes"
+
+
+def test_ctrl_c_while_an_object_is_deleted():
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    end = time.monotonic() + 20
+    with interrupts_arrive(), pytest.raises(KeyboardInterrupt):
+        Interrupted()
+        while time.monotonic() < end:
+            pass

@@ -40,10 +40,13 @@ def show(results: Sequence[HsicResult], *, cka: bool) -> None:
     (part, *more) = fit_table(columns, rows, width)
     if not more and part.columns == tuple(columns):
         console.print_table(_title(matrix, results), columns, rows, to_stderr=False)
-    elif len(results) <= MOST_LISTED:
-        console.print_table(_title(matrix, results), *_list_table(results), to_stderr=False)
-    else:
-        _show_heat_map(matrix, results, width)
+        return
+    for measures in (("HSIC", "CKA"), ("CKA",) if cka else ("HSIC",)):
+        listed = _list_table(results, measures)
+        if len(results) <= MOST_LISTED and fit_table(*listed, width)[0].columns == tuple(listed[0]):
+            console.print_table(_title(matrix, results), *listed, to_stderr=False)
+            return
+    _show_heat_map(matrix, results, width)
 
 
 def verdict(result: HsicResult) -> str:
@@ -220,7 +223,7 @@ def _matrix_table(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
     return ["", *columns], cells
 
 
-def _list_table(results: Sequence[HsicResult]) -> tuple[list[str], list[list[str]]]:
+def _list_table(results: Sequence[HsicResult], measures: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     from ordtool.independence.alignment import short_names
 
     given = list(dict.fromkeys(name for result in results for name in (result.x, result.y)))
@@ -228,10 +231,11 @@ def _list_table(results: Sequence[HsicResult]) -> tuple[list[str], list[list[str
     tested = results[0].p_adjusted is not None
     rows = []
     for result in results:
-        row = [short[result.x], short[result.y], _cell(result.statistic), _cell(result.cka)]
+        figures = {"HSIC": result.statistic, "CKA": result.cka}
+        row = [short[result.x], short[result.y], *(_cell(figures[measure]) for measure in measures)]
         p = result.p_adjusted
         rows.append([*row, *([f"{p:.2g}{stars(p)}"] if p is not None else [])])
-    return ["x", "y", "HSIC", "CKA", *(["adjusted p"] if tested else [])], rows
+    return ["x", "y", *measures, *(["adjusted p"] if tested else [])], rows
 
 
 def _cell(value: float | None, p_value: float | None = None) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -82,11 +86,33 @@ def main(argv: list[str] | None = None) -> None:
     try:
         occupy_standard_descriptors()
         args, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
-        with library_messages(shown=debug):
+        with library_messages(shown=debug), interrupts_arrive():
             status = _run(args, debug)
     except KeyboardInterrupt:  # outside of the command, which has its own
         status = _interrupted()
     sys.exit(status)
+
+
+@contextmanager
+def interrupts_arrive() -> Iterator[None]:
+    """Send Ctrl-C once more where it came while an object was being deleted: Python would print and forget it."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            before(unraisable)
+            return
+        timer = threading.Timer(
+            0.02, _thread.interrupt_main
+        )  # later, since it would be forgotten in here too
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _take_debug(args: list[str]) -> tuple[list[str], bool]:
