@@ -230,7 +230,7 @@ def one_device_a_process(arguments: Any) -> None:
 def dequantized() -> dict[str, Any]:
     """Return the options with which a GGUF file is loaded as plain weights.
 
-    Later releases of transformers keep the quantised ones unless told; earlier ones (5.9 is one) always unpack them.
+    Later releases of transformers keep the quantised ones unless told; earlier ones (5.9 was one) always unpack them.
     """
     import transformers
 
