@@ -35,7 +35,7 @@ from ordtool.io.atomic import atomic_directory
 from ordtool.models.entries import PACKAGED
 from ordtool.models.resolve import resolve_model
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ORDTOOL_DATA", "data"))
 DIMS, GAMMA, SIF = 240, 0.5, 1e-3
 CARD = """---
 license: apache-2.0

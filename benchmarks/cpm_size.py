@@ -3,7 +3,7 @@
 Makes a random checkpoint (5.2 GB of disk), then loads it in a process of its own and writes 16 tokens. Prints the peak
 of resident memory and tokens a second.
 
-    python benchmarks/cpm_size.py --vocabulary ../shared/data/chinese/cpm_chinese_vocab.model
+    python benchmarks/cpm_size.py --vocabulary data/chinese/cpm_chinese_vocab.model
     python benchmarks/cpm_size.py --layers 2 --hidden 64 --heads 4      # does it run?
 """
 
@@ -88,7 +88,7 @@ def write(folder: Path) -> None:
 def main() -> None:
     """Make the checkpoint, then load it in a fresh process."""
     parser = argparse.ArgumentParser()
-    data = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+    data = Path(os.environ.get("ORDTOOL_DATA", "data"))
     parser.add_argument("--vocabulary", type=Path, default=data / "chinese" / "cpm_chinese_vocab.model")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=2560)

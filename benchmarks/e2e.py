@@ -32,7 +32,7 @@ def linearise(meaning: str) -> str:
 
 
 def data_folder() -> Path:
-    """ORDTOOL_DATA, or ../shared/data beside the project."""
+    """ORDTOOL_DATA, or data beside the project."""
     root = Path(__file__).parent.parent
     folder = Path(os.environ.get("ORDTOOL_DATA", root.parent / "shared" / "data")) / "seq2seq"
     if not (folder / "e2e-trainset.csv").is_file():

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ORDTOOL_DATA", "data"))
 THEIRS, THEIRS_BF16 = "sentence-transformers float32", "sentence-transformers bfloat16"
 OURS, OURS_BF16 = "ordtool float32", "ordtool bfloat16"
 SYSTEMS = (THEIRS, OURS, THEIRS_BF16, OURS_BF16)

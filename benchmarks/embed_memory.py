@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ORDTOOL_DATA", "data"))
 
 
 def write_lines(path: Path, count: int) -> None:

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ORDTOOL_DATA", "data"))
 SHAPE = {
     "vocab_size": 49152,
     "hidden_size": 576,

@@ -29,7 +29,7 @@ from ordtool.runtime import quiet_libraries
 
 def mixed_prompts(count: int, longest: int) -> list[str]:
     """Cut prompts of 5 to `longest` words, as many short as long, out of the data."""
-    data = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+    data = Path(os.environ.get("ORDTOOL_DATA", "data"))
     file = data / "text" / "state_union.txt"
     if not file.is_file():
         raise SystemExit(f"{file} is missing: set ORDTOOL_DATA to the folder of the data")

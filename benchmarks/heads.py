@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--texts", nargs="*", type=Path)
     args = parser.parse_args()
-    data = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+    data = Path(os.environ.get("ORDTOOL_DATA", "data"))
     texts = args.texts or sorted((data / "books").glob("*.txt"))
     if not texts:
         raise SystemExit(f"{data / 'books'} has no texts: set ORDTOOL_DATA, or name files with --texts")

@@ -5,7 +5,7 @@
     python benchmarks/ladder.py memory [--lengths 64,128,256,512]             peak extra memory by length
     python benchmarks/ladder.py lm [--book FILE]                              a language model on one book
 
-Data are read from the folder ORDTOOL_DATA (default ../shared/data). Full fine-tuning of whole SST-2 takes hours on two
+Data are read from the folder ORDTOOL_DATA (default data). Full fine-tuning of whole SST-2 takes hours on two
 cores, so `scores` trains every method on the same random texts of the training part, a tenth of which choose the epoch, and
 measures once on SST-2's dev part and TREC's test part.
 """
@@ -32,7 +32,7 @@ from ordtool.tuning.loading import load_backbone
 from ordtool.tuning.methods import make_baseline
 from ordtool.tuning.training import ladder_method, new_ladder, state_sources, train_ladder
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ORDTOOL_DATA", "data"))
 METHODS = ("full", "lora", "bitfit", "head")
 
 

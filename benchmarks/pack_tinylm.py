@@ -3,7 +3,7 @@
 The small Transformer with rotary positions and standard heads is a Llama by other names, and as one it can be read by
 whatever reads Llamas. Prints how far the logits moved, and the perplexity before and after.
 
-    python benchmarks/pack_tinylm.py tinylm ordtool/models/packaged/tinylm --text ../shared/data/books/sherlock.txt
+    python benchmarks/pack_tinylm.py tinylm ordtool/models/packaged/tinylm --text data/books/sherlock.txt
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """ON-LSTM, training and parsing: tokens and sentences a second beside the paper's own code.
 
-    ORDERED_NEURONS=~/Ordered-Neurons ORDTOOL_DATA=../shared/data python benchmarks/parser_speed.py train [--steps 500]
-    ORDERED_NEURONS=~/Ordered-Neurons ORDTOOL_DATA=../shared/data python benchmarks/parser_speed.py parse [--sentences 10000]
+    ORDERED_NEURONS=~/Ordered-Neurons ORDTOOL_DATA=data python benchmarks/parser_speed.py train [--steps 500]
+    ORDERED_NEURONS=~/Ordered-Neurons ORDTOOL_DATA=data python benchmarks/parser_speed.py parse [--sentences 10000]
 
 ORDERED_NEURONS is a checkout of github.com/yikangshen/Ordered-Neurons; of it one line is replaced here, a mask whose
 type PyTorch no longer takes. All systems train from the same tokens of real text at the same shape, batch and window,
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ORDTOOL_DATA", "data"))
 SYSTEMS = ("reference", "lstm", "ordtool float32", "ordtool bfloat16")
 CLIP, RATE = 0.25, 30.0
 

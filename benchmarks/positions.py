@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ORDTOOL_DATA", "data"))
 METHODS = (
     "none,pi,ntk,ntk-fixed,ntk-mixed,dynamic-ntk,yarn,yarn-unscaled,window,lambda,rerope:window=0.25x,rerope:window=0.5x,"
     "rerope:window=1x,leaky-rerope:window=0.25x:leak=16,self-extend,dca,logn,rerope:window=0.5x+logn"

@@ -5,7 +5,7 @@
 # best seeds' vote over the same text; then a span scorer that learns them. About two hours on two cores. What is there already
 # is not made again; an interrupted training goes on.
 set -eu
-: "${ORDTOOL_DATA:=../shared/data}" "${OUTPUT:=english-models}"
+: "${ORDTOOL_DATA:=data}" "${OUTPUT:=english-models}"
 trees="$ORDTOOL_DATA/treebanks/craft/train"
 for part in "$ORDTOOL_DATA/text" "$trees"; do
   [ -d "$part" ] || { echo "no $part: set ORDTOOL_DATA" >&2; exit 1; }

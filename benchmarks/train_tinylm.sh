@@ -3,7 +3,7 @@
 # folder that ORDTOOL_DATA names; a seventh book, Sherlock Holmes, is held out. With --resume it goes on after an interruption.
 # benchmarks/pack_tinylm.py then rounds the weights to half precision.
 set -eu
-: "${ORDTOOL_DATA:=../shared/data}"
+: "${ORDTOOL_DATA:=data}"
 for part in text books; do
   [ -d "$ORDTOOL_DATA/$part" ] || { echo "no $ORDTOOL_DATA/$part: set ORDTOOL_DATA" >&2; exit 1; }
 done

@@ -31,6 +31,8 @@ def folder(tmp_path):
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("suffix", [".pt", ".npz", ".conllu", ".html", ".txt", ".xlsx"])
 def test_no_command_writes_under_the_name_of_another_format(fails_in_process, folder, command, suffix):
+    if (command[0], suffix) == ("parse", ".html"):
+        suffix = ".docx"  # .html is a format of parse
     said = fails_in_process(*command, "-o", f"out{suffix}", status=2)
     assert f"out{suffix}: a {suffix} file isn't written here" in said
     assert "hint: choices: ." in said

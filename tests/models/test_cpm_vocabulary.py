@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # jieba's own source has old escapes
     jieba = pytest.importorskip("jieba")
 
-DATA = Path(os.environ.get("ORDTOOL_DATA", "../shared/data")) / "chinese"
+DATA = Path(os.environ.get("ORDTOOL_DATA", "no-data")) / "chinese"
 VOCABULARY, POEMS = DATA / "cpm_chinese_vocab.model", DATA / "tang_poems.jsonl"
 pytestmark = pytest.mark.skipif(
     not (VOCABULARY.is_file() and POEMS.is_file()), reason="ORDTOOL_DATA has no CPM vocabulary"
