@@ -34,7 +34,7 @@ def linearise(meaning: str) -> str:
 def data_folder() -> Path:
     """ORDTOOL_DATA, or data beside the project."""
     root = Path(__file__).parent.parent
-    folder = Path(os.environ.get("ORDTOOL_DATA", root.parent / "shared" / "data")) / "seq2seq"
+    folder = Path(os.environ.get("ORDTOOL_DATA", root / "data")) / "seq2seq"
     if not (folder / "e2e-trainset.csv").is_file():
         sys.exit(f"{folder}/e2e-trainset.csv is missing: set ORDTOOL_DATA to a folder with seq2seq/ in it")
     return folder
