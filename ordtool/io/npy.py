@@ -68,6 +68,16 @@ def _spooled(stream: Input, mmap: bool) -> np.ndarray:
         return _load(spool.name, stream.source, spool.read(len(MAGIC)), mmap)
 
 
+def _check_shape(file: BinaryIO) -> None:
+    """Refuse a header with a negative size, which numpy before 2.3 takes for "as many as there are"."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, _ = read(file)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"the shape {shape} has a negative size")
+    file.seek(0)
+
+
 def _load(path: str | Path, name: str, magic: bytes, mmap: bool) -> np.ndarray:
     if magic != MAGIC:
         raise OrdtoolError(
@@ -75,6 +85,7 @@ def _load(path: str | Path, name: str, magic: bytes, mmap: bool) -> np.ndarray:
         )
     try:
         with open(path, "rb") as file:
+            _check_shape(file)
             array = cast(
                 np.ndarray, np.load(path if mmap else file, "r" if mmap else None, allow_pickle=False)
             )

@@ -70,5 +70,9 @@ def test_a_chat_starts_without_transformers(imported, writers):
 
 def test_another_model_starts_without_what_it_does_not_need(imported, writers):
     _, modules = imported("-m", writers("gpt2"), "-p", "the cat", "--max-new-tokens", 4)
+    from transformers.generation import candidate_generator
+
     assert "transformers" in modules
-    assert not [name for name in NEVER if name in modules]
+    # Releases up to 5.21 import scikit-learn themselves, wherever it is installed.
+    theirs = {"sklearn"} if hasattr(candidate_generator, "roc_curve") else set()
+    assert not [name for name in NEVER if name in modules and name not in theirs]
