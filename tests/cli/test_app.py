@@ -155,7 +155,7 @@ import logging, sys, warnings
 
 def talk():
     warnings.warn("a name will go", FutureWarning, stacklevel=1)
-    logging.getLogger("some.library").warning("so much advice")
+    logging.getLogger("some.package").warning("so much advice")
     print("data")
 
 if __name__ == "__main__":
