@@ -26,7 +26,7 @@ from ordtool.cli.options import (
 
 if TYPE_CHECKING:
     from ordtool.errors import OrdtoolError
-    from ordtool.parsing.parser import Parse
+    from ordtool.parsing.result import Parse
 
 TREES = "The trees"
 INPUT = "Input"

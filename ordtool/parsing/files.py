@@ -14,7 +14,8 @@ from ordtool.io.atomic import atomic_output
 from ordtool.io.formats import RowLines
 from ordtool.io.inputs import read_again, regular_size
 from ordtool.io.resumable import Lines, resumable_lines
-from ordtool.parsing.parser import Parse, ParseConfig, Parser
+from ordtool.parsing.parser import ParseConfig, Parser
+from ordtool.parsing.result import Parse
 from ordtool.parsing.text.reader import InputConfig, input_files, read_inputs
 from ordtool.parsing.trees.html import draw_html
 from ordtool.parsing.trees.svg import draw_svg

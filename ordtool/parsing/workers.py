@@ -22,7 +22,8 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.jsonl import dumps
 from ordtool.parallel import thread_count
 from ordtool.parsing.batching import in_windows
-from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence
+from ordtool.parsing.parser import ParseConfig, Parser, Sentence
+from ordtool.parsing.result import Parse
 from ordtool.parsing.trees.treebank import write_penn
 from ordtool.progress import SILENT, Progress, Silent
 from ordtool.runtime import libraries_heard, library_messages, set_threads
