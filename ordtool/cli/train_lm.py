@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,7 +57,7 @@ def lm(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            "--tokenizer", metavar="MODEL", help="A model whose tokenizer to take.", rich_help_panel=TEXT
+            "--tokenizer", metavar="MODEL", help="A model, or a folder with a tokenizer.json, whose tokenizer to take.", rich_help_panel=TEXT
         ),
     ] = None,
     objective: Annotated[
@@ -215,4 +216,6 @@ def lm(
 def _folder(tokenizer: str | None) -> str | None:
     from ordtool.models.resolve import resolve_model
 
-    return None if tokenizer is None else str(resolve_model(tokenizer))
+    if tokenizer is None or (Path(tokenizer) / "tokenizer.json").is_file():
+        return tokenizer  # a folder with a tokenizer alone will do
+    return str(resolve_model(tokenizer))

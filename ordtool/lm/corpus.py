@@ -49,6 +49,19 @@ def _lines(documents: Iterable[str]) -> Iterator[str]:
         yield from document.splitlines(keepends=True)
 
 
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Gather documents to at least a million characters, or a single long one."""
+    batch, size = [], 0
+    for document in documents:
+        batch.append(document)
+        size += len(document) + 1
+        if size >= 1_000_000:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def tokenize(documents: Iterable[str], tokenizer: Any, progress: Progress = SILENT) -> tuple[np.ndarray, int]:
     """Turn documents into one row of tokens, each document ended by `eos`.
 
@@ -67,11 +80,11 @@ def tokenize(documents: Iterable[str], tokenizer: Any, progress: Progress = SILE
         raise OrdtoolError("the tokenizer has no eos token, so documents can't be told apart")
     rows, size = [], 0
     progress.start("tokenizing", None, "documents")
-    for document in documents:
-        ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
-        rows.append(np.array([*ids, tokenizer.eos_token_id], dtype=np.int32))
-        size += len(document.encode("utf-8", "surrogatepass"))
-        progress.advance(1)
+    for batch in _batches(documents):  # a fast tokenizer shares a batch among the cores
+        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
+            rows.append(np.array([*ids, tokenizer.eos_token_id], dtype=np.int32))
+        size += sum(len(document.encode("utf-8", "surrogatepass")) for document in batch)
+        progress.advance(len(batch))
     progress.close()
     if not size:
         raise OrdtoolError("no text to train on", "give files with text in them")

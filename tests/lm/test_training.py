@@ -204,6 +204,18 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, text):
     )
 
 
+def test_a_folder_with_a_tokenizer_alone_will_do(run_in_process, tmp_path, text):
+    from ordtool.lm.corpus import train_tokenizer
+
+    train_tokenizer(["a few words, a few more"], 260).save_pretrained(tmp_path / "pieces")
+    done = run_in_process(
+        "train", "lm", text, "-o", "m", "--tokenizer", "pieces", "--context", 16, "--layers", 1, "--hidden", 16,
+        "--heads", 2, "--steps", 1, "--device", "cpu", "--threads", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["vocab_size"] == 260
+
+
 class Hearing(Silent):
     def __init__(self, note):
         self.note = note
