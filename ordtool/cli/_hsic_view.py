@@ -89,6 +89,8 @@ def settings(result: HsicResult) -> list[tuple[str, str]]:
     folder, names = short_names([result.x, result.y])
     widths = [short_number(width) for width in (result.bandwidth_x, result.bandwidth_y) if width is not None]
     kernel = result.kernel.replace(",", ", ") + (f", bandwidth {' and '.join(widths)}" if widths else "")
+    if result.multiples is not None:
+        kernel += f" times {', '.join(f'{multiple:g}' for multiple in result.multiples)}, added up"
     features = f", {result.random_features} random features" if result.random_features else ""
     facts = [
         ("variables", f"{names[0]} and {names[1]}" + (f" in {folder}" if folder else "")),

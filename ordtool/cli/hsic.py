@@ -43,13 +43,22 @@ def hsic(
             rich_help_panel=MEASURE,
         ),
     ] = None,
+    multiples: Annotated[
+        str,
+        typer.Option(
+            "--multiples",
+            metavar="0.5,1,2",
+            help="Of the bandwidth; the kernels of several are added up.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = "1",
     estimator: Annotated[
         str,
         typer.Option(
             "--estimator",
-            help="unbiased, biased, or normalized (nHSIC).",
+            help="unbiased, biased, gretton (biased, over (n-1)^2), or normalized (nHSIC).",
             rich_help_panel=MEASURE,
-            autocompletion=lambda: ["unbiased", "biased", "normalized"],
+            autocompletion=lambda: ["unbiased", "biased", "gretton", "normalized"],
         ),
     ] = "unbiased",
     cka: Annotated[
@@ -177,6 +186,7 @@ def hsic(
         config = HsicConfig(
             kernel=_one_or_two(kernel),
             bandwidth=_bandwidths(bandwidth),
+            multiples=_numbers(multiples, "--multiples"),
             estimator=estimator,
             test=test,
             permutations=permutations,

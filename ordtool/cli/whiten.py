@@ -70,6 +70,16 @@ Standardize = Annotated[
     ),
 ]
 
+Covariance = Annotated[
+    str | None,
+    typer.Option(
+        "--covariance",
+        help="What a beta under 1 whitens: shifted (of x - beta mean), or centred (of x - mean).  [default: shifted]",
+        rich_help_panel=MAP,
+        autocompletion=lambda: ["shifted", "centred"],
+    ),
+]
+
 
 class _WithMerge(Command):
     """A plain command with one subcommand: `whiten merge ...` is merge, anything else is whiten."""
@@ -101,6 +111,7 @@ def whiten(
     remove: Remove = None,
     normalize: Normalize = None,
     standardize: Standardize = None,
+    covariance: Covariance = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -174,6 +185,7 @@ def whiten(
         "remove": remove,
         "normalize": normalize,
         "standardize": standardize,
+        "covariance": covariance,
     }
     with options_for_fields(WhiteningConfig), options_for_fields(whitening_job.WhitenConfig):
         config = whitening_job.WhitenConfig(
@@ -210,6 +222,7 @@ def merge(
     remove: Remove = None,
     normalize: Normalize = None,
     standardize: Standardize = None,
+    covariance: Covariance = None,
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
@@ -235,6 +248,7 @@ def merge(
         "remove": remove,
         "normalize": normalize,
         "standardize": standardize,
+        "covariance": covariance,
     }
     options = {name: value for name, value in given.items() if value is not None}
     with options_for_fields(WhiteningConfig):

@@ -163,7 +163,7 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 
 def _value(name: str, value: str, text: str) -> Any:
-    if name == "method" or value == "oas":
+    if name in ("method", "covariance") or value == "oas":
         return value
     if name == "standardize" and value.lower() in _TRUTH:
         return _TRUTH[value.lower()]

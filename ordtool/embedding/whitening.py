@@ -1,13 +1,14 @@
 r"""Whitening: the linear map after which vectors have no preferred direction.
 
 BERT-whitening (Su, Cao, Liu & Ou 2021, arXiv:2103.15316, algorithm 1) and its two softening exponents
-(Su 2022, kexue.fm/9079): with the mean $\mu$ and the covariance $\Sigma = U \Lambda U^\top$ of the vectors,
+(Su 2022, kexue.fm/9079): with the mean $\mu$ of the vectors and $\Sigma(\beta) = U \Lambda U^\top$, the mean of
+$(x - \beta \mu)(x - \beta \mu)^\top$,
 
 $$\tilde x = (x - \beta \mu) \, U_k \Lambda_k^{-\gamma / 2}.$$
 
 $\beta = \gamma = 1$ whitens; $\beta = \gamma = 0$ with $k < d$ only rotates and cuts, which keeps the geometry of a
-tuned model almost whole. Deviations: the covariance is the unbiased one, directions without variance are cut
-(the paper divides by them), and the signs of eigenvectors are fixed so that the same data gives the same map.
+tuned model almost whole. Deviations: sums are divided by $n - 1$, directions without variance are cut (the paper divides
+by them), and the signs of eigenvectors are fixed so that the same data gives the same map.
 """
 
 from __future__ import annotations
@@ -86,12 +87,15 @@ class Whitening:
         remove: directions that `abtt` removes; None is a hundredth of the width, at least 1.
         standardize: divide every column by its standard deviation first, for columns of different units; the
             eigenvalues are those of the correlations. Constant columns become 0.
+        covariance: what is whitened where `beta` is less than 1. `shifted`: $\Sigma(\beta)$, to which what is left of the
+            mean belongs, as in the article; the first columns keep lengths and inner products best. `centred`: the
+            covariance, in which the mean has no part; the first columns keep distances best.
 
     Attributes:
         moments_: the statistics of all rows seen, which `merge` adds up.
         mean_: `(dim,)`, float64.
         kernel_: `(dim, width)`, float64: `transform(x)` is `(x - beta * mean_) @ kernel_`.
-        eigenvalues_: of the covariance, largest first, `(dim,)`.
+        eigenvalues_: of the covariance, or of $\Sigma(\beta)$, largest first, `(dim,)`.
         rank_: directions that vary.
         shrinkage_: the shrinkage that was used.
         n_samples_seen_: rows seen.
@@ -111,6 +115,7 @@ class Whitening:
     normalize: bool
     remove: int | None
     standardize: bool
+    covariance: str
 
     def __init__(self, dims: int | None = None, **options: Unpack[WhiteningOptions]) -> None:
         for name in options:
@@ -218,12 +223,12 @@ class Whitening:
 
     @property
     def eigenvalues_(self) -> Float64Array:
-        """Variances along the principal directions, largest first, `(dim,)`."""
+        """Variances along the principal directions (with what is left of the mean), largest first, `(dim,)`."""
         return self.solve().eigenvalues
 
     @property
     def rank_(self) -> int:
-        """Directions with a variance above `RANK_TOLERANCE` of the largest."""
+        """Directions with an eigenvalue above `RANK_TOLERANCE` of the largest."""
         return self.solve().rank
 
     @property

@@ -20,7 +20,7 @@ from ordtool.errors import OrdtoolError
 
 FORMAT = "ordtool-whitening"
 VERSION = 1
-LATER_OPTIONS = ("standardize",)
+LATER_OPTIONS = {"standardize": False, "covariance": "shifted"}
 TENSORS = ("eigenvalues", "kernel", "mean", "scatter")
 
 
@@ -74,7 +74,11 @@ def to_bytes(stored: StoredWhitening) -> bytes:
 def _written_options(config: WhiteningConfig) -> dict[str, Any]:
     """Return the options as the file has them: those of later versions only where they were asked for."""
     options = asdict(config)
-    return {name: value for name, value in options.items() if name not in LATER_OPTIONS or value}
+    # Files that name no covariance were written when there was only the centred one; at a beta of 1 both are the same.
+    unnamed = {"standardize"} if config.beta != 1 else set(LATER_OPTIONS)
+    return {
+        name: value for name, value in options.items() if name not in unnamed or value != LATER_OPTIONS[name]
+    }
 
 
 def read_stored(path: str | Path) -> StoredWhitening:
@@ -93,9 +97,10 @@ def read_stored(path: str | Path) -> StoredWhitening:
 
 def _checked(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> StoredWhitening:
     names = {field.name for field in fields(WhiteningConfig)}
-    config = WhiteningConfig(
-        **{name: value for name, value in dict(header["options"]).items() if name in names}
-    )
+    options = {name: value for name, value in dict(header["options"]).items() if name in names}
+    if options.get("beta", 1) != 1:
+        options.setdefault("covariance", "centred")
+    config = WhiteningConfig(**options)
     mean, kernel = tensors["mean"], tensors["kernel"]
     dim = mean.size
     width = kernel.shape[-1] if kernel.ndim else 0

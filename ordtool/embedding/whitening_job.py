@@ -144,7 +144,9 @@ def describe(whitening: Whitening) -> str:
     values = whitening.eigenvalues_
     width = whitening.kernel_.shape[1]
     kept = values[:width].sum() / values.sum() if whitening.method == "pca" else 1.0
-    share = f" ({100 * kept:.1f}% of the variance)" if width < whitening.n_features_in_ else ""
+    shifted = whitening.covariance == "shifted" and whitening.beta < 1
+    what = "mean square" if shifted else "variance"
+    share = f" ({100 * kept:.1f}% of the {what})" if width < whitening.n_features_in_ else ""
     rank = f"rank {whitening.rank_} of {values.size}" if whitening.rank_ < values.size else "full rank"
     shrunk = f", shrinkage {whitening.shrinkage_:.3g}" if whitening.shrinkage_ else ""
     return f"fitted on {whitening.fitted_on_}: {values.size} -> {width} columns{share}, {rank}{shrunk}"

@@ -14,6 +14,7 @@ from ordtool.embedding.statistics import EQUAL, DataError, Float64Array, Moments
 from ordtool.errors import UsageError, close_match_hint
 
 METHODS = ("pca", "zca", "cholesky", "abtt")
+COVARIANCES = ("shifted", "centred")
 RANK_TOLERANCE = 1e-10
 # Fewer rows than this many times the columns, and the smallest variances are mostly estimation error.
 FEW = 2
@@ -38,6 +39,7 @@ class WhiteningConfig:
     normalize: bool = False
     remove: int | None = None
     standardize: bool = False
+    covariance: str = "shifted"
 
     def __post_init__(self) -> None:
         """Check that the options make sense.
@@ -72,6 +74,7 @@ class WhiteningOptions(TypedDict, total=False):
     normalize: bool
     remove: int | None
     standardize: bool
+    covariance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,8 @@ class WhiteningMap:
     Attributes:
         kernel: `(dim, width)`, float64; `(x - beta * mean) @ kernel` is the transform.
         condition: the largest over the smallest factor by which the map stretches a direction it keeps.
-        eigenvalues: of the covariance, all of them, largest first, `(dim,)`.
-        rank: how many directions have a variance above `RANK_TOLERANCE` of the largest.
+        eigenvalues: of the matrix that is whitened, all of them, largest first, `(dim,)`.
+        rank: how many directions have an eigenvalue above `RANK_TOLERANCE` of the largest.
         shrinkage: the weight that was used, also when it was estimated.
         notes: what a person should know about this fit, a line each.
     """
@@ -101,14 +104,14 @@ def solve(moments: Moments, options: WhiteningConfig) -> WhiteningMap:
     Raises:
         DataError: fewer than two rows, rows that are all equal, or a covariance that `cholesky` cannot invert.
     """
-    covariance = moments.covariance()
+    covariance = _whitened_matrix(moments, options)
     constant = _constant_columns(moments)
     if constant.all():
         raise DataError(
             f"all {moments.count:,} rows are equal: there is no direction to whiten",
             hint="check the vectors: numpy.load(f).std(axis=0)",
         )
-    deviations = np.where(constant, np.inf, np.sqrt(covariance.diagonal()))
+    deviations = np.where(constant, np.inf, np.sqrt(moments.covariance().diagonal()))
     values, vectors = eigen(
         covariance / np.outer(deviations, deviations) if options.standardize else covariance
     )
@@ -130,6 +133,21 @@ def solve(moments: Moments, options: WhiteningConfig) -> WhiteningMap:
     mixed = usable < values.size and not options.standardize and _loses_by_scale(covariance, deviations, rank)
     notes = tuple(_notes(moments, options, rank, usable, deviations if mixed else None))
     return WhiteningMap(kernel, condition, values, rank, shrinkage, notes)
+
+
+def _whitened_matrix(moments: Moments, options: WhiteningConfig) -> Float64Array:
+    r"""Return the matrix whose directions are whitened, `(dim, dim)`.
+
+    `shifted`: $\Sigma(\beta) = \frac{1}{n-1} \sum_i (x_i - \beta \mu)(x_i - \beta \mu)^\top$, which is the covariance plus
+    $\frac{n}{n-1} (1 - \beta)^2 \mu \mu^\top$, so that no row is read again (Su 2022, kexue.fm/9079, whose factor is
+    $1/n$: it has the same directions, and cosines are the same). `centred`: the covariance, whatever `beta` is.
+    """
+    matrix = moments.covariance()
+    left = 1 - options.beta
+    if options.covariance == "centred" or left == 0:
+        return matrix
+    mean = left * np.sqrt(moments.count / (moments.count - 1)) * moments.mean
+    return matrix + np.outer(mean, mean)
 
 
 def _rank(values: Float64Array) -> int:
@@ -248,6 +266,11 @@ def _check_numbers(options: WhiteningConfig) -> None:
     if options.method not in METHODS:
         raise ParameterError(
             f"unknown method {options.method!r}", close_match_hint(str(options.method), METHODS)
+        )
+    if options.covariance not in COVARIANCES:
+        raise ParameterError(
+            f"unknown covariance {options.covariance!r}",
+            close_match_hint(str(options.covariance), COVARIANCES),
         )
     for name, least in (("dims", 1), ("remove", 0)):
         value = getattr(options, name)

@@ -11,7 +11,7 @@ from ordtool.independence.features import check_feature_count
 from ordtool.independence.kernels import KERNELS, WITH_BANDWIDTH
 from ordtool.independence.permutation import check_permutations, check_scheme
 
-ESTIMATORS = ("unbiased", "biased", "normalized")
+ESTIMATORS = ("unbiased", "biased", "gretton", "normalized")
 TESTS = ("permutation", "gamma", "block", "aggregated", "none")
 DRAWN = ("permutation", "aggregated")
 
@@ -24,8 +24,9 @@ class HsicConfig:
         kernel: One for both sides, or a pair; see `fit_kernel`.
         bandwidth: One for both sides, or a pair, in the units of the vectors; None is the median heuristic of each
             variable on its own.
-        estimator: `unbiased` (U-statistic), `biased` (V-statistic, over $n^2$), or `normalized` (nHSIC, at most
-            5,000 rows).
+        multiples: Of the bandwidths; the kernels of several are added up, which sees structure of several sizes.
+        estimator: `unbiased` (U-statistic), `biased` (V-statistic, over $n^2$), `gretton` (the same over $(n-1)^2$, as
+            Gretton et al. 2005 have it, which is biased too), or `normalized` (nHSIC, at most 5,000 rows).
         test: `permutation`, `gamma` (moments of the permutations, none drawn), `block` (random groups of rows: an
             estimate with a confidence interval), `aggregated` (over a grid of bandwidths), or `none`.
         permutations: How many, where they are drawn.
@@ -46,6 +47,7 @@ class HsicConfig:
 
     kernel: str | tuple[str, str] = "gaussian"
     bandwidth: float | tuple[float | None, float | None] | None = None
+    multiples: tuple[float, ...] = (1.0,)
     estimator: str = "unbiased"
     test: str = "permutation"
     permutations: int = 1000
@@ -87,10 +89,24 @@ class HsicConfig:
                 f"the block test takes the unbiased estimator, not the {self.estimator} one",
                 "a mean of biased statistics over small groups would be far off",
             )
+        self._check_multiples()
         if self.test == "aggregated":
             self._check_aggregated()
         if self.estimator == "normalized" and self.random_features is not None:
             raise UsageError("nHSIC inverts whole matrices, so random features don't help it")
+
+    def _check_multiples(self) -> None:
+        if not self.multiples or not all(0 < multiple < 1e6 for multiple in self.multiples):
+            raise UsageError("the `multiples` of the bandwidths must be positive numbers", "0.5,1,2")
+        if tuple(self.multiples) == (1.0,):
+            return
+        if self.test == "aggregated" or self.random_features is not None:
+            raise UsageError(
+                "several `multiples` go with exact kernels and single tests",
+                "the aggregated test looks at the bandwidths of its `grid` one by one",
+            )
+        if not any(name in WITH_BANDWIDTH for name in self.kernels()):
+            raise UsageError("`multiples` need a kernel with a bandwidth", "gaussian or laplacian")
 
     def _check_aggregated(self) -> None:
         if self.estimator == "normalized" or self.random_features is not None:
@@ -120,6 +136,7 @@ class HsicOptions(CkaOptions, total=False):
     """The fields of `HsicConfig`, as keywords of `hsic`."""
 
     kernel: str | tuple[str, str]
+    multiples: tuple[float, ...]
     estimator: str
     test: str
     permutations: int
@@ -141,7 +158,7 @@ class HsicResult:
         kernel: Its name, `left,right` if they differ.
         bandwidth_x: In the units of `x`; None where the kernel has none, or `x` is constant.
         bandwidth_y: In the units of `y`.
-        estimator: `unbiased`, `biased` or `normalized`.
+        estimator: `unbiased`, `biased`, `gretton` or `normalized`.
         statistic: HSIC.
         cka: $HSIC_{xy} / \sqrt{HSIC_{xx} HSIC_{yy}}$ by the same estimator; None if undefined.
         test: The test's name.
@@ -152,6 +169,7 @@ class HsicResult:
         interval: Confidence interval of the population's HSIC; block test only.
         random_features: Features a kernel was approximated with, if it was.
         p_adjusted: By Holm's correction, where several pairs were tested together.
+        multiples: Of the bandwidths, where kernels of several were added up.
     """
 
     x: str
@@ -171,9 +189,10 @@ class HsicResult:
     interval: tuple[float, float] | None = None
     random_features: int | None = None
     p_adjusted: float | None = None
+    multiples: tuple[float, ...] | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as a JSON object: the last three only where there is something to say."""
+        """Return the fields as a JSON object: the last four only where there is something to say."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        optional = ("interval", "random_features", "p_adjusted")
+        optional = ("interval", "random_features", "p_adjusted", "multiples")
         return {key: value for key, value in values.items() if key not in optional or value is not None}

@@ -179,6 +179,7 @@ def _result(config: HsicConfig, x: str, y: str, rows: int, answer: _Answer, seco
         seconds=round(seconds, 6),
         interval=answer.interval,
         random_features=config.random_features,
+        multiples=config.multiples if tuple(config.multiples) != (1.0,) else None,
     )
 
 
@@ -188,7 +189,8 @@ def _single(
     plain, placed = _fit_sides(checked, pairs, config)
     if config.test == "block":
         return [_block(plain[a], plain[b], config, progress) for a, b in placed]
-    kernels, estimator, factor = plain, config.estimator, 1.0
+    kernels = plain
+    estimator, factor = _summed_estimator(config.estimator, len(checked[0]))
     if estimator == "normalized":
         kernels = [PrecomputedKernel(normalized_matrix(kernel, config.epsilon)) for kernel in plain]
         # tr(K' L') of centred matrices is n^2 times their biased statistic.
@@ -205,6 +207,13 @@ def _single(
         )
         for (a, b), p_value in zip(placed, p_values, strict=True)
     ]
+
+
+def _summed_estimator(estimator: str, rows: int) -> tuple[str, float]:
+    """Return the estimator whose sums are taken, and what its statistic is multiplied by."""
+    if estimator == "gretton":
+        return "biased", (rows / (rows - 1)) ** 2
+    return estimator, 1.0
 
 
 def _degenerate(kernel: Kernel, sums: KernelSums, index: int, estimator: str) -> str | None:
@@ -235,7 +244,7 @@ def _fit(rows: Array, name: str, bandwidth: float | None, variable: int, config:
     dtype = compute_dtype(rows, config.dtype)
     if config.random_features is not None and name in WITH_BANDWIDTH:
         return random_features(rows, name, bandwidth, config.random_features, config.seed, variable, dtype)
-    return fit_kernel(rows, name, bandwidth, dtype)
+    return fit_kernel(rows, name, bandwidth, dtype, config.multiples)
 
 
 def _p_values(
@@ -292,12 +301,13 @@ def _aggregated(checked: Sequence[Array], pair: Pair, config: HsicConfig, progre
     sides = [
         _grid(checked[variable], name, config) for variable, name in zip(pair, config.kernels(), strict=True)
     ]
+    estimator, factor = _summed_estimator(config.estimator, len(checked[pair[0]]))
     test = aggregated_test(
         sides[0],
         sides[1],
         permutations=config.permutations,
         seed=config.seed,
-        estimator=config.estimator,
+        estimator=estimator,
         scheme=config.scheme,
         threads=config.threads,
         progress=progress,
@@ -305,11 +315,11 @@ def _aggregated(checked: Sequence[Array], pair: Pair, config: HsicConfig, progre
     best = [side[index] for side, index in zip(sides, test.best, strict=True)]
     sums = kernel_sums(best, [(0, 1)], threads=config.threads)
     return _Answer(
-        sums.estimate(0, 1, config.estimator),
-        sums.cka(0, 1, config.estimator),
+        sums.estimate(0, 1, estimator) * factor,
+        sums.cka(0, 1, estimator),
         test.p_value,
         (best[0].bandwidth, best[1].bandwidth),
-        (_degenerate(best[0], sums, 0, config.estimator), _degenerate(best[1], sums, 1, config.estimator)),
+        (_degenerate(best[0], sums, 0, estimator), _degenerate(best[1], sums, 1, estimator)),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,31 +105,45 @@ class GaussianKernel(Kernel):
     r"""$k(x, y) = \exp(-\lVert x - y \rVert^2 / 2 \sigma^2)$ with the bandwidth $\sigma$.
 
     The exponent comes out of one matrix product: with $h = \lVert z \rVert^2 / 2$ and $z = x / \sigma$, the
-    rows $(z, -h, 1)$ and $(z, 1, -h)$ have the product $-\lVert z_i - z_j \rVert^2 / 2$.
+    rows $(z, -h, 1)$ and $(z, 1, -h)$ have the product $-\lVert z_i - z_j \rVert^2 / 2$. Of several `multiples` $m$,
+    the kernels of the bandwidths $m \sigma$ are added up.
     """
 
     name = "gaussian"
 
-    def __init__(self, augmented: Array, bandwidth: float | None, constant: bool = False) -> None:
+    def __init__(
+        self,
+        augmented: Array,
+        bandwidth: float | None,
+        constant: bool = False,
+        multiples: Sequence[float] = (1.0,),
+    ) -> None:
         self._augmented = augmented
         self.bandwidth = bandwidth
         self.constant = constant
+        self._multiples = tuple(multiples)
 
     @classmethod
     def fit(
-        cls, rows: Array, bandwidth: float | None = None, dtype: np.dtype[Any] | None = None
+        cls,
+        rows: Array,
+        bandwidth: float | None = None,
+        dtype: np.dtype[Any] | None = None,
+        multiples: Sequence[float] = (1.0,),
     ) -> GaussianKernel:
         """Fit to rows of shape `(rows, dim)`; None takes the median heuristic, and `compute_dtype`."""
         centred, unit = standardised(rows, dtype)
         if unit == 0:
-            return cls(_augment(centred), bandwidth, constant=True)
+            return cls(_augment(centred), bandwidth, constant=True, multiples=multiples)
         relative = median_distance(centred) if bandwidth is None else relative_bandwidth(bandwidth, unit)
         with np.errstate(over="ignore"):
-            half_norms = np.square(centred, dtype=np.float64).sum(axis=1).max() / (2 * relative**2)
+            smallest = relative * min(multiples)
+            half_norms = np.square(centred, dtype=np.float64).sum(axis=1).max() / (2 * smallest**2)
         if half_norms > _FLOAT32_EXPONENT:
             centred, _ = standardised(rows, np.dtype(np.float64))
         centred /= relative
-        return cls(_augment(centred), relative * unit if bandwidth is None else bandwidth)
+        sigma = relative * unit if bandwidth is None else bandwidth
+        return cls(_augment(centred), sigma, multiples=multiples)
 
     @property
     def rows(self) -> int:
@@ -141,8 +156,8 @@ class GaussianKernel(Kernel):
         return self._augmented.dtype
 
     def diagonal(self) -> NDArray[np.float64]:
-        """All ones."""
-        return np.ones(self.rows)
+        """All ones, for each multiple."""
+        return np.full(self.rows, float(len(self._multiples)))
 
     def exponent(self, rows: slice, columns: slice) -> Array:
         """Return the exponents."""
@@ -152,11 +167,22 @@ class GaussianKernel(Kernel):
 
     def apply(self, exponent: Array, out: Array) -> None:
         """Take the exponential."""
-        np.exp(exponent, out=out)
+        _add_exponentials(exponent, [1 / multiple**2 for multiple in self._multiples], out)
 
     def subset(self, index: NDArray[np.intp]) -> GaussianKernel:
         """Return the same kernel over rows `index`."""
-        return GaussianKernel(self._augmented[index], self.bandwidth, self.constant)
+        return GaussianKernel(self._augmented[index], self.bandwidth, self.constant, self._multiples)
+
+
+def _add_exponentials(exponent: Array, factors: Sequence[float], out: Array) -> None:
+    r"""Write $\sum_f e^{f a}$ of exponents $a$ to `out`, which may be the exponents themselves."""
+    if len(factors) == 1 and factors[0] == 1:
+        np.exp(exponent, out=out)
+        return
+    total = np.zeros_like(exponent)
+    for factor in factors:
+        total += np.exp(exponent * exponent.dtype.type(factor))
+    out[...] = total
 
 
 def _augment(rows: Array) -> Array:
@@ -190,28 +216,38 @@ class LaplacianKernel(Kernel):
     name = "laplacian"
 
     def __init__(
-        self, rows: NDArray[np.float64], bandwidth: float | None, dtype: np.dtype[Any], constant: bool = False
+        self,
+        rows: NDArray[np.float64],
+        bandwidth: float | None,
+        dtype: np.dtype[Any],
+        constant: bool = False,
+        multiples: Sequence[float] = (1.0,),
     ) -> None:
         self._rows = rows
         self._dtype = dtype
         self.bandwidth = bandwidth
         self.constant = constant
+        self._multiples = tuple(multiples)
 
     @classmethod
     def fit(
-        cls, rows: Array, bandwidth: float | None = None, dtype: np.dtype[Any] | None = None
+        cls,
+        rows: Array,
+        bandwidth: float | None = None,
+        dtype: np.dtype[Any] | None = None,
+        multiples: Sequence[float] = (1.0,),
     ) -> LaplacianKernel:
         """Fit to rows of shape `(rows, dim)`; None takes the median of the absolute distances, and `compute_dtype`."""
         centred, unit = standardised(rows, dtype)
         if unit == 0:
-            return cls(centred.astype(np.float64), bandwidth, centred.dtype, constant=True)
+            return cls(centred.astype(np.float64), bandwidth, centred.dtype, True, multiples)
         relative = (
             median_distance(centred, "cityblock")
             if bandwidth is None
             else relative_bandwidth(bandwidth, unit)
         )
         sigma = relative * unit if bandwidth is None else bandwidth
-        return cls(centred.astype(np.float64) / relative, sigma, centred.dtype)
+        return cls(centred.astype(np.float64) / relative, sigma, centred.dtype, multiples=multiples)
 
     @property
     def rows(self) -> int:
@@ -224,8 +260,8 @@ class LaplacianKernel(Kernel):
         return self._dtype
 
     def diagonal(self) -> NDArray[np.float64]:
-        """All ones."""
-        return np.ones(self.rows)
+        """All ones, for each multiple."""
+        return np.full(self.rows, float(len(self._multiples)))
 
     def exponent(self, rows: slice, columns: slice) -> Array:
         """Return the exponents."""
@@ -236,11 +272,11 @@ class LaplacianKernel(Kernel):
 
     def apply(self, exponent: Array, out: Array) -> None:
         """Take the exponential."""
-        np.exp(exponent, out=out)
+        _add_exponentials(exponent, [1 / multiple for multiple in self._multiples], out)
 
     def subset(self, index: NDArray[np.intp]) -> LaplacianKernel:
         """Return the same kernel over rows `index`."""
-        return LaplacianKernel(self._rows[index], self.bandwidth, self._dtype, self.constant)
+        return LaplacianKernel(self._rows[index], self.bandwidth, self._dtype, self.constant, self._multiples)
 
 
 class FeatureKernel(Kernel):
@@ -337,6 +373,7 @@ def fit_kernel(
     name: str = "gaussian",
     bandwidth: float | None = None,
     dtype: np.dtype[Any] | None = None,
+    multiples: Sequence[float] = (1.0,),
 ) -> Kernel:
     r"""Fit a kernel to one variable; nothing is taken from any other.
 
@@ -346,6 +383,8 @@ def fit_kernel(
             ($x^\top y$) or `cosine` (linear over rows of length 1; a row of zeros stays zero).
         bandwidth: $\sigma$ in the units of the rows; None takes the median heuristic.
         dtype: Of the kernel's blocks, float32 or float64; None takes `compute_dtype(rows)`.
+        multiples: $m$; the kernels of the bandwidths $m \sigma$ are added up. Kernels without a bandwidth take no
+            notice.
 
     Returns:
         The kernel.
@@ -359,9 +398,9 @@ def fit_kernel(
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise OrdtoolError(f"bandwidth {bandwidth:g} is not possible", "a bandwidth is a positive number")
     if name == "gaussian":
-        return GaussianKernel.fit(rows, bandwidth, dtype)
+        return GaussianKernel.fit(rows, bandwidth, dtype, multiples)
     if name == "laplacian":
-        return LaplacianKernel.fit(rows, bandwidth, dtype)
+        return LaplacianKernel.fit(rows, bandwidth, dtype, multiples)
     if name == "cosine":
         centred, unit = standardised(_unit_rows(rows, dtype), dtype)
     else:

@@ -113,6 +113,44 @@ def test_beta_is_the_share_of_the_mean_that_goes(beta):
     np.testing.assert_allclose(whitening.transform(array).mean(axis=0), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_sigma_of_beta_is_the_articles(beta, gamma):
+    """Against the sum over rows and its eigen-decomposition, row by row in float64 (Su 2022, kexue.fm/9079)."""
+    array = correlated(400)
+    mean = array.mean(axis=0)
+    sigma = sum(np.outer(row - beta * mean, row - beta * mean) for row in array) / (len(array) - 1)
+    values, directions = np.linalg.eigh(sigma)
+    values, directions = values[::-1][:4], directions[:, ::-1][:, :4]
+    expected = (array - beta * mean) @ directions * values ** (-gamma / 2)
+    whitening = Whitening(dims=4, beta=beta, gamma=gamma).fit(array)
+    found = whitening.transform(array)
+    np.testing.assert_allclose(
+        found, expected * np.sign((expected * found).sum(axis=0)), rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(whitening.eigenvalues_[:4], values, rtol=1e-10)
+
+
+def test_the_centred_form_leaves_the_mean_out():
+    array = correlated(400)
+    values, directions = np.linalg.eigh(covariance(array))
+    expected = (array - 0.5 * array.mean(axis=0)) @ directions[:, :-4:-1]
+    found = Whitening(dims=3, beta=0.5, gamma=0, covariance="centred").fit_transform(array)
+    np.testing.assert_allclose(found, expected * np.sign((expected * found).sum(axis=0)), atol=1e-9)
+
+
+def test_of_all_projections_the_shifted_one_keeps_lengths_best():
+    """What beta = gamma = 0 is for: no other 3 directions keep as much of the sum of squares."""
+    array = correlated(400, mean=3)
+    lengths = {
+        form: np.square(Whitening(dims=3, beta=0, gamma=0, covariance=form).fit_transform(array)).sum()
+        for form in ("shifted", "centred")
+    }
+    best = np.square(np.linalg.svd(array, compute_uv=False)[:3]).sum()
+    assert lengths["shifted"] == pytest.approx(best, rel=1e-12)
+    assert lengths["centred"] < 0.999 * best
+
+
 def test_beta_and_gamma_of_zero_only_rotate():
     array = correlated()
     turned = Whitening(beta=0, gamma=0).fit_transform(array)
@@ -325,7 +363,7 @@ def test_fewer_directions_give_the_principal_components():
     theirs = decomposition.PCA(4).fit(array)
     expected = theirs.inverse_transform(theirs.transform(array))
     for beta in (1.0, 0.3):  # what was left out is the mean's, however much of the mean was subtracted
-        whitening = Whitening(dims=4, beta=beta).fit(array)
+        whitening = Whitening(dims=4, beta=beta, covariance="centred").fit(array)
         np.testing.assert_allclose(
             whitening.inverse_transform(whitening.transform(array)), expected, atol=1e-9
         )

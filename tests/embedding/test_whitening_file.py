@@ -53,18 +53,41 @@ def test_the_tensors_are_plain(tmp_path):
     with safe_open(tmp_path / "t", framework="numpy") as file:
         mean, kernel, values = (file.get_tensor(name) for name in ("mean", "kernel", "eigenvalues"))
     np.testing.assert_allclose((array - 0.5 * mean) @ kernel, whitening.transform(array), atol=1e-12)
-    np.testing.assert_allclose(values, np.linalg.eigvalsh(np.cov(array.T))[::-1], rtol=1e-9)
+    halfway = array - 0.5 * mean
+    expected = np.linalg.eigvalsh(halfway.T @ halfway / (len(array) - 1))[::-1]
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
 
 
-def test_shards_merged_are_one_pass():
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_shards_merged_are_one_pass(beta):
     array = vectors(10_000)
-    whole = Whitening(dims=5).fit(array)
-    shards = [Whitening(dims=5).fit(part) for part in np.array_split(array, [100, 7000])]
+    whole = Whitening(dims=5, beta=beta).fit(array)
+    shards = [Whitening(dims=5, beta=beta).fit(part) for part in np.array_split(array, [100, 7000])]
     merged = merge_whitenings(shards)
     assert merged.n_samples_seen_ == 10_000
     assert merged.fitted_on_ == "100 rows + 6,900 rows + 3,000 rows"
     np.testing.assert_allclose(merged.eigenvalues_, whole.eigenvalues_, rtol=1e-6)
     np.testing.assert_allclose(merged.transform(array), whole.transform(array), atol=1e-5)
+
+
+@pytest.mark.parametrize("covariance", ["shifted", "centred"])
+def test_the_covariance_that_was_asked_for_comes_back(covariance, tmp_path):
+    for beta in (0.3, 1.0):
+        whitening = Whitening(beta=beta, covariance=covariance, dims=3).fit(vectors())
+        whitening.save(tmp_path / "t")
+        assert repr(Whitening.load(tmp_path / "t")) == repr(whitening)
+
+
+def test_files_from_before_there_was_a_choice_are_centred(tmp_path):
+    """Whatever their options: such a file's own kernel was, and what is solved anew from it stays so."""
+    whitening = Whitening(beta=0.3, covariance="centred", dims=3).fit(vectors())
+    whitening.save(tmp_path / "t")
+    with safe_open(tmp_path / "t", framework="numpy") as file:
+        header = json.loads(file.metadata()["ordtool"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    del header["options"]["covariance"]
+    save_file(tensors, tmp_path / "t", metadata={"ordtool": json.dumps(header)})
+    assert Whitening.load(tmp_path / "t").with_options(dims=2).covariance == "centred"
 
 
 def test_merging_keeps_the_options_or_takes_new_ones():

@@ -17,6 +17,8 @@ TESTS = [
     {"test": "permutation", "kernel": "linear"},
     {"test": "permutation", "kernel": "laplacian"},
     {"test": "gamma", "kernel": ("cosine", "gaussian")},
+    {"test": "gamma", "estimator": "gretton"},
+    {"test": "permutation", "multiples": (0.5, 1.0, 2.0)},
 ]
 
 
@@ -127,6 +129,41 @@ def test_normalized_is_the_trace(oracle, pair):
         k = h @ oracle.kernel(v, "gaussian", sigma) @ h
         parts.append(k @ np.linalg.inv(k + 1e-3 * 40 * np.eye(40)))
     assert result.statistic == pytest.approx(np.trace(parts[0] @ parts[1]), rel=1e-8)
+
+
+def article(x: np.ndarray, y: np.ndarray, sigma: float) -> float:
+    """HSIC as kexue.fm/6910 writes it: exp(-d^2 / sigma^2), over (n - 1)^2."""
+    n = len(x)
+    k, l_ = (np.exp(-np.square(v[:, None] - v).sum(axis=2) / sigma**2) for v in (x, y))
+    j = np.eye(n) - np.ones((n, n)) / n
+    return float(np.trace(k @ j @ l_ @ j)) / (n - 1) ** 2
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+def test_gretton_with_a_smaller_bandwidth_is_the_articles(sigma, pair):
+    x, y = pair(60)
+    options = {"bandwidth": sigma / np.sqrt(2), "permutations": 99}
+    ours = hsic(x, y, estimator="gretton", **options)
+    assert ours.statistic == pytest.approx(article(x, y, sigma), rel=1e-10)
+    assert ours.estimator == "gretton"
+    biased = hsic(x, y, estimator="biased", **options)
+    assert (ours.p_value, ours.cka) == (biased.p_value, biased.cka)
+    aggregated = hsic(x, y, test="aggregated", estimator="gretton", permutations=99)
+    plain = hsic(x, y, test="aggregated", estimator="biased", permutations=99)
+    assert aggregated.statistic == pytest.approx(plain.statistic * (60 / 59) ** 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
+def test_kernels_of_several_bandwidths_are_added_up(kernel, oracle, pair):
+    x, y = pair(40)
+    multiples = (0.5, 1.0, 3.0)
+    k, l_ = (sum(oracle.kernel(v, kernel, 1.5 * m) for m in multiples) for v in (x, y))
+    ours = hsic(x, y, kernel=kernel, bandwidth=1.5, multiples=multiples, test="none")
+    assert ours.statistic == pytest.approx(oracle.unbiased(k, l_), rel=1e-9)
+    assert ours.record()["multiples"] == multiples
+    biased = hsic(x, y, kernel=kernel, bandwidth=1.5, multiples=multiples, test="none", estimator="biased")
+    assert biased.statistic == pytest.approx(oracle.biased(k, l_), rel=1e-9)
+    assert "multiples" not in hsic(x, y, test="none").record()
 
 
 def test_float64_data_is_measured_in_float64(oracle, pair):
