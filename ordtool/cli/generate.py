@@ -9,7 +9,7 @@ import typer
 
 from ordtool.cli.options import (
     OUT,
-    BatchSize,
+    RUN,
     Device,
     Dtype,
     Force,
@@ -185,7 +185,15 @@ def generate(
     on_error: OnError = "stop",
     quiet: Quiet = False,
     seed: Seed = 0,
-    batch_size: BatchSize = 32,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Sequences at once.  [default: 32; on a GPU as its memory allows]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,

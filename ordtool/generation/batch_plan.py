@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Protocol
 
+BATCH_SIZE = 32
+"""Sequences at once on a CPU."""
 STEP_COST = 30
 """A step of any batch costs about as much as reading so many tokens (smollm2, two cores, float32)."""
 
@@ -38,7 +40,11 @@ def extended(extension: ContextExtension | None, level: int) -> AbstractContextM
 
 
 def plan_batches(
-    lengths: Sequence[int], steps: Sequence[int], levels: Sequence[int], size: int
+    lengths: Sequence[int],
+    steps: Sequence[int],
+    levels: Sequence[int],
+    size: int,
+    step_cost: int = STEP_COST,
 ) -> list[tuple[int, list[int]]]:
     """Group prompts into batches, the longest prompts first.
 
@@ -47,6 +53,7 @@ def plan_batches(
         steps: Tokens that each may write.
         levels: Each one's level of context extension.
         size: Prompts a batch at most.
+        step_cost: What a step costs, in tokens read.
 
     Returns:
         For each batch its level and the places of its prompts.
@@ -57,15 +64,15 @@ def plan_batches(
     batches = []
     for (count, level), group in groups.items():
         left = iter(group)
-        sizes = partition([lengths[place] for place in group], size, count)
+        sizes = partition([lengths[place] for place in group], size, count, step_cost)
         batches += [(level, list(islice(left, some))) for some in sizes]
     return batches
 
 
-def partition(lengths: Sequence[int], size: int, steps: int) -> list[int]:
+def partition(lengths: Sequence[int], size: int, steps: int, step_cost: int = STEP_COST) -> list[int]:
     """Cut prompts, longest first, into batches: little padding, but few batches.
 
-    A batch of B prompts padded to L tokens costs B L + STEP_COST * steps, in tokens read: every
+    A batch of B prompts padded to L tokens costs B L + step_cost * steps, in tokens read: every
     batch has its own steps, whose cost hardly depends on its size. The sum is made smallest
     by dynamic programming over the cuts.
 
@@ -73,6 +80,7 @@ def partition(lengths: Sequence[int], size: int, steps: int) -> list[int]:
         lengths: Tokens of the prompts, descending.
         size: Prompts a batch at most.
         steps: Tokens to write.
+        step_cost: What a step costs, in tokens read.
 
     Returns:
         The sizes of the batches, in order.
@@ -82,7 +90,7 @@ def partition(lengths: Sequence[int], size: int, steps: int) -> list[int]:
     start = [0] * (count + 1)
     for end in range(1, count + 1):
         for begin in range(max(0, end - size), end):
-            cost = best[begin] + (end - begin) * lengths[begin] + STEP_COST * steps
+            cost = best[begin] + (end - begin) * lengths[begin] + step_cost * steps
             if cost < best[end]:
                 best[end], start[end] = cost, begin
     sizes: list[int] = []

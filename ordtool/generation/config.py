@@ -41,7 +41,8 @@ class Decoding:
         choices: Only these answers are compared, by their log-probability.
         logprobs: Give every token's log-probability (natural logarithm) too.
         seed: Of the draws; a record's draws don't depend on the others.
-        batch_size: Sequences at once: prompts times `n` or `beams`.
+        batch_size: Sequences at once: prompts times `n` or `beams`; None: 32, and on a GPU as many as its memory takes
+            where a model is written by CUDA graphs.
     """
 
     max_new_tokens: int = 128
@@ -59,7 +60,7 @@ class Decoding:
     choices: tuple[str, ...] = ()
     logprobs: bool = False
     seed: int = 0
-    batch_size: int = 32
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("stop", "choices"):
@@ -181,7 +182,7 @@ class DecodingOptions(TypedDict, total=False):
     choices: str | Iterable[str]
     logprobs: bool
     seed: int
-    batch_size: int
+    batch_size: int | None
 
 
 @dataclass(frozen=True, slots=True)

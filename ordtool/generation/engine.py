@@ -145,6 +145,7 @@ class TextGenerator:
         if decoding.beams > 1 and not self.backend.searches_beams:
             self.backend, _ = load_backend(self.folder, self.device, self.dtype)
         results: dict[int, Result] = {}
+        told = len(self.backend.notes)
         for level, batch in self._plan(prompts, decoding):
             with extended(self.context_extension, level):
                 if decoding.choices:
@@ -152,16 +153,22 @@ class TextGenerator:
                 else:
                     found = self._write([prompts[place] for place in batch], decoding, style, write)
             results.update(zip(batch, found, strict=True))
+            for note in self.backend.notes[told:]:
+                progress.note(note)
+            told = len(self.backend.notes)
             progress.advance(len(batch))
         return [results[place] for place in range(len(prompts))]
 
     def _plan(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[tuple[int, list[int]]]:
-        size = max(1, decoding.batch_size // decoding.rows_per_prompt)
+        size = self._batch_prompts(decoding)
         lengths = [len(prompt.ids) for prompt in prompts]
         steps = [self._steps(prompt, decoding) for prompt in prompts]
         totals = (length + more for length, more in zip(lengths, steps, strict=True))
         levels = [level_of(self.context_extension, total) for total in totals]
-        return plan_batches(lengths, steps, levels, size)
+        return plan_batches(lengths, steps, levels, size, self.backend.step_cost)
+
+    def _batch_prompts(self, decoding: Decoding) -> int:
+        return max(1, (decoding.batch_size or self.backend.batch_size) // decoding.rows_per_prompt)
 
     def _steps(self, prompt: Prompt, decoding: Decoding) -> int:
         room = self._room(prompt.ids)
@@ -297,7 +304,7 @@ class TextGenerator:
             (the number of records consumed, the record, its result), in the input's order.
         """
         style = style or PromptStyle()
-        size = 1 if write is not None else max(1, decoding.batch_size // decoding.rows_per_prompt) * _WINDOW
+        size = 1 if write is not None else self._batch_prompts(decoding) * _WINDOW
         windows = self._windows(records, style, size, start, on_error)
         for window, failure in windows:
             if window and begin is not None:

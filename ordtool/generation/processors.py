@@ -11,6 +11,7 @@ row's own, so sampled texts don't depend on the neighbours either.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -47,6 +48,25 @@ def warped(decoding: Decoding, scores: torch.Tensor) -> torch.Tensor:
     if decoding.typical is not None:
         scores = warping.typical(scores, decoding.typical)
     return scores
+
+
+def draw(decoding: Decoding, scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Draw by inversion: the first token at which the cumulated probability passes u.
+
+    Args:
+        decoding: The options that reshape the distribution.
+        scores: `(rows, vocabulary)`.
+        uniform: u of each row, `(rows, 1)`, float64.
+
+    Returns:
+        Tokens, `(rows,)`.
+    """
+    probabilities = warped(decoding, scores).double().softmax(-1)
+    cumulated = probabilities.cumsum(-1)
+    drawn = torch.searchsorted(cumulated, uniform * cumulated[:, -1:], right=True).squeeze(1)
+    # u times the total can round up to the total itself.
+    last = probabilities.shape[1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
+    return torch.minimum(drawn, last)
 
 
 def row_generator(seed: int, index: int, sample: int) -> np.random.Generator:
@@ -102,6 +122,12 @@ class TokenSelector:
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(1, chosen[:, None], 0.0)
 
+    def uniform(self, steps: int) -> torch.Tensor:
+        """Return the numbers that the next `steps` draws of every row are made with, `(rows, steps)`; none are used up."""
+        return torch.from_numpy(
+            np.array([deepcopy(generator).random(steps) for generator in self.generators])
+        )
+
     def _penalised(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if not self.penalising:
             return scores
@@ -136,12 +162,5 @@ class TokenSelector:
         return chosen
 
     def _draw(self, scores: torch.Tensor) -> torch.Tensor:
-        """Draw by inversion: the first token at which the cumulated probability passes u."""
-        probabilities = warped(self.decoding, scores).double().softmax(-1)
-        cumulated = probabilities.cumsum(-1)
         uniform = torch.tensor([[g.random()] for g in self.generators], dtype=torch.float64)
-        target = uniform.to(scores.device) * cumulated[:, -1:]
-        drawn = torch.searchsorted(cumulated, target, right=True).squeeze(1)
-        # u times the total can round up to the total itself.
-        last = probabilities.shape[1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
-        return torch.minimum(drawn, last)
+        return draw(self.decoding, scores, uniform.to(scores.device))

@@ -18,6 +18,11 @@ def repetition_penalty(ids: Tensor, scores: Tensor, penalty: float) -> Tensor:
     # A table of embeddings can be longer than the last layer: those ids fall into one column more.
     seen = torch.zeros(rows, size + 1, dtype=torch.bool, device=scores.device)
     seen = seen.scatter(1, ids.clamp(max=size), True)[:, :size]
+    return penalise(seen, scores, penalty)
+
+
+def penalise(seen: Tensor, scores: Tensor, penalty: float) -> Tensor:
+    """Do what `repetition_penalty` does, where `(rows, vocabulary)` says which tokens were seen."""
     return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 

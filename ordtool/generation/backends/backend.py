@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from ordtool.generation.batch_plan import BATCH_SIZE, STEP_COST
+
 if TYPE_CHECKING:
     from ordtool.generation.config import Decoding
     from ordtool.generation.processors import TokenSelector
@@ -24,6 +26,9 @@ class Backend(Protocol):
         stands_alone: A given answer is plain tokens and the one that ends it, as in a row of its own.
         rotary: Its positions are rotations, which can be made to reach further.
         searches_beams: It has beam search.
+        batch_size: Sequences at once, unless another number is asked for.
+        step_cost: Reading so many tokens costs about as much as a step of a batch.
+        notes: What a person should know of how it writes, once it does.
     """
 
     model: Any
@@ -33,6 +38,9 @@ class Backend(Protocol):
     stands_alone: bool
     rotary: bool
     searches_beams: bool
+    batch_size: int
+    step_cost: int
+    notes: Sequence[str]
 
     @property
     def stops(self) -> list[int]:
@@ -78,3 +86,11 @@ class Backend(Protocol):
             Token ids `(rows, columns + written)`; with beams `n` rows a row given.
         """
         ...
+
+
+class BackendDefaults:
+    """What holds of a backend unless it says something else; see `Backend`."""
+
+    batch_size: int = BATCH_SIZE
+    step_cost: int = STEP_COST
+    notes: Sequence[str] = ()

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ordtool.generation.backends.backend import BackendDefaults
+
 if TYPE_CHECKING:
     from ordtool.generation.config import Decoding
     from ordtool.generation.processors import TokenSelector
     from ordtool.generation.stopping import StopStrings, TextStream
 
 
-class ByTransformers:
+class ByTransformers(BackendDefaults):
     """Writing of a model of transformers, in eval mode."""
 
     model: Any

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax
 
+from ordtool.generation.backends.backend import BackendDefaults
 from ordtool.generation.backends.by_transformers import ByTransformers
 from ordtool.models.releases import cache_argument, cache_of
 
 
-class LeftPadded:
+class LeftPadded(BackendDefaults):
     """Reading and scoring as all models do whose prompt and continuation stand in one row.
 
     Args:

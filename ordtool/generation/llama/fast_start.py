@@ -18,7 +18,9 @@ from torch import Tensor
 
 from ordtool.errors import OrdtoolError
 from ordtool.generation.backends.causal import LeftPadded
+from ordtool.generation.config import Decoding
 from ordtool.generation.llama.llama import Llama, read_llama
+from ordtool.generation.llama.static_decode import CHECK_EVERY, StaticDecoder, is_static, rows_that_fit
 from ordtool.models.cpm_tokenizer import find_cpm
 from ordtool.models.loading import UNBOUNDED, load_tokenizer, read_tokenizer_file
 from ordtool.runtime import use_threads
@@ -27,6 +29,8 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cl
 _TOKENIZER_CLASSES = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _WITHOUT_SAY = {"backend", "is_local", "local_files_only", "model_max_length", "tokenizer_class"}
 _TEMPLATE_SEES = {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", *_SPECIAL}
+# A step in fixed shapes costs about as much as reading so many tokens, however many rows are at work.
+_STATIC_STEP_COST = 2000
 # Above this size transformers looks whether a known mistake in a family's tokenizers is to be mended.
 _LARGE = 100_000
 
@@ -180,14 +184,22 @@ class FastStartBackend(LeftPadded):
         pad: The token that fills the left of shorter prompts, and follows the end of a text.
         context: The positions that the model was trained for; None for no limit.
         stops: The tokens that end a text.
+        rows: Write in buffers of fixed shapes, so many texts at once (see `static_decode`); None: token by token.
     """
 
     rotary = True
     searches_beams = False
 
-    def __init__(self, model: Llama, pad: int, context: int | None, stops: Sequence[int]) -> None:
+    def __init__(
+        self, model: Llama, pad: int, context: int | None, stops: Sequence[int], rows: int | None = None
+    ) -> None:
         super().__init__(model, pad, context, {"logits_to_keep": 1})
         self._stops = list(stops)
+        self._static: StaticDecoder | None = None
+        if rows is not None:
+            self.batch_size, self.step_cost = rows, _STATIC_STEP_COST
+            self._static = StaticDecoder(model, pad, stops)
+            self.notes = self._static.notes
 
     @property
     def stops(self) -> list[int]:
@@ -209,13 +221,15 @@ class FastStartBackend(LeftPadded):
             inputs: `input_ids` and `attention_mask`, `(rows, columns)`, padded on the left.
             steps: Tokens to write at most.
             select: From `(rows, so far)` ids and `(rows, vocabulary)` logits to scores, the best of which is taken.
-            decoding: Not looked at: there are no beams.
+            decoding: The options; there are no beams.
             stop: Says which rows of ids have ended, beside those with a token that ends.
             stream: Its `put` is given the prompt, then each step's tokens.
 
         Returns:
             `(rows, columns + written)`; rows that end early are filled up with padding.
         """
+        if self._static is not None and is_static(decoding):
+            return self._write_static(self._static, inputs, steps, select, decoding, stop, stream)
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         positions = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)
         stops = torch.tensor(self._stops, dtype=torch.long, device=ids.device)
@@ -243,6 +257,42 @@ class FastStartBackend(LeftPadded):
                     break
         return ids
 
+    def _write_static(
+        self,
+        static: StaticDecoder,
+        inputs: Mapping[str, Tensor],
+        steps: int,
+        select: Any,
+        decoding: Decoding,
+        stop: Callable[[Tensor, Any], Tensor] | None,
+        stream: Any,
+    ) -> Tensor:
+        """Write in buffers of fixed shapes; what follows the end of a text, its stop string too, means nothing."""
+        ids = inputs["input_ids"]
+        lengths = inputs["attention_mask"].sum(-1).tolist()
+        prompts = [row[len(row) - length :] for row, length in zip(ids.tolist(), lengths, strict=True)]
+        if stream is not None:
+            stream.put(ids)
+
+        def look(written: Tensor) -> list[bool]:
+            if stream is not None:
+                stream.put(written[:, -1])
+            if stop is None:
+                return [False] * len(written)
+            ended: list[bool] = stop(torch.cat([ids, written], dim=1), None).tolist()
+            return ended
+
+        written = static.write(
+            prompts,
+            steps,
+            decoding,
+            decoding.batch_size or self.batch_size,
+            select.uniform(steps) if decoding.sampling else None,
+            look,
+            check_every=1 if stream is not None else CHECK_EVERY,
+        )
+        return torch.cat([ids, written], dim=1)
+
     def _cache_of(self, output: Any) -> Any:
         return output.cache
 
@@ -261,21 +311,28 @@ _FORCED = (
 
 def load_fast_start(
     folder: Path, device: torch.device, dtype: torch.dtype
-) -> tuple[FastStartBackend, FastStartTokenizer] | None:
+) -> tuple[FastStartBackend, Any] | None:
     """Load a model that needs nothing of transformers, with its tokenizer.
 
     Args:
         folder: A model folder.
-        device: Where it goes; a CPU, where the arithmetic is known to be that of transformers.
+        device: Where it goes: a CPU, where the arithmetic is known to be that of transformers, or a CUDA device, where
+            it is written by CUDA graphs.
         dtype: Of weights and arithmetic.
 
     Returns:
-        The backend and the tokenizer; None if `load_backend` should load the folder, or say what is wrong with it.
+        The backend and the tokenizer (on a GPU it may be transformers');
+            None if `load_backend` should load the folder, or say what is wrong with it.
     """
     config = read_json(folder / "config.json")
     file = folder / "generation_config.json"
     defaults = read_json(file) if file.is_file() else {}
-    if device.type != "cpu" or config is None or defaults is None or find_cpm(folder) is not None:
+    if (
+        device.type not in ("cpu", "cuda")
+        or config is None
+        or defaults is None
+        or find_cpm(folder) is not None
+    ):
         return None
     context = config.get("max_position_embeddings")
     # Without these keys other numbers hold, which transformers knows.
@@ -283,17 +340,28 @@ def load_fast_start(
         return None
     if any(defaults.get(name) is not None for name in _FORCED):
         return None
-    tokenizer = read_tokenizer(folder, lambda: load_tokenizer(folder))
-    model = None if tokenizer is None else read_llama(folder, config, device, dtype)
-    if tokenizer is None or model is None:
+    tokenizer: Any = read_tokenizer(folder, lambda: load_tokenizer(folder))
+    on_gpu = device.type == "cuda"
+    model = None if tokenizer is None and not on_gpu else read_llama(folder, config, device, dtype)
+    if model is None:
         return None
+    if tokenizer is None:  # on a GPU the graphs are worth the wait for transformers' own
+        tokenizer = load_tokenizer(folder, for_single_texts=True)
     try:
-        stops = _ids(defaults.get("eos_token_id"), config["eos_token_id"], tokenizer.id_of("eos_token"))
-        pads = _ids(tokenizer.id_of("pad_token"), defaults.get("pad_token_id"), config.get("pad_token_id"))
+        stops = _ids(defaults.get("eos_token_id"), config["eos_token_id"], _id_of(tokenizer, "eos_token"))
+        pads = _ids(_id_of(tokenizer, "pad_token"), defaults.get("pad_token_id"), config.get("pad_token_id"))
     except (TypeError, ValueError):  # no numbers
         return None
     pad = [*pads, *stops, 0][0]
-    return FastStartBackend(model, pad, context if context < UNBOUNDED else None, stops), tokenizer
+    limit = context if context < UNBOUNDED else None
+    rows = rows_that_fit(model, limit) if on_gpu else None
+    return FastStartBackend(model, pad, limit, stops, rows), tokenizer
+
+
+def _id_of(tokenizer: Any, name: str) -> int | None:
+    own = isinstance(tokenizer, FastStartTokenizer)
+    found: int | None = tokenizer.id_of(name) if own else getattr(tokenizer, f"{name}_id")
+    return found
 
 
 def _ids(*values: Any) -> list[int]:

@@ -9,7 +9,7 @@ at: `read_llama` then gives None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,11 @@ class LlamaOutput:
     cache: KeyValues | None
 
 
+Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, queries `(batch, heads, seq, head_dim)`, keys and values `(batch, groups, seq, head_dim)`), the newest tokens'
+and rotated, to what the queries read, of their shape. It keeps what later tokens will ask for."""
+
+
 class Llama:
     """The decoder: rotary positions, grouped heads, gated feed-forward layers, RMS normalisation.
 
@@ -221,6 +226,7 @@ class Llama:
     Attributes:
         shape: As given.
         device: Where the weights are.
+        dtype: Of the weights.
         row_alone: A single row's products take one thread.
     """
 
@@ -228,6 +234,7 @@ class Llama:
         self.shape = shape
         self._tensors = tensors
         self.device = tensors["model.norm.weight"].device
+        self.dtype = tensors["model.norm.weight"].dtype
         self._row_product = choose_row_product(tensors.values(), kernel)
         self.row_alone = self._row_product is not linear
         steps = torch.arange(0, shape.head_dim, 2, dtype=torch.float) / shape.head_dim
@@ -256,19 +263,42 @@ class Llama:
         if cache is None and use_cache:
             cache = KeyValues(self.shape.layers)
         past = 0 if cache is None else cache.get_seq_length()
-        states = embedding(input_ids, self._tensors["model.embed_tokens.weight"])
         length = input_ids.shape[1]
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=self.device)[None]
-        cos_sin = self._cos_sin(position_ids, states.dtype)
         mask = causal_mask(attention_mask, past, length, self.device)
         # A prompt's last logits are a single row too, but numba is not to be waited for before the first token.
         product = self._row_product if input_ids.numel() == 1 else linear
+
+        def attention(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            if cache is not None:
+                key, value = cache.extend(layer, key, value)
+            return attend(query, key, value, mask, self.shape.head_dim**-0.5)
+
+        states = self.states(input_ids, position_ids, attention, product)
+        return LlamaOutput(self.logits(states[:, -logits_to_keep:], product), cache)  # [-0:] is all
+
+    def states(
+        self, input_ids: Tensor, position_ids: Tensor, attention: Attention, product: Product = linear
+    ) -> Tensor:
+        """Return the last layer's hidden states, `(batch, seq, hidden)`.
+
+        Args:
+            input_ids: `(batch, seq)`.
+            position_ids: `(batch or 1, seq)`.
+            attention: Keeps keys and values, and attends.
+            product: Of states with a matrix.
+        """
+        states = embedding(input_ids, self._tensors["model.embed_tokens.weight"])
+        cos_sin = self._cos_sin(position_ids, states.dtype)
         for number in range(self.shape.layers):
-            states = self._layer(number, states, cos_sin, mask, cache, product)
-        states = self._norm("model.norm", states[:, -logits_to_keep:])  # [-0:] is all
+            states = self._layer(number, states, cos_sin, attention, product)
+        return states
+
+    def logits(self, states: Tensor, product: Product = linear) -> Tensor:
+        """Return the logits `(batch, seq, vocabulary)` of hidden states."""
         table = self._tensors["model.embed_tokens.weight" if self.shape.tied else "lm_head.weight"]
-        return LlamaOutput(product(states, table), cache)
+        return product(self._norm("model.norm", states), table)
 
     def _cos_sin(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         angles = positions[..., None].float() * self._frequencies
@@ -285,8 +315,7 @@ class Llama:
         number: int,
         states: Tensor,
         cos_sin: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        cache: KeyValues | None,
+        attention: Attention,
         product: Product,
     ) -> Tensor:
         def project(states: Tensor, name: str) -> Tensor:
@@ -299,9 +328,7 @@ class Llama:
             for name in "qkv"
         )
         query, key = apply_rotary(query, *cos_sin), apply_rotary(key, *cos_sin)
-        if cache is not None:
-            key, value = cache.extend(number, key, value)
-        read = attend(query, key, value, mask, self.shape.head_dim**-0.5)
+        read = attention(number, query, key, value)
         states = states + project(read.transpose(1, 2).flatten(2), "self_attn.o")
         read = self._norm(f"{layer}.post_attention_layernorm", states)
         inner = silu(project(read, "mlp.gate")) * project(read, "mlp.up")
