@@ -1,4 +1,4 @@
-"""The article's table again: train short, test long, for every position scheme and every method.
+r"""The article's table again: train short, test long, for every position scheme and every method.
 
     python benchmarks/positions.py --work /tmp/positions                  # goes on where it was
     python benchmarks/positions.py --work /tmp/positions --table          # only print what is there
@@ -8,6 +8,11 @@ Small models are trained on the books at 256 tokens, one for each scheme of `ord
 text, seed and updates. They read a held-out book at 256 and at 2,048 tokens, and so does the rope model with every
 training-free method. The last tokens of each window are scored, once as they stand, once with the window's last 256 tokens
 repeated before them. Beside them: Su's figures (100M parameters, 512 to 4,096 tokens; kexue.fm/9708, 9728, 9731, 9859).
+
+The check of HWFA2, with and without its ReRoPE, on three seeds:
+
+    python benchmarks/positions.py --work /tmp/hwfa2 --only 'hwfa2;hwfa;rope' --tested none --seeds 3 \
+        --context 64 --hidden 64 --layers 4 --steps 600 --batch-size 32
 
 Models this small don't learn to copy from two million tokens of a book, and the repeated column would say nothing. So every
 other passage of the training text comes twice in a row. Needs ORDTOOL_DATA (books/), or --texts and --held-out.
@@ -19,6 +24,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -28,12 +34,17 @@ METHODS = (
     "none,pi,ntk,ntk-fixed,ntk-mixed,dynamic-ntk,yarn,yarn-unscaled,window,lambda,rerope:window=0.25x,rerope:window=0.5x,"
     "rerope:window=1x,leaky-rerope:window=0.25x:leak=16,self-extend,dca,logn,rerope:window=0.5x+logn"
 ).split(",")
+PLAIN = "none, plain rope"  # a model of hwfa2 without its ReRoPE
 LOGN = ("none", "rerope:window=0.5x", "leaky-rerope:window=0.25x:leak=16")
 # What is trained: options of LMTrainingConfig, and the methods it is tested with.
 RUNS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "rope": ({}, tuple(METHODS)),
     "rope, log-n": ({"logn_trained": True}, LOGN),
-    "hwfa2": ({"positions": "hwfa2"}, ("none",)),
+    "hwfa": ({"positions": "hwfa"}, ("none",)),
+    "hwfa2": ({"positions": "hwfa2"}, ("none", PLAIN)),
+    "rerope": ({"positions": "rerope"}, ("none",)),
+    "querynorm": ({"positions": "querynorm"}, ("none",)),
+    "cosine": ({"positions": "cosine"}, ("none",)),
     "keynorm": ({"positions": "keynorm"}, ("none",)),
     "inverse-leaky": ({"positions": "inverse-leaky"}, ("none",)),
     "alibi": ({"positions": "alibi"}, ("none",)),
@@ -45,7 +56,7 @@ RUNS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "inverse-leaky, log-n": ({"positions": "inverse-leaky", "logn_trained": True}, ("none",)),
 }
 # Accuracy in percent at eight times the trained length: repeated, not repeated.
-SU: dict[tuple[str, str], tuple[float | None, float]] = {
+SU: dict[tuple[str, str], tuple[float, float]] = {
     ("rope", "none"): (24.2, 23.2),
     ("rope", "pi"): (15.0, 13.5),
     ("rope", "ntk"): (51.3, 39.3),
@@ -58,8 +69,11 @@ SU: dict[tuple[str, str], tuple[float | None, float]] = {
     ("rope, log-n", "rerope:window=0.5x"): (85.1, 49.1),
     ("rope, log-n", "leaky-rerope:window=0.25x:leak=16"): (85.2, 49.1),
     ("keynorm", "none"): (61.1, 47.7),
+    ("querynorm", "none"): (22.5, 22.2),
+    ("cosine", "none"): (58.9, 47.0),
+    ("hwfa", "none"): (80.8, 48.2),
     ("hwfa2", "none"): (84.4, 49.4),
-    ("inverse-leaky, log-n", "none"): (None, 48.3),
+    ("inverse-leaky, log-n", "none"): (82.3, 48.3),
 }
 
 
@@ -120,6 +134,17 @@ def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Pat
     return output
 
 
+def without_rerope(folder: Path) -> Path:
+    """Copy a model of hwfa2, with plain rope in the layers that see all."""
+    plain = folder.with_name(f"{folder.name}-plain")
+    if not plain.exists():
+        shutil.copytree(folder, plain)
+        config = json.loads((plain / "config.json").read_text())
+        config["position_parameters"]["rerope"] = 0
+        (plain / "config.json").write_text(json.dumps(config))
+    return plain
+
+
 def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse.Namespace) -> None:
     """Test a model on ordinary and on repeated text, and write each figure down at once."""
     import ordtool.lm.model  # noqa: F401 (the Auto classes then know it)
@@ -128,7 +153,6 @@ def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse
     from ordtool.models.loading import load_model, load_tokenizer
 
     done = {(row["trained"], row["method"], row["repeated"], row["length"]) for row in rows(options)}
-    model = load_model(folder, "causal").model
     tokenizer = load_tokenizer(folder)
     context, longest = options.context, options.context * options.times
     text = Text("held out", Path(options.held_out).read_text(encoding="utf-8"))
@@ -138,11 +162,20 @@ def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse
     with (options.work / "rows.jsonl").open("a", encoding="utf-8") as file:
         for repeated, inputs in ((False, windows), (True, repeat_windows(windows, context))):
             for method in methods:
-                grid = Grid((method,), (context, longest), context, last=context // 2, batch_size=4)
+                plain = method == PLAIN
+                model = load_model(without_rerope(folder) if plain else folder, "causal").model
+                grid = Grid(
+                    ("none" if plain else method,),
+                    (context, longest),
+                    context,
+                    last=context // 2,
+                    batch_size=4,
+                )
                 if all((name, method, repeated, length) in done for length in grid.lengths):
                     continue
                 for (row,) in evaluate(model, inputs, grid):
-                    fields = {"trained": name, "repeated": repeated, **row.to_dict(), "windows": len(windows)}
+                    fields = {"trained": name, "repeated": repeated, **row.to_dict(), "method": method}
+                    fields["windows"] = len(windows)
                     file.write(json.dumps(fields) + "\n")
                     file.flush()
 
@@ -162,7 +195,7 @@ def table(options: argparse.Namespace) -> str:
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, (_, methods) in RUNS.items():
-        for method in methods:
+        for method in tested(methods, options):
             keys = [
                 (name, method, False, context),
                 (name, method, False, longest),
@@ -179,6 +212,36 @@ def table(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def tested(methods: tuple[str, ...], options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the methods that a model is tested with."""
+    wanted = options.tested.split(";") if options.tested else methods
+    return tuple(method for method in methods if method in wanted or method == PLAIN)
+
+
+def summary(works: list[Path], options: argparse.Namespace) -> str:
+    """Set losses and accuracies of several seeds beside each other, in Markdown: means, and the least and the most."""
+    found: dict[tuple[str, str], dict[tuple[bool, int], list[dict[str, Any]]]] = {}
+    for work in works:
+        for row in rows(argparse.Namespace(work=work)):
+            cell = found.setdefault((row["trained"], row["method"]), {})
+            cell.setdefault((row["repeated"], row["length"]), []).append(row)
+    context, longest = options.context, options.context * options.times
+    lines = [
+        f"| trained | tested | loss {context:,} | loss {longest:,} | accuracy {longest:,} | repeated, loss {longest:,} |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for (name, method), cell in found.items():
+        columns = [(False, context, "loss"), (False, longest, "loss"), (False, longest, "accuracy")]
+        cells = []
+        for repeated, length, figure in [*columns, (True, longest, "loss")]:
+            values = [row[figure] * (100 if figure == "accuracy" else 1) for row in cell[repeated, length]]
+            mean = sum(values) / len(values)
+            digits = 1 if figure == "accuracy" else 3
+            cells.append(f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})")
+        lines.append(f"| {name} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -186,6 +249,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--work", type=Path, required=True, help="where models and figures are kept")
     parser.add_argument("--only", help="of what is trained, comma-free names joined by ';'")
+    parser.add_argument("--tested", help="the methods alone that these names, joined by ';', name")
+    parser.add_argument("--seeds", type=int, default=1, help="0 .. N-1, each in a folder of its own")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--texts", nargs="*")
     parser.add_argument("--held-out")
@@ -216,12 +281,16 @@ def main(arguments: list[str] | None = None) -> None:
 
     quiet_libraries()
     options = parse(arguments)
-    if not options.table:
-        chosen = options.only.split(";") if options.only else list(RUNS)
-        for name in chosen:
+    works = [options.work]
+    if options.seeds > 1:
+        works = [options.work / f"seed-{seed}" for seed in range(options.seeds)]
+    chosen = options.only.split(";") if options.only else list(RUNS)
+    for seed, work in enumerate(works):
+        options.work, options.seed = work, seed if options.seeds > 1 else options.seed
+        for name in chosen if not options.table else ():
             settings, methods = RUNS[name]
-            measure(name, train(name, settings, options), methods, options)
-    print(table(options))
+            measure(name, train(name, settings, options), tested(methods, options), options)
+    print(table(options) if options.seeds == 1 else summary(works, options))
 
 
 if __name__ == "__main__":

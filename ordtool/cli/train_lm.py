@@ -127,12 +127,21 @@ def lm(
         typer.Option(
             "--positions",
             metavar="SCHEME",
-            help="rope, alibi, kerple, sandwich, xpos, nope (none), keynorm, hwfa2, random or inverse-leaky; "
-            "with parameters such as hwfa2:window=64.",
+            help="rope, alibi, kerple, kerple-power, sandwich, xpos, nope (none), keynorm, querynorm, cosine, hwfa, "
+            "hwfa2, rerope, random or inverse-leaky; with parameters such as hwfa2:window=64.",
             rich_help_panel=MODEL,
             autocompletion=_schemes,
         ),
     ] = "rope",
+    rope_base: Annotated[
+        float | None,
+        typer.Option(
+            "--rope-base",
+            metavar="B",
+            help="Base of the rotary frequencies.  [default: 10000]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Updates.", rich_help_panel=TRAINING)] = 2000,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Blocks a batch.", rich_help_panel=TRAINING)
@@ -185,6 +194,7 @@ def lm(
             logn=logn,
             logn_trained=logn_trained,
             positions=positions,
+            rope_base=rope_base,
             steps=steps,
             batch_size=batch_size,
             accumulate=accumulate,

@@ -43,6 +43,33 @@ def attend(
     )
 
 
+def attend_two_tables(
+    near: tuple[Tensor, Tensor],
+    far: tuple[Tensor, Tensor],
+    value: Tensor,
+    mask: Tensor,
+    is_near: Tensor,
+    scale: float,
+) -> Tensor:
+    """Softmax attention whose scores come from one of two pairs of queries and keys, by where a pair stands.
+
+    Args:
+        near: Queries `(batch, heads, queries, key_size)` and keys `(batch, heads or fewer, keys, key_size)`.
+        far: The same.
+        value: `(batch, as the keys, keys, value_size)`.
+        mask: Booleans that broadcast to `(batch, heads, queries, keys)`.
+        is_near: Booleans `(queries, keys)`.
+        scale: Multiplies the scores.
+
+    Returns:
+        `(batch, heads, queries, value_size)`.
+    """
+    heads = near[0].shape[1]
+    close, distant = (query @ repeat_kv(key, heads).transpose(-1, -2) for query, key in (near, far))
+    scores = (torch.where(is_near, close, distant) * scale).masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ repeat_kv(value, heads)
+
+
 def repeat_kv(x: Tensor, heads: int) -> Tensor:
     """Repeat grouped heads: `(batch, groups, n, d)` to `(batch, heads, n, d)`."""
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)

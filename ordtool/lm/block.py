@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ordtool.lm import masks
-from ordtool.lm.attention import attend, logn_scale, talking_heads_attention
+from ordtool.lm.attention import attend, attend_two_tables, logn_scale, talking_heads_attention
 from ordtool.lm.config import OrdtoolLMConfig
-from ordtool.lm.positions import InverseLeaky, make_positions
+from ordtool.lm.positions import make_positions
 from ordtool.lm.rotary import RotaryEmbedding
 
 BLOCK = 512
@@ -66,8 +66,6 @@ class Attention(nn.Module):
             if self.logn:
                 query = self._scale_logn(query, context.keys_seen())
             out = context.other(self, query, key, value, context.padding, scaling=self.positions.scale)[0]
-        elif self.training and isinstance(self.positions, InverseLeaky):
-            out = self._train(self.positions, query, key, value, context).transpose(1, 2)
         else:
             blocks = [self._block(query, key, value, context, rows) for rows in context.blocks()]
             out = (blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)).transpose(1, 2)
@@ -89,6 +87,12 @@ class Attention(nn.Module):
         if self.logn or self.positions.logn:
             seen = (distance >= 0).sum(-1)[None] if mask is None else mask.sum(-1)
             query = self._scale_logn(query, seen)
+        if context.rotary is not None:
+            tables = self.positions.tables(query, key, row_places, column_places, context.rotary)
+            if tables is not None:
+                seen_keys = ((distance >= 0)[None] if mask is None else mask)[:, None]
+                near, far, border = tables
+                return attend_two_tables(near, far, value, seen_keys, distance < border, self.positions.scale)
         bias = self.positions.bias(distance)
         plain = mask is None and bias is None and self.talking is None
         if plain and len(rows) in (1, len(columns)):  # one sees all; or all, each its past: no mask is needed
@@ -106,21 +110,6 @@ class Attention(nn.Module):
         least = 0.0 if self.positions.logn or self.logn == "trained" else 1.0
         factor = logn_scale(seen, self.trained, least)
         return query * factor.to(query.dtype)[:, None, :, None]
-
-    def _train(
-        self, positions: InverseLeaky, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext
-    ) -> Tensor:
-        if context.past or context.rotary is None:
-            raise ValueError("inverse-leaky positions can't go on from a cache in training")
-        if self.logn:
-            query = self._scale_logn(query, context.keys_seen())
-        places = torch.arange(query.shape[2], device=query.device)
-        distance = places[:, None] - places[None, :]
-        mask = context.attention_mask(places, places, None)
-        mask = (distance >= 0)[None] if mask is None else mask
-        return positions.train_attend(
-            query, key, value, mask[:, None], distance, context.position_ids, context.rotary
-        )
 
 
 class Block(nn.Module):

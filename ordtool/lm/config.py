@@ -6,7 +6,13 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ordtool.lm.position_schemes import SCHEMES, TrainedShape, all_parameters, check_parameters
+from ordtool.lm.position_schemes import (
+    SCHEMES,
+    TWO_TABLES,
+    TrainedShape,
+    all_parameters,
+    check_parameters,
+)
 from ordtool.models.releases import CACHE_NAMES
 
 OBJECTIVES = ("causal", "prefix", "permutation")
@@ -70,6 +76,8 @@ class OrdtoolLMConfig(PreTrainedConfig):
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         self.key_size = self.key_size or self.hidden_size // self.num_attention_heads
         self.value_size = self.value_size or self.hidden_size // self.num_attention_heads
+        if self.positions == "hwfa2" and "full" in (self.position_parameters or {}):
+            self.positions = "hwfa"  # its name in models that were saved before there was an hwfa2
         self._check()
         given = self.position_parameters or {}
         check_parameters(self.positions, given)
@@ -93,10 +101,8 @@ class OrdtoolLMConfig(PreTrainedConfig):
             raise ValueError(
                 f"{self.num_attention_heads} heads can't share {self.num_key_value_heads} heads of keys and values"
             )
-        if self.positions == "inverse-leaky" and self.talking_heads:
-            raise ValueError(
-                "inverse-leaky positions have two tables of scores in training, which can't talk"
-            )
+        if self.positions in TWO_TABLES and self.talking_heads:
+            raise ValueError(f"{self.positions} positions have two tables of scores, which can't talk")
         if self.positions == "random" and self.objective == "permutation":
             raise ValueError("a permuted model learns a vector a position, so positions can't be random")
         if SCHEMES[self.positions].rotary and self.key_size % 2:

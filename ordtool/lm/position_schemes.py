@@ -7,6 +7,7 @@ module has no heavy imports, so that a mistyped name is answered at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -68,8 +69,17 @@ def _hwfa_window(shape: TrainedShape) -> float:
     return max(2, round((0.75 * shape.context - 1) / windowed) + 1)
 
 
+def _hwfa2_window(shape: TrainedShape) -> float:
+    """Return 3 L / layers, at most L/4: the article finds 2 to 4 L / layers best, in 24 layers."""
+    return max(2, min(round(3 * shape.context / shape.layers), shape.context // 4))
+
+
 def _quarter(shape: TrainedShape) -> float:
     return max(1, shape.context // 4)
+
+
+def _half(shape: TrainedShape) -> float:
+    return max(1, shape.context // 2)
 
 
 _NOTHING: Mapping[str, SchemeParameter] = {}
@@ -85,6 +95,12 @@ SCHEMES: dict[str, Scheme] = {
     "kerple": Scheme(
         "score - r1 ln(1 + r2 d), r1 and r2 > 0 learned for each head",
         "Chi et al., KERPLE, 2022, logarithmic variant",
+        _NOTHING,
+        rotary=False,
+    ),
+    "kerple-power": Scheme(
+        "score - r1 d^r2, r1 > 0 and 0 < r2 < 2 learned for each head",
+        "Chi et al., KERPLE, 2022, power variant",
         _NOTHING,
         rotary=False,
     ),
@@ -105,13 +121,43 @@ SCHEMES: dict[str, Scheme] = {
     "keynorm": Scheme(
         "rope, and scores <q, k / |k|> without 1 / sqrt(D)", "Su, kexue.fm/archives/9859", _NOTHING
     ),
-    "hwfa2": Scheme(
+    "querynorm": Scheme(
+        "rope, and scores <q / |q|, k> without 1 / sqrt(D)", "Su, kexue.fm/archives/9859 (QNA)", _NOTHING
+    ),
+    "cosine": Scheme(
+        "rope, and scores lambda cos(q, k)",
+        "Su, kexue.fm/archives/9859 (CosA)",
+        {
+            "scale": SchemeParameter(
+                "lambda: 4 ln(L/2) by default", lambda s: 4 * math.log(max(s.context, 4) / 2), False, 0.01
+            )
+        },
+    ),
+    "hwfa": Scheme(
         "rope within d < w in all layers but the last, which sees all, without positions, scores by ln n / ln L",
-        "Su, kexue.fm/archives/9603 and 9731",
+        "Su, kexue.fm/archives/9603",
         {
             "window": SchemeParameter("w", _hwfa_window, least=2),
             "full": SchemeParameter("layers at the end that see all", lambda s: 1),
         },
+    ),
+    "hwfa2": Scheme(
+        "rope; d < w in all layers but the middle ones, which see all: at d in training, at min(d, v) afterwards",
+        "Su, kexue.fm/archives/9731",
+        {
+            "window": SchemeParameter("w", _hwfa2_window, least=2),
+            "middle": SchemeParameter(
+                "f: layers that see all, number k f / (f + 1) of k", lambda s: 2 if s.layers >= 6 else 1
+            ),
+            "rerope": SchemeParameter(
+                "v, after training; 0: plain rope, which doesn't read further", _half, least=0
+            ),
+        },
+    ),
+    "rerope": Scheme(
+        "rope at min(d, w), in training too",
+        "Su, kexue.fm/archives/9948: reads no further, where rope in training and rerope afterwards does",
+        {"window": SchemeParameter("w", _half)},
     ),
     "random": Scheme(
         "rope at L positions drawn from 0 .. M - 1 and sorted in training, at 0, 1, 2 .. afterwards",
@@ -129,9 +175,12 @@ SCHEMES: dict[str, Scheme] = {
 }
 """Every scheme by its name."""
 
+TWO_TABLES = ("hwfa2", "rerope", "inverse-leaky")
+"""Schemes with one table of scores for near keys and one for far ones, which talking heads can't mix."""
+
 
 def parse_scheme(spec: str) -> tuple[str, dict[str, float]]:
-    """Read a scheme such as `hwfa2:window=64`.
+    """Read a scheme such as `hwfa:window=64`.
 
     Args:
         spec: A name of `SCHEMES`, with `:parameter=value` for each parameter to set.

@@ -7,13 +7,13 @@ key `j`, counted in the cache, so that padding on the left does no harm.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ordtool.lm.attention import alibi_slopes, repeat_kv
+from ordtool.lm.attention import alibi_slopes
 from ordtool.lm.rotary import RotaryEmbedding, apply_rotary
 from ordtool.models.releases import fill
 
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from ordtool.lm.config import OrdtoolLMConfig
 
 QueryKey = tuple[Tensor, Tensor]
+
+
+class Tables(NamedTuple):
+    """Queries and keys turned in two ways.
+
+    Attributes:
+        near: For keys at d < border.
+        far: For the others.
+        border: In tokens.
+    """
+
+    near: QueryKey
+    far: QueryKey
+    border: int
 
 
 class Positions(nn.Module):
@@ -72,6 +86,23 @@ class Positions(nn.Module):
         """
         return query, key
 
+    def tables(
+        self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor, rotary: RotaryEmbedding
+    ) -> Tables | None:
+        """Turn queries and cached keys in two ways, where near and far keys have different distances.
+
+        Args:
+            query: `(batch, heads, queries, key_size)`.
+            key: `(batch, heads or fewer, keys, key_size)`.
+            rows: Places of the queries in the cache, `(queries,)`.
+            columns: Places of the keys, `(keys,)`.
+            rotary: Gives cosines and sines.
+
+        Returns:
+            Both; None where one table of scores is enough.
+        """
+        return None
+
     def bias(self, distance: Tensor) -> Tensor | None:
         """Return what is added to the scores.
 
@@ -79,7 +110,7 @@ class Positions(nn.Module):
             distance: d, `(queries, keys)`, negative for keys that come later.
 
         Returns:
-            `(heads, queries, keys)` in float32, or None.
+            `(heads, queries, keys)` in float32 or wider, or None.
         """
         return None
 
@@ -131,6 +162,34 @@ class Kerple(Positions):
         """Return the penalty."""
         r1, r2 = self.log_r1.float().exp(), self.log_r2.float().exp()
         return -r1[:, None, None] * torch.log1p(r2[:, None, None] * distance.abs())
+
+
+class KerplePower(Positions):
+    """`kerple-power`: score - r1 |d|^r2, r1 > 0 and 0 < r2 < 2 of each head (Chi et al. 2022, KERPLE, power).
+
+    Deviations: r1 is learned by its logarithm and r2 as 2 sigmoid(x), where the paper's code clips both; they start evenly
+    spread over (0, 1). r2 = 1 in all heads would be ALiBi with learned slopes.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.log_r1 = nn.Parameter(torch.empty(config.num_attention_heads))
+        self.logit_r2 = nn.Parameter(torch.empty(config.num_attention_heads))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Spread r1 and r2 over (0, 1), in the middles of equal parts."""
+        heads = len(self.log_r1)
+        middles = (torch.arange(heads) + 0.5) / heads
+        fill(self.log_r1, middles.log())
+        fill(self.logit_r2, (middles / 2).logit())
+
+    def bias(self, distance: Tensor) -> Tensor:
+        """Return the penalty."""
+        wide = torch.promote_types(self.log_r1.dtype, torch.float32)
+        r1, r2 = self.log_r1.to(wide).exp(), 2 * self.logit_r2.to(wide).sigmoid()
+        return -r1[:, None, None] * distance.abs().to(wide) ** r2[:, None, None]
 
 
 class Sandwich(Positions):
@@ -200,10 +259,37 @@ class KeyNorm(Rope):
         return super().encode(query, normalize(key, dim=-1), cos_sin)
 
 
-class Hwfa(Rope):
-    """`hwfa2`: rope within d < w in all layers but the last ones, which see all and have no positions.
+class QueryNorm(Rope):
+    """`querynorm`: rope with scores <q / |q|, k>, without 1 / sqrt(D) (QNA of Su, kexue.fm/archives/9859)."""
 
-    Su, kexue.fm/archives/9603 (HWFA) and 9731. The windowed layers never meet a distance that they
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.scale = 1.0
+
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
+        """Bring queries to length 1 and turn both."""
+        return super().encode(normalize(query, dim=-1), key, cos_sin)
+
+
+class Cosine(Rope):
+    """`cosine`: rope with scores lambda cos(q, k) (CosA of Su, kexue.fm/archives/9859).
+
+    Lambda is 4 ln n there, n half the trained length, or the keys seen: that is `scale` 4 ln L with log-n in training.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.scale = float(config.position_parameters["scale"])
+
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
+        """Bring both to length 1 and turn them."""
+        return super().encode(normalize(query, dim=-1), normalize(key, dim=-1), cos_sin)
+
+
+class Hwfa(Rope):
+    """`hwfa`: rope within d < w in all layers but the last ones, which see all and have no positions.
+
+    Su, kexue.fm/archives/9603. The windowed layers never meet a distance that they
     haven't seen in training; the last layer, whose scores are multiplied by ln n / ln L, looks up what is
     far. By default w is such that the windows together reach back 3/4 L.
     """
@@ -217,6 +303,57 @@ class Hwfa(Rope):
     def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
         """Turn both, in a windowed layer."""
         return super().encode(query, key, None if self.window is None else cos_sin)
+
+
+class ReRope(Rope):
+    """`rerope`: rope at min(d, w), in training and afterwards.
+
+    Su, kexue.fm/archives/9948: a model that is trained so doesn't read further, though one that is trained with plain
+    rope does with it afterwards. Distances are then less diverse, and so are the angles of queries and keys.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.near = int(config.position_parameters["window"])
+
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
+        """Leave both as they are where they are turned when they meet."""
+        return (query, key) if self.meets_twice else super().encode(query, key, cos_sin)
+
+    @property
+    def meets_twice(self) -> bool:
+        """Say whether scores come from two tables."""
+        return self.near > 0
+
+    def tables(
+        self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor, rotary: RotaryEmbedding
+    ) -> Tables | None:
+        """Turn both by their places, and for far keys the queries alone, by w."""
+        if not self.meets_twice:
+            return None
+        near = _turn(query, rows, rotary), _turn(key, columns, rotary)
+        return Tables(near, (_turn(query, torch.full_like(rows, self.near), rotary), key), self.near)
+
+
+class Hwfa2(ReRope):
+    """`hwfa2`: rope within d < w in all layers but those in the middle, which see all.
+
+    Su, kexue.fm/archives/9731. Of f layers that see all, the k-th is number k layers / (f + 1), from 0. In training they
+    have plain rope, afterwards rope at min(d, v); with v = 0 it stays plain, and the model doesn't read further.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        Rope.__init__(self, config, layer)
+        given, layers = config.position_parameters, config.num_hidden_layers
+        count = int(given["middle"])
+        full = layer in {k * layers // (count + 1) for k in range(1, count + 1)}
+        self.window = None if full else int(given["window"])
+        self.near = int(given["rerope"]) if full else 0
+
+    @property
+    def meets_twice(self) -> bool:
+        """Say whether scores come from two tables: not in training."""
+        return self.near > 0 and not self.training
 
 
 class InverseLeaky(Rope):
@@ -233,45 +370,25 @@ class InverseLeaky(Rope):
         self.stretch = float(config.position_parameters["stretch"])
 
     def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
-        """Turn both; in training that is left to `train_attend`."""
+        """Turn both; in training that is left to `tables`."""
         return (query, key) if self.training else super().encode(query, key, cos_sin)
 
-    def train_attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor,
-        distance: Tensor,
-        positions: Tensor,
-        rotary: RotaryEmbedding,
-    ) -> Tensor:
-        """Attend with two tables of scores, for training at short lengths.
-
-        Args:
-            query: `(batch, heads, n, key_size)`, not turned.
-            key: `(batch, heads or fewer, n, key_size)`, not turned.
-            value: `(batch, as key, n, value_size)`.
-            mask: Booleans `(batch or 1, 1, n, n)`.
-            distance: `(n, n)`.
-            positions: `(batch, n)`.
-            rotary: Gives cosines and sines.
-
-        Returns:
-            `(batch, heads, n, value_size)`.
-        """
-        heads = query.shape[1]
-        key, value = repeat_kv(key, heads), repeat_kv(value, heads)
-        near, far_key = rotary.for_heads(positions, query), rotary.for_heads(positions * self.stretch, query)
+    def tables(
+        self, query: Tensor, key: Tensor, rows: Tensor, columns: Tensor, rotary: RotaryEmbedding
+    ) -> Tables | None:
+        """Turn both by their places, and for far keys by stretched ones, in training."""
+        if not self.training:
+            return None
+        near = _turn(query, rows, rotary), _turn(key, columns, rotary)
         # d -> w + (d - w) k is (i k + w - w k) - j k.
-        far_query = rotary.for_heads(positions * self.stretch + self.near * (1 - self.stretch), query)
-        scores = torch.where(
-            distance < self.near,
-            apply_rotary(query, *near) @ apply_rotary(key, *near).transpose(-1, -2),
-            apply_rotary(query, *far_query) @ apply_rotary(key, *far_key).transpose(-1, -2),
-        )
-        weights = (scores * self.scale).masked_fill(~mask, -torch.inf).softmax(-1)
-        return weights @ value
+        far_rows = rows * self.stretch + self.near * (1 - self.stretch)
+        far = _turn(query, far_rows, rotary), _turn(key, columns * self.stretch, rotary)
+        return Tables(near, far, self.near)
+
+
+def _turn(states: Tensor, places: Tensor, rotary: RotaryEmbedding) -> Tensor:
+    """Turn `(batch, heads, n, key_size)` by places `(n,)`."""
+    return apply_rotary(states, *rotary.for_heads(places[None], states))
 
 
 _CLASSES: dict[str, type[Positions]] = {
@@ -279,10 +396,15 @@ _CLASSES: dict[str, type[Positions]] = {
     "nope": Positions,
     "alibi": Alibi,
     "kerple": Kerple,
+    "kerple-power": KerplePower,
     "sandwich": Sandwich,
     "xpos": XPos,
     "keynorm": KeyNorm,
-    "hwfa2": Hwfa,
+    "querynorm": QueryNorm,
+    "cosine": Cosine,
+    "hwfa": Hwfa,
+    "hwfa2": Hwfa2,
+    "rerope": ReRope,
     # Positions are drawn with the text, by `ordtool.lm.corpus.Blocks`.
     "random": Rope,
     "inverse-leaky": InverseLeaky,
@@ -292,9 +414,12 @@ _FIXED = {
     "nope": "it was trained without positions",
     "alibi": "it was trained with ALiBi, a penalty on distances, which needs no such method",
     "kerple": "it was trained with KERPLE, a penalty on distances, which needs no such method",
+    "kerple-power": "it was trained with KERPLE, a penalty on distances, which needs no such method",
     "sandwich": "it was trained with Sandwich, a bias by distance, which needs no such method",
     "xpos": "it was trained with xPos, whose pairs decay with the distance as well as turn",
-    "hwfa2": "it was trained with windows, within which no distance is new, and a last layer without positions",
+    "hwfa": "it was trained with windows, within which no distance is new, and a last layer without positions",
+    "hwfa2": "it has windows, within which no distance is new, and ReRoPE of its own where it sees all",
+    "rerope": "it was trained with ReRoPE, and has it already",
 }
 
 

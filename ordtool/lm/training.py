@@ -13,7 +13,7 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import partial_folder, run_folder, run_metadata
-from ordtool.lm.position_schemes import SCHEMES, parse_scheme
+from ordtool.lm.position_schemes import SCHEMES, TWO_TABLES, parse_scheme
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
 from ordtool.trainer import (
@@ -46,7 +46,8 @@ class LMTrainingConfig:
         talking_heads: Mix scores and weights across heads.
         logn: Scale scores by the logarithm of the length, beyond the context alone.
         logn_trained: The same within the context too, so that training is with it.
-        positions: A scheme of `ordtool.lm.position_schemes`, with parameters if wanted: `hwfa2:window=64`.
+        positions: A scheme of `ordtool.lm.position_schemes`, with parameters if wanted: `hwfa:window=64`.
+        rope_base: Base of the rotary frequencies, base^(-2m/D); None: 10,000.
         steps: Updates.
         batch_size: Blocks a batch.
         accumulate: Batches an update.
@@ -73,6 +74,7 @@ class LMTrainingConfig:
     logn: bool = False
     logn_trained: bool = False
     positions: str = "rope"
+    rope_base: float | None = None
     steps: int = 2000
     batch_size: int = 16
     accumulate: int = 1
@@ -112,8 +114,14 @@ class LMTrainingConfig:
             raise UsageError("rotary positions need an even head size", "choose an even `key_size`")
         if self.logn and self.logn_trained:
             raise UsageError("`logn` and `logn_trained` contradict each other", "choose one")
-        if name == "inverse-leaky" and self.talking_heads:
-            raise UsageError("inverse-leaky positions don't go with `talking_heads`", "choose one")
+        if name in TWO_TABLES and self.talking_heads:
+            raise UsageError(f"{name} positions don't go with `talking_heads`", "choose one")
+        if self.rope_base is not None and not SCHEMES[name].rotary:
+            raise UsageError(
+                f"{name} positions turn nothing, so that there is no `rope_base`", "leave it out"
+            )
+        if self.rope_base is not None and not 1 < self.rope_base < 1e15:
+            raise UsageError(f"`rope_base` {self.rope_base:g} must be a number above 1", "10000 is usual")
         if name == "random":
             if self.objective == "permutation":
                 raise UsageError(
@@ -301,6 +309,7 @@ def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
         logn="trained" if config.logn_trained else config.logn,
         positions=name,
         position_parameters=values,
+        rope_theta=config.rope_base or 10000.0,
         max_position_embeddings=config.context,
         objective=config.objective,
         eos_token_id=tokenizer.eos_token_id,

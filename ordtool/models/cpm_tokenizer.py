@@ -6,8 +6,8 @@ joined by spaces, and sentencepiece cuts them into pieces; decoding goes the oth
     ids = sp.encode(" ".join(word.translate({" ": "▂", "\n": "▃"}) for word in jieba.cut(text)))
     text = sp.decode(ids).replace(" ", "").replace("▂", " ").replace("▃", "\n")
 
-There are two vocabularies. The first published one has no U+2583; there the line feed is the
-token `<cls>`, id 3, which the later one renamed.
+There are two vocabularies. The first published one has no U+2583; there the piece U+2583 that
+comes out is taken for the token `<cls>`, id 3, which the later one renamed. So both give the same ids.
 """
 
 from __future__ import annotations
@@ -78,16 +78,13 @@ class CpmTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        if not self.old:
-            return self._encode(text)
-        ids: list[int] = []
-        for number, line in enumerate(text.split("\n")):
-            ids += ([self.newline_id] if number else []) + (self._encode(line) if line else [])
-        return ids
-
-    def _encode(self, text: str) -> list[int]:
         words = " ".join(word.translate(self._table) for word in self._cut(text))
-        return [int(token) for token in self.pieces.encode(words)]
+        if not self.old:
+            return [int(token) for token in self.pieces.encode(words)]
+        return [
+            self.newline_id if piece == NEWLINE else int(self.pieces.piece_to_id(piece))
+            for piece in self.pieces.encode(words, out_type=str)
+        ]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Return the text of ids.

@@ -9,6 +9,7 @@ from ordtool.errors import UsageError
 from ordtool.lm import block
 from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
 from ordtool.lm.position_schemes import SCHEMES, TrainedShape, all_parameters, parse_scheme
+from ordtool.lm.positions import make_positions
 
 HEADS, GROUPS, SIZE, N, TRAINED = 6, 3, 14, 13, 7
 SHAPE = {
@@ -24,10 +25,9 @@ def build(positions, parameters=None, **options):
     torch.manual_seed(0)
     config = OrdtoolLMConfig(**{**SHAPE, **options}, positions=positions, position_parameters=parameters)
     model = OrdtoolLMForCausalLM(config).double().eval()
-    if positions == "kerple":  # each layer and head its own
-        for layer in model.model.layers:
-            torch.nn.init.normal_(layer.attention.positions.log_r1)
-            torch.nn.init.normal_(layer.attention.positions.log_r2)
+    for layer in model.model.layers:  # what kerple learns: each layer and head its own
+        for parameter in layer.attention.positions.parameters():
+            torch.nn.init.normal_(parameter)
     return model
 
 
@@ -65,6 +65,10 @@ def score(scheme, model, q, k, i, j, head, layer, p):
         own = model.model.layers[layer].attention.positions
         r1, r2 = (math.exp(row[head - 1]) for row in (own.log_r1.tolist(), own.log_r2.tolist()))
         return dot(q, k) / root - r1 * math.log(1 + r2 * d)
+    if scheme == "kerple-power":
+        own = model.model.layers[layer].attention.positions
+        r1, r2 = math.exp(own.log_r1[head - 1]), 2 / (1 + math.exp(-own.logit_r2[head - 1]))
+        return dot(q, k) / root - r1 * d**r2
     if scheme == "sandwich":
         cosines = sum(math.cos(d / 10000 ** (2 * n / 128)) for n in range(64))
         return dot(q, k) / root + HEADS / (8 * head) * cosines
@@ -73,7 +77,18 @@ def score(scheme, model, q, k, i, j, head, layer, p):
     if scheme == "keynorm":
         length = math.sqrt(dot(k, k))
         return turned(q, [value / length for value in k], d)
-    assert scheme == "hwfa2"
+    if scheme == "querynorm":
+        length = math.sqrt(dot(q, q))
+        return turned([value / length for value in q], k, d)
+    if scheme == "cosine":
+        return given["scale"] * turned(q, k, d) / math.sqrt(dot(q, q) * dot(k, k))
+    if scheme == "rerope":
+        return turned(q, k, min(d, given["window"])) / root
+    if scheme.startswith("hwfa2"):  # of two layers the second, number 2 / 2, sees all
+        if layer == 0:
+            return turned(q, k, d) / root if d < given["window"] else None
+        return turned(q, k, d if "training" in scheme else min(d, given["rerope"])) / root
+    assert scheme == "hwfa"
     if layer == 0:
         return turned(q, k, d) / root if d < given["window"] else None
     return dot(q, k) / root * math.log(i + 1) / math.log(TRAINED)
@@ -114,7 +129,10 @@ def reference(model, scheme, positions=None, sharpen=lambda n: 1.0):
     return norm(x, model.model.norm.weight) @ model.lm_head.weight.T
 
 
-PARAMETERS = {"hwfa2": {"window": 4}, "xpos": {"base": 5}, "inverse-leaky": {"window": 3, "stretch": 2.5}}
+PARAMETERS = {
+    "hwfa": {"window": 4}, "hwfa2": {"window": 4, "rerope": 3}, "rerope": {"window": 3}, "cosine": {"scale": 2.5},
+    "xpos": {"base": 5}, "inverse-leaky": {"window": 3, "stretch": 2.5},
+}  # fmt: skip
 
 
 @torch.no_grad()
@@ -129,12 +147,59 @@ def test_a_scheme_is_its_formula(scheme):
 
 
 @torch.no_grad()
-def test_inverse_leaky_stretches_in_training_alone():
-    model = build("inverse-leaky", PARAMETERS["inverse-leaky"])
+@pytest.mark.parametrize("scheme", ["inverse-leaky", "hwfa2"])
+def test_what_a_scheme_does_in_training_alone(scheme):
+    model = build(scheme, PARAMETERS[scheme])
     tested = model(input_ids=IDS).logits[0]
     trained = model.train()(input_ids=IDS).logits[0]
-    torch.testing.assert_close(trained, reference(model, "inverse-leaky training"), rtol=0, atol=1e-6)
+    torch.testing.assert_close(trained, reference(model, f"{scheme} training"), rtol=0, atol=1e-6)
     assert (trained - tested).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_rerope_is_the_same_in_training():
+    model = build("rerope", PARAMETERS["rerope"])
+    torch.testing.assert_close(
+        model.train()(input_ids=IDS).logits[0], reference(model, "rerope"), rtol=0, atol=1e-6
+    )
+
+
+@torch.no_grad()
+def test_hwfa2_without_its_rerope_is_as_in_training():
+    model = build("hwfa2", {"window": 4, "rerope": 0})
+    torch.testing.assert_close(
+        model(input_ids=IDS).logits[0], reference(model, "hwfa2 training"), rtol=0, atol=1e-6
+    )
+
+
+def test_the_layers_of_hwfa2_that_see_all_stand_in_the_middle():
+    for layers, middle, expected in (
+        (24, 1, [12]),
+        (24, 2, [8, 16]),
+        (3, 1, [1]),
+        (1, 1, [0]),
+        (2, 2, [0, 1]),
+    ):
+        config = OrdtoolLMConfig(
+            **{**SHAPE, "num_hidden_layers": layers},
+            positions="hwfa2",
+            position_parameters={"middle": middle},
+        )
+        windows = [make_positions(config, layer).window for layer in range(layers)]
+        assert [layer for layer, window in enumerate(windows) if window is None] == expected
+
+
+@torch.no_grad()
+def test_models_saved_as_hwfa2_before_it_was_hwfas_name_are_hwfa(tmp_path):
+    model = build("hwfa", PARAMETERS["hwfa"])
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"positions": "hwfa"', '"positions": "hwfa2"'))
+    loaded = OrdtoolLMForCausalLM.from_pretrained(tmp_path).double()
+    assert loaded.config.positions == "hwfa"
+    torch.testing.assert_close(loaded(input_ids=IDS).logits, model(input_ids=IDS).logits)
+    build("hwfa2").save_pretrained(tmp_path)
+    assert OrdtoolLMForCausalLM.from_pretrained(tmp_path).config.positions == "hwfa2"
 
 
 @torch.no_grad()
@@ -209,7 +274,11 @@ def test_defaults_follow_the_shape_and_are_saved():
     def given(name, **values):
         return all_parameters(name, values, TrainedShape(256, 4))
 
-    assert given("hwfa2") == {"window": 65, "full": 1}  # 3 * 64 + 1 = 193, about 3/4 of 256
+    assert given("hwfa") == {"window": 65, "full": 1}  # 3 * 64 + 1 = 193, about 3/4 of 256
+    assert given("hwfa2") == {"window": 64, "middle": 1, "rerope": 128}
+    # The article's best: windows of 64 and two layers that see all, of 24, trained at 512, then rerope with w = 256.
+    assert all_parameters("hwfa2", {}, TrainedShape(512, 24)) == {"window": 64, "middle": 2, "rerope": 256}
+    assert given("cosine") == {"scale": 4 * math.log(128)}
     assert given("random") == {"longest": 2048}
     assert given("inverse-leaky", stretch=4) == {"window": 64, "stretch": 4.0}
     assert OrdtoolLMConfig(**SHAPE, positions="random").to_dict()["position_parameters"] == {"longest": 56}
@@ -219,10 +288,11 @@ def test_defaults_follow_the_shape_and_are_saved():
     ("spec", "message"),
     [
         ("rop", "unknown positions 'rop'"),
-        ("hwfa2:w=3", "unknown parameter 'w'"),
-        ("hwfa2:window=1.5", "must be a whole number of 2 or more"),
-        ("hwfa2:window=nan", "must be a whole number"),
-        ("hwfa2:window", "is no parameter=value"),
+        ("hwfa:w=3", "unknown parameter 'w'"),
+        ("hwfa:window=1.5", "must be a whole number of 2 or more"),
+        ("hwfa:window=nan", "must be a whole number"),
+        ("hwfa:window", "is no parameter=value"),
+        ("hwfa2:full=1", "unknown parameter 'full'"),
         ("xpos:base=ten", "is 'ten', no number"),
         ("rope:base=10", "rope: unknown parameter 'base'"),
         ("sandwich:size=7", "must be even"),
@@ -237,6 +307,7 @@ def test_what_can_not_be_is_told_of(spec, message):
 def test_schemes_that_do_not_go_together():
     for wrong in (
         {"positions": "inverse-leaky", "talking_heads": True},
+        {"positions": "hwfa2", "talking_heads": True},
         {"positions": "random", "objective": "permutation"},
         {"positions": "keynorm", "key_size": 7},
         {"logn": "sometimes"},

@@ -1,6 +1,7 @@
 """Training a tiny model: what it is shown, that it learns, that it goes on as if never interrupted."""
 
 import json
+import math
 import resource
 
 import numpy as np
@@ -171,8 +172,9 @@ def test_resumed_is_as_never_interrupted(text, tmp_path, objective):
 def test_what_is_refused(text, tmp_path):
     for wrong in (
         {"objective": "casual"}, {"positions": "rotary"}, {"hidden": 17}, {"kv_heads": 3}, {"key_size": 5},
-        {"vocab_size": 100}, {"context": 1}, {"positions": "hwfa2:w=3"}, {"positions": "random:longest=9"},
-        {"positions": "inverse-leaky", "talking_heads": True}, {"logn": True, "logn_trained": True},
+        {"vocab_size": 100}, {"context": 1}, {"positions": "hwfa:w=3"}, {"positions": "random:longest=9"},
+        {"positions": "inverse-leaky", "talking_heads": True}, {"positions": "alibi", "rope_base": 500.0},
+        {"rope_base": 1.0}, {"rope_base": math.nan}, {"logn": True, "logn_trained": True},
         {"positions": "random", "objective": "permutation"},
     ):  # fmt: skip
         with pytest.raises(UsageError) as caught:

@@ -65,6 +65,16 @@ def test_ids_are_the_official_recipes(new, text):
     assert new.encode(text) == new.pieces.encode(" ".join(words))
 
 
+@given(texts)
+@settings(max_examples=100, deadline=None)
+def test_ids_of_the_old_vocabulary_are_the_published_ones(old, text):
+    """Pieces of the whole text, of which U+2583 is then read as `<cls>`."""
+    table = str.maketrans(" \n", "\u2582\u2583")
+    words = " ".join(word.translate(table) for word in jieba.cut(text, cut_all=False))
+    pieces = ["<cls>" if piece == "\u2583" else piece for piece in old.pieces.encode(words, out_type=str)]
+    assert old.encode(text) == [old.pieces.piece_to_id(piece) for piece in pieces]
+
+
 @given(text=texts)
 @settings(max_examples=100, deadline=None)
 @pytest.mark.parametrize("kind", ["new", "old"])

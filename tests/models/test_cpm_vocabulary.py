@@ -41,6 +41,22 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """The same vocabulary as it was published first: piece 3 is `<cls>`."""
+
+    def entry(piece):  # a field of the file's protocol buffer: the piece's length and its text
+        return b"\x0a" + bytes([len(piece.encode())]) + piece.encode()
+
+    data = VOCABULARY.read_bytes()
+    place = data.index(entry("▃"))
+    longer = data[place - 1] + len(entry("<cls>")) - len(entry("▃"))
+    file = tmp_path_factory.mktemp("old") / "chinese_vocab.model"
+    rest = data[place + len(entry("▃")) :]
+    file.write_bytes(data[: place - 1] + bytes([longer]) + entry("<cls>") + rest)
+    return CpmTokenizer(file)
+
+
+@pytest.fixture(scope="module")
 def poems():
     with POEMS.open(encoding="utf-8") as file:
         return [json.loads(next(file))["text"].replace("。", "。\n") for _ in range(1000)]
@@ -56,6 +72,20 @@ def known(tokenizer, text):
     text = unicodedata.normalize("NFKC", text)
     held = {c: tokenizer.pieces.unk_id() not in tokenizer.pieces.encode(c) for c in set(text) - set(" \n")}
     return re.sub(f"{UNKNOWN}+", UNKNOWN, "".join(c if held.get(c, True) else UNKNOWN for c in text))
+
+
+def test_ids_of_a_text_with_a_line_feed(tokenizer, old):
+    assert (tokenizer.old, old.old) == (False, True)
+    for each in (tokenizer, old):
+        assert each.encode("清华大学\n位于北京") == [7324, 8, 3, 954, 520]
+
+
+def test_the_old_vocabulary_gives_the_official_ids(tokenizer, old, poems):
+    assert len(poems) == 1000
+    for text in [*poems, *MIXED]:
+        assert "\n" in text or text in MIXED
+        assert old.encode(text) == official(tokenizer, text)
+        assert old.decode(old.encode(text)) == tokenizer.decode(tokenizer.encode(text))
 
 
 @pytest.mark.parametrize("text", MIXED)
