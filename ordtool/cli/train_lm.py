@@ -57,7 +57,10 @@ def lm(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            "--tokenizer", metavar="MODEL", help="A model, or a folder with a tokenizer.json, whose tokenizer to take.", rich_help_panel=TEXT
+            "--tokenizer",
+            metavar="MODEL",
+            help="A model, or a folder with a tokenizer.json, whose tokenizer to take.",
+            rich_help_panel=TEXT,
         ),
     ] = None,
     objective: Annotated[

@@ -50,7 +50,7 @@ def attend(
     if (
         query.device.type == "cpu"
         and has_attention_with_lse()
-        and not _needs_gradient(query, key, value)
+        and not needs_gradient(query, key, value)
         and query.shape[-1] == value.shape[-1]
     ):
         return _fused(query, key, value, visible, scaling)
@@ -71,7 +71,8 @@ def merge(first: Partial | None, second: Partial) -> Partial:
     return Partial(torch.lerp(first.output, second.output, share), torch.logaddexp(first.lse, second.lse))
 
 
-def _needs_gradient(*tensors: torch.Tensor) -> bool:
+def needs_gradient(*tensors: torch.Tensor) -> bool:
+    """Say whether gradients of any of them will be asked for."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 

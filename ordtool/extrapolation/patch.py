@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.blockwise import region_attention
+from ordtool.extrapolation.flex import FlexRegions, suits
 from ordtool.extrapolation.methods import Part
 from ordtool.extrapolation.plan import Plan, make_plan
 from ordtool.extrapolation.regions import PLAIN
@@ -103,7 +104,7 @@ def apply_plan(model: Any, plan: Plan, progress: Progress | None = None) -> Iter
     _busy.add(rotary.decoder)
     try:
         if plan.needs_attention:
-            with _replaced_attention(model, rotary, plan.part):
+            with _replaced_attention(model, rotary, plan.part, progress):
                 yield
         else:
             with _replaced_rotary(rotary, _changed_module(rotary, plan.part)):
@@ -195,10 +196,12 @@ class _Rotation:
 class _RegionAttention:
     """Attention by region for one model."""
 
-    def __init__(self, rotary: Rotary, part: Part) -> None:
+    def __init__(self, rotary: Rotary, part: Part, progress: Progress | None = None) -> None:
+        self._progress = progress
         self._rotate = _Rotation(rotary, part)
         self._regions = part.regions or PLAIN
         self._scale = part.scale
+        self._flex: FlexRegions | None = FlexRegions(self._regions)
 
     def __call__(
         self,
@@ -230,6 +233,18 @@ class _RegionAttention:
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         self._rotate.set_length(key.shape[2])
+        if self._flex is not None and suits(query, key, value, self._regions):
+            try:
+                return self._flex(query, key, value, self._rotate, scaling=scaling, scale=self._scale)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # compilers raise anything
+                self._flex = None
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                _tell(
+                    [f"attention by regions can't be compiled here, and is slower without: {reason}"],
+                    self._progress,
+                )
         return region_attention(
             query, key, value, self._regions, self._rotate, scaling=scaling, scale=self._scale
         )
@@ -324,9 +339,11 @@ def _replaced_rotary(rotary: Rotary, module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced_attention(model: nn.Module, rotary: Rotary, part: Part) -> Iterator[None]:
+def _replaced_attention(
+    model: nn.Module, rotary: Rotary, part: Part, progress: Progress | None = None
+) -> Iterator[None]:
     config = rotary.config
-    attention = _RegionAttention(rotary, part)
+    attention = _RegionAttention(rotary, part, progress)
     implementation, window = attention_name(config), getattr(config, "sliding_window", None)
     modules = [model, *model.modules()]
     try:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ordtool.extrapolation import blockwise, kernel
+from ordtool.extrapolation import blockwise, flex, kernel
 from ordtool.extrapolation.regions import (
     PLAIN,
     dca_regions,
@@ -159,3 +159,73 @@ def test_other_dtypes_lose_only_their_own_rounding(dtype, states):
     found = blockwise.region_attention(*small, REGIONS["rerope"], turned, scaling=SCALING, block=16)
     assert found.dtype == dtype
     assert (found.double() - wanted).abs().max() < 30 * torch.finfo(dtype).eps
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """FlexAttention without compiling, in blocks of 16; its own default is 128."""
+    monkeypatch.setattr(flex, "BLOCK", 16)
+
+
+UNCOMPILED = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
+
+@UNCOMPILED
+@pytest.mark.parametrize("count", [N, 19, 2])
+@pytest.mark.parametrize("name", REGIONS)
+def test_flex_regions_are_pairs_one_by_one(name, count, states, small_blocks):
+    query, key, value = states
+    wanted = one_by_one(query[:, :, -count:], key, value, REGIONS[name])
+    attention = flex.FlexRegions(REGIONS[name], compiled=False)
+    found = attention(query[:, :, -count:], key, value, rotate, scaling=SCALING)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@UNCOMPILED
+def test_flex_regions_with_a_factor_on_each_query(states, small_blocks):
+    wanted = one_by_one(*states, REGIONS["rerope"], lambda seen: seen.double().sqrt())
+    attention = flex.FlexRegions(REGIONS["rerope"], compiled=False)
+    found = attention(*states, rotate, scaling=SCALING, scale=lambda seen: seen.double().sqrt())
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("count, total", [(61, 61), (16, 64), (20, 77), (1, 33), (128, 128)])
+@pytest.mark.parametrize("name", REGIONS)
+def test_blocks_hold_what_is_visible(name, count, total, small_blocks):
+    """Where no block is listed nothing is visible, and where one is listed as whole everything is."""
+    columns = torch.arange(total)
+    for region in REGIONS[name]:
+        start, stop = region.bounds(torch.arange(total - count, total))
+        blocks = flex.region_blocks(start, stop, total)
+        visible = (columns >= start[:, None]) & (columns < stop[:, None])
+        partly, whole = (
+            _listed(numbers, indices)
+            for numbers, indices in (
+                (blocks.kv_num_blocks, blocks.kv_indices),
+                (blocks.full_kv_num_blocks, blocks.full_kv_indices),
+            )
+        )
+        assert not (partly & whole).any()
+        listed = (partly | whole).repeat_interleave(16, 0).repeat_interleave(16, 1)[:count, :total]
+        assert not (visible & ~listed).any()
+        assert visible[whole.repeat_interleave(16, 0).repeat_interleave(16, 1)[:count, :total]].all()
+
+
+def _listed(numbers, indices):
+    found = torch.zeros(indices.shape[2:], dtype=torch.bool)
+    for row, number in enumerate(numbers[0, 0].tolist()):
+        found[row, indices[0, 0, row, :number].long()] = True
+    return found
+
+
+def test_few_blocks_are_computed_twice(small_blocks):
+    """Of ReRoPE's two regions only the blocks at their border come twice, and nearly all others are whole."""
+    index = torch.arange(1024)
+    twice = partly = 0
+    for region in rerope_regions(200):
+        blocks = flex.region_blocks(*region.bounds(index), 1024)
+        partly += int(blocks.kv_num_blocks.sum())
+        twice += int(blocks.kv_num_blocks.sum() + blocks.full_kv_num_blocks.sum())
+    rows = 1024 // 16
+    assert twice <= rows * (rows + 1) / 2 + 2 * rows
+    assert partly <= 5 * rows
