@@ -307,7 +307,8 @@ def _build_writer(kind: str, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folders of tiny random encoders that read `WORDS`: `encoders("bert")`, `roberta`, `distilbert`, `classifier`.
+    """Folders of tiny random encoders that read `WORDS`: `encoders("bert")`, `roberta`, `distilbert`, `classifier`,
+    and `plain-bert`, which has BERT's own tokenizer.
 
     They take 40 tokens; `roberta` has the position offset of its kind.
     """
@@ -337,9 +338,13 @@ def _build_encoder(kind: str, folder: Path) -> None:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {f"{name[1:-1].lower()}_token": name for name in special}
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=40, **names
-    ).save_pretrained(folder)
+    if kind == "plain-bert":
+        transformers.BertTokenizer(vocab=vocabulary, model_max_length=40).save_pretrained(folder)
+        kind = "bert"
+    else:
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, model_max_length=40, **names
+        ).save_pretrained(folder)
     shape = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 3}
     common = {"vocab_size": len(vocabulary), "pad_token_id": 0, "max_position_embeddings": 40}
     config = {

@@ -29,8 +29,10 @@ def load_encoder(config: EncoderConfig, progress: Progress = SILENT) -> Encoder:
         from ordtool.embedding.static import StaticEncoder
 
         return StaticEncoder(settings, config)
-    from ordtool.embedding.transformer_encoder import TransformerEncoder
-    from ordtool.runtime import quiet_libraries
+    from ordtool.runtime import importing, quiet_libraries
 
     quiet_libraries()
-    return TransformerEncoder(settings, config)
+    with importing():
+        from ordtool.embedding.transformer_encoder import TransformerEncoder
+
+        return TransformerEncoder(settings, config)

@@ -68,11 +68,14 @@ def layer_count(model: Any) -> int:
     raise OrdtoolError(f"a {config.model_type} model does not say how many layers it has")
 
 
-def load_model(folder: Path) -> tuple[Any, list[str]]:
-    """Load a model without its head, in float32.
+def load_model(folder: Path, device: torch.device | None = None) -> tuple[Any, list[str]]:
+    """Load a model without its head, in float32, on the CPU.
+
+    A plain BERT that will run on a CPU is read without transformers, which takes a third of the time.
 
     Args:
         folder: A Hugging Face folder with safetensors weights.
+        device: Where it will run; None: the CPU.
 
     Returns:
         The model (the encoder half of an encoder-decoder), and what to tell the user.
@@ -81,7 +84,11 @@ def load_model(folder: Path) -> tuple[Any, list[str]]:
         OrdtoolError: As `ordtool.models.loading.load_model`.
     """
     from ordtool.models import loading
+    from ordtool.models.bert import read_bert
 
+    plain = read_bert(folder) if device is None or device.type == "cpu" else None
+    if plain is not None:
+        return plain, []
     config = loading.load_config(folder)
     model, missing, _ = loading.load_model(
         folder, "base", may_miss=lambda name: "pooler" in name, config=config

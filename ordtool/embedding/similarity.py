@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool import correlation
 from ordtool.embedding.statistics import DataError, Float64Array, FloatArray, as_rows, check_finite_rows
 from ordtool.embedding.whitening import Whitening, parameter_names
 from ordtool.errors import UsageError, close_match_hint
@@ -60,18 +60,12 @@ def correlations(similarities: Float64Array, gold: Float64Array) -> tuple[float 
 
     Ties get their average rank.
     """
-    from scipy import stats
+    spearman, pearson = correlation.spearman(similarities, gold), correlation.pearson(similarities, gold)
+    return _percent(spearman), _percent(pearson)
 
-    if len(gold) < 2:
-        return None, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a constant side, which the result says
-        values = (
-            float(stats.spearmanr(similarities, gold).statistic),
-            float(stats.pearsonr(similarities, gold).statistic),
-        )
-    spearman, pearson = (None if np.isnan(value) else 100 * value for value in values)
-    return spearman, pearson
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def score_similarity(

@@ -46,9 +46,10 @@ class TextTokenizer:
 
     def __init__(self, folder: Path, max_length: int | None, *, lower_case: bool = False) -> None:
         from ordtool.models.loading import load_tokenizer
+        from ordtool.models.wordpiece import read_wordpiece
 
         self._folder = folder
-        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer: Any = read_wordpiece(folder) or load_tokenizer(folder)
         self._lower_case = lower_case
         self.max_length = max_length
         self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)

@@ -47,7 +47,7 @@ class TransformerEncoder:
 
         self._device = resolve_device(config.device)
         self._dtype = resolve_dtype(config.dtype, self._device)
-        model, self.notes = padded_encoder.load_model(settings.transformer)
+        model, self.notes = padded_encoder.load_model(settings.transformer, self._device)
         own_choice = config.pooling is not None or config.layers is not None
         self._tokenizer = TextTokenizer(settings.transformer, None, lower_case=settings.lower_case)
         self._tokenizer.check_vocabulary(model)

@@ -376,10 +376,12 @@ def _load_models(config: ParseConfig, progress: Progress) -> list[TreeModel]:
     from ordtool.models.resolve import resolve_model
 
     folders = [resolve_model(name, progress, kind="parser") for name in config.models]
-    import torch
+    from ordtool.runtime import importing, resolve_device, resolve_dtype
 
-    from ordtool.parsing.loading import load_parser
-    from ordtool.runtime import resolve_device, resolve_dtype
+    with importing():
+        import torch
+
+        from ordtool.parsing.loading import load_parser
 
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ordtool.correlation import pearson, spearman
+
 _WIDEST = 12  # classes that a confusion table on a terminal has room for
 
 
@@ -78,12 +80,8 @@ class Evaluation:
     def _regression(self) -> dict[str, Any]:
         pairs = np.array(self._scores).reshape(-1, 2)
         known, predicted = pairs.T
-        varies = len(pairs) > 1 and np.ptp(known) > 0 and np.ptp(predicted) > 0
-        correlations: list[float | None] = [None, None]
-        if varies:
-            from scipy.stats import pearsonr, spearmanr
-
-            correlations = [round(100 * float(f(known, predicted)[0]), 4) for f in (pearsonr, spearmanr)]
+        shares = [correlate(known, predicted) for correlate in (pearson, spearman)]
+        correlations = [None if share is None else round(100 * share, 4) for share in shares]
         error = float(np.sqrt(np.mean((known - predicted) ** 2))) if len(pairs) else None
         return {
             "records": len(pairs),

@@ -9,7 +9,7 @@ from ordtool.models.resolve import resolve_model
 from ordtool.prediction.classifiers import Classifier
 from ordtool.prediction.config import PredictConfig
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import resolve_device, set_threads
+from ordtool.runtime import importing, resolve_device, set_threads
 
 
 def load_classifier(config: PredictConfig, progress: Progress = SILENT) -> Classifier:
@@ -25,17 +25,19 @@ def load_classifier(config: PredictConfig, progress: Progress = SILENT) -> Class
         raise OrdtoolError(f"{config.model}: its config.json can't be read ({error})") from None
     kind = found.get("model_type") if isinstance(found, dict) else None
     names = (found.get("architectures") or []) if isinstance(found, dict) else []
-    set_threads(config.threads)
-    device = resolve_device(config.device)
+    with importing():
+        set_threads(config.threads)
+        device = resolve_device(config.device)
     if kind == "hsic_bottleneck":
         from ordtool.prediction.bottleneck import BottleneckClassifier
 
         network = BottleneckClassifier(folder, config, progress)
         return Classifier(network, network)
     if kind == "ordtool_ladder":
-        from ordtool.prediction.text_classifiers import LadderClassifier
+        with importing():
+            from ordtool.prediction.text_classifiers import LadderClassifier
 
-        return Classifier(LadderClassifier.load(folder, config.backbone, device, progress))
+            return Classifier(LadderClassifier.load(folder, config.backbone, device, progress))
     if any(str(name).endswith("ForSequenceClassification") for name in names):
         from ordtool.prediction.text_classifiers import CheckpointClassifier
 

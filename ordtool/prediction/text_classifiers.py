@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,8 +22,12 @@ from ordtool.prediction.classifiers import Scores
 from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.encoding import Encoded, encode_texts
-from ordtool.tuning.ladder.model import Ladder, pool
-from ordtool.tuning.loading import load_ladder_and_backbone
+from ordtool.tuning.ladder.mixing import pool
+from ordtool.tuning.loading import load_ladder_and_backbone, load_plain_ladder
+
+if TYPE_CHECKING:
+    from ordtool.tuning.ladder.model import Ladder
+    from ordtool.tuning.ladder.plain import PlainLadder
 
 
 class LadderClassifier:
@@ -34,7 +38,7 @@ class LadderClassifier:
         backbone: The model it was trained beside.
     """
 
-    def __init__(self, ladder: Ladder, backbone: Backbone) -> None:
+    def __init__(self, ladder: Ladder | PlainLadder, backbone: Backbone) -> None:
         if not ladder.config.labels:
             raise OrdtoolError(
                 f"a ladder of --task {ladder.config.task} writes text and gives no labels",
@@ -59,6 +63,10 @@ class LadderClassifier:
         Raises:
             OrdtoolError: If it writes text, is damaged, or its backbone isn't found.
         """
+        if device is None or device.type == "cpu":
+            plain = load_plain_ladder(folder, backbone=backbone, progress=progress)
+            if plain is not None:
+                return cls(*plain)
         return cls(*load_ladder_and_backbone(folder, backbone=backbone, device=device, progress=progress))
 
     @torch.inference_mode()

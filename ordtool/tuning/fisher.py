@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.encoding import Encoded, shuffled_batches
-from ordtool.tuning.ladder.model import pool
+from ordtool.tuning.ladder.mixing import pool
 from ordtool.tuning.metrics import text_loss
 
 TEXTS = 64

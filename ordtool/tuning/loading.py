@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,9 +11,12 @@ from ordtool.errors import OrdtoolError
 from ordtool.models.loading import check_causal, load_config, load_model, load_tokenizer
 from ordtool.models.resolve import resolve_model
 from ordtool.progress import SILENT, Progress
-from ordtool.tuning.backbone.encoder_decoder import EncoderDecoder, EncoderDecoderBackbone, VocabularyHead
 from ordtool.tuning.backbone.model import Backbone
-from ordtool.tuning.ladder.model import Ladder
+
+if TYPE_CHECKING:  # they import transformers' models, which a plain ladder does without
+    from ordtool.tuning.backbone.encoder_decoder import EncoderDecoderBackbone
+    from ordtool.tuning.ladder.model import Ladder
+    from ordtool.tuning.ladder.plain import PlainLadder
 
 
 def load_backbone(
@@ -92,6 +95,12 @@ def load_encoder_decoder(
     Raises:
         OrdtoolError: If it can't be loaded, has no head or start token, or makes its logits in an unknown way.
     """
+    from ordtool.tuning.backbone.encoder_decoder import (
+        EncoderDecoder,
+        EncoderDecoderBackbone,
+        VocabularyHead,
+    )
+
     full = load_model(folder, "seq2seq", dtype=dtype, device=device).model
     head = VocabularyHead(full)
     found = EncoderDecoderBackbone(
@@ -134,6 +143,8 @@ def load_ladder(folder: str | Path) -> Ladder:
     Raises:
         OrdtoolError: If it is something else, or damaged.
     """
+    from ordtool.tuning.ladder.model import Ladder
+
     folder = Path(folder)
     try:
         ladder, missing, unexpected = load_model(folder, Ladder, may_miss=lambda name: True)
@@ -177,6 +188,44 @@ def load_ladder_and_backbone(
             ) from error
     check_backbone(config.backbone_hash, backbone, str(folder))
     return ladder.to(backbone.model.device).eval(), backbone
+
+
+def load_plain_ladder(
+    folder: str | Path, *, backbone: str | None = None, progress: Progress = SILENT
+) -> tuple[PlainLadder, Backbone] | None:
+    """Load a ladder that labels and its BERT without transformers, for a CPU.
+
+    Args:
+        folder: What `ordtool train ladder` wrote.
+        backbone: Where the backbone is now; None: as the ladder says.
+        progress: Told of downloads.
+
+    Returns:
+        Both; None if either has something that isn't known here, or is damaged: `load_ladder_and_backbone` then loads
+        them, or says what is wrong.
+
+    Raises:
+        OrdtoolError: If the backbone is another one.
+    """
+    from ordtool.models.bert import read_bert
+    from ordtool.models.wordpiece import read_wordpiece
+    from ordtool.tuning.ladder.plain import read_plain_ladder
+
+    ladder = read_plain_ladder(Path(folder))
+    if ladder is None:
+        return None
+    name = backbone or ladder.config.backbone
+    try:
+        place = resolve_model(name, progress)
+    except OrdtoolError:
+        return None
+    model, tokenizer = read_bert(place), read_wordpiece(place)
+    if model is None or tokenizer is None:
+        return None
+    model.pooler = None
+    found = Backbone(name, place, model, model.config, tokenizer)
+    check_backbone(ladder.config.backbone_hash, found, str(folder))
+    return ladder.eval(), found
 
 
 def _hint(labels: bool) -> str:

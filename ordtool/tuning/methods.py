@@ -20,7 +20,8 @@ from ordtool.tuning.cache import StateSource
 from ordtool.tuning.config import LadderTrainingConfig
 from ordtool.tuning.dataset import LadderData
 from ordtool.tuning.encoding import Encoded
-from ordtool.tuning.ladder.model import Ladder, pool
+from ordtool.tuning.ladder.mixing import pool
+from ordtool.tuning.ladder.model import Ladder
 from ordtool.tuning.metrics import Metric, label_loss, measure, text_loss
 
 LORA_RANK = 8

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ordtool.correlation import pearson, spearman
 from ordtool.tuning.encoding import Encoded, sorted_batches
 
 DEV_TOKENS = 1024
@@ -129,12 +130,8 @@ def score_labels(logits: NDArray[Any], targets: NDArray[Any], task: str) -> Metr
         task: `regress` gives Pearson's and Spearman's correlation, other tasks accuracy and macro F1; in percent.
     """
     if task == "regress":
-        from scipy.stats import rankdata
-
-        guesses = logits[:, 0].astype(np.float64)
-        pearson = _correlation(guesses, targets)
-        spearman = _correlation(rankdata(guesses), rankdata(targets))
-        return Metric("pearson", 100 * pearson, {"spearman": 100 * spearman})
+        linear, ranked = (100 * (f(logits[:, 0], targets) or 0.0) for f in (pearson, spearman))
+        return Metric("pearson", linear, {"spearman": ranked})
     guesses = logits.argmax(axis=1)
     f1 = []
     for label in np.union1d(targets, guesses):
@@ -143,9 +140,3 @@ def score_labels(logits: NDArray[Any], targets: NDArray[Any], task: str) -> Metr
     return Metric(
         "accuracy", 100 * float((guesses == targets).mean()), {"macro_f1": 100 * float(np.mean(f1))}
     )
-
-
-def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
-    x, y = x - x.mean(), np.asarray(y, dtype=np.float64) - np.mean(y)
-    norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / norm if norm > 0 else 0.0

@@ -10,7 +10,8 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.tuning.encoding import Encoded
 from ordtool.tuning.ladder.config import LadderConfig
 from ordtool.tuning.ladder.ladder_models import LadderForSequenceClassification
-from ordtool.tuning.ladder.model import Ladder, pool
+from ordtool.tuning.ladder.mixing import pool
+from ordtool.tuning.ladder.model import Ladder
 from ordtool.tuning.ladder.side_network import choose_layers, narrow_heads
 from ordtool.tuning.loading import load_backbone
 

@@ -141,7 +141,7 @@ def test_what_the_short_way_is_for(bert, llama):
 
 @pytest.mark.parametrize("how", ["mean", "cls", "last"])
 def test_pooling_before_the_map_is_pooling_after_it(how, bert, many):
-    from ordtool.tuning.ladder.model import pool
+    from ordtool.tuning.ladder.mixing import pool
 
     torch.manual_seed(1)
     shape = {"backbone_config": bert.config.to_dict(), "reduction": 2, "layers": [2], "num_labels": 3}

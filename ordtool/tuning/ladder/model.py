@@ -32,9 +32,9 @@ from ordtool.tuning.backbone.layers import find_layers
 from ordtool.tuning.ladder.bert_side_block import attention_mask as bert_mask
 from ordtool.tuning.ladder.bert_side_block import bert_side_block, has_bert_blocks
 from ordtool.tuning.ladder.config import LadderConfig
+from ordtool.tuning.ladder.mixing import mix, pool
 from ordtool.tuning.ladder.side_network import build_side, side_config, unused_names
 
-GATE_TEMPERATURE = 0.1
 HEAD_DROPOUT = 0.1
 
 
@@ -163,9 +163,7 @@ class Ladder(PreTrainedModel):
         assert self._incoming is not None
         below = self._incoming[0] if index == 0 else hidden
         beside = self._incoming[index + 1]
-        if self.gates is None:
-            return below + beside
-        return torch.lerp(beside, below, torch.sigmoid(self.gates[index] / GATE_TEMPERATURE))
+        return mix(below, beside, None if self.gates is None else self.gates[index])
 
     def run_side(
         self,
@@ -250,18 +248,6 @@ class Ladder(PreTrainedModel):
         if self.config.residual:
             pooled = pooled + pool(last.to(pooled.dtype), attention_mask, how)
         return LadderOutput(logits=self.classifier(self.head_dropout(pooled)), pooled=pooled)
-
-
-def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
-    """Make one vector of a text's tokens: `(batch, seq, hidden)` to `(batch, hidden)`."""
-    if how == "cls":
-        return hidden[:, 0]
-    if mask is None:
-        return hidden[:, -1] if how == "last" else hidden.mean(dim=1)
-    if how == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
-    weights = mask.to(hidden.dtype)
-    return torch.einsum("bsh,bs->bh", hidden, weights / weights.sum(dim=1, keepdim=True))
 
 
 AutoConfig.register(LadderConfig.model_type, LadderConfig, exist_ok=True)

@@ -1,12 +1,17 @@
-"""What `ordtool generate` imports before its first token: a start takes as long as its imports."""
+"""What commands import before their first result: a start takes as long as its imports."""
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from ordtool.tuning.config import LadderTrainingConfig, ScheduleConfig
+from ordtool.tuning.training import train_ladder
+
+QUESTIONS = Path(__file__).parents[2] / "examples" / "questions.jsonl"
 # Seconds each, and needed for none of it.
 NEVER = (
     "sklearn", "sentence_transformers", "pandas", "matplotlib", "nltk", "numba", "datasets", "torchvision",
@@ -29,19 +34,20 @@ finally:
 
 @pytest.fixture
 def imported(tmp_path):
-    """Run a command in a process of its own: its output, and the modules that it imported."""
+    """Run a command in a process of its own: its first line, and the modules that it imported."""
 
-    def call(*args):
+    def call(command, *args, stdin=""):
         done = subprocess.run(
-            [sys.executable, "-c", CODE, "generate", *map(str, args), "--device", "cpu", "-q"],
+            [sys.executable, "-c", CODE, *command.split(), *map(str, args), "--device", "cpu", "-q"],
             capture_output=True,
             text=True,
+            input=stdin,
             cwd=tmp_path,
             env={**os.environ, "COLUMNS": "100"},
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)["output"], set(json.loads(done.stderr.splitlines()[-1]))
+        return json.loads(done.stdout.splitlines()[0]), set(json.loads(done.stderr.splitlines()[-1]))
 
     return call
 
@@ -57,22 +63,47 @@ def imported(tmp_path):
     ids=["greedy", "stop", "choices", "drawn"],
 )
 def test_a_plain_model_starts_without_transformers(imported, args):
-    output, modules = imported(*args)
-    assert output
+    found, modules = imported("generate", *args)
+    assert found["output"]
     assert "torch" in modules and "ordtool.generation.llama.fast_start" in modules
     assert not [name for name in (*HEAVY, *NEVER) if name in modules]
 
 
 def test_a_chat_starts_without_transformers(imported, writers):
-    _, modules = imported("-m", writers("chat"), "-p", "the cat", "--max-new-tokens", 4)
+    _, modules = imported("generate", "-m", writers("chat"), "-p", "the cat", "--max-new-tokens", 4)
     assert not [name for name in (*HEAVY, *NEVER) if name in modules]
 
 
 def test_another_model_starts_without_what_it_does_not_need(imported, writers):
-    _, modules = imported("-m", writers("gpt2"), "-p", "the cat", "--max-new-tokens", 4)
+    _, modules = imported("generate", "-m", writers("gpt2"), "-p", "the cat", "--max-new-tokens", 4)
     from transformers.generation import candidate_generator
 
     assert "transformers" in modules
     # Releases up to 5.21 import scikit-learn themselves, wherever it is installed.
     theirs = {"sklearn"} if hasattr(candidate_generator, "roc_curve") else set()
     assert not [name for name in NEVER if name in modules and name not in theirs]
+
+
+def heavy_among(modules):
+    return [name for name in (*HEAVY, "sklearn", "pandas", "matplotlib", "numba") if name in modules]
+
+
+def test_a_plain_bert_embeds_without_transformers(imported, encoders):
+    found, modules = imported("embed", "--json", "-m", encoders("plain-bert"), stdin="the cat sat\n")
+    assert len(found["vector"]) == 24
+    assert "torch" in modules and heavy_among(modules) == []
+
+
+def test_pairs_are_scored_without_transformers(imported, encoders):
+    pairs = "the cat\ta dog\t1\na tree\tthe river\t3\nold\tnear\t2\n"
+    found, modules = imported("score similarity", "--json", "-m", encoders("plain-bert"), "-", stdin=pairs)
+    assert found["pairs"] == 3
+    assert heavy_among(modules) == []
+
+
+def test_a_ladder_beside_a_plain_bert_labels_without_transformers(imported, encoders, tmp_path):
+    config = LadderTrainingConfig(schedule=ScheduleConfig(epochs=1))
+    train_ladder(QUESTIONS, tmp_path / "ladder", str(encoders("plain-bert")), config)
+    found, modules = imported("predict", "-m", tmp_path / "ladder", stdin="Who was Galileo?\n")
+    assert found["prediction"] in ("number", "person", "place", "thing")
+    assert heavy_among(modules) == []
