@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
 from ordtool.cli.options import Device, Field, Force, Quiet, Resume, Seed, Threads, renamed_options
+
+if TYPE_CHECKING:
+    from ordtool.parsing.training.trainer import TrainingRun
+    from ordtool.progress import Progress
 
 MODEL = "Model"
 TEXT = "Text"
@@ -36,9 +40,15 @@ def parser(
             "--tune", help="Development trees: the model's layers and builder are chosen on them at the end."
         ),
     ] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", help="`onlstm`, or `pcfg`: a neural probabilistic grammar.")
+    ] = "onlstm",
     recipe: Annotated[
-        str, typer.Option("--recipe", help="`small`, or `paper`: the paper's sizes, SGD and averaging.")
-    ] = "small",
+        str | None,
+        typer.Option(
+            "--recipe", help="`small`, or `paper`: the paper's sizes, SGD and averaging.  [default: small]"
+        ),
+    ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +90,22 @@ def parser(
     chunk_size: Annotated[
         int | None, typer.Option("--chunk", min=1, help="Neurons a master gate unit.", rich_help_panel=MODEL)
     ] = None,
+    nonterminals: Annotated[
+        int | None,
+        typer.Option(
+            "--nonterminals", min=1, help="Symbols with two children (`pcfg`).", rich_help_panel=MODEL
+        ),
+    ] = None,
+    preterminals: Annotated[
+        int | None,
+        typer.Option("--preterminals", min=1, help="Symbols with a word (`pcfg`).", rich_help_panel=MODEL),
+    ] = None,
+    state_size: Annotated[
+        int | None,
+        typer.Option(
+            "--state-size", min=1, help="Size of a symbol's vector (`pcfg`).", rich_help_panel=MODEL
+        ),
+    ] = None,
     input_dropout: Annotated[float | None, typer.Option("--input-dropout", rich_help_panel=MODEL)] = None,
     layer_dropout: Annotated[float | None, typer.Option("--layer-dropout", rich_help_panel=MODEL)] = None,
     output_dropout: Annotated[float | None, typer.Option("--output-dropout", rich_help_panel=MODEL)] = None,
@@ -90,7 +116,19 @@ def parser(
         typer.Option("--epochs", help="Passes over the text, 2.5 too.", rich_help_panel=TRAINING),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Parallel streams.", rich_help_panel=TRAINING)
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Parallel streams; for `pcfg` sentences a step.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length", min=2, help="Words of the longest sentence (`pcfg`).", rich_help_panel=TRAINING
+        ),
     ] = None,
     window: Annotated[
         int | None,
@@ -134,7 +172,7 @@ def parser(
     force: Force = False,
     resume: Resume = False,
 ) -> None:
-    """Train an ON-LSTM on plain text; its master gates parse.
+    """Train an ON-LSTM, whose master gates parse, or a probabilistic grammar on plain text.
 
     **Example:** `ordtool train parser books/*.txt -o my-parser && ordtool parse -m my-parser notes.txt`
 
@@ -142,40 +180,50 @@ def parser(
     """
     from ordtool.cli._training_options import say_trained
     from ordtool.console import RichProgress
-    from ordtool.parsing.training.recipes import recipe as make_recipe
-    from ordtool.parsing.training.trainer import TrainingRun, train_parser
+    from ordtool.parsing.training.trainer import TrainingRun
     from ordtool.runtime import quiet_libraries, set_threads
 
+    common = {
+        "tokens": tokens,
+        "layout": layout,
+        "field": field,
+        "lowercase": lowercase,
+        "punctuation": punctuation,
+        "vocab_size": vocab_size,
+        "learning_rate": learning_rate,
+        "clip": clip,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "dtype": dtype,
+    }
+    own: dict[str, dict[str, tuple[str, Any]]] = {
+        "onlstm": {
+            "--recipe": ("name", recipe),
+            "--embedding": ("embedding_size", embedding_size),
+            "--hidden": ("hidden_size", hidden_size),
+            "--layers": ("num_hidden_layers", layers),
+            "--chunk": ("chunk_size", chunk_size),
+            "--input-dropout": ("input_dropout", input_dropout),
+            "--layer-dropout": ("layer_dropout", layer_dropout),
+            "--output-dropout": ("output_dropout", output_dropout),
+            "--weight-dropout": ("weight_dropout", weight_dropout),
+            "--word-dropout": ("word_dropout", word_dropout),
+            "--window": ("window", window),
+            "--weight-decay": ("weight_decay", weight_decay),
+            "--warmup": ("warmup", warmup),
+            "--patience": ("patience", patience),
+            "--shards": ("shards", shards),
+        },
+        "pcfg": {
+            "--nonterminals": ("num_nonterminals", nonterminals),
+            "--preterminals": ("num_preterminals", preterminals),
+            "--state-size": ("state_size", state_size),
+            "--max-length": ("max_length", max_length),
+        },
+    }
+    settings = _settings_of(kind, common, own)
     quiet_libraries()
-    config = make_recipe(
-        recipe,
-        tokens=tokens,
-        layout=layout,
-        field=field,
-        lowercase=lowercase,
-        punctuation=punctuation,
-        vocab_size=vocab_size,
-        embedding_size=embedding_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        chunk_size=chunk_size,
-        input_dropout=input_dropout,
-        layer_dropout=layer_dropout,
-        output_dropout=output_dropout,
-        weight_dropout=weight_dropout,
-        word_dropout=word_dropout,
-        epochs=epochs,
-        batch_size=batch_size,
-        window=window,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        clip=clip,
-        warmup=warmup,
-        patience=patience,
-        shards=shards,
-        seed=seed,
-        dtype=dtype,
-    )
     set_threads(threads)
     run = TrainingRun(
         text=text,
@@ -191,8 +239,44 @@ def parser(
         half=half,
     )
     progress = RichProgress(quiet)
-    history = train_parser(run, config, progress=progress)
+    history = _train(kind, run, settings, progress)
     last = history[-1] if history else {}
     name = "valid_perplexity" if "valid_perplexity" in last else "train_perplexity"
     figures = f"{name.replace('_', ' ')} {last[name]:,}" if last else "not trained"
     say_trained(output, figures, "ordtool parse -m MODEL FILE", progress)
+
+
+def _settings_of(
+    kind: str, common: dict[str, Any], own: dict[str, dict[str, tuple[str, Any]]]
+) -> dict[str, Any]:
+    """Return the fields of a kind's configuration that were given.
+
+    Args:
+        kind: `onlstm` or `pcfg`.
+        common: Fields of both.
+        own: Of each kind its options, with field and value.
+
+    Raises:
+        UsageError: For an unknown kind, or an option of the other one.
+    """
+    from ordtool.errors import UsageError, close_match_hint
+
+    if kind not in own:
+        raise UsageError(f"unknown --kind {kind!r}", close_match_hint(kind, tuple(own)))
+    for other, options in own.items():
+        given = [option for option, (_, value) in options.items() if value is not None]
+        if other != kind and given:
+            raise UsageError(f"{', '.join(given)} goes with --kind {other}, and this is {kind}")
+    return {name: value for name, value in (*common.items(), *own[kind].values()) if value is not None}
+
+
+def _train(kind: str, run: TrainingRun, settings: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
+    if kind == "pcfg":
+        from ordtool.parsing.pcfg.config import PcfgTrainingConfig
+        from ordtool.parsing.pcfg.training import train_pcfg
+
+        return train_pcfg(run, PcfgTrainingConfig(**settings), progress=progress)
+    from ordtool.parsing.training.recipes import recipe
+    from ordtool.parsing.training.trainer import train_parser
+
+    return train_parser(run, recipe(**settings), progress=progress)

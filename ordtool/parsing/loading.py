@@ -11,17 +11,23 @@ from torch import Tensor
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.models.loading import read_tensors
 from ordtool.parsing.onlstm.inference import DistanceModel
+from ordtool.parsing.pcfg.inference import PcfgParser
+from ordtool.parsing.pcfg.model import MODEL_TYPE as PCFG_TYPE
 from ordtool.parsing.spans.inference import SpanParser
-from ordtool.parsing.spans.model import MODEL_TYPE
+from ordtool.parsing.spans.model import MODEL_TYPE as SPANS_TYPE
 from ordtool.parsing.text.vocabulary import Vocabulary, read_json
 
 __all__ = ["TreeModel", "load_parser"]
 
 WEIGHTS_FILE = "model.safetensors"
 
-TreeModel = DistanceModel | SpanParser
+TreeModel = DistanceModel | SpanParser | PcfgParser
 
-_KINDS: dict[str, type[DistanceModel] | type[SpanParser]] = {"onlstm": DistanceModel, MODEL_TYPE: SpanParser}
+_KINDS: dict[str, type[DistanceModel] | type[SpanParser] | type[PcfgParser]] = {
+    "onlstm": DistanceModel,
+    SPANS_TYPE: SpanParser,
+    PCFG_TYPE: PcfgParser,
+}
 
 
 def load_parser(
@@ -42,7 +48,7 @@ def load_parser(
     kind = _KINDS.get(str(config.get("model_type")))
     if kind is None:
         raise OrdtoolError(
-            f"{folder}: a model of type {config.get('model_type')!r}, and a parser is an 'onlstm' or an '{MODEL_TYPE}'",
+            f"{folder}: a model of type {config.get('model_type')!r}, and a parser is one of {', '.join(_KINDS)}",
             "ordtool models list names parsers; ordtool train parser makes one",
         )
     vocabulary = Vocabulary.from_folder(folder)
@@ -61,7 +67,7 @@ def load_parser(
 def _check_sizes(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Refuse sizes that the weights can't have, before anything of that size is made."""
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    limits = {name: numbers for name in config if name.endswith(("_size", "_heads"))}
+    limits = {name: numbers for name in config if name.endswith(("_size", "_heads", "terminals"))}
     for name, limit in {**limits, "num_hidden_layers": len(tensors)}.items():
         value = config.get(name)
         if isinstance(value, int) and not 0 <= value <= limit:

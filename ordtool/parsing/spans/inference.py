@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ordtool.parsing.spans.model import SpanConfig, SpanModel
 from ordtool.parsing.text.vocabulary import Vocabulary
-from ordtool.parsing.trees.chart import chart_distances
+from ordtool.parsing.trees.chart import chart_distances, join_pieces
 from ordtool.parsing.trees.config import TreeConfig
 
 # A line of more words than any sentence has is read in pieces: the chart takes n^3 / 6 additions.
@@ -139,12 +139,8 @@ class SpanParser:
         return chart_distances(scores[:, :-1], lengths)
 
     def _read_long(self, sentence: Sequence[int], punctuation: np.ndarray) -> np.ndarray:
-        starts = range(0, len(sentence), _PIECE)
-        pieces = [sentence[start : start + _PIECE] for start in starts]
-        distances: list[np.ndarray] = []
-        for number, (start, piece) in enumerate(zip(starts, pieces, strict=True)):
-            (inside,) = self._read([piece], [punctuation[start : start + len(piece) + 1]])
-            inside[1:] = 1 / (len(pieces) + 1 / inside[1:])
-            inside[0] = 1 / number if number else 0.0
-            distances.append(inside)
-        return np.concatenate(distances)
+        pieces = []
+        for start in range(0, len(sentence), _PIECE):
+            piece = sentence[start : start + _PIECE]
+            pieces += self._read([piece], [punctuation[start : start + len(piece) + 1]])
+        return join_pieces(pieces)

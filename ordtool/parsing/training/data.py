@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.text.chinese import CHINESE_KINDS
 from ordtool.parsing.text.reader import TextConfig, read_sentences
 from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary, build_vocabulary
-from ordtool.parsing.training.recipes import TrainingConfig
 from ordtool.progress import SILENT, Progress
 
 __all__ = [
     "Encoded",
     "Streams",
+    "TextSettings",
     "TrainingData",
     "count_words",
     "encode_sentences",
@@ -36,6 +36,55 @@ __all__ = [
 ]
 
 CACHE = "data.safetensors"
+
+
+class TextSettings(Protocol):
+    """What the configuration of a training says of its text; see `TrainingConfig`."""
+
+    @property
+    def tokens(self) -> str:
+        """How text is split."""
+        ...
+
+    @property
+    def layout(self) -> str:
+        """What lines are."""
+        ...
+
+    @property
+    def field(self) -> str:
+        """Key of the text in JSONL."""
+        ...
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether words are lower-cased."""
+        ...
+
+    @property
+    def digits(self) -> bool:
+        """Whether digit runs are written as `N`."""
+        ...
+
+    @property
+    def punctuation(self) -> bool:
+        """Whether punctuation is kept."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary."""
+        ...
+
+    @property
+    def valid_fraction(self) -> float:
+        """Sentences held out."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of what is held out."""
+        ...
 
 
 @dataclass
@@ -56,7 +105,7 @@ class TrainingData:
 def load_data(
     text: Sequence[str | Path],
     valid: Sequence[str | Path],
-    config: TrainingConfig,
+    config: TextSettings,
     folder: Path,
     *,
     resume: bool = False,
@@ -108,7 +157,7 @@ def load_data(
 PARTS = ("train", "valid")
 
 
-def _tokenizer(words: list[str], config: TrainingConfig) -> OnlstmTokenizer:
+def _tokenizer(words: list[str], config: TextSettings) -> OnlstmTokenizer:
     options: dict[str, Any] = {
         "lowercase": config.lowercase,
         "digits": config.digits,
@@ -119,7 +168,7 @@ def _tokenizer(words: list[str], config: TrainingConfig) -> OnlstmTokenizer:
 
 
 def _sentences(
-    text: Sequence[str | Path], valid: Sequence[str | Path], config: TrainingConfig, progress: Progress
+    text: Sequence[str | Path], valid: Sequence[str | Path], config: TextSettings, progress: Progress
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Training and held-out sentences."""
     options = TextConfig(config.tokens, config.layout, config.punctuation, config.field)  # type: ignore[arg-type]

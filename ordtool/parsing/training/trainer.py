@@ -47,7 +47,7 @@ from ordtool.parsing.trees.treebank import Tree, read_trees
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 
-__all__ = ["TrainingRun", "train_parser"]
+__all__ = ["TrainingRun", "read_treebank", "train_parser"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def train_parser(
     check_directory(run.output, force=run.force or run.resume)
     sources = [file for path in (*run.text, *run.valid) for file in text_files(path)]
     check_read_twice(sources)
-    treebank, development = (_read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
+    treebank, development = (read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
     with run_folder(
         run.folder, has_checkpoint, resume=run.resume, force=run.force, keep=run.keep_checkpoints
     ) as folder:
@@ -178,8 +178,8 @@ def _train(
     return trainer.at.history
 
 
-def _read_treebank(paths: Sequence[str | Path], count: int) -> list[Tree]:
-    """A sample of trees of two words or more; read before the training, so that a wrong folder is told at once."""
+def read_treebank(paths: Sequence[str | Path], count: int) -> list[Tree]:
+    """Read a sample of trees of two words or more; read before the training, so that a wrong folder is told at once."""
     if not paths:
         return []
     trees = sample_trees((tree for tree in read_trees(paths) if len(tree.tokens) > 1), count)

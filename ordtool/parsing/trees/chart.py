@@ -91,6 +91,23 @@ def chart_distances(scores: np.ndarray, lengths: Sequence[int]) -> list[np.ndarr
     return result
 
 
+def join_pieces(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the distances of a line that was read in pieces, as `chart_distances` gives them, joined from the right.
+
+    Args:
+        pieces: `(words,)` each.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    joined = []
+    for number, inside in enumerate(pieces):
+        deeper = np.zeros(len(inside))
+        deeper[1:] = 1 / (len(pieces) + 1 / inside[1:])
+        deeper[0] = 1 / number if number else 0.0
+        joined.append(deeper)
+    return np.concatenate(joined)
+
+
 def _best_splits(scores: np.ndarray) -> np.ndarray:
     """The best split of every span: `[b, start, width]` is the width of its left part."""
     count, length, _ = scores.shape

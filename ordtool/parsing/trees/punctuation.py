@@ -143,6 +143,28 @@ def add_punctuation_bonus(
     return raised
 
 
+def crossing_potentials(punctuation: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
+    """Return what each span loses for the punctuation that it crosses.
+
+        potential[i, j] = - sum over the boundaries i < t < j of the weights of the punctuation before word t
+
+    Args:
+        punctuation: `(words + 1,)`, see `punctuation_between`.
+        weights: By kind; kinds that are missing count 0.
+
+    Returns:
+        `(words, words + 1)`, float32; only spans of two words or more mean something.
+    """
+    length = len(punctuation) - 1
+    inner = punctuation[1:-1]
+    raised = np.zeros(length + 1, dtype=np.float32)
+    for kind, weight in weights.items():
+        raised[1:-1] += weight * ((inner & _BITS[kind]) > 0)
+    # before[t]: all that is raised at the boundaries up to t.
+    before = np.cumsum(raised)
+    return before[:-1, None] - np.concatenate(([0.0], before[:-1])).astype(np.float32)[None, :]
+
+
 def check_punctuation_bonus(weights: Mapping[str, object]) -> dict[str, float]:
     """Return the bonus of each kind of punctuation that a configuration names, as numbers.
 

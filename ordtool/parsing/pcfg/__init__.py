@@ -1,0 +1,1 @@
+"""Neural grammars whose rules draw the left and the right child independently."""

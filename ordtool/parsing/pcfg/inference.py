@@ -1,0 +1,168 @@
+"""Trees from a grammar: the tree with the most constituents to be expected right, under the grammar's own posteriors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ordtool.parsing.pcfg.inside import Grammar, span_posteriors
+from ordtool.parsing.pcfg.merging import Merger, span_count
+from ordtool.parsing.pcfg.model import PcfgConfig, PcfgModel
+from ordtool.parsing.text.vocabulary import Vocabulary
+from ordtool.parsing.trees.chart import chart_distances, join_pieces
+from ordtool.parsing.trees.config import TreeConfig, current_keys
+from ordtool.parsing.trees.punctuation import check_punctuation_bonus, crossing_potentials
+
+__all__ = ["PUNCTUATION_BONUS", "PcfgParser", "merger_for"]
+
+# A longer line is read in pieces: the chart holds n^2 m numbers.
+_LONGEST, _PIECE = 200, 100
+# Numbers of a batch's chart that are held at a time.
+_NUMBERS = 1 << 26
+
+PUNCTUATION_BONUS = {"comma": 1.0, "colon": 1.0, "open": 1.0, "close": 1.0, "dash": 1.0, "hyphen": -1.0}
+"""What a grammar that was never tuned makes of punctuation, in nats a constituent that crosses it."""
+
+
+def merger_for(device: torch.device) -> Merger | None:
+    """Return the kernels that sum over splits on a device; None: plain PyTorch."""
+    if device.type != "cuda":
+        return None
+    try:
+        from ordtool.parsing.pcfg.kernels_triton import TritonMerger
+    except ImportError:
+        return None
+    return TritonMerger()
+
+
+class PcfgParser:
+    """A grammar that is ready to parse.
+
+    It has the attributes of `DistanceModel`, so that both can be asked in the same way and vote together. It has one
+    layer, its distances are 1 / depth in its best tree (`chart_distances`), and their unbiased tree is that tree.
+
+    Attributes:
+        vocabulary: How words are looked up.
+        layers: 1.
+        tree_config: The unbiased builder; punctuation counts before there are distances.
+        matmul_dtype: Not looked at: charts are float32.
+        punctuation_bonus: Nats that each constituent loses for each punctuation of a kind that it crosses.
+    """
+
+    layers = 1
+    tree_config = TreeConfig(builder="unbiased")
+
+    def __init__(
+        self, model: PcfgModel, vocabulary: Vocabulary, punctuation_bonus: Mapping[str, float]
+    ) -> None:
+        if model.config.vocab_size != len(vocabulary.tokens):
+            raise ValueError(f"{model.config.vocab_size} word vectors, {len(vocabulary.tokens)} words")
+        self.vocabulary = vocabulary
+        self.matmul_dtype: torch.dtype | None = None
+        self.punctuation_bonus = dict(punctuation_bonus)
+        self._model = model
+        self._merger = merger_for(model.words.device)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Compute the rules anew, of weights that have changed."""
+        grammar = self._model.grammar()
+        self._grammar = Grammar(*(getattr(grammar, field.name).contiguous() for field in fields(Grammar)))
+        self._emission = self._model.emission_vectors()
+
+    @classmethod
+    def from_parts(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        vocabulary: Vocabulary,
+        device: torch.device | str = "cpu",
+        matmul_dtype: torch.dtype | None = None,
+    ) -> PcfgParser:
+        """Make a parser of what a model folder holds.
+
+        Raises:
+            KeyError: For a size that the configuration lacks.
+            ValueError: For parts that don't fit each other.
+        """
+        shape = PcfgConfig(**{field.name: int(config[field.name]) for field in fields(PcfgConfig)})
+        model = PcfgModel(shape).eval()
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+        bonus = current_keys(config).get("parse_punctuation_bonus")
+        weights = PUNCTUATION_BONUS if bonus is None else check_punctuation_bonus(bonus)
+        return cls(model.to(device), vocabulary, weights)
+
+    def distances(
+        self,
+        sentences: Sequence[Sequence[int]],
+        depth: int | None = None,
+        punctuation: Sequence[np.ndarray] | None = None,
+        *,
+        compiled: bool = False,
+    ) -> list[np.ndarray]:
+        """Find the best trees.
+
+        A line of over 200 words is read in pieces of 100 that are joined from the right.
+
+        Args:
+            sentences: Ids of the words of each sentence, one at least.
+            depth: Not looked at: there is one layer.
+            punctuation: What stands between the words of each, `(words + 1,)`, see `punctuation_between`; None: nothing.
+            compiled: Not looked at.
+
+        Returns:
+            For each sentence its distances, `(1, words)`.
+        """
+        if punctuation is None:
+            punctuation = [np.zeros(len(sentence) + 1, dtype=np.uint16) for sentence in sentences]
+        pieces = [list(range(0, len(s), _PIECE if len(s) > _LONGEST else len(s))) for s in sentences]
+        parts: list[Sequence[int]] = []
+        between: list[np.ndarray] = []
+        for sentence, bits, starts in zip(sentences, punctuation, pieces, strict=True):
+            size = _PIECE if len(starts) > 1 else len(sentence)
+            parts += [sentence[start : start + size] for start in starts]
+            between += [bits[start : start + size + 1] for start in starts]
+        tables = self.posteriors(parts, between)
+        found = iter([chart_distances(table[None], [len(table)])[0] for table in tables])
+        return [join_pieces([next(found) for _ in starts])[None] for starts in pieces]
+
+    def posteriors(
+        self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Return the probability of each span, `(words, words + 1)` a sentence; see `span_posteriors`."""
+        tables: list[np.ndarray] = [np.zeros((len(s), len(s) + 1), dtype=np.float32) for s in sentences]
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for k, sentence in enumerate(sentences):
+            by_length[len(sentence)].append(k)
+        for length, group in by_length.items():
+            if length < 2:
+                continue
+            each = span_count(length) * self._model.config.num_nonterminals * 6
+            count = max(1, _NUMBERS // each)
+            for first in range(0, len(group), count):
+                batch = group[first : first + count]
+                ids = np.array([sentences[k] for k in batch], dtype=np.int64)
+                potentials = np.stack(
+                    [crossing_potentials(punctuation[k], self.punctuation_bonus) for k in batch]
+                )
+                for k, table in zip(batch, self._read(ids, potentials), strict=True):
+                    tables[k] = table
+        return tables
+
+    @torch.no_grad()
+    def _read(self, ids: np.ndarray, potentials: np.ndarray) -> np.ndarray:
+        device = self._model.words.device
+        words = self._model.word_scores(torch.from_numpy(ids).to(device), *self._emission)
+        known = torch.from_numpy(potentials).to(device) if potentials.any() else None
+        found: np.ndarray = span_posteriors(words, self._grammar, known, self._merger).cpu().numpy()
+        return found

@@ -1,0 +1,348 @@
+"""Training of neural grammars on plain text: the probability of its sentences, summed over all their trees, is raised."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ordtool.errors import OrdtoolError
+from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.checkpoint import (
+    CHECKPOINT,
+    DeferredInterrupt,
+    has_checkpoint,
+    part_of,
+    read_checkpoint,
+    write_checkpoint,
+)
+from ordtool.io.inputs import check_read_twice
+from ordtool.io.runs import RunFolder, run_folder, run_metadata
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+from ordtool.parsing.pcfg.config import PcfgTrainingConfig
+from ordtool.parsing.pcfg.inference import PcfgParser, merger_for
+from ordtool.parsing.pcfg.inside import inside
+from ordtool.parsing.pcfg.model import MODEL_TYPE, PcfgModel
+from ordtool.parsing.pcfg.selection import choose_punctuation, score_parser
+from ordtool.parsing.pcfg.steps import Steps, make_steps
+from ordtool.parsing.text.reader import text_files
+from ordtool.parsing.training.data import Encoded, TrainingData, load_data
+from ordtool.parsing.training.optimizers import load_moments, moments
+from ordtool.parsing.training.trainer import TrainingRun, read_treebank
+from ordtool.parsing.trees.treebank import Tree
+from ordtool.progress import SILENT, Progress
+from ordtool.runtime import resolve_device
+
+__all__ = ["train_pcfg"]
+
+# Steps between two looks at the loss, which a GPU would wait for.
+_LOOK_EVERY = 50
+
+
+@dataclass(slots=True)
+class _Position:
+    """How far a run has come."""
+
+    step: int = 0
+    epoch: int = 0
+    offset: int = 0  # batches of this epoch that are done
+    loss: float = 0.0  # nats of this epoch's sentences
+    words: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train_pcfg(
+    run: TrainingRun, config: PcfgTrainingConfig | None = None, *, progress: Progress = SILENT
+) -> list[dict[str, Any]]:
+    """Train a neural grammar on text and save it as a model folder.
+
+    Args:
+        run: Files and machine.
+        config: What is trained and how.
+        progress: Told of everything.
+
+    Returns:
+        A record an epoch: `epoch`, `step`, `train_perplexity`, `valid_perplexity` (of a word, in sentences of 2 to
+        `max_length` words), `seconds`, and with a treebank `f1`: sentence F1.
+
+    Raises:
+        OrdtoolError: Unreadable or empty text or treebank, an output that exists, a checkpoint of another run, a
+            loss that is no number.
+    """
+    config = config or PcfgTrainingConfig()
+    check_directory(run.output, force=run.force or run.resume)
+    sources = [file for path in (*run.text, *run.valid) for file in text_files(path)]
+    check_read_twice(sources)
+    treebank, development = (read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
+    with run_folder(
+        run.folder, has_checkpoint, resume=run.resume, force=run.force, keep=run.keep_checkpoints
+    ) as folder:
+        return _train(run, config, sources, folder, (treebank, development), progress)
+
+
+def _train(
+    run: TrainingRun,
+    config: PcfgTrainingConfig,
+    sources: Sequence[str],
+    run_folder: RunFolder,
+    trees: tuple[list[Tree], list[Tree]],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    treebank, development = trees
+    device = resolve_device(run.device)
+    metadata = run_metadata(sources, {**asdict(config), "kind": "pcfg", "valid": len(run.valid)})
+    resumed = run_folder.start(metadata, progress)
+    data = load_data(run.text, run.valid, config, run_folder.path, resume=resumed, progress=progress)
+    torch.manual_seed(config.seed)
+    model = PcfgModel(config.shape(data.tokenizer.vocab_size)).to(device)
+    trainer = _Trainer(run, config, data, model, treebank, progress)
+    if resumed:
+        trainer.restore()
+    progress.note(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(trainer.batches):,} sentences of 2 to "
+        f"{config.max_length} words an epoch, {trainer.total_steps:,} steps"
+    )
+    try:
+        trainer.run_epochs()
+    finally:
+        progress.close()
+    parser = PcfgParser(model, data.tokenizer.vocabulary, {})
+    chosen = choose_punctuation(parser, development, run.tune, progress) if development else {}
+    with atomic_directory(run.output, force=run.force or run.resume) as folder:
+        save_grammar(model, data.tokenizer, folder, half=run.half, **chosen)
+        record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
+        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    return trainer.at.history
+
+
+class LengthBatches:
+    """Batches of sentences of one length, in an order that is drawn for each epoch.
+
+    Args:
+        encoded: Sentences; those of under 2 and over `max_length` words are left out.
+        batch_size: Sentences a batch; the last one of a length may have fewer.
+        max_length: In words.
+        seed: Of the order.
+    """
+
+    def __init__(self, encoded: Encoded, batch_size: int, max_length: int, seed: int) -> None:
+        lengths = np.diff(encoded.starts)
+        self._starts = encoded.starts
+        self._by_length = {
+            length: found
+            for length in range(2, max_length + 1)
+            if len(found := np.flatnonzero(lengths == length))
+        }
+        self._batch_size, self._seed = batch_size, seed
+
+    def __len__(self) -> int:
+        """Number of sentences."""
+        return sum(map(len, self._by_length.values()))
+
+    @property
+    def count(self) -> int:
+        """Batches an epoch."""
+        return sum(math.ceil(len(found) / self._batch_size) for found in self._by_length.values())
+
+    def epoch(self, number: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the batches of an epoch: the length, and where each sentence starts."""
+        random = np.random.default_rng([self._seed, 2, number])
+        batches = []
+        for length, found in self._by_length.items():
+            order = self._starts[random.permutation(found)]
+            batches += [
+                (length, order[first : first + self._batch_size])
+                for first in range(0, len(order), self._batch_size)
+            ]
+        for k in random.permutation(len(batches)):
+            yield batches[k]
+
+
+class _Trainer:
+    """The loop: epochs, batches, checkpoints."""
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        config: PcfgTrainingConfig,
+        data: TrainingData,
+        model: PcfgModel,
+        treebank: list[Tree],
+        progress: Progress,
+    ) -> None:
+        self.run, self.config, self.data, self.model = run, config, data, model
+        self.treebank, self.progress = treebank, progress
+        self.batches = LengthBatches(data.train, config.batch_size, config.max_length, config.seed)
+        if not len(self.batches):
+            raise OrdtoolError(
+                f"no sentence of 2 to {config.max_length} words in the text", "is it a sentence a line?"
+            )
+        self.total_steps = max(1, math.ceil(config.epochs * self.batches.count))
+        self.steps: Steps = make_steps(model, data.train.ids, config)
+        self.at = _Position()
+
+    def run_epochs(self) -> None:
+        self.started = time.monotonic() - self.at.seconds
+        self.saved = time.monotonic()
+        self.progress.start("training", self.total_steps, "steps")
+        self.progress.advance(self.at.step)
+        with DeferredInterrupt() as interrupt:
+            while self.at.step < self.total_steps:
+                self._epoch(interrupt)
+                self._finish_epoch()
+
+    def _epoch(self, interrupt: DeferredInterrupt) -> None:
+        config, at = self.config, self.at
+        for number, (length, starts) in enumerate(self.batches.epoch(at.epoch)):
+            if number < at.offset:
+                continue
+            if at.step >= self.total_steps:
+                break
+            self.steps.take(length, starts, config.learning_rate * rate_share(at.step, self.total_steps))
+            at.step, at.offset, at.words = at.step + 1, number + 1, at.words + length * len(starts)
+            if at.step % _LOOK_EVERY == 0 or interrupt.requested:
+                self._look(interrupt)
+        self._collect_loss()
+
+    def _look(self, interrupt: DeferredInterrupt) -> None:
+        at = self.at
+        self._collect_loss()
+        try:
+            shown = f"{perplexity_of(at.loss, at.words):.1f}"
+            self.progress.advance(_LOOK_EVERY, epoch=at.epoch + 1, ppl=shown)
+            interrupt.check()
+        except KeyboardInterrupt:
+            self.save()
+            self.progress.note(f"stopped at step {at.step:,}; the same command with --resume goes on")
+            raise
+        if time.monotonic() - self.saved > 60 * self.run.checkpoint_minutes:
+            self.save()
+            left = (self.total_steps - at.step) * at.seconds / at.step / 60
+            self.progress.note(
+                f"step {at.step:,} of {self.total_steps:,}, train perplexity {shown}, {left:.0f} minutes left"
+            )
+
+    def _collect_loss(self) -> None:
+        self.at.loss += self.steps.collect_loss()
+        if not math.isfinite(self.at.loss):
+            raise OrdtoolError(
+                f"the loss is {self.at.loss} at step {self.at.step}", hint="try a lower --learning-rate"
+            )
+
+    def _finish_epoch(self) -> None:
+        at = self.at
+        record: dict[str, Any] = {
+            "epoch": round(at.epoch + at.offset / self.batches.count, 2),
+            "step": at.step,
+            "train_perplexity": round(perplexity_of(at.loss, at.words), 2),
+        }
+        valid = LengthBatches(self.data.valid, 32, self.config.max_length, 0)
+        if len(valid):
+            record["valid_perplexity"] = round(held_out_perplexity(self.model, self.data.valid.ids, valid), 3)
+        if self.treebank:
+            parser = PcfgParser(self.model, self.data.tokenizer.vocabulary, {})
+            record["f1"] = round(score_parser(parser, self.treebank), 1)
+        record["seconds"] = round(time.monotonic() - self.started)
+        at.history.append(record)
+        at.epoch, at.offset, at.loss, at.words = at.epoch + 1, 0, 0.0, 0
+        self.progress.note(describe_epoch(record))
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint from which the run continues."""
+        self.at.seconds = time.monotonic() - self.started
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"optimiser.{name}": value for name, value in moments(self.steps.optimizer).items()}
+        write_checkpoint(self.run.folder / CHECKPOINT, tensors, {"position": asdict(self.at)})
+        self.saved = time.monotonic()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Continue from the checkpoint.
+
+        Raises:
+            OrdtoolError: It is damaged.
+        """
+        path = self.run.folder / CHECKPOINT
+        tensors, state = read_checkpoint(path, {"position": (dict,)})
+        try:
+            self.model.load_state_dict(part_of(tensors, "model."))
+            load_moments(self.steps.optimizer, part_of(tensors, "optimiser."))
+            self.at = _Position(**state["position"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None
+
+
+def rate_share(step: int, total: int) -> float:
+    """Return the share of the learning rate at a step, counted from 0: 1, then a line to zero over the last fifth."""
+    return min(1.0, (total - step) / max(total / 5, 1))
+
+
+def perplexity_of(nats: float, words: int) -> float:
+    """Return the perplexity of a word."""
+    return math.exp(min(nats / max(words, 1), 99))
+
+
+@torch.no_grad()
+def held_out_perplexity(model: PcfgModel, ids: np.ndarray, batches: LengthBatches) -> float:
+    """Return the perplexity of a word over batches of sentences.
+
+    Args:
+        model: The grammar.
+        ids: All sentences one after the other.
+        batches: Where they start.
+    """
+    device = model.words.device
+    grammar, emission, merger = model.grammar(), model.emission_vectors(), merger_for(device)
+    nats, words = 0.0, 0
+    for length, starts in batches.epoch(0):
+        batch = torch.from_numpy(ids[starts[:, None] + np.arange(length)].astype(np.int64)).to(device)
+        nats -= float(inside(model.word_scores(batch, *emission), grammar, merger).sum())
+        words += batch.numel()
+    return perplexity_of(nats, words)
+
+
+def describe_epoch(record: dict[str, Any]) -> str:
+    """Say how an epoch ended, from its record in the history."""
+    said = [f"epoch {record['epoch']:g}", f"step {record['step']:,}"]
+    said += [
+        f"{part} perplexity {record[key]}"
+        for part in ("train", "valid")
+        if (key := f"{part}_perplexity") in record
+    ]
+    if "f1" in record:
+        said.append(f"F1 {record['f1']}%")
+    return ", ".join([*said, f"{record['seconds']} s"])
+
+
+def save_grammar(
+    model: PcfgModel, tokenizer: OnlstmTokenizer, folder: Path, *, half: bool = False, **more: Any
+) -> None:
+    """Write a model folder.
+
+    Args:
+        model: The grammar.
+        tokenizer: With its vocabulary.
+        folder: An existing one.
+        half: Weights as float16.
+        **more: Further keys of its config.json.
+    """
+    config = {"model_type": MODEL_TYPE, "architectures": ["PcfgModel"], **asdict(model.config), **more}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    dtype = torch.float16 if half else torch.float32
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
+    }
+    weights = folder / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod((folder / "config.json").stat().st_mode)
+    tokenizer.save_pretrained(folder)
