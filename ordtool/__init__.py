@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ordtool.models.resolve import resolve_model as resolve_model
     from ordtool.parsing.parser import Parser as Parser
     from ordtool.parsing.parser import parse as parse
+    from ordtool.parsing.pcfg.training import train_pcfg as train_pcfg
     from ordtool.parsing.spans.training import train_spans as train_spans
     from ordtool.parsing.training.trainer import train_parser as train_parser
     from ordtool.parsing.trees.scoring import score_trees as score_trees
@@ -47,6 +48,7 @@ _EXPORTS: dict[str, str] = {
     "score_trees": "ordtool.parsing.trees.scoring",
     "read_trees": "ordtool.parsing.trees.treebank",
     "train_parser": "ordtool.parsing.training.trainer",
+    "train_pcfg": "ordtool.parsing.pcfg.training",
     "train_spans": "ordtool.parsing.spans.training",
     "Whitening": "ordtool.embedding.whitening",
     "embed": "ordtool.embedding.embed_job",
