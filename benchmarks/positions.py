@@ -41,7 +41,7 @@ RUNS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "rope": ({}, tuple(METHODS)),
     "rope, log-n": ({"logn_trained": True}, LOGN),
     "hwfa": ({"positions": "hwfa"}, ("none",)),
-    "hwfa2": ({"positions": "hwfa2"}, ("none", PLAIN)),
+    "hwfa2": ({"positions": "hwfa2:window=L/8:middle=2"}, ("none", PLAIN)),  # the article's w64-f2
     "rerope": ({"positions": "rerope"}, ("none",)),
     "querynorm": ({"positions": "querynorm"}, ("none",)),
     "cosine": ({"positions": "cosine"}, ("none",)),
@@ -116,6 +116,9 @@ def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Pat
     output: Path = options.work / name.replace(", ", "-")
     if output.exists():
         return output
+    if "positions" in chosen:
+        positions = chosen["positions"].replace("L/8", str(max(2, options.context // 8)))
+        chosen = {**chosen, "positions": positions}
     settings = LMTrainingConfig(
         tokenizer=str(prepare(options)), context=options.context, layers=options.layers, hidden=options.hidden,
         heads=options.heads, steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,

@@ -92,8 +92,9 @@ class ExtrapolateConfig:
             parse_spec(spec)
 
     def specs(self) -> tuple[str, ...]:
-        """Return the methods, each once, `all` spelled out; `none` where there are none."""
-        names = [name for given in self.methods for name in (METHODS if given == "all" else [given])]
+        """Return the methods, each once, `all` spelled out but for those that need a file; `none` where there are none."""
+        every = [name for name, method in METHODS.items() if not method.needs_file]
+        names = [name for given in self.methods for name in (every if given == "all" else [given])]
         return tuple(dict.fromkeys(names)) or ("none",)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ordtool.errors import UsageError
+from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.patch import apply_plan, check_plan
 from ordtool.extrapolation.plan import Plan, make_plan, parse_spec
 from ordtool.extrapolation.rotary import check_long, find_rotary
@@ -77,7 +78,7 @@ class Grid:
         if isinstance(self.factor, int | float):
             parameters["factor"] = float(self.factor)
             target = round(self.factor * self.train_length)
-        if any(name == "dynamic-ntk" for name, _ in parse_spec(method)):
+        if any(METHODS[name].dynamic for name, _ in parse_spec(method)):
             target = length
         return make_plan(
             method, train_length=self.train_length, length=target, parameters=parameters, lenient=True

@@ -7,8 +7,10 @@ factor by which texts get longer. Where transformers has a rope type, it is call
 from __future__ import annotations
 
 import copy
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,7 +61,7 @@ def yarn_rule(factor: float, turns: float, train_length: int, scaled: bool) -> F
     """Keep the dimensions that turn more than `turns` times in training, divide the slow ones by s.
 
     Between `turns` and one turn lies a ramp (over dimensions, as transformers' rope type
-    `yarn` has it). With `scaled`, logits are multiplied by `(1 + 0.1 ln s)^2`.
+    `yarn` has it; see `yarn_turns_rule`). With `scaled`, logits are multiplied by `(1 + 0.1 ln s)^2`.
     """
     settings: dict[str, Any] = {
         "factor": factor,
@@ -70,6 +72,90 @@ def yarn_rule(factor: float, turns: float, train_length: int, scaled: bool) -> F
     if not scaled:
         settings["attention_factor"] = 1.0
     return lambda config, theta: _from_transformers(config, theta, "yarn", settings, train_length)
+
+
+def yarn_turns_rule(factor: float, turns: float, train_length: int, scaled: bool) -> FrequencyRule:
+    """Return YaRN with the paper's ramp, linear in the turns `r = theta L / 2 pi`.
+
+    `theta (g + (1 - g) / s)`, `g = (r - 1) / (turns - 1)` within 0 and 1: Peng et al. 2023, section 3.2, equation 13, with
+    alpha 1 and beta `turns`.
+    """
+
+    def rule(config: Any, theta: torch.Tensor) -> Frequencies:
+        exact = theta.double().cpu()
+        turned = exact * train_length / (2 * math.pi)
+        # With a single turn for both ends the ramp is a step.
+        kept = ((turned - 1) / max(turns - 1, 1e-12)).clamp(0, 1)
+        return (exact * (kept + (1 - kept) / factor)).to(theta), 1 + 0.1 * math.log(factor) if scaled else 1.0
+
+    return rule
+
+
+def p_rope_rule(share: float) -> FrequencyRule:
+    """Turn the fastest `share` of the pairs alone, at their own frequencies; the others don't turn at all."""
+
+    def rule(config: Any, theta: torch.Tensor) -> Frequencies:
+        turning = torch.arange(len(theta), device=theta.device) < round(share * len(theta))
+        return torch.where(turning, theta, torch.zeros_like(theta)), 1.0
+
+    return rule
+
+
+def longrope_rule(factors: Sequence[float], factor: float, train_length: int) -> FrequencyRule:
+    """Return `theta_m / f_m`; cos and sin are multiplied by `sqrt(1 + ln s / ln L)` (Ding et al. 2024, LongRoPE)."""
+
+    def rule(config: Any, theta: torch.Tensor) -> Frequencies:
+        if len(factors) != len(theta):
+            raise OrdtoolError(
+                f"longrope: there are {len(factors)} factors, and the model has {len(theta)} frequencies",
+                "a factor for each pair of coordinates that turns, the fastest first",
+            )
+        scale = math.sqrt(1 + math.log(factor) / math.log(train_length)) if factor > 1 else 1.0
+        divisors = torch.tensor(factors, dtype=torch.float64)
+        return (theta.double().cpu() / divisors).to(theta), scale
+
+    return rule
+
+
+def own_frequencies(config: Any, theta: torch.Tensor) -> Frequencies:
+    """Keep a model's frequencies."""
+    return theta, 1.0
+
+
+def read_factors(path: str) -> tuple[list[float] | None, list[float]]:
+    """Read LongRoPE's factors from JSON: a list, or an object with `long_factor` and, if wanted, `short_factor`.
+
+    A model's `config.json` with them in `rope_parameters` or `rope_scaling` will do too.
+
+    Returns:
+        The factors within the trained length, None: plain rope; and those beyond it.
+
+    Raises:
+        OrdtoolError: If the file can't be read or holds no such lists.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OrdtoolError(f"{path}: {error.strerror or error}", "longrope:factors=FILE") from error
+    except ValueError as error:
+        raise OrdtoolError(f"{path}: no JSON: {error}") from error
+    if isinstance(found, list):
+        return None, _factors(path, found)
+    for name in ("rope_parameters", "rope_scaling"):
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    if not isinstance(found, dict) or "long_factor" not in found:
+        raise OrdtoolError(f"{path}: has no long_factor", "a list of numbers, or an object with one")
+    short = found.get("short_factor")
+    return None if short is None else _factors(path, short), _factors(path, found["long_factor"])
+
+
+def _factors(path: str, values: Any) -> list[float]:
+    if not isinstance(values, list) or not all(
+        isinstance(value, int | float) and 0 < value < 1e9 for value in values
+    ):
+        raise OrdtoolError(f"{path}: factors must be numbers above 0")
+    return [float(value) for value in values]
 
 
 def _from_transformers(

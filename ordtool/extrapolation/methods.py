@@ -15,7 +15,18 @@ from typing import Literal
 import torch
 
 from ordtool.errors import UsageError
-from ordtool.extrapolation.frequencies import FrequencyRule, ntk_mixed_rule, ntk_rule, pi_rule, yarn_rule
+from ordtool.extrapolation.frequencies import (
+    FrequencyRule,
+    longrope_rule,
+    ntk_mixed_rule,
+    ntk_rule,
+    own_frequencies,
+    p_rope_rule,
+    pi_rule,
+    read_factors,
+    yarn_rule,
+    yarn_turns_rule,
+)
 from ordtool.extrapolation.regions import (
     Regions,
     dca_regions,
@@ -23,6 +34,7 @@ from ordtool.extrapolation.regions import (
     leaky_rerope_regions,
     rerope_regions,
     self_extend_regions,
+    string_regions,
     window_regions,
 )
 
@@ -30,7 +42,8 @@ Changes = Literal["nothing", "mask", "positions", "frequencies", "scale"]
 ScaleRule = Callable[[torch.Tensor], torch.Tensor]
 """From the number of tokens that a query sees, itself included, to its factor."""
 
-Values = Mapping[str, float]
+Value = float | str
+Values = Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +75,18 @@ class Parameter:
         whole: A whole number.
         least: The smallest value allowed.
         tokens: Counted in tokens, so that `0.25x` means a quarter of the trained length.
+        choices: A word, one of these.
+        file: A file's name, which must be given.
     """
 
     name: str
     summary: str
-    default: Callable[[Setting], float | None]
+    default: Callable[[Setting], Value | None]
     whole: bool = True
     least: float = 1
     tokens: bool = False
+    choices: tuple[str, ...] = ()
+    file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,7 @@ class Method:
         source: Where it comes from.
         parameters: What can be set.
         build: From a setting and the parameters' values to what is done.
+        dynamic: s is that of the text at hand; within the trained length the model is as it is.
     """
 
     name: str
@@ -108,6 +126,12 @@ class Method:
     source: str
     build: Callable[[Setting, Values], Part]
     parameters: tuple[Parameter, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def needs_file(self) -> bool:
+        """Say whether it can't do without a file of its own."""
+        return any(parameter.file for parameter in self.parameters)
 
 
 def _share(share: float) -> Callable[[Setting], float | None]:
@@ -118,7 +142,7 @@ def _twice_factor(setting: Setting) -> float | None:
     return None if setting.factor is None else max(2, round(2 * setting.factor))
 
 
-def _given(value: float) -> Callable[[Setting], float | None]:
+def _given(value: Value | None) -> Callable[[Setting], Value | None]:
     return lambda setting: value
 
 
@@ -133,24 +157,72 @@ _GROUP = Parameter("group", "G: far positions that count as one", _twice_factor)
 _CHUNK = Parameter("chunk", "S: tokens a chunk", _share(3 / 4), tokens=True)
 _CONTEXT = Parameter("context", "c: distances end below it", _share(1), least=2, tokens=True)
 _TURNS = Parameter("turns", "faster dimensions stay", _given(32.0), whole=False, least=1.0)
+_RAMP = Parameter(
+    "ramp",
+    "between: linear in `dimensions` (as transformers) or in `turns` (as the paper)",
+    _given("dimensions"),
+    choices=("dimensions", "turns"),
+)
+_SHIFT = Parameter("shift", "S: further distances are shifted", _share(1 / 3), tokens=True)
+_LOCAL = Parameter(
+    "window", "W: distances at the shift", lambda s: min(128, max(1, s.train_length // 8)), tokens=True
+)
+_SHARE = Parameter("share", "p: of the pairs, the fastest, that turn", _given(0.75), whole=False, least=0)
+_FILE = Parameter("factors", "a JSON file with a factor for each frequency", _given(None), file=True)
 _EXPONENT = Parameter("exponent", "b: 0 is pi, 1 is ntk-fixed", _given(0.625), whole=False, least=0)
+
+
+def _yarn_rule(factor: float, train_length: int, values: Values, scaled: bool) -> FrequencyRule:
+    rule = yarn_turns_rule if values["ramp"] == "turns" else yarn_rule
+    return rule(factor, float(values["turns"]), train_length, scaled)
 
 
 def _yarn(scaled: bool) -> Callable[[Setting, Values], Part]:
     return lambda setting, v: Part(
-        frequencies=yarn_rule(v["factor"], v["turns"], setting.train_length, scaled)
+        frequencies=_yarn_rule(float(v["factor"]), setting.train_length, v, scaled)
     )
 
 
 def _ntk(setting: Setting, values: Values) -> Part:
-    return Part(frequencies=ntk_rule(values["factor"], setting.train_length))
+    return Part(frequencies=ntk_rule(float(values["factor"]), setting.train_length))
+
+
+def _by_length(setting: Setting, rule: Callable[[float], FrequencyRule]) -> Part:
+    """Take frequencies by the text's own length over the trained one; within that the model's own."""
+
+    def at(length: int) -> FrequencyRule:
+        return rule(length / setting.train_length) if length > setting.train_length else own_frequencies
+
+    return Part(grows=at) if setting.length is None else Part(frequencies=at(setting.length))
 
 
 def _dynamic_ntk(setting: Setting, values: Values) -> Part:
+    return _by_length(setting, lambda factor: ntk_rule(factor, setting.train_length))
+
+
+def _dynamic_yarn(setting: Setting, values: Values) -> Part:
+    return _by_length(setting, lambda factor: _yarn_rule(factor, setting.train_length, values, True))
+
+
+def _longrope(setting: Setting, values: Values) -> Part:
+    short, long = read_factors(str(values["factors"]))
+    trained = setting.train_length
+    within = own_frequencies if short is None else longrope_rule(short, 1.0, trained)
+
     def at(length: int) -> FrequencyRule:
-        return ntk_rule(max(1.0, length / setting.train_length), setting.train_length)
+        return within if length <= trained else longrope_rule(long, length / trained, trained)
 
     return Part(grows=at) if setting.length is None else Part(frequencies=at(setting.length))
+
+
+def _string(setting: Setting, values: Values) -> Part:
+    shift, window = int(values["shift"]), int(values["window"])
+    if window >= shift:
+        raise UsageError(
+            f"string: a window of {window} tokens must be smaller than the shift of {shift}",
+            "the default shift is a third of the trained length",
+        )
+    return Part(regions=string_regions(shift, window))
 
 
 def _logn(setting: Setting, values: Values) -> Part:
@@ -192,7 +264,7 @@ _LIST: tuple[Method, ...] = (
         "frequencies",
         "theta / s",
         "Chen et al., Position Interpolation, 2023",
-        lambda s, v: Part(frequencies=pi_rule(v["factor"])),
+        lambda s, v: Part(frequencies=pi_rule(float(v["factor"]))),
         (_FACTOR,),
     ),
     Method("ntk", "frequencies", "base * s^(D/(D-2))", "bloc97, NTK-aware RoPE, 2023", _ntk, (_FACTOR,)),
@@ -201,7 +273,7 @@ _LIST: tuple[Method, ...] = (
         "frequencies",
         "theta_m = base^(-2(m-1)/D) s^(-2m/D), m = 1 .. D/2",
         f"{_SU}/archives/9675",
-        lambda s, v: Part(frequencies=ntk_mixed_rule(v["factor"], 1.0)),
+        lambda s, v: Part(frequencies=ntk_mixed_rule(float(v["factor"]), 1.0)),
         (_FACTOR,),
     ),
     Method(
@@ -209,7 +281,7 @@ _LIST: tuple[Method, ...] = (
         "frequencies",
         "theta_m exp(-a m^b), m = 1 .. D/2, a (D/2)^b = ln s",
         f"{_SU}/archives/9706",
-        lambda s, v: Part(frequencies=ntk_mixed_rule(v["factor"], v["exponent"])),
+        lambda s, v: Part(frequencies=ntk_mixed_rule(float(v["factor"]), float(v["exponent"]))),
         (_FACTOR, _EXPONENT),
     ),
     Method(
@@ -218,6 +290,7 @@ _LIST: tuple[Method, ...] = (
         "ntk, s from the length at hand",
         "emozilla, Dynamic NTK, 2023",
         _dynamic_ntk,
+        dynamic=True,
     ),
     Method(
         "yarn",
@@ -225,7 +298,16 @@ _LIST: tuple[Method, ...] = (
         "turns r = theta L / 2 pi: r > turns stay, r < 1 divided by s, a ramp between; logits (1 + 0.1 ln s)^2",
         "Peng et al., YaRN, 2023",
         _yarn(True),
-        (_FACTOR, _TURNS),
+        (_FACTOR, _TURNS, _RAMP),
+    ),
+    Method(
+        "dynamic-yarn",
+        "frequencies",
+        "yarn, s from the length at hand",
+        "Peng et al., YaRN, 2023, section 3.3",
+        _dynamic_yarn,
+        (_TURNS, _RAMP),
+        dynamic=True,
     ),
     Method(
         "yarn-unscaled",
@@ -233,7 +315,24 @@ _LIST: tuple[Method, ...] = (
         "yarn without its factor on the logits",
         "Peng et al., NTK-by-parts, 2023",
         _yarn(False),
-        (_FACTOR, _TURNS),
+        (_FACTOR, _TURNS, _RAMP),
+    ),
+    Method(
+        "longrope",
+        "frequencies",
+        "theta_m / f_m beyond L, logits 1 + ln s / ln L; factors f searched for a model",
+        "Ding et al., LongRoPE, 2024",
+        _longrope,
+        (_FILE,),
+        dynamic=True,
+    ),
+    Method(
+        "p-rope",
+        "frequencies",
+        "theta_m for m < p D/2, 0 for the slower pairs",
+        "Barbero et al., Round and round we go, 2024",
+        lambda s, v: Part(frequencies=p_rope_rule(float(v["share"]))),
+        (_SHARE,),
     ),
     Method(
         "rerope",
@@ -248,7 +347,7 @@ _LIST: tuple[Method, ...] = (
         "positions",
         "d below w, then w + (d - w) / k",
         f"{_SU}/archives/9708",
-        lambda s, v: Part(regions=leaky_rerope_regions(int(v["window"]), v["leak"])),
+        lambda s, v: Part(regions=leaky_rerope_regions(int(v["window"]), float(v["leak"]))),
         (_window(0.25), _LEAK),
     ),
     Method(
@@ -258,6 +357,14 @@ _LIST: tuple[Method, ...] = (
         "Jin et al., LLM Maybe LongLM, 2024",
         lambda s, v: Part(regions=self_extend_regions(int(v["window"]), int(v["group"]))),
         (_window(0.5), _GROUP),
+    ),
+    Method(
+        "string",
+        "positions",
+        "d below S, then d - S + W",
+        "An et al., STRING, 2024",
+        _string,
+        (_SHIFT, _LOCAL),
     ),
     Method(
         "dca",

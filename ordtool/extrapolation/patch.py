@@ -18,11 +18,13 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.blockwise import region_attention
 from ordtool.extrapolation.flex import FlexRegions, suits
+from ordtool.extrapolation.frequencies import own_frequencies
 from ordtool.extrapolation.methods import Part
 from ordtool.extrapolation.plan import Plan, make_plan
 from ordtool.extrapolation.regions import PLAIN
@@ -171,13 +173,23 @@ class _Rotation:
         self._rotary = rotary
         self._grows = part.grows
         self._module: Any = _changed_module(rotary, part)
-        self._scales = float(getattr(self._module, "attention_scaling", 1.0)) != 1.0
+        self._scaling = float(getattr(self._module, "attention_scaling", 1.0))
+        self._scales = self._scaling != 1.0
 
-    def set_length(self, length: int) -> None:
-        """Let the frequencies follow the text's length, if the method wants that."""
-        if self._grows is not None:
-            inv_freq, _ = self._grows(length)(self._rotary.config, self._rotary.inv_freq)
-            self._module.inv_freq = inv_freq
+    def set_length(self, length: int) -> bool:
+        """Let the frequencies follow the text's length, if the method wants that.
+
+        Returns:
+            Whether they do, and are the model's own at this length.
+        """
+        if self._grows is None:
+            return False
+        rule = self._grows(length)
+        inv_freq, scaling = rule(self._rotary.config, self._rotary.inv_freq)
+        self._module.inv_freq = inv_freq
+        self._module.attention_scaling = self._scaling * scaling
+        self._scales = self._module.attention_scaling != 1.0
+        return rule is own_frequencies
 
     def __call__(self, states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
         """Rotate `(batch, heads, n, dim)` by `(n,)`; None: by 0, which only scales."""
@@ -232,7 +244,9 @@ class _RegionAttention:
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        self._rotate.set_length(key.shape[2])
+        own = self._rotate.set_length(key.shape[2])
+        if own and self._regions is PLAIN and self._scale is None:
+            return self._attend_as_trained(query, key, value, scaling)
         if self._flex is not None and suits(query, key, value, self._regions):
             try:
                 return self._flex(query, key, value, self._rotate, scaling=scaling, scale=self._scale)
@@ -247,6 +261,23 @@ class _RegionAttention:
                 )
         return region_attention(
             query, key, value, self._regions, self._rotate, scaling=scaling, scale=self._scale
+        )
+
+    def _attend_as_trained(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attend as the model itself does, to the last bit: with a mask where a cache is continued by several tokens."""
+        count, total = query.shape[2], key.shape[2]
+        index = torch.arange(total, device=query.device)
+        mask = None if count in (1, total) else index <= index[-count:, None]
+        return scaled_dot_product_attention(
+            self._rotate(query, index[-count:]),
+            self._rotate(key, index),
+            value,
+            attn_mask=mask,
+            is_causal=count == total > 1,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ordtool.errors import UsageError, close_match_hint
-from ordtool.extrapolation.methods import METHODS, Method, Parameter, Part, Setting, Values
+from ordtool.extrapolation.methods import METHODS, Method, Parameter, Part, Setting, Value, Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Plan:
 
     label: str
     part: Part
-    values: dict[str, dict[str, float]]
+    values: dict[str, dict[str, Value]]
     setting: Setting
     warnings: tuple[str, ...] = field(default=())
 
@@ -42,7 +42,7 @@ class Plan:
     def describe(self) -> str:
         """Return the parameters in one line, such as `rerope: window 128`."""
         return "; ".join(
-            f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in values.items())
+            f"{name}: " + ", ".join(f"{key} {_text(value)}" for key, value in values.items())
             for name, values in self.values.items()
             if values
         )
@@ -76,7 +76,7 @@ def make_plan(
             without the length.
     """
     setting, shared = Setting(train_length, length), dict(parameters or {})
-    values: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, Value]] = {}
     parts: dict[str, Part] = {}
     taken: dict[str, str] = {}
     for name, given in parse_spec(spec):
@@ -145,17 +145,21 @@ def _touched(method: Method) -> str:
 
 def _resolve(
     method: Method, setting: Setting, given: Mapping[str, str], shared: Mapping[str, float]
-) -> dict[str, float]:
+) -> dict[str, Value]:
     known = {parameter.name for parameter in method.parameters}
     if wrong := sorted(set(given) - known):
         hint = close_match_hint(wrong[0], known) if known else f"{method.name} has no parameters"
         raise UsageError(f"{method.name} takes no parameter {wrong[0]!r}", hint)
-    values = {}
+    values: dict[str, Value] = {}
     for parameter in method.parameters:
         if parameter.name in given:
-            value: float | None = _read(method, parameter, given[parameter.name], setting)
+            value: Value | None = _read(method, parameter, given[parameter.name], setting)
         else:
             value = shared.get(parameter.name, parameter.default(setting))
+        if value is None and parameter.file:
+            raise UsageError(
+                f"{method.name} needs {parameter.summary}", f"{method.name}:{parameter.name}=FILE"
+            )
         if value is None:
             raise UsageError(
                 f"{method.name} must know how long the text will be, to set its {parameter.name}",
@@ -165,7 +169,13 @@ def _resolve(
     return values
 
 
-def _read(method: Method, parameter: Parameter, text: str, setting: Setting) -> float:
+def _text(value: Value) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _read(method: Method, parameter: Parameter, text: str, setting: Setting) -> Value:
+    if parameter.file or parameter.choices:
+        return text
     if parameter.tokens:
         return parse_tokens(text, setting.train_length)
     try:
@@ -174,7 +184,14 @@ def _read(method: Method, parameter: Parameter, text: str, setting: Setting) -> 
         raise UsageError(f"{method.name}: {parameter.name}={text} is no number") from None
 
 
-def _checked(method: Method, parameter: Parameter, value: float) -> float:
+def _checked(method: Method, parameter: Parameter, value: Value) -> Value:
+    if isinstance(value, str):
+        if parameter.choices and value not in parameter.choices:
+            raise UsageError(
+                f"{method.name}: unknown {parameter.name} {value!r}",
+                close_match_hint(value, parameter.choices),
+            )
+        return value
     what = f"{method.name}: {parameter.name} {value:g}"
     if not math.isfinite(value) or value < parameter.least:
         raise UsageError(f"{what} must be at least {parameter.least:g}", parameter.summary)
@@ -198,9 +215,13 @@ def _join(parts: Mapping[str, Part]) -> Part:
 def _warnings(values: Mapping[str, Values], train_length: int) -> list[str]:
     warnings = []
     for name, given in values.items():
-        window = given.get("window", given.get("context", 0))
-        seldom = METHODS[name].changes == "positions" and name != "dca"
-        if window > train_length or (seldom and window == train_length):
+        window = float(given.get("window", given.get("context", 0)))
+        seldom = METHODS[name].changes == "positions" and name not in ("dca", "string")
+        # Slower frequencies bring distances of s times the trained length within it.
+        reached = (
+            float(values.get("yarn", {}).get("factor", 1)) * train_length if name == "dca" else train_length
+        )
+        if window > reached or (seldom and window == train_length):
             better = "a quarter to a half of it does best" if seldom else "take it or less"
             warnings.append(
                 f"{name}: a window of {window:g} is not below the trained length of {train_length}: "

@@ -105,6 +105,15 @@ def self_extend_regions(window: int, group: int) -> Regions:
     return _near(window), far
 
 
+def string_regions(shift: int, window: int) -> Regions:
+    """Return `d` below the shift `S`, and `d - S + W` from there on (STRING).
+
+    Distances that training met seldom, the largest, are so replaced by smaller ones.
+    """
+    far = Region(_zero, lambda i: i - shift + 1, lambda i: i - shift + window, _same)
+    return _near(shift), far
+
+
 def dca_regions(chunk: int, context: int) -> Regions:
     """Return the distances of Dual Chunk Attention.
 

@@ -62,7 +62,9 @@ def test_what_makes_no_sense_is_refused_by_the_field_s_name(options, message):
 
 def test_all_is_every_method_once():
     assert ExtrapolateConfig(methods=("ntk", "all")).specs()[0] == "ntk"
-    assert set(ExtrapolateConfig(methods=("all",)).specs()) == set(METHODS)
+    assert set(ExtrapolateConfig(methods=("all",)).specs()) == set(METHODS) - {
+        "longrope"
+    }  # which needs a file
 
 
 def test_a_text_that_is_too_short_is_refused():

@@ -21,7 +21,12 @@ NAMES = {
     "mlp_norm": "post_attention_layernorm",
     "attention": "self_attn",
 }
-SPECS = [*METHODS, "rerope+logn", "ntk-mixed+logn", "leaky-rerope:window=5:leak=3+yarn+logn"]
+SPECS = [
+    *(set(METHODS) - {"longrope"}),
+    "rerope+logn",
+    "ntk-mixed+logn",
+    "leaky-rerope:window=5:leak=3+yarn+logn",
+]
 
 
 @pytest.fixture
@@ -71,6 +76,7 @@ def test_every_method_is_that_of_a_llama(tokens):
     "options",
     [
         {"positions": "keynorm"},
+        {"positions": "cosine"},
         {"positions": "random"},
         {"positions": "inverse-leaky"},
         {"logn": True},

@@ -1,5 +1,6 @@
 import copy
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from ordtool.extrapolation.patch import NAME, context_extension
 from ordtool.models.releases import cache_argument, cache_of
 
 TRAINED, N = 13, 41
-SPECS = [*METHODS, "rerope+logn", "ntk-mixed+logn", "leaky-rerope:window=5:leak=3+yarn+logn"]
+LONGROPE = f"longrope:factors={Path(__file__).with_name('longrope.json')}"
+SPECS = [name for name, method in METHODS.items() if not method.needs_file]
+SPECS += [LONGROPE, "yarn:ramp=turns", "dca:chunk=20:context=26+yarn", "rerope+logn", "ntk-mixed+logn"]
+SPECS += ["leaky-rerope:window=5:leak=3+yarn+logn"]
 FAMILIES = ["llama", "qwen3", "gpt_neox", "cohere"]
 
 
@@ -102,18 +106,43 @@ def test_generate_is_greedy_search_without_a_cache(spec, tiny, tokens):
     assert beams.shape == (3, 27)
 
 
+@pytest.mark.parametrize("name", ["ntk", "yarn"])
 @torch.no_grad()
-def test_dynamic_ntk_without_a_length_follows_the_text(tiny, tokens):
+def test_dynamic_methods_without_a_length_follow_the_text(name, tiny, tokens):
     """Each step rotates all raw keys anew; with one layer that is what no cache would give."""
     model = tiny("llama", num_hidden_layers=1)
-    with context_extension(model, "dynamic-ntk"):
+    with context_extension(model, f"dynamic-{name}"):
         cache = cache_of(model(tokens[:, :-1], use_cache=True))
         step = model(tokens[:, -1:], **cache_argument(cache)).logits[:, -1]
         whole = model(tokens).logits[:, -1]
-    with context_extension(model, f"ntk:factor={N / TRAINED}"):
+    with context_extension(model, f"{name}:factor={N / TRAINED}"):
         fixed = model(tokens).logits[:, -1]
     torch.testing.assert_close(step, whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole, fixed, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_dynamic_methods_leave_every_bit_within_the_trained_length(family, dtype, tiny, tokens):
+    """A text, steps with a cache, several tokens at a time; whether the length is known or not."""
+    model = tiny(family, dtype)
+
+    def read():
+        pieces, cache = [], None
+        for low, high in ((0, 5), (5, 6), (6, 10), (10, TRAINED)):
+            out = model(tokens[:, low:high], **cache_argument(cache), use_cache=True)
+            cache = cache_of(out)
+            pieces.append(out.logits)
+        return [model(tokens[:, :TRAINED]).logits, *pieces]
+
+    wanted = read()
+    for spec in ("dynamic-ntk", "dynamic-yarn", "dynamic-yarn:ramp=turns", LONGROPE):
+        for length in (None, TRAINED):
+            with context_extension(model, spec, length=length):
+                assert all(map(torch.equal, read(), wanted)), (spec, length)
+        with context_extension(model, spec):
+            assert not torch.equal(model(tokens).logits[:, :TRAINED], wanted[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ordtool.errors import UsageError
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.plan import make_plan, parse_tokens
 
@@ -12,7 +12,7 @@ def plan(spec, length=4096, **parameters):
 
 
 def test_defaults_follow_the_trained_length_and_the_length_to_come():
-    assert {name: dict(plan(name).values[name]) for name in METHODS} == {
+    assert {name: dict(plan(name).values[name]) for name in METHODS if name != "longrope"} == {
         "none": {},
         "window": {"window": 512},
         "lambda": {"window": 384, "sinks": 4},
@@ -21,8 +21,11 @@ def test_defaults_follow_the_trained_length_and_the_length_to_come():
         "ntk-fixed": {"factor": 8.0},
         "ntk-mixed": {"factor": 8.0, "exponent": 0.625},
         "dynamic-ntk": {},
-        "yarn": {"factor": 8.0, "turns": 32.0},
-        "yarn-unscaled": {"factor": 8.0, "turns": 32.0},
+        "yarn": {"factor": 8.0, "turns": 32.0, "ramp": "dimensions"},
+        "dynamic-yarn": {"turns": 32.0, "ramp": "dimensions"},
+        "yarn-unscaled": {"factor": 8.0, "turns": 32.0, "ramp": "dimensions"},
+        "p-rope": {"share": 0.75},
+        "string": {"shift": 171, "window": 64},
         "rerope": {"window": 128},
         "leaky-rerope": {"window": 128, "leak": 16.0},
         "self-extend": {"window": 256, "group": 16},
@@ -77,6 +80,9 @@ def test_shared_parameters_give_way_to_those_in_the_name():
         ("leaky-rerope:leak=nan", "leak nan must be at least 1"),
         ("self-extend:group=2.5", "group 2.5 must be a whole number"),
         ("pi:factor=x", "factor=x is no number"),
+        ("yarn:ramp=turn", "yarn: unknown ramp 'turn'"),
+        ("longrope", "longrope needs a JSON file"),
+        ("string:shift=32:window=32", "a window of 32 tokens must be smaller than the shift of 32"),
         ("dca:chunk=512", "a chunk of 512 tokens must be smaller than the context of 512"),
     ],
 )
@@ -116,7 +122,59 @@ def test_windows_over_the_trained_length_are_warned_of(spec, words):
 
 
 def test_windows_within_it_are_not():
-    assert not any(plan(name).warnings for name in METHODS)
+    assert not any(plan(name).warnings for name in METHODS if name != "longrope")
+
+
+def test_chunks_may_be_as_long_as_yarn_reaches():
+    assert not plan("dca:context=4096+yarn").warnings
+    assert plan("dca:context=4097+yarn").warnings
+
+
+def test_the_factors_of_longrope_in_a_file(tmp_path):
+    import torch
+
+    file = tmp_path / "f.json"
+    theta = torch.tensor([1.0, 0.1])
+    for text, short, long in (
+        ("[1, 2.5]", [1, 1], [1, 2.5]),
+        ('{"long_factor": [1, 4]}', [1, 1], [1, 4]),
+        ('{"rope_scaling": {"short_factor": [1, 2], "long_factor": [3, 4]}}', [1, 2], [3, 4]),
+    ):
+        file.write_text(text)
+        within, scale = plan(f"longrope:factors={file}", length=512).part.frequencies(None, theta)
+        torch.testing.assert_close(within, theta / torch.tensor(short))
+        assert scale == 1
+        beyond, scale = plan(f"longrope:factors={file}", length=1024).part.frequencies(None, theta)
+        torch.testing.assert_close(beyond, theta / torch.tensor(long))
+        assert scale == pytest.approx(math.sqrt(1 + math.log(2) / math.log(512)))
+    with pytest.raises(OrdtoolError, match="2 factors, and the model has 3 frequencies"):
+        plan(f"longrope:factors={file}", length=1024).part.frequencies(None, torch.ones(3))
+    with pytest.raises(OrdtoolError, match="missing.json: No such file"):
+        plan("longrope:factors=missing.json")
+    for text, message in (("{", "no JSON"), ("{}", "no long_factor"), ("[1, 0]", "numbers above 0")):
+        file.write_text(text)
+        with pytest.raises(OrdtoolError, match=message):
+            plan(f"longrope:factors={file}")
+
+
+def test_the_two_ramps_of_yarn_on_llama_2():
+    """s = 8, 128 coordinates, 4,096 tokens: the frequencies of the two differ up to 2.3 times."""
+    import torch
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(
+        head_dim=128,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    theta = torch.tensor([10000 ** (-2 * m / 128) for m in range(64)])
+    one, other = (
+        make_plan(f"yarn:ramp={ramp}", train_length=4096, length=8 * 4096).part.frequencies(config, theta)[0]
+        for ramp in ("dimensions", "turns")
+    )
+    assert (one / other).max() == pytest.approx(2.3, abs=0.05)
+    torch.testing.assert_close(other[0], theta[0])
+    torch.testing.assert_close(other[-1], theta[-1] / 8)
 
 
 def test_token_counts():

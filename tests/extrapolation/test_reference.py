@@ -6,6 +6,7 @@ its frequency, and sums. Distances, frequencies and visibility are written here 
 """
 
 import functools
+import json
 import math
 import types
 
@@ -51,6 +52,19 @@ def yarn(turns):
         slow = min(1.0, max(0.0, (m - low) / ((high - low) or 0.001)))
         frequencies.append(value * (1 - slow) + value / FACTOR * slow)
     return torch.tensor(frequencies, dtype=torch.float64)
+
+
+def yarn_by_turns(turns):
+    """The paper's ramp: linear in the turns that a dimension makes in training, from 1 to `turns`."""
+    frequencies = []
+    for value in theta().tolist():
+        r = value * TRAINED / (2 * math.pi)
+        kept = 1.0 if r > turns else 0.0 if r < 1 else (r - 1) / (turns - 1)
+        frequencies.append(kept * value + (1 - kept) * value / FACTOR)
+    return torch.tensor(frequencies, dtype=torch.float64)
+
+
+FACTORS = (1.0, 1.5, 2.5, 3.0, 3.9)
 
 
 @functools.cache
@@ -101,6 +115,19 @@ METHODS = {
         1,
         False,
     ),
+    "yarn:turns=2:ramp=turns": (plain, yarn_by_turns(2), (1 + 0.1 * math.log(FACTOR)) ** 2, False),
+    "yarn-unscaled:turns=1.5:ramp=turns": (plain, yarn_by_turns(1.5), 1, False),
+    "dynamic-yarn:turns=2": (plain, yarn(2), (1 + 0.1 * math.log(FACTOR)) ** 2, False),
+    "dynamic-yarn:turns=2:ramp=turns": (plain, yarn_by_turns(2), (1 + 0.1 * math.log(FACTOR)) ** 2, False),
+    "longrope:factors=FILE": (
+        plain,
+        theta() / torch.tensor(FACTORS, dtype=torch.float64),
+        1 + math.log(FACTOR) / math.log(TRAINED),
+        False,
+    ),
+    "p-rope:share=0.6": (plain, theta() * torch.tensor([1, 1, 1, 0, 0]), 1, False),
+    "string:shift=6:window=2": (lambda i, j: i - j if i - j < 6 else i - j - 6 + 2, theta(), 1, False),
+    "dca:chunk=7:context=12+yarn:turns=2": (dca, yarn(2), (1 + 0.1 * math.log(FACTOR)) ** 2, False),
     "self-extend:window=5:group=3": (self_extend, theta(), 1, False),
     "dca:chunk=7:context=12": (dca, theta(), 1, False),
     "logn": (plain, theta(), 1, True),
@@ -196,12 +223,14 @@ def tokens():
     "family", ["llama", "qwen3", "gpt_neox", "cohere", "mistral", "qwen2", "phi3", "phi", "glm"]
 )
 @torch.no_grad()
-def test_every_method_is_its_formula(family, tiny, tokens):
+def test_every_method_is_its_formula(family, tiny, tokens, tmp_path):
+    file = tmp_path / "factors.json"
+    file.write_text(json.dumps(FACTORS))
     model = tiny(family)
     untouched = model(tokens).logits
     for spec in METHODS:
         wanted = reference_logits(model, tokens, spec)
-        with context_extension(model, spec, length=LENGTH, progress=_Quiet()):
+        with context_extension(model, spec.replace("FILE", str(file)), length=LENGTH, progress=_Quiet()):
             found = model(tokens).logits
         assert (found - wanted).abs().max() < 1e-5, spec
         assert torch.equal(model(tokens).logits, untouched), spec
