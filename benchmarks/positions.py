@@ -77,11 +77,11 @@ SU: dict[tuple[str, str], tuple[float, float]] = {
 }
 
 
-def with_repeats(text: str, seed: int) -> str:
-    """Write every other passage of 100 to 350 characters twice in a row."""
+def with_repeats(text: str, seed: int, context: int = 256) -> str:
+    """Write every other passage, of 100 to 350 characters at a context of 256 tokens, twice in a row."""
     draw, at, parts = random.Random(seed), 0, []
     while at < len(text):
-        end = text.find(" ", at + draw.randrange(100, 350))
+        end = text.find(" ", at + draw.randrange(100, 350) * context // 256)
         end = len(text) if end < 0 else end + 1
         parts += [text[at:end]] * (1 if len(parts) % 3 else 2)
         at = end
@@ -99,7 +99,9 @@ def prepare(options: argparse.Namespace) -> Path:
         needed = 4 * options.steps * options.batch_size * options.context // len(options.texts) + 4096
         texts = [Path(file).read_text(encoding="utf-8")[:needed] for file in options.texts]
         draft = options.work / "train.draft"
-        draft.write_text("\n".join(with_repeats(text, options.seed) for text in texts), encoding="utf-8")
+        draft.write_text(
+            "\n".join(with_repeats(text, options.seed, options.context) for text in texts), encoding="utf-8"
+        )
         draft.rename(options.work / "train.txt")
         held_out = Path(options.held_out).read_text(encoding="utf-8")
         (options.work / "valid.txt").write_text(held_out[:60_000], encoding="utf-8")  # for the dev loss
