@@ -72,6 +72,16 @@ def ordered_map(
                 future.cancel()
 
 
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items, and get the next one ready in a thread while the reader works on this one."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[Any] = pool.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, source, end)
+            yield item
+
+
 @contextmanager
 def _blas_threads(count: int | None) -> Iterator[None]:
     if count is None:

@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -84,7 +85,7 @@ def _batch(rows: NDArray[np.int64], tokens: Sequence[Sequence[int]], lengths: ND
     for length, count in zip((-values).tolist(), counts.tolist(), strict=True):
         groups.append(EqualLengthGroup(start, count, length))
         start += count * length
-    ids = np.fromiter((token for row in rows for token in tokens[row]), dtype=np.int64, count=start)
+    ids = np.fromiter(chain.from_iterable(tokens[row] for row in rows), dtype=np.int64, count=start)
     return Batch(rows, ids, tuple(groups))
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import Any, Unpack
 
@@ -25,6 +23,7 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import temporary_file
 from ordtool.io.npy import NpyWriter
 from ordtool.io.text import Record, read_records
+from ordtool.parallel import one_ahead
 from ordtool.progress import SILENT, Progress
 
 Rows = NDArray[np.float32]
@@ -193,7 +192,7 @@ class _EmbedRun:
         begin = time.perf_counter()
         seen = EmbeddingCache()
         done = 0
-        for window in _one_ahead(self._windows(), partial(self._prepare, output.done)):
+        for window in one_ahead(self._prepared(output.done)):
             count = len(window.records)
             known = seen.get(window.texts)
             if window.tokens is None and output.earlier is not None:
@@ -208,6 +207,12 @@ class _EmbedRun:
         self._progress.close()
         self._report.texts, self._report.dim = done, self._dims
         self._report.seconds = time.perf_counter() - begin
+
+    def _prepared(self, passed: int) -> Iterator[_Window]:
+        start = 0
+        for records in self._windows():
+            yield self._prepare(passed, start, records)
+            start += len(records)
 
     def _prepare(self, passed: int, start: int, records: list[Record]) -> _Window:
         """Find the different texts and tokenize them; runs a window ahead, in another thread."""
@@ -317,27 +322,6 @@ class _Window:
     source: NDArray[np.int64]
     texts: list[str]
     tokens: Tokens | None
-
-
-def _one_ahead(
-    windows: Iterator[list[Record]], prepare: Callable[[int, list[Record]], _Window]
-) -> Iterator[_Window]:
-    """Read and prepare the next window in a thread while the caller works on this one."""
-    start = 0
-
-    def step() -> _Window | None:
-        nonlocal start
-        records = next(windows, None)
-        if records is None:
-            return None
-        start += len(records)
-        return prepare(start - len(records), records)
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead: Future[_Window | None] = pool.submit(step)
-        while (window := ahead.result()) is not None:
-            ahead = pool.submit(step)
-            yield window
 
 
 def count_records(paths: Iterable[str], field: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
@@ -13,6 +13,7 @@ from ordtool.arguments import as_many, is_one
 from ordtool.embedding.batching import windows
 from ordtool.embedding.pooling import parse_poolings
 from ordtool.errors import UsageError
+from ordtool.parallel import one_ahead
 
 if TYPE_CHECKING:
     from ordtool.embedding.tokenizing import Tokens
@@ -150,10 +151,15 @@ def encode(encoder: Encoder, texts: str | Iterable[str]) -> Rows:
     shape = (len(texts), encoder.layers, encoder.dim) if encoder.layers else (len(texts), encoder.dim)
     out = np.empty(shape, dtype=np.float32)
     start = 0
-    for window in windows(texts, encoder.window_texts, WINDOW_CHARACTERS):
-        unique = list(dict.fromkeys(window))
-        rows = encoder.run(encoder.tokenize(unique)).rows
-        place = {text: index for index, text in enumerate(unique)}
-        out[start : start + len(window)] = rows[[place[text] for text in window]]
-        start += len(window)
+    for source, tokens in one_ahead(_tokenized(encoder, texts)):
+        out[start : start + len(source)] = encoder.run(tokens).rows[source]
+        start += len(source)
     return out[0] if alone else out
+
+
+def _tokenized(encoder: Encoder, texts: Sequence[str]) -> Iterator[tuple[list[int], Tokens]]:
+    """Yield for each window which of its different texts each text is, and the tokens of those."""
+    for window in windows(texts, encoder.window_texts, WINDOW_CHARACTERS):
+        place: dict[str, int] = {}
+        source = [place.setdefault(text, len(place)) for text in window]
+        yield source, encoder.tokenize(list(place))

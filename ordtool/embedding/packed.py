@@ -1,8 +1,10 @@
 r"""BERT's forward pass over texts that stand one after the other, without padding.
 
-All products with weights run over every token of the batch at once, `(tokens, hidden)`; attention runs a group of
-equally long texts at a time, so it needs no mask. On a CPU the weights are laid out once as oneDNN wants them, and
-GELU is applied inside the product. Post-layer-norm blocks as in Devlin et al. 2019 (BERT) and its relatives.
+All products with weights run over every token of the batch at once, `(tokens, hidden)`. On a CPU attention runs a group of
+equally long texts at a time, so it needs no mask; the weights are laid out once as oneDNN wants them, and GELU is applied
+inside the product. On a GPU, where many small kernels cost more than some padding, attention alone sees the texts padded to
+the longest: they are sorted by length, so those of a batch are nearly alike. Post-layer-norm blocks as in Devlin et al. 2019
+(BERT) and its relatives.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ordtool.embedding.padded_encoder import to_device
 from ordtool.models.releases import activation, has_onednn_linear, onednn_linear
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ _FUSED = {
     "relu": ("relu", ""),
 }
 _TYPICAL_TOKENS = 1024
+_ALIGNED = 8  # the kernels of attention want masks of a multiple of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,14 @@ class PackedEncoder:
         model: A `BertModel` or one of `FAMILIES`, in float32, in evaluation mode.
         dtype: Of weights and hidden states.
         device: Where it runs.
+        pads_attention: Attend to all texts of a batch at once, padded; None: on all devices but a CPU.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, dtype: torch.dtype, device: torch.device, *, pads_attention: bool | None = None
+    ) -> None:
         config = model.config
+        self._pads_attention = device.type != "cpu" if pads_attention is None else pads_attention
         self.heads = int(config.num_attention_heads)
         self._head_size = int(config.hidden_size) // self.heads
         self._first_position = int(config.pad_token_id) + 1 if config.model_type != "bert" else 0
@@ -87,21 +97,56 @@ class PackedEncoder:
         Returns:
             `(tokens, hidden)` for each of `layers`.
         """
-        import torch
-
-        ids = torch.from_numpy(batch.ids).to(self._words.device)
-        positions = torch.cat([torch.arange(group.length).repeat(group.count) for group in batch.groups]).to(
-            ids.device
-        )
+        ids, positions, attend = self._place(batch)
         states = self._norm(self._words[ids] + self._positions[positions + self._first_position])
         kept = {0: states} if 0 in layers else {}
         for number, layer in enumerate(self._layers[: max(layers)], start=1):
-            mixed = self._attend(layer.query_key_value(states), batch.groups)
+            mixed = attend(layer.query_key_value(states))
             states = layer.attention_norm(layer.attention_output(mixed).add_(states))
             states = layer.output_norm(layer.output(layer.inner(states)).add_(states))
             if number in layers:
                 kept[number] = states
         return [kept[number] for number in layers]
+
+    def _place(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Map]:
+        """Return a batch's tokens and their positions, `(tokens,)`, and attention within its texts."""
+        import torch
+
+        lengths = np.array(batch.lengths)
+        positions = np.arange(len(batch.ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        device = self._words.device
+        if not self._pads_attention:
+            ids, positions = (torch.from_numpy(numbers).to(device) for numbers in (batch.ids, positions))
+            return ids, positions, lambda projected: self._attend(projected, batch.groups)
+        longest = -(-int(lengths.max()) // _ALIGNED) * _ALIGNED
+        slots = np.repeat(np.arange(len(lengths)) * longest, lengths) + positions
+        numbers = torch.from_numpy(np.stack([batch.ids, positions, slots]))
+        ids, positions, slots = to_device(numbers, device).unbind()  # one copy for all
+        length_of = to_device(torch.from_numpy(lengths), device)[:, None]
+        behind = torch.arange(longest, device=device) >= length_of
+        bias = torch.zeros(behind.shape, dtype=self._words.dtype, device=device).masked_fill(
+            behind, -torch.inf
+        )
+        return ids, positions, lambda projected: self._attend_padded(projected, slots, bias[:, None, None])
+
+    def _attend_padded(
+        self, projected: torch.Tensor, slots: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        """Do what `_attend` does for all texts at once.
+
+        Args:
+            projected: `(tokens, 3 hidden)`.
+            slots: Where each token stands among the padded texts, `(tokens,)`.
+            bias: `(texts, 1, 1, longest)`, minus infinity on padding.
+        """
+        import torch.nn.functional as F
+
+        texts, longest = bias.shape[0], bias.shape[3]
+        padded = projected.new_zeros(texts * longest, projected.shape[1]).index_copy_(0, slots, projected)
+        shape = (texts, longest, 3, self.heads, self._head_size)
+        query, key, value = padded.view(shape).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return out.transpose(1, 2).reshape(texts * longest, -1).index_select(0, slots)
 
     def _attend(self, projected: torch.Tensor, groups: Sequence[EqualLengthGroup]) -> torch.Tensor:
         """Scaled dot-product attention inside each text; `(tokens, 3 hidden)` to `(tokens, hidden)`."""

@@ -46,17 +46,24 @@ class PaddedEncoder:
         real = torch.arange(longest) < lengths[:, None]
         ids = torch.zeros(len(lengths), longest, dtype=torch.long)
         ids[real] = torch.from_numpy(batch.ids)
-        inputs = {"input_ids": ids.to(device)}
+        inputs = {"input_ids": to_device(ids, device)}
         if not bool(real.all()):
-            inputs["attention_mask"] = real.long().to(device)
+            inputs["attention_mask"] = to_device(real.long(), device)
         last_alone = tuple(layers) == (layer_count(self._model) - 1,)
         out = self._model(**inputs, output_hidden_states=not last_alone, **self._options())
         states = [out.last_hidden_state] if last_alone else [out.hidden_states[layer] for layer in layers]
-        real = real.to(device)
-        return [state[real] for state in states]
+        places = to_device(real.flatten().nonzero().squeeze(1), device)
+        return [state.flatten(0, 1).index_select(0, places) for state in states]
 
     def _options(self) -> dict[str, Any]:
         return {"use_cache": False} if hasattr(self._model.config, "use_cache") else {}
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy what was made on the host; to a card without waiting for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def layer_count(model: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CPU_TOKENS = 1024
 GPU_TOKENS = 32768
 WINDOW_TEXTS = 2048
+QUEUED = 3  # batches that a card has before it, beside the one at work
 
 
 class TransformerEncoder:
@@ -137,7 +139,8 @@ class TransformerEncoder:
         from ordtool.embedding.padded_encoder import PaddedEncoder, probe_batch
 
         self._states: Any = None
-        if model.config.model_type in FAMILIES and self._device.type == "cpu":
+        model = model.to(self._device)
+        if model.config.model_type in FAMILIES and self._device.type in ("cpu", "cuda"):
             probe = probe_batch(int(model.config.vocab_size), self.model_limit or 8)
             with torch.inference_mode():
                 packed = PackedEncoder(model, torch.float32, self._device)
@@ -147,7 +150,7 @@ class TransformerEncoder:
                     same = self._dtype == torch.float32
                     self._states = packed if same else PackedEncoder(model, self._dtype, self._device)
         if self._states is None:
-            self._states = PaddedEncoder(model.to(self._device, self._dtype))
+            self._states = PaddedEncoder(model.to(self._dtype))
         self._packed = isinstance(self._states, PackedEncoder)
         if self._pool_head is not None:
             model.pooler.to(self._device, torch.float32)
@@ -194,6 +197,9 @@ class TransformerEncoder:
 
     def _map(self, batches: list[Batch]) -> Iterator[tuple[Batch, Rows]]:
         """Run batches side by side, one CPU thread each: no thread waits for another inside a product."""
+        if self._device.type == "cuda":
+            yield from self._queue(batches)
+            return
         workers = min(self._threads, len(batches)) if self._packed else 1
         with use_threads(1 if workers > 1 else self._threads):
             if workers <= 1:
@@ -202,7 +208,32 @@ class TransformerEncoder:
             with ThreadPoolExecutor(workers) as pool:
                 yield from zip(batches, pool.map(self._vectors, batches), strict=True)
 
+    def _queue(self, batches: list[Batch]) -> Iterator[tuple[Batch, Rows]]:
+        """Give the card its next batches before it has done the first, so that it never waits for the host."""
+        import torch
+
+        waiting: deque[tuple[Batch, torch.Tensor, torch.cuda.Event]] = deque()
+
+        def first() -> tuple[Batch, Rows]:
+            batch, vectors, copied = waiting.popleft()
+            copied.synchronize()
+            return batch, vectors.numpy()
+
+        for batch in batches:
+            pooled = self._pooled(batch)
+            vectors = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
+            vectors.copy_(pooled, non_blocking=True)
+            waiting.append((batch, vectors, torch.cuda.current_stream(self._device).record_event()))
+            if len(waiting) > QUEUED:
+                yield first()
+        while waiting:
+            yield first()
+
     def _vectors(self, batch: Batch) -> Rows:
+        vectors: Rows = self._pooled(batch).cpu().numpy()
+        return vectors
+
+    def _pooled(self, batch: Batch) -> torch.Tensor:
         """Return the pooled vectors of a batch, `(texts, layers or 1, dim)`."""
         import torch
 
@@ -213,8 +244,7 @@ class TransformerEncoder:
                 pooled = pooled.mean(dim=1, keepdim=True)
             for step in self._after:
                 pooled = step(pooled)
-            vectors: Rows = pooled.cpu().numpy()
-            return vectors
+            return pooled
 
     def _pool(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
         import torch

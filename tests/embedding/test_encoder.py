@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
+from ordtool.embedding.batching import make_batches
 from ordtool.embedding.embed_job import embed
 from ordtool.embedding.encoder import EncoderConfig, encode
 from ordtool.embedding.loading import load_encoder
+from ordtool.embedding.packed import PackedEncoder
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.models.entries import PACKAGED
 
@@ -116,6 +118,25 @@ def test_the_packed_pass_is_taken_only_where_it_agrees(encoders, tmp_path):
     folder = encoders("bert")
     assert load_encoder(config(folder))._packed
     assert not load_encoder(config(encoders("distilbert")))._packed
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_attention_to_all_texts_at_once_is_that_by_length(encoders, kind):
+    model = AutoModel.from_pretrained(encoders(kind)).eval()
+    draw = np.random.default_rng(0)
+    tokens = [draw.integers(3, 30, length).tolist() for length in (1, 13, 4, 4, 9, 2)]
+    batch = make_batches(tokens, 1000)[0]
+    with torch.inference_mode():
+        for layers in ((0, 1, 2), (2,)):
+            whole, by_length = (
+                PackedEncoder(model, torch.float32, torch.device("cpu"), pads_attention=pads)
+                for pads in (True, False)
+            )
+            pairs = zip(
+                whole.hidden_states(batch, layers), by_length.hidden_states(batch, layers), strict=True
+            )
+            for ours, theirs in pairs:
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_long_texts_are_cut_and_counted(encoders):
