@@ -128,7 +128,7 @@ def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Pat
     )  # fmt: skip
     started = time.perf_counter()
     report = train_lm(
-        [options.work / "train.txt"], output, settings, valid=[options.work / "valid.txt"], device="cpu",
+        [options.work / "train.txt"], output, settings, dev=[options.work / "valid.txt"], device="cpu",
         resume=Path(f"{output}.partial").exists(),
     )  # fmt: skip
     seconds = time.perf_counter() - started

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -40,6 +40,36 @@ def stdout_has_colour() -> bool:
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stdout_is_terminal() and os.environ.get("TERM") != "dumb")
+
+
+_PARAMETER = re.compile(r"`(\w+)(?:=([^`]*))?`")
+_options: dict[str, tuple[str, str]] = {}
+
+
+def name_options(options: Mapping[str, tuple[str, str]]) -> None:
+    """Let messages speak of options where functions speak of parameters.
+
+    A function says `batch_size`, `workers=2` or `chat=False`, in backticks; whoever typed a command reads
+    --batch-size, --workers 2 and --no-chat.
+
+    Args:
+        options: For each parameter its option, and the one that turns it off (empty where there is none).
+    """
+    _options.clear()
+    _options.update(options)
+
+
+def _named(text: str) -> str:
+    def option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in _options:
+            return match[0]
+        on, off = _options[name]
+        if value == "False" and off:
+            return off
+        return on if value in (None, "True") else f"{on} {value}"
+
+    return _PARAMETER.sub(option, text)
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -87,6 +117,7 @@ def note(message: str, *, wrap: bool = True) -> None:
 
 
 def _tell(message: str, kind: str = "", style: str = "", *, wrap: bool = True) -> None:
+    message = _named(message)
     text = f"{kind}: {message}" if kind else message
     lines = printable(text).split("\n")
     if wrap and stderr.is_terminal:

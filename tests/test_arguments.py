@@ -156,15 +156,13 @@ def test_one_path_is_read(tmp_path):
 
 
 def trainings(model):
-    from ordtool.parsing.spans.config import SpanRun
-    from ordtool.parsing.training.trainer import TrainingRun
     from ordtool.seq2seq.config import Seq2SeqTrainingConfig
 
     yield lambda: ordtool.train_lm("lost.txt", "out")
     yield lambda: ordtool.train_seq2seq("lost.txt", model, "out", Seq2SeqTrainingConfig())
     yield lambda: ordtool.train_ladder("lost.txt", "out", model)
-    yield lambda: ordtool.train_parser(TrainingRun(text="lost.txt", output="out"))
-    yield lambda: ordtool.train_spans(SpanRun(trees="lost.txt", output="out"))
+    yield lambda: ordtool.train_parser("lost.txt", "out")
+    yield lambda: ordtool.train_spans("lost.txt", "out")
 
 
 def test_one_file_is_trained_on(tmp_path, monkeypatch, encoders):

@@ -44,7 +44,7 @@ def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
 
 
 class Command(TyperCommand):
-    """A command that knows the old names of its options (see `renamed_options`) and takes no NaN for a number."""
+    """A command that knows the old names of its options, and those of its config's fields, and takes no NaN for a number."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line."""
@@ -53,6 +53,19 @@ class Command(TyperCommand):
         )
         check_numbers({param.opts[0]: ctx.params.get(param.name) for param in self.params})
         return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what is said of parameters names the options that set them."""
+        from ordtool import console
+
+        options = {
+            param.name: (param.opts[0], "".join(param.secondary_opts[:1]))
+            for param in self.params
+            if param.opts[0].startswith("-")
+        }
+        fields = getattr(self.callback, "field_options", {})
+        console.name_options(options | {field: options[name] for field, name in fields.items()})
+        return super().invoke(ctx)
 
 
 class ModelCommand(Command):

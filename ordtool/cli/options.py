@@ -151,6 +151,20 @@ def renamed_options(names: Mapping[str, str]) -> Callable[[F], F]:
     return mark
 
 
+def field_options(**names: str) -> Callable[[F], F]:
+    """Say which parameters of a command set the fields of a config that have other names.
+
+    Args:
+        **names: Field to parameter, such as `num_hidden_layers="layers"`.
+    """
+
+    def mark(command: F) -> F:
+        command.field_options = names  # type: ignore[attr-defined]
+        return command
+
+    return mark
+
+
 def current_options(args: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """Return a command's arguments with old option names replaced, and say so on stderr; what follows `--` stays."""
     end = args.index("--") if "--" in args else len(args)

@@ -212,7 +212,7 @@ def lm(
                 text,
                 output,
                 config,
-                valid=dev or [],
+                dev=dev or [],
                 field=field,
                 device=device,
                 resume=resume,

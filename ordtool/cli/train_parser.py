@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
 from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
-from ordtool.cli.options import Device, Field, Force, Quiet, Resume, Seed, Threads, renamed_options
-
-if TYPE_CHECKING:
-    from ordtool.parsing.training.trainer import TrainingRun
-    from ordtool.progress import Progress
+from ordtool.cli.options import (
+    Device,
+    Field,
+    Force,
+    Quiet,
+    Resume,
+    Seed,
+    Threads,
+    field_options,
+    renamed_options,
+)
 
 MODEL = "Model"
 TEXT = "Text"
 
 
 @renamed_options({"--valid": "--dev"})
+@field_options(num_hidden_layers="layers", num_nonterminals="nonterminals", num_preterminals="preterminals")
 def parser(
     text: Annotated[
         list[str],
@@ -28,7 +37,13 @@ def parser(
     output: ModelFolder,
     dev: Annotated[
         list[str] | None,
-        typer.Option("--dev", help="Held-out text for the perplexity.  [default: 1% of the text]"),
+        typer.Option("--dev", help="Held-out text for the perplexity.  [default: --holdout]"),
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            "--holdout", help="Share of the sentences held out where there is no --dev.  [default: 0.01]"
+        ),
     ] = None,
     treebank: Annotated[
         list[str] | None,
@@ -180,7 +195,6 @@ def parser(
     """
     from ordtool.cli._training_options import say_trained
     from ordtool.console import RichProgress
-    from ordtool.parsing.training.trainer import TrainingRun
     from ordtool.runtime import quiet_libraries, set_threads
 
     common = {
@@ -190,6 +204,7 @@ def parser(
         "lowercase": lowercase,
         "punctuation": punctuation,
         "vocab_size": vocab_size,
+        "holdout": holdout,
         "learning_rate": learning_rate,
         "clip": clip,
         "epochs": epochs,
@@ -225,23 +240,24 @@ def parser(
     settings = _settings_of(kind, common, own)
     quiet_libraries()
     set_threads(threads)
-    run = TrainingRun(
-        text=text,
-        output=output,
-        valid=dev or (),
+    progress = RichProgress(quiet)
+    train = _training(kind, settings)
+    history = train(
+        text,
+        output,
+        dev=dev or (),
         treebank=treebank or (),
         tune=tune or (),
-        force=force,
-        resume=resume,
+        progress=progress,
         checkpoint_minutes=checkpoint_minutes,
-        device=device,
         threads=threads,
         half=half,
+        device=device,
+        resume=resume,
+        force=force,
     )
-    progress = RichProgress(quiet)
-    history = _train(kind, run, settings, progress)
     last = history[-1] if history else {}
-    name = "valid_perplexity" if "valid_perplexity" in last else "train_perplexity"
+    name = "dev_perplexity" if "dev_perplexity" in last else "train_perplexity"
     figures = f"{name.replace('_', ' ')} {last[name]:,}" if last else "not trained"
     say_trained(output, figures, "ordtool parse -m MODEL FILE", progress)
 
@@ -270,13 +286,14 @@ def _settings_of(
     return {name: value for name, value in (*common.items(), *own[kind].values()) if value is not None}
 
 
-def _train(kind: str, run: TrainingRun, settings: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
+def _training(kind: str, settings: dict[str, Any]) -> Callable[..., list[dict[str, Any]]]:
+    """Return the training of a kind of parser with its configuration."""
     if kind == "pcfg":
         from ordtool.parsing.pcfg.config import PcfgTrainingConfig
         from ordtool.parsing.pcfg.training import train_pcfg
 
-        return train_pcfg(run, PcfgTrainingConfig(**settings), progress=progress)
+        return partial(train_pcfg, config=PcfgTrainingConfig(**settings))
     from ordtool.parsing.training.recipes import recipe
     from ordtool.parsing.training.trainer import train_parser
 
-    return train_parser(run, recipe(**settings), progress=progress)
+    return partial(train_parser, config=recipe(**settings))

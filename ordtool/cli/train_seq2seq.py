@@ -165,7 +165,7 @@ def seq2seq(
 
     set_threads(threads)
     progress = RichProgress(quiet)
-    with options_for_fields(Seq2SeqTrainingConfig, valid="--dev", valid_share="--holdout"):
+    with options_for_fields(Seq2SeqTrainingConfig, dev="--dev"):
         config = Seq2SeqTrainingConfig(
             source_field=source_field,
             target_field=target_field,
@@ -175,7 +175,7 @@ def seq2seq(
             together=together,
             vocabulary=vocabulary,
             lossless=lossless,
-            valid_share=holdout,
+            holdout=holdout,
             epochs=epochs,
             batch_size=batch_size,
             accumulate=accumulate,
@@ -193,7 +193,7 @@ def seq2seq(
                 resolve_model(model, progress),
                 output,
                 config,
-                valid=dev or [],
+                dev=dev or [],
                 device=device,
                 resume=resume,
                 force=force,

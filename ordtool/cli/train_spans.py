@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
-from ordtool.cli.options import Device, Force, Quiet, Resume, Seed, Threads
+from ordtool.cli.options import Device, Force, Quiet, Resume, Seed, Threads, field_options
 
 MODEL = "Model"
 TEXT = "Text"
 
 
+@field_options(num_hidden_layers="layers", num_attention_heads="heads")
 def spans(
     trees: Annotated[
         list[str],
@@ -84,7 +85,7 @@ def spans(
     """
     from ordtool.cli._training_options import say_trained
     from ordtool.console import RichProgress
-    from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+    from ordtool.parsing.spans.config import SpanTrainingConfig
     from ordtool.parsing.spans.training import train_spans
     from ordtool.runtime import quiet_libraries, set_threads
 
@@ -110,9 +111,10 @@ def spans(
         dtype=dtype,
     )
     set_threads(threads)
-    run = SpanRun(trees=trees, output=output, force=force, resume=resume, device=device, half=half)
     progress = RichProgress(quiet)
-    last = train_spans(run, config, progress=progress)[-1]
+    last = train_spans(
+        trees, output, config, half=half, progress=progress, device=device, resume=resume, force=force
+    )[-1]
     figures = (
         f"agreement {last['agreement']}% on held-out trees"
         if "agreement" in last

@@ -161,7 +161,7 @@ def train_lm(
     output: str | Path,
     config: LMTrainingConfig | None = None,
     *,
-    valid: str | Path | Sequence[str | Path] = (),
+    dev: str | Path | Sequence[str | Path] = (),
     field: str = "text",
     progress: Progress = SILENT,
     **run: Unpack[RunOptions],
@@ -174,7 +174,7 @@ def train_lm(
         texts: Files; a text file is one document, a JSONL record too.
         output: The model folder to make; the Auto classes and `ordtool generate` take it.
         config: See `LMTrainingConfig`.
-        valid: Held-out text; none: the last 2% of the tokens.
+        dev: Held-out text; none: the last 2% of the tokens.
         field: The key of JSONL records.
         progress: Told of steps with the loss.
         **run: The fields of `RunConfig`: `device`, `resume`, `force`.
@@ -186,20 +186,20 @@ def train_lm(
         OrdtoolError: If the text is shorter than a block, the output exists, or the
             interrupted run had another input or other settings.
     """
-    texts, valid = tuple(as_many(texts)), tuple(as_many(valid))
+    texts, dev = tuple(as_many(texts)), tuple(as_many(dev))
     config, machine = config or LMTrainingConfig(), RunConfig(**run)
     quiet_libraries()
     check_directory(output, force=machine.force)
-    check_read_twice([*texts, *valid])
+    check_read_twice([*texts, *dev])
     partial = partial_folder(output)
     with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
-        resume = folder.start(run_metadata([*texts, *valid], asdict(config)), progress)
+        resume = folder.start(run_metadata([*texts, *dev], asdict(config)), progress)
         seed_everything(config.seed)
         tokenizer = _tokenizer(texts, field, config, folder.path, progress)
-        train, dev = _tokens(texts, valid, field, tokenizer, config, progress)
+        train, held_out = _tokens(texts, dev, field, tokenizer, config, progress)
         checkpoint = last_checkpoint(folder.path) if resume else None
         report, model = _train(
-            train, dev, tokenizer, config, machine.device, folder.path, checkpoint, progress
+            train, held_out, tokenizer, config, machine.device, folder.path, checkpoint, progress
         )
         facts = {**asdict(report), "settings": asdict(config), "texts": [Path(text).name for text in texts]}
         save_trained(output, model, tokenizer, facts, force=machine.force)
@@ -216,7 +216,7 @@ class _Tokens:
 
 def _tokens(
     texts: Sequence[str | Path],
-    valid: Sequence[str | Path],
+    dev_files: Sequence[str | Path],
     field: str,
     tokenizer: Any,
     config: LMTrainingConfig,
@@ -231,8 +231,8 @@ def _tokens(
     from ordtool.lm.corpus import tokenize
 
     train = _Tokens(*tokenize(read_documents(texts, field), tokenizer, progress))
-    if valid:
-        dev = _Tokens(*tokenize(read_documents(valid, field), tokenizer, progress))
+    if dev_files:
+        dev = _Tokens(*tokenize(read_documents(dev_files, field), tokenizer, progress))
     else:
         held = max(len(train.ids) // 50, config.context)
         rest = train.ids[-held:]

@@ -132,7 +132,11 @@ def _is_plain(said: Mapping[str, Any], config: Mapping[str, Any], special: Mappi
     model, added = said.get("model"), said.get("added_tokens")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or not isinstance(added, list):
         return False
-    plain: dict[str, Any] = {"type": "WordPiece", "unk_token": special["unk_token"], "continuing_subword_prefix": "##"}
+    plain: dict[str, Any] = {
+        "type": "WordPiece",
+        "unk_token": special["unk_token"],
+        "continuing_subword_prefix": "##",
+    }
     plain |= {"max_input_chars_per_word": 100, "vocab": model["vocab"]}
     normalizer = {
         "type": "BertNormalizer",

@@ -23,7 +23,7 @@ class Seq2SeqTrainingConfig:
         together: Targets of one source that share a row, so that it is read once (encoders).
         vocabulary: `seen`: the softmax ranges over tokens of the training pairs alone, for good.
         lossless: Extend a WordPiece vocabulary so that targets come back as written; None: if needed.
-        valid_share: Share of the sources held out where no dev file is given.
+        holdout: Share of the sources held out where no dev file is given.
         epochs: Passes over the pairs.
         batch_size: Pairs a batch, about.
         accumulate: Batches an update.
@@ -45,7 +45,7 @@ class Seq2SeqTrainingConfig:
     together: int = 8
     vocabulary: str = "full"
     lossless: bool | None = None
-    valid_share: float = 0.02
+    holdout: float = 0.02
     epochs: float = 3.0
     batch_size: int = 32
     accumulate: int = 1
@@ -65,8 +65,8 @@ class Seq2SeqTrainingConfig:
         ):
             if value not in known:
                 raise UsageError(f"unknown `{name}` {value!r}", close_match_hint(value, known))
-        if not 0 < self.valid_share < 1:
-            raise UsageError(f"`valid_share` {self.valid_share} is out of range", "0.02 is 2% of the sources")
+        if not 0 < self.holdout < 1:
+            raise UsageError(f"`holdout` {self.holdout} is out of range", "0.02 is 2% of the sources")
         if not self.epochs > 0:
             raise UsageError(f"`epochs` {self.epochs} is not possible", "give a number above 0")
         for name, size in (("max_source", self.max_source), ("max_target", self.max_target)):

@@ -157,7 +157,7 @@ def hold_out(
     """
     if len(groups) < 2:
         raise OrdtoolError(
-            f"{len(groups)} source is too few to hold one out", "give more pairs, or held-out ones as `valid`"
+            f"{len(groups)} source is too few to hold one out", "give more pairs, or held-out ones as `dev`"
         )
     count = min(max(1, round(share * len(groups))), len(groups) - 1)
     order = np.random.default_rng(seed).permutation(len(groups))

@@ -71,7 +71,7 @@ def train_seq2seq(
     output: str | Path,
     config: Seq2SeqTrainingConfig | None = None,
     *,
-    valid: str | Path | Sequence[str | Path] = (),
+    dev: str | Path | Sequence[str | Path] = (),
     progress: Progress = SILENT,
     **run: Unpack[RunOptions],
 ) -> Seq2SeqTrainingReport:
@@ -84,7 +84,7 @@ def train_seq2seq(
         model: The folder of an encoder, an encoder-decoder or a model trained here before.
         output: The model folder to make, for `ordtool generate`.
         config: See `Seq2SeqTrainingConfig`.
-        valid: Files of held-out pairs; none: `valid_share` of the sources.
+        dev: Files of held-out pairs; none: `holdout` of the sources.
         progress: Told of steps with the loss.
         **run: The fields of `RunConfig`: `device`, `resume`, `force`.
 
@@ -95,19 +95,19 @@ def train_seq2seq(
         OrdtoolError: For bad pairs (`file:line`) or a model of another kind, or if the
             output exists or the interrupted run was another.
     """
-    pairs, valid = tuple(as_many(pairs)), tuple(as_many(valid))
+    pairs, dev = tuple(as_many(pairs)), tuple(as_many(dev))
     config, machine = config or Seq2SeqTrainingConfig(), RunConfig(**run)
     quiet_libraries()
     check_directory(output, force=machine.force)
-    check_read_twice([*pairs, *valid], "a file of pairs")
+    check_read_twice([*pairs, *dev], "a file of pairs")
     settings = {**asdict(config), "model": str(Path(model).name)}
     partial = partial_folder(output)
     with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
-        resume = folder.start(run_metadata([*pairs, *valid], settings), progress)
+        resume = folder.start(run_metadata([*pairs, *dev], settings), progress)
         seed_everything(config.seed)
-        train, dev = _read(pairs, valid, config)
+        train, held_out = _read(pairs, dev, config)
         checkpoint = last_checkpoint(folder.path) if resume else None
-        prepared = _prepare(Path(model), train, dev, config, progress)
+        prepared = _prepare(Path(model), train, held_out, config, progress)
         report, trained = _train(prepared, config, machine.device, folder.path, checkpoint, progress)
         facts = {**asdict(report), "settings": settings, "pairs_from": [Path(path).name for path in pairs]}
         save_trained(output, trained, prepared.tokenizer, facts, force=machine.force)
@@ -187,7 +187,7 @@ def _train(
 
 
 def _read(
-    pairs: Sequence[str | Path], valid: Sequence[str | Path], config: Seq2SeqTrainingConfig
+    pairs: Sequence[str | Path], dev_files: Sequence[str | Path], config: Seq2SeqTrainingConfig
 ) -> tuple[Groups, Groups]:
     from ordtool.seq2seq.data import group, hold_out, read_pairs
 
@@ -197,12 +197,12 @@ def _read(
         raise OrdtoolError(
             f"{', '.join(map(str, pairs))}: no pairs in it", "a line has a source and a target"
         )
-    if not valid:
-        return hold_out(group(train), config.valid_share, config.seed)
-    dev = [pair for path in valid for pair in read_pairs(path, *fields)]
+    if not dev_files:
+        return hold_out(group(train), config.holdout, config.seed)
+    dev = [pair for path in dev_files for pair in read_pairs(path, *fields)]
     if not dev:
         raise OrdtoolError(
-            f"{', '.join(map(str, valid))}: no pairs in it", "a line has a source and a target"
+            f"{', '.join(map(str, dev_files))}: no pairs in it", "a line has a source and a target"
         )
     return group(train), group(dev)
 

@@ -31,7 +31,7 @@ def test_it_makes_a_folder_and_says_so_on_stderr(run, tmp_path, text):
     done = run("train", "parser", text, "-o", "model", *TINY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
-    assert "text.txt: 60 sentences" in done.stderr and "valid perplexity" in done.stderr
+    assert "text.txt: 60 sentences" in done.stderr and "dev perplexity" in done.stderr
     files = {path.name for path in (tmp_path / "model").iterdir()}
     assert files == {
         "config.json",

@@ -18,7 +18,6 @@ from ordtool.parsing.pcfg.model import PcfgConfig, PcfgModel
 from ordtool.parsing.pcfg.training import LengthBatches, rate_share, train_pcfg
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.training.data import Encoded
-from ordtool.parsing.training.trainer import TrainingRun
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.chart import chart_spans
 from ordtool.parsing.trees.punctuation import crossing_potentials, punctuation_between
@@ -197,7 +196,7 @@ def text(tmp_path_factory):
 
 TINY = {
     "layout": "sentences", "num_nonterminals": 4, "num_preterminals": 12, "state_size": 24, "batch_size": 32,
-    "valid_fraction": 0.05, "seed": 1, "dtype": "float32",
+    "holdout": 0.05, "seed": 1, "dtype": "float32",
 }  # fmt: skip
 
 
@@ -206,10 +205,10 @@ def test_a_grammar_is_learned(text, tmp_path):
     treebank.write_text(
         "(S (NP (A ax) (B bx)) (VP (A ay) (B by)))\n(S (P (A au) (B bu)) (P (A az) (B bz)))\n"
     )
-    run = TrainingRun(text, tmp_path / "model", treebank=treebank, half=True)
-    history = train_pcfg(run, PcfgTrainingConfig(**TINY, epochs=8, learning_rate=0.01))
+    config = PcfgTrainingConfig(**TINY, epochs=8, learning_rate=0.01)
+    history = train_pcfg(text, tmp_path / "model", config, treebank=treebank, half=True)
     # There are ten words, each as frequent as the others: a grammar that knew no more would stay at 10.
-    assert history[-1]["valid_perplexity"] < 7 < 9 < history[0]["train_perplexity"]
+    assert history[-1]["dev_perplexity"] < 7 < 9 < history[0]["train_perplexity"]
     assert history[-1]["f1"] == 100
     result = parse("ax bx av bv az bz ay by", model=str(tmp_path / "model"))
     assert {(0, 2), (2, 4), (4, 6), (6, 8)} < set(result.spans)
@@ -231,21 +230,19 @@ class Stopping(Silent):
 
 def test_a_resumed_run_ends_with_the_same_weights(text, tmp_path):
     config = PcfgTrainingConfig(**TINY | {"batch_size": 8}, epochs=2)
-    whole = train_pcfg(TrainingRun(text, tmp_path / "whole"), config)
-    run = TrainingRun(text, tmp_path / "model")
+    whole = train_pcfg(text, tmp_path / "whole", config)
     with pytest.raises(KeyboardInterrupt):
-        train_pcfg(run, config, progress=Stopping())
-    history = train_pcfg(TrainingRun(text, tmp_path / "model", resume=True), config)
+        train_pcfg(text, tmp_path / "model", config, progress=Stopping())
+    history = train_pcfg(text, tmp_path / "model", config, resume=True)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "model"))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert [record["valid_perplexity"] for record in history] == [x["valid_perplexity"] for x in whole]
+    assert [record["dev_perplexity"] for record in history] == [x["dev_perplexity"] for x in whole]
 
 
 def test_punctuation_is_weighed_on_development_trees(text, tmp_path):
     trees = tmp_path / "dev.mrg"
     trees.write_text("(S (X (A ax) (B bx) (A ay)) (, ,) (Y (B by) (A az) (B bz)))\n" * 3)
-    run = TrainingRun(text, tmp_path / "model", tune=trees)
-    train_pcfg(run, PcfgTrainingConfig(**TINY, epochs=1))
+    train_pcfg(text, tmp_path / "model", PcfgTrainingConfig(**TINY, epochs=1), tune=trees)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["parse_punctuation_bonus"]["comma"] > 0
     assert config["parse_tuned_on"].startswith(f"{tmp_path.name}/dev.mrg (3 sentences)")
@@ -285,4 +282,4 @@ def test_options_of_the_other_kind_are_refused(run_in_process, text):
 def test_a_text_without_sentences_of_that_length_is_told(tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     with pytest.raises(OrdtoolError, match="no sentence of 2 to 40 words"):
-        train_pcfg(TrainingRun(tmp_path / "a.txt", tmp_path / "m"), PcfgTrainingConfig(**TINY))
+        train_pcfg(tmp_path / "a.txt", tmp_path / "m", PcfgTrainingConfig(**TINY))

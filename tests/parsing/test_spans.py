@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import ParseConfig, parse
-from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.spans.data import read_teacher_trees
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import SpanConfig, SpanModel, span_mask
@@ -151,9 +151,7 @@ TINY = {
 @pytest.fixture(scope="module")
 def trained(trees, tmp_path_factory):
     folder = tmp_path_factory.mktemp("spans") / "model"
-    history = train_spans(
-        SpanRun([trees], folder), SpanTrainingConfig(**TINY | {"epochs": 8, "holdout": 0.1})
-    )
+    history = train_spans([trees], folder, SpanTrainingConfig(**TINY | {"epochs": 8, "holdout": 0.1}))
     return folder, history
 
 
@@ -169,8 +167,8 @@ def test_it_learns_the_trees_and_parses_by_them(trained):
 
 
 def test_what_is_saved_is_what_was_trained_also_in_half(trees, trained, tmp_path):
-    train_spans(SpanRun([trees], tmp_path / "a"), SpanTrainingConfig(**TINY))
-    train_spans(SpanRun([trees], tmp_path / "b", half=True), SpanTrainingConfig(**TINY))
+    train_spans([trees], tmp_path / "a", SpanTrainingConfig(**TINY))
+    train_spans([trees], tmp_path / "b", SpanTrainingConfig(**TINY), half=True)
     full, half = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert full.keys() == half.keys()
     for name, tensor in full.items():
@@ -204,7 +202,7 @@ main(sys.argv[1:])
 
 
 def test_killed_and_resumed_is_uninterrupted(run_in_process, fails_in_process, trees, tmp_path):
-    train_spans(SpanRun([trees], tmp_path / "whole"), SpanTrainingConfig(**TINY))
+    train_spans([trees], tmp_path / "whole", SpanTrainingConfig(**TINY))
     options = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
     renamed = {
         "embedding-size": "embedding",
@@ -241,20 +239,20 @@ class Stopping(Silent):
 
 
 def test_a_run_is_resumed_only_with_its_own_options(trees, tmp_path):
-    run, again = (SpanRun([trees], tmp_path / "model", resume=resume) for resume in (False, True))
+    model = tmp_path / "model"
     with pytest.raises(KeyboardInterrupt):
-        train_spans(run, SpanTrainingConfig(**TINY), progress=Stopping("epoch 2"))
+        train_spans([trees], model, SpanTrainingConfig(**TINY), progress=Stopping("epoch 2"))
     with pytest.raises(OrdtoolError, match="had other settings \\(seed\\)"):
-        train_spans(again, SpanTrainingConfig(**TINY | {"seed": 77}))
+        train_spans([trees], model, SpanTrainingConfig(**TINY | {"seed": 77}), resume=True)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_again(trees, tmp_path):
-    run, again = (SpanRun([trees], tmp_path / "model", resume=resume) for resume in (False, True))
+    model = tmp_path / "model"
     with pytest.raises(KeyboardInterrupt):
-        train_spans(run, SpanTrainingConfig(**TINY), progress=Stopping("epoch 1"))
+        train_spans([trees], model, SpanTrainingConfig(**TINY), progress=Stopping("epoch 1"))
     assert not list(tmp_path.glob("model*"))
     heard = Stopping("nothing")
-    train_spans(again, SpanTrainingConfig(**TINY | {"epochs": 1}), progress=heard)
+    train_spans([trees], model, SpanTrainingConfig(**TINY | {"epochs": 1}), resume=True, progress=heard)
     assert any("begins anew" in message for message in heard.heard)
 
 
@@ -310,7 +308,7 @@ def test_marks_can_be_left_out(trained):
 def test_bad_trees_are_told(content, message, tmp_path):
     (tmp_path / "trees.jsonl").write_text(content)
     with pytest.raises(OrdtoolError, match=message):
-        train_spans(SpanRun([tmp_path / "trees.jsonl"], tmp_path / "model"), SpanTrainingConfig(**TINY))
+        train_spans([tmp_path / "trees.jsonl"], tmp_path / "model", SpanTrainingConfig(**TINY))
     assert not (tmp_path / "model").exists()
 
 

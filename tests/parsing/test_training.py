@@ -18,7 +18,7 @@ from ordtool.parsing.training.data import Encoded, encode_sentences
 from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import AdamWCosine, AveragedSgd
 from ordtool.parsing.training.recipes import TrainingConfig, recipe
-from ordtool.parsing.training.trainer import TrainingRun, train_parser
+from ordtool.parsing.training.trainer import train_parser
 
 WORDS = "the a dog cat man woman tree river sees likes finds walks runs sleeps old young big near under with".split()
 
@@ -58,8 +58,8 @@ def same(a, b) -> bool:
 
 def test_it_learns(text, tmp_path):
     config = recipe("small", **SMALL | {"epochs": 4, "dtype": "float32"})
-    history = train_parser(TrainingRun([text], tmp_path / "model"), config)
-    perplexities = [record["valid_perplexity"] for record in history]
+    history = train_parser([text], tmp_path / "model", config)
+    perplexities = [record["dev_perplexity"] for record in history]
     assert len(history) == 4
     assert perplexities[-1] < perplexities[0] < 60
     # The grammar's own uncertainty, about 3.5 choices a word, is out of reach in four epochs; half the vocabulary isn't.
@@ -76,7 +76,7 @@ def test_it_learns(text, tmp_path):
 def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads(text, tmp_path):
     for name, threads, seed in (("a", 1, 5), ("b", 2, 5), ("c", 2, 6)):
         config = recipe("small", **SMALL | {"seed": seed, "epochs": 1})
-        train_parser(TrainingRun([text], tmp_path / name, threads=threads), config)
+        train_parser([text], tmp_path / name, config, threads=threads)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (
         tmp_path / "b" / "model.safetensors"
     ).read_bytes()
@@ -116,7 +116,7 @@ main(sys.argv[2:])
 
 
 def test_killed_and_resumed_is_uninterrupted(run_in_process, text, tmp_path):
-    train_parser(TrainingRun([text], tmp_path / "whole", threads=1), recipe("small", **SMALL | {"epochs": 3}))
+    train_parser([text], tmp_path / "whole", recipe("small", **SMALL | {"epochs": 3}), threads=1)
     command = ["train", "parser", str(text), "-o", "model", *OPTIONS, "--epochs", "3"]
     killed = [sys.executable, "-c", KILLED, "70", *command, "--checkpoint-minutes", "0"]
     process = subprocess.run(killed, cwd=tmp_path, stderr=subprocess.DEVNULL, check=False)
@@ -156,14 +156,14 @@ def test_the_paper_recipe_interrupted_at_every_phase(text, tmp_path):
         "paper",
         **SMALL | {"shards": 2, "epochs": 4, "patience": 1, "learning_rate": 9.0, "clip": 5.0, "window": 25},
     )
-    history = train_parser(TrainingRun([text], tmp_path / "whole", threads=1), config)
+    history = train_parser([text], tmp_path / "whole", config, threads=1)
     total = history[-1]["step"]
     for steps in (7, total // 2, total // 4):
         resume = (tmp_path / "model.training").exists()
-        run = TrainingRun([text], tmp_path / "model", threads=1, resume=resume)
+        run = {"threads": 1, "resume": resume, "progress": Interrupting(steps)}
         with pytest.raises(KeyboardInterrupt):
-            train_parser(run, config, progress=Interrupting(steps))
-    resumed = train_parser(TrainingRun([text], tmp_path / "model", threads=1, resume=True), config)
+            train_parser([text], tmp_path / "model", config, **run)
+    resumed = train_parser([text], tmp_path / "model", config, threads=1, resume=True)
     assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
     assert [{**record, "seconds": 0} for record in resumed] == [
         {**record, "seconds": 0} for record in history
@@ -183,32 +183,30 @@ class Killing(Interrupting):
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(text, tmp_path, monkeypatch):
     config = recipe("small", **SMALL | {"epochs": 1})
-    train_parser(TrainingRun([text], tmp_path / "whole", threads=1), config)
+    train_parser([text], tmp_path / "whole", config, threads=1)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as after a kill, nothing is tidied up
-        train_parser(TrainingRun([text], tmp_path / "model", threads=1), config, progress=Killing(3))
+        train_parser([text], tmp_path / "model", config, progress=Killing(3), threads=1)
     assert (tmp_path / "model.training" / "data.safetensors").exists()
     notes = Interrupting(10**9)
     notes.note = (heard := []).append
-    run = TrainingRun([text], tmp_path / "model", threads=1, resume=True)
-    train_parser(run, config, progress=notes)
+    train_parser([text], tmp_path / "model", config, threads=1, resume=True, progress=notes)
     assert "no checkpoint to go on from, so the run begins anew" in heard[0]
     assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
 
 
 def test_a_checkpoint_of_another_kind_is_one_line(text, tmp_path):
     config = recipe("small", **SMALL | {"epochs": 1})
-    train_parser(TrainingRun([text], tmp_path / "model", keep_checkpoints=True), config)
+    train_parser([text], tmp_path / "model", config, keep_checkpoints=True)
     path = tmp_path / "model.training" / "checkpoint.safetensors"
     tensors, state = read_checkpoint(path, {})
-    again = TrainingRun([text], tmp_path / "model", resume=True)
     for damaged in ({**state, "position": {"steps": 1}}, {**state, "optimiser": 3}, {}):
         write_checkpoint(path, tensors, damaged)
         with pytest.raises(OrdtoolError, match="checkpoint.safetensors: (damaged|not a checkpoint)"):
-            train_parser(again, config)
+            train_parser([text], tmp_path / "model", config, resume=True)
     write_checkpoint(path, dict(list(tensors.items())[1:]), state)
     with pytest.raises(OrdtoolError, match="checkpoint.safetensors: damaged"):
-        train_parser(again, config)
+        train_parser([text], tmp_path / "model", config, resume=True)
 
 
 def test_two_trainings_of_one_model(text, tmp_path):
@@ -219,47 +217,46 @@ def test_two_trainings_of_one_model(text, tmp_path):
     def second(message):
         for options in ({}, {"resume": True}, {"force": True}):
             with pytest.raises(OrdtoolError, match="another run is writing this: process "):
-                train_parser(TrainingRun([text], tmp_path / "model", **options), config)
+                train_parser([text], tmp_path / "model", config, **options)
             refused.append(options)
 
     first.note = second
-    train_parser(TrainingRun([text], tmp_path / "model"), config, progress=first)
+    train_parser([text], tmp_path / "model", config, progress=first)
     assert refused
 
 
 def test_resume_refuses_another_run(text, tmp_path):
     config = recipe("small", **SMALL | {"epochs": 1})
-    run = TrainingRun([text], tmp_path / "model", keep_checkpoints=True)
-    train_parser(run, config)
+    train_parser([text], tmp_path / "model", config, keep_checkpoints=True)
     other = tmp_path / "other.txt"
     other.write_text(text.read_text() + "the dog runs .\n")
-    resumed = {"output": tmp_path / "model", "resume": True}
+    output = tmp_path / "model"
     with pytest.raises(OrdtoolError, match="window was 9, is 8"):
-        train_parser(TrainingRun([text], **resumed), recipe("small", **SMALL | {"window": 8}))
+        train_parser([text], output, recipe("small", **SMALL | {"window": 8}), resume=True)
     with pytest.raises(OrdtoolError, match="the input has changed"):
-        train_parser(TrainingRun([other], **resumed), config)
-    longer = train_parser(TrainingRun([text], **resumed), recipe("small", **SMALL | {"epochs": 1.5}))
+        train_parser([other], output, config, resume=True)
+    longer = train_parser([text], output, recipe("small", **SMALL | {"epochs": 1.5}), resume=True)
     assert [record["epoch"] for record in longer][0] == 1.0 and 1.5 <= longer[-1]["epoch"] < 1.7
 
 
 def test_an_abandoned_run_is_not_overwritten_unasked(text, tmp_path):
     config = recipe("small", **SMALL | {"epochs": 1})
-    train_parser(TrainingRun([text], tmp_path / "model", keep_checkpoints=True), config)
+    train_parser([text], tmp_path / "model", config, keep_checkpoints=True)
     with pytest.raises(OrdtoolError, match="exists"):
-        train_parser(TrainingRun([text], tmp_path / "model"), config)
+        train_parser([text], tmp_path / "model", config)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
     with pytest.raises(OrdtoolError, match="an interrupted run left this"):
-        train_parser(TrainingRun([text], tmp_path / "model"), config)
-    train_parser(TrainingRun([text], tmp_path / "model", force=True), config)
+        train_parser([text], tmp_path / "model", config)
+    train_parser([text], tmp_path / "model", config, force=True)
 
 
 def test_a_damaged_checkpoint(text, tmp_path):
     config = recipe("small", **SMALL | {"epochs": 1})
-    train_parser(TrainingRun([text], tmp_path / "model", keep_checkpoints=True), config)
+    train_parser([text], tmp_path / "model", config, keep_checkpoints=True)
     path = tmp_path / "model.training" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(OrdtoolError, match="not a readable checkpoint"):
-        train_parser(TrainingRun([text], tmp_path / "model", resume=True), config)
+        train_parser([text], tmp_path / "model", config, resume=True)
 
 
 TREE = "(S (NP (DT the) (JJ old) (NN dog)) (VP (VBZ sees) (NP (DT a) (JJ big) (NN cat))) (. .))\n"
@@ -267,15 +264,12 @@ TREE = "(S (NP (DT the) (JJ old) (NN dog)) (VP (VBZ sees) (NP (DT a) (JJ big) (N
 
 def test_treebanks_report_and_tune(text, tmp_path):
     (tmp_path / "gold.mrg").write_text(TREE * 5)
-    run = TrainingRun(
-        [text], tmp_path / "model", treebank=[tmp_path / "gold.mrg"], tune=[tmp_path / "gold.mrg"]
-    )
-    history = train_parser(run, recipe("small", **SMALL))
+    gold = [tmp_path / "gold.mrg"]
+    history = train_parser([text], tmp_path / "model", recipe("small", **SMALL), treebank=gold, tune=gold)
     assert all(len(record["f1"]) == 2 for record in history)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert len(config["parse_layer_weights"]) == 2 and "gold.mrg (5 sentences)" in config["parse_tuned_on"]
-    plain = TrainingRun([text], tmp_path / "plain")
-    train_parser(plain, recipe("small", **SMALL))
+    train_parser([text], tmp_path / "plain", recipe("small", **SMALL))
     assert same(
         weights(tmp_path / "model"), weights(tmp_path / "plain")
     )  # reported, never used to choose weights
@@ -284,9 +278,7 @@ def test_treebanks_report_and_tune(text, tmp_path):
 def test_a_wrong_treebank_is_told_before_the_training(text, tmp_path):
     (tmp_path / "gold.mrg").write_text("(NP (NN dog))\n")
     with pytest.raises(OrdtoolError, match="no tree of two words"):
-        train_parser(
-            TrainingRun([text], tmp_path / "model", tune=[tmp_path / "gold.mrg"]), recipe("small", **SMALL)
-        )
+        train_parser([text], tmp_path / "model", recipe("small", **SMALL), tune=[tmp_path / "gold.mrg"])
     assert not (tmp_path / "model.training").exists()
 
 
@@ -295,7 +287,7 @@ def test_too_little_text(tmp_path, lines):
     path = tmp_path / "a.txt"
     path.write_text(lines)
     with pytest.raises(OrdtoolError, match="too few for 6 streams"):
-        train_parser(TrainingRun([path], tmp_path / "model"), recipe("small", **SMALL))
+        train_parser([path], tmp_path / "model", recipe("small", **SMALL))
 
 
 def test_a_loss_that_is_no_number(text, tmp_path):
@@ -303,7 +295,7 @@ def test_a_loss_that_is_no_number(text, tmp_path):
         "small", **SMALL | {"learning_rate": 1e30, "clip": 1e30, "dtype": "float32", "optimizer": "asgd"}
     )
     with pytest.raises(OrdtoolError, match="the loss is nan|the loss is inf"):
-        train_parser(TrainingRun([text], tmp_path / "model"), config)
+        train_parser([text], tmp_path / "model", config)
 
 
 @pytest.mark.parametrize(
@@ -311,9 +303,9 @@ def test_a_loss_that_is_no_number(text, tmp_path):
     [
         ("papre", {}, "unknown recipe 'papre'"),
         ("small", {"chunk_size": 7}, "doesn't divide"),
-        ("small", {"input_dropout": 1.0}, "input-dropout must be"),
-        ("small", {"shards": 40}, "can't be more than batch_size"),
-        ("small", {"optimizer": "sgd"}, "unknown optimizer"),
+        ("small", {"input_dropout": 1.0}, "`input_dropout` must be"),
+        ("small", {"shards": 40}, "can't be more than `batch_size`"),
+        ("small", {"optimizer": "sgd"}, "unknown `optimizer`"),
         ("small", {"epochs": 0}, "must be positive"),
         ("small", {"learning_rate": -1.0}, "must be positive"),
     ],

@@ -13,7 +13,7 @@ from ordtool.seq2seq.training import train_seq2seq
 
 WORDS = ("cat", "dog", "bird", "tree", "river")
 COLOURS = ("red", "old", "small")
-FAST = {"batch_size": 6, "learning_rate": 1e-2, "valid_share": 0.14, "dropout": 0.0}
+FAST = {"batch_size": 6, "learning_rate": 1e-2, "holdout": 0.14, "dropout": 0.0}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_it_learns_and_writes(pairs, tmp_path, fresh):
     from ordtool.generation.engine import generate
 
     options = Seq2SeqTrainingConfig(**{**FAST, "learning_rate": 3e-3}, epochs=60, vocabulary="seen")
-    report = train_seq2seq([pairs], fresh, tmp_path / "m", options, valid=[pairs], device="cpu")
+    report = train_seq2seq([pairs], fresh, tmp_path / "m", options, dev=[pairs], device="cpu")
     assert (report.kind, report.sources, report.pairs, report.dev_pairs) == ("unilm", 15, 30, 30)
     # Two targets are as good as each other: ln 2 at one token of nine, if all else is known.
     assert report.dev_loss < 0.4
@@ -78,7 +78,7 @@ def test_it_learns_and_writes(pairs, tmp_path, fresh):
         train_seq2seq([pairs], fresh, tmp_path / "m", options, device="cpu")
     # What was trained can be trained further, and keeps its vocabulary.
     more = Seq2SeqTrainingConfig(**FAST, epochs=1)
-    again = train_seq2seq([pairs], tmp_path / "m", tmp_path / "n", more, valid=[pairs], device="cpu")
+    again = train_seq2seq([pairs], tmp_path / "m", tmp_path / "n", more, dev=[pairs], device="cpu")
     assert again.dev_loss < 1
     assert again.parameters == report.parameters
 
@@ -134,10 +134,10 @@ def test_other_encoders(pairs, tmp_path, encoders, kind):
 def test_encoder_decoders(pairs, tmp_path, writers, kind):
     from ordtool.generation.engine import generate
 
-    settings = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-2, epochs=12, valid_share=0.14)
+    settings = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-2, epochs=12, holdout=0.14)
     report = train_seq2seq([pairs], writers(kind), tmp_path / "m", settings, device="cpu")
     assert report.kind == "encoder-decoder"
-    untrained = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-9, epochs=0.1, valid_share=0.14)
+    untrained = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-9, epochs=0.1, holdout=0.14)
     before = train_seq2seq([pairs], writers(kind), tmp_path / "n", untrained, device="cpu")
     assert report.dev_loss < before.dev_loss - 0.5
     generate(["cat red"], str(tmp_path / "m"), device="cpu", max_new_tokens=3)
@@ -168,7 +168,7 @@ def test_long_pairs_are_counted(pairs, tmp_path, encoders, overlong):
     settings = Seq2SeqTrainingConfig(**FAST, epochs=0.2, overlong=overlong, max_source=12, max_target=14)
     heard = Listener()
     report = train_seq2seq(
-        [pairs], encoders("bert"), tmp_path / "m", settings, valid=[pairs], device="cpu", progress=heard
+        [pairs], encoders("bert"), tmp_path / "m", settings, dev=[pairs], device="cpu", progress=heard
     )
     # Training and held-out pairs are the same file, so each counts twice.
     assert (report.truncated, report.dropped) == ((4, 0) if overlong == "truncate" else (0, 4))
@@ -191,7 +191,7 @@ def test_a_cut_target_does_not_learn_its_end(encoders):
 
 def test_what_is_refused(pairs, tmp_path, encoders, writers, parsers):
     for wrong in (
-        {"overlong": "cut"}, {"vocabulary": "all"}, {"valid_share": 0}, {"epochs": 0}, {"max_source": 1},
+        {"overlong": "cut"}, {"vocabulary": "all"}, {"holdout": 0}, {"epochs": 0}, {"max_source": 1},
     ):  # fmt: skip
         with pytest.raises(UsageError) as caught:
             Seq2SeqTrainingConfig(**{**FAST, **wrong})

@@ -8,24 +8,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
-    has_checkpoint,
     part_of,
     read_checkpoint,
     write_checkpoint,
 )
-from ordtool.io.inputs import check_read_twice
-from ordtool.io.runs import RunFolder, run_folder, run_metadata
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.pcfg.config import PcfgTrainingConfig
 from ordtool.parsing.pcfg.inference import PcfgParser, merger_for
@@ -33,11 +29,16 @@ from ordtool.parsing.pcfg.inside import inside
 from ordtool.parsing.pcfg.model import MODEL_TYPE, PcfgModel
 from ordtool.parsing.pcfg.selection import choose_punctuation, score_parser
 from ordtool.parsing.pcfg.steps import Steps, make_steps
-from ordtool.parsing.text.reader import text_files
-from ordtool.parsing.training.data import Encoded, TrainingData, load_data
+from ordtool.parsing.training.data import Encoded
 from ordtool.parsing.training.optimizers import load_moments, moments
-from ordtool.parsing.training.trainer import TrainingRun, read_treebank
-from ordtool.parsing.trees.treebank import Tree
+from ordtool.parsing.training.run import (
+    ParserFiles,
+    ParserRun,
+    ParserRunConfig,
+    ParserRunOptions,
+    describe_epoch,
+    open_run,
+)
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
 
@@ -61,17 +62,30 @@ class _Position:
 
 
 def train_pcfg(
-    run: TrainingRun, config: PcfgTrainingConfig | None = None, *, progress: Progress = SILENT
+    text: str | Path | Sequence[str | Path],
+    output: str | Path,
+    config: PcfgTrainingConfig | None = None,
+    *,
+    dev: str | Path | Sequence[str | Path] = (),
+    treebank: str | Path | Sequence[str | Path] = (),
+    tune: str | Path | Sequence[str | Path] = (),
+    progress: Progress = SILENT,
+    **machine: Unpack[ParserRunOptions],
 ) -> list[dict[str, Any]]:
     """Train a neural grammar on text and save it as a model folder.
 
     Args:
-        run: Files and machine.
+        text: Training files or folders.
+        output: The model folder to make.
         config: What is trained and how.
+        dev: Held-out files; empty: a part of the text.
+        treebank: Trees to score after each epoch: reported, never used to choose.
+        tune: Development trees on which the punctuation bonus of the finished model is chosen.
         progress: Told of everything.
+        **machine: The fields of `ParserRunConfig`: `device`, `resume`, `force`, ...
 
     Returns:
-        A record an epoch: `epoch`, `step`, `train_perplexity`, `valid_perplexity` (of a word, in sentences of 2 to
+        A record an epoch: `epoch`, `step`, `train_perplexity`, `dev_perplexity` (of a word, in sentences of 2 to
         `max_length` words), `seconds`, and with a treebank `f1`: sentence F1.
 
     Raises:
@@ -79,49 +93,28 @@ def train_pcfg(
             loss that is no number.
     """
     config = config or PcfgTrainingConfig()
-    check_directory(run.output, force=run.force or run.resume)
-    sources = [file for path in (*run.text, *run.valid) for file in text_files(path)]
-    check_read_twice(sources)
-    treebank, development = (read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
-    with run_folder(
-        run.folder, has_checkpoint, resume=run.resume, force=run.force, keep=run.keep_checkpoints
-    ) as folder:
-        return _train(run, config, sources, folder, (treebank, development), progress)
-
-
-def _train(
-    run: TrainingRun,
-    config: PcfgTrainingConfig,
-    sources: Sequence[str],
-    run_folder: RunFolder,
-    trees: tuple[list[Tree], list[Tree]],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    treebank, development = trees
-    device = resolve_device(run.device)
-    metadata = run_metadata(sources, {**asdict(config), "kind": "pcfg", "valid": len(run.valid)})
-    resumed = run_folder.start(metadata, progress)
-    data = load_data(run.text, run.valid, config, run_folder.path, resume=resumed, progress=progress)
-    torch.manual_seed(config.seed)
-    model = PcfgModel(config.shape(data.tokenizer.vocab_size)).to(device)
-    trainer = _Trainer(run, config, data, model, treebank, progress)
-    if resumed:
-        trainer.restore()
-    progress.note(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(trainer.batches):,} sentences of 2 to "
-        f"{config.max_length} words an epoch, {trainer.total_steps:,} steps"
-    )
-    try:
-        trainer.run_epochs()
-    finally:
-        progress.close()
-    parser = PcfgParser(model, data.tokenizer.vocabulary, {})
-    chosen = choose_punctuation(parser, development, run.tune, progress) if development else {}
-    with atomic_directory(run.output, force=run.force or run.resume) as folder:
-        save_grammar(model, data.tokenizer, folder, half=run.half, **chosen)
-        record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
-        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    return trainer.at.history
+    files = ParserFiles(text, output, dev, treebank, tune)
+    fixed = {**asdict(config), "kind": "pcfg"}
+    with open_run(files, config, fixed, ParserRunConfig(**machine), progress) as run:
+        trainer = _Trainer(run, config)
+        if run.resumed:
+            trainer.restore()
+        model, tokenizer = trainer.model, run.data.tokenizer
+        progress.note(
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(trainer.batches):,} sentences of 2 to "
+            f"{config.max_length} words an epoch, {trainer.total_steps:,} steps"
+        )
+        try:
+            trainer.run_epochs()
+        finally:
+            progress.close()
+        chosen: dict[str, Any] = {}
+        if run.development:
+            parser = PcfgParser(model, tokenizer.vocabulary, {})
+            chosen = choose_punctuation(parser, run.development, files.many("tune"), progress)
+        history, half = trainer.at.history, run.machine.half
+        run.save(config, history, lambda made: save_grammar(model, tokenizer, made, half=half, **chosen))
+    return history
 
 
 class LengthBatches:
@@ -170,17 +163,12 @@ class LengthBatches:
 class _Trainer:
     """The loop: epochs, batches, checkpoints."""
 
-    def __init__(
-        self,
-        run: TrainingRun,
-        config: PcfgTrainingConfig,
-        data: TrainingData,
-        model: PcfgModel,
-        treebank: list[Tree],
-        progress: Progress,
-    ) -> None:
-        self.run, self.config, self.data, self.model = run, config, data, model
-        self.treebank, self.progress = treebank, progress
+    def __init__(self, run: ParserRun, config: PcfgTrainingConfig) -> None:
+        self.run, self.config, self.progress = run, config, run.progress
+        self.data = data = run.data
+        torch.manual_seed(config.seed)
+        shape = config.shape(data.tokenizer.vocab_size)
+        self.model = model = PcfgModel(shape).to(resolve_device(run.machine.device))
         self.batches = LengthBatches(data.train, config.batch_size, config.max_length, config.seed)
         if not len(self.batches):
             raise OrdtoolError(
@@ -224,7 +212,7 @@ class _Trainer:
             self.save()
             self.progress.note(f"stopped at step {at.step:,}; the same command with --resume goes on")
             raise
-        if time.monotonic() - self.saved > 60 * self.run.checkpoint_minutes:
+        if time.monotonic() - self.saved > 60 * self.run.machine.checkpoint_minutes:
             self.save()
             left = (self.total_steps - at.step) * at.seconds / at.step / 60
             self.progress.note(
@@ -235,7 +223,7 @@ class _Trainer:
         self.at.loss += self.steps.collect_loss()
         if not math.isfinite(self.at.loss):
             raise OrdtoolError(
-                f"the loss is {self.at.loss} at step {self.at.step}", hint="try a lower --learning-rate"
+                f"the loss is {self.at.loss} at step {self.at.step}", "try a lower `learning_rate`"
             )
 
     def _finish_epoch(self) -> None:
@@ -245,12 +233,12 @@ class _Trainer:
             "step": at.step,
             "train_perplexity": round(perplexity_of(at.loss, at.words), 2),
         }
-        valid = LengthBatches(self.data.valid, 32, self.config.max_length, 0)
-        if len(valid):
-            record["valid_perplexity"] = round(held_out_perplexity(self.model, self.data.valid.ids, valid), 3)
-        if self.treebank:
+        dev = LengthBatches(self.data.dev, 32, self.config.max_length, 0)
+        if len(dev):
+            record["dev_perplexity"] = round(held_out_perplexity(self.model, self.data.dev.ids, dev), 3)
+        if self.run.treebank:
             parser = PcfgParser(self.model, self.data.tokenizer.vocabulary, {})
-            record["f1"] = round(score_parser(parser, self.treebank), 1)
+            record["f1"] = round(score_parser(parser, self.run.treebank), 1)
         record["seconds"] = round(time.monotonic() - self.started)
         at.history.append(record)
         at.epoch, at.offset, at.loss, at.words = at.epoch + 1, 0, 0.0, 0
@@ -309,19 +297,6 @@ def held_out_perplexity(model: PcfgModel, ids: np.ndarray, batches: LengthBatche
         nats -= float(inside(model.word_scores(batch, *emission), grammar, merger).sum())
         words += batch.numel()
     return perplexity_of(nats, words)
-
-
-def describe_epoch(record: dict[str, Any]) -> str:
-    """Say how an epoch ended, from its record in the history."""
-    said = [f"epoch {record['epoch']:g}", f"step {record['step']:,}"]
-    said += [
-        f"{part} perplexity {record[key]}"
-        for part in ("train", "valid")
-        if (key := f"{part}_perplexity") in record
-    ]
-    if "f1" in record:
-        said.append(f"F1 {record['f1']}%")
-    return ", ".join([*said, f"{record['seconds']} s"])
 
 
 def save_grammar(

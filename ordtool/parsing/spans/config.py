@@ -1,18 +1,14 @@
-"""What decides a span scorer's training, and where a run reads and writes."""
+"""What decides a span scorer's training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ordtool.arguments import as_many
-from ordtool.errors import UsageError, close_match_hint
-from ordtool.io.runs import partial_folder
 from ordtool.parsing.spans.model import SpanConfig
 from ordtool.parsing.text.tokenize import TOKEN_KINDS
+from ordtool.parsing.training.recipes import check_at_least_one, check_choice, check_positive, check_shares
 
-__all__ = ["SpanRun", "SpanTrainingConfig"]
+__all__ = ["SpanTrainingConfig"]
 
 
 @dataclass(frozen=True)
@@ -65,23 +61,11 @@ class SpanTrainingConfig:
         Raises:
             UsageError: A value out of range.
         """
-        for name in (
-            "embedding_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "span_size",
-            "epochs",
-            "batch_words",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be at least 1")
-        for name in ("dropout", "word_dropout", "holdout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be at least 0 and less than 1")
-        if not (self.learning_rate > 0 and self.clip > 0):
-            raise UsageError("learning-rate and clip must be positive")
-        if self.tokens not in TOKEN_KINDS:
-            raise UsageError(f"unknown tokens {self.tokens!r}", close_match_hint(self.tokens, TOKEN_KINDS))
+        check_at_least_one(self, "embedding_size", "hidden_size", "num_hidden_layers", "span_size")
+        check_at_least_one(self, "epochs", "batch_words")
+        check_shares(self, "dropout", "word_dropout", "holdout")
+        check_positive(self, "learning_rate", "clip")
+        check_choice(self, "tokens", TOKEN_KINDS)
         self.shape(1)
 
     def shape(self, vocab_size: int) -> SpanConfig:
@@ -96,35 +80,3 @@ class SpanTrainingConfig:
             span_size=self.span_size,
             dropout=self.dropout,
         )
-
-
-@dataclass(frozen=True)
-class SpanRun:
-    """Where a run reads, writes and runs: nothing in it changes the result.
-
-    Attributes:
-        trees: JSONL as `ordtool parse` writes it, or bracketed trees: files and folders.
-        output: The model folder to make.
-        force: Replace an existing model or an abandoned run.
-        resume: Continue from the end of the last epoch that was finished.
-        device: `auto`, `cpu`, `cuda[:n]` or `mps`.
-        half: Save weights as float16.
-    """
-
-    trees: Sequence[str | Path]
-    output: Path
-    force: bool = False
-    resume: bool = False
-    device: str = "auto"
-    half: bool = False
-
-    def __post_init__(self) -> None:
-        """Take one path for several, and a name for a path."""
-        for name in ("trees",):
-            object.__setattr__(self, name, tuple(as_many(getattr(self, name))))
-        object.__setattr__(self, "output", Path(self.output))
-
-    @property
-    def folder(self) -> Path:
-        """Working folder of the run, beside the output."""
-        return partial_folder(self.output, ".training")

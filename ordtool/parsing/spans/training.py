@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import (
@@ -27,9 +28,9 @@ from ordtool.io.checkpoint import (
     write_checkpoint,
 )
 from ordtool.io.inputs import check_read_twice
-from ordtool.io.runs import RunFolder, run_folder, run_metadata
+from ordtool.io.runs import partial_folder, run_folder, run_metadata
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.spans.data import (
     TeacherTree,
     make_vocabulary,
@@ -44,6 +45,7 @@ from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.treebank import tree_files
 from ordtool.progress import SILENT, Progress, counted
 from ordtool.runtime import resolve_device, resolve_dtype
+from ordtool.trainer import RunConfig, RunOptions
 
 __all__ = ["train_spans"]
 
@@ -59,7 +61,13 @@ class _Position:
 
 
 def train_spans(
-    run: SpanRun, config: SpanTrainingConfig | None = None, *, progress: Progress = SILENT
+    trees: str | Path | Sequence[str | Path],
+    output: str | Path,
+    config: SpanTrainingConfig | None = None,
+    *,
+    half: bool = False,
+    progress: Progress = SILENT,
+    **run: Unpack[RunOptions],
 ) -> list[dict[str, Any]]:
     """Train a span scorer on trees and save it as a model folder.
 
@@ -67,9 +75,12 @@ def train_spans(
     by its agreement: the share of the spans of the trees that the scorer finds again.
 
     Args:
-        run: Files and machine.
+        trees: JSONL as `ordtool parse` writes it, or bracketed trees: files and folders.
+        output: The model folder to make.
         config: What is trained and how.
+        half: Save weights as float16.
         progress: Told of everything.
+        **run: The fields of `RunConfig`: `device`, `resume`, `force`.
 
     Returns:
         A record an epoch: `epoch`, `step`, `train_loss`, `agreement` (in percent), `seconds`.
@@ -78,39 +89,38 @@ def train_spans(
         OrdtoolError: Unreadable trees, none of three words or more, an output that exists, a checkpoint of another run.
         UsageError: A share held out that leaves nothing.
     """
-    config = config or SpanTrainingConfig()
-    check_directory(run.output, force=run.force or run.resume)
-    check_read_twice(tree_files(run.trees), "a file of trees")
-    with run_folder(run.folder, has_checkpoint, resume=run.resume, force=run.force) as folder:
-        return _train(run, config, folder, progress)
+    trees = tuple(as_many(trees))
+    config, machine = config or SpanTrainingConfig(), RunConfig(**run)
+    check_directory(output, force=machine.force or machine.resume)
+    files = list(tree_files(trees))
+    check_read_twice(files, "a file of trees")
+    partial = partial_folder(output, ".training")
+    with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
+        metadata = run_metadata(files, asdict(config))
+        resumed = folder.start(metadata, progress)
+        train, held_out = split_trees(read_teacher_trees(trees, progress), config)
+        vocabulary = make_vocabulary(train, config, progress)
+        trainer = _Trainer(train, held_out, vocabulary, config, machine.device, folder.path, progress)
+        _train(trainer, resumed)
+        with atomic_directory(output, force=machine.force or machine.resume) as made:
+            _save(trainer.model, vocabulary, made, half=half)
+            record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
+            (made / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    return trainer.at.history
 
 
-def _train(
-    run: SpanRun, config: SpanTrainingConfig, run_folder: RunFolder, progress: Progress
-) -> list[dict[str, Any]]:
-    device = resolve_device(run.device)
-    trees = read_teacher_trees(run.trees, progress)
-    train, held_out = split_trees(trees, config)
-    vocabulary = make_vocabulary(train, config, progress)
-    files = [file for path in run.trees for file in tree_files([path])]
-    metadata = run_metadata(files, asdict(config))
-    resumed = run_folder.start(metadata, progress)
-    trainer = _Trainer(run, config, vocabulary, train, held_out, device, progress)
+def _train(trainer: _Trainer, resumed: bool) -> None:
+    """Train to the end, from the checkpoint where there is one."""
     if resumed:
         trainer.restore()
-    progress.note(
-        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(train):,} trees to train on, "
-        f"{len(held_out):,} held out, {counted(trainer.total_steps, 'step')}"
+    trainer.progress.note(
+        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(trainer.train):,} trees to train on, "
+        f"{len(trainer.held_out):,} held out, {counted(trainer.total_steps, 'step')}"
     )
     try:
         trainer.run_epochs()
     finally:
-        progress.close()
-    with atomic_directory(run.output, force=run.force or run.resume) as folder:
-        _save(trainer.model, vocabulary, folder, half=run.half)
-        record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
-        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    return trainer.at.history
+        trainer.progress.close()
 
 
 def describe_epoch(record: dict[str, Any]) -> str:
@@ -127,22 +137,23 @@ class _Trainer:
 
     def __init__(
         self,
-        run: SpanRun,
-        config: SpanTrainingConfig,
-        vocabulary: Vocabulary,
         train: list[TeacherTree],
         held_out: list[TeacherTree],
-        device: torch.device,
+        vocabulary: Vocabulary,
+        config: SpanTrainingConfig,
+        device: str,
+        folder: Path,
         progress: Progress,
     ) -> None:
-        self.run, self.config, self.vocabulary, self.progress = run, config, vocabulary, progress
-        self.train, self.held_out, self.device = train, held_out, device
-        self.dtype = resolve_dtype(config.dtype, device)
+        self.train, self.held_out, self.vocabulary, self.config = train, held_out, vocabulary, config
+        self.folder, self.progress = folder, progress
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(config.dtype, self.device)
         self.ids = vocabulary.encode_words(tree.words for tree in train)
         self.lengths = np.array([len(ids) for ids in self.ids])
         self.total_steps = sum(sum(1 for _ in self._batches(epoch)) for epoch in range(config.epochs))
         torch.manual_seed(config.seed)
-        self.model = SpanModel(config.shape(len(vocabulary.tokens))).to(device)
+        self.model = SpanModel(config.shape(len(vocabulary.tokens))).to(self.device)
         groups = weight_groups(list(self.model.parameters()), config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
         self.at = _Position()
@@ -177,7 +188,7 @@ class _Trainer:
             loss = self._step(batch)
             if not math.isfinite(loss):
                 raise OrdtoolError(
-                    f"the loss is {loss} at step {self.at.step}", "try a lower --learning-rate"
+                    f"the loss is {loss} at step {self.at.step}", "try a lower `learning_rate`"
                 )
             total, count = total + loss, count + 1
             words = int(self.lengths[batch].sum())
@@ -261,7 +272,7 @@ class _Trainer:
         """Write a checkpoint from which the run continues bit for bit."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optimiser.{name}": value for name, value in moments(self.optimizer).items()}
-        write_checkpoint(self.run.folder / CHECKPOINT, tensors, {"position": asdict(self.at)})
+        write_checkpoint(self.folder / CHECKPOINT, tensors, {"position": asdict(self.at)})
 
     def restore(self) -> None:
         """Continue from the checkpoint.
@@ -269,7 +280,7 @@ class _Trainer:
         Raises:
             OrdtoolError: It is damaged.
         """
-        path = self.run.folder / CHECKPOINT
+        path = self.folder / CHECKPOINT
         tensors, state = read_checkpoint(path, {"position": (dict,)})
         try:
             self.model.load_state_dict(part_of(tensors, "model."))

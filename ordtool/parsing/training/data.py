@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.text.chinese import CHINESE_KINDS
 from ordtool.parsing.text.reader import TextConfig, read_sentences
 from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary, build_vocabulary
+from ordtool.parsing.training.recipes import TextTrainingConfig
 from ordtool.progress import SILENT, Progress
 
 __all__ = [
     "Encoded",
     "Streams",
-    "TextSettings",
     "TrainingData",
     "count_words",
     "encode_sentences",
@@ -38,55 +38,6 @@ __all__ = [
 CACHE = "data.safetensors"
 
 
-class TextSettings(Protocol):
-    """What the configuration of a training says of its text; see `TrainingConfig`."""
-
-    @property
-    def tokens(self) -> str:
-        """How text is split."""
-        ...
-
-    @property
-    def layout(self) -> str:
-        """What lines are."""
-        ...
-
-    @property
-    def field(self) -> str:
-        """Key of the text in JSONL."""
-        ...
-
-    @property
-    def lowercase(self) -> bool:
-        """Whether words are lower-cased."""
-        ...
-
-    @property
-    def digits(self) -> bool:
-        """Whether digit runs are written as `N`."""
-        ...
-
-    @property
-    def punctuation(self) -> bool:
-        """Whether punctuation is kept."""
-        ...
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the vocabulary."""
-        ...
-
-    @property
-    def valid_fraction(self) -> float:
-        """Sentences held out."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of what is held out."""
-        ...
-
-
 @dataclass
 class TrainingData:
     """What training reads.
@@ -94,18 +45,18 @@ class TrainingData:
     Attributes:
         tokenizer: With the vocabulary of the training part.
         train: Training sentences.
-        valid: Held-out sentences; may be none.
+        dev: Held-out sentences; may be none.
     """
 
     tokenizer: OnlstmTokenizer
     train: Encoded
-    valid: Encoded
+    dev: Encoded
 
 
 def load_data(
     text: Sequence[str | Path],
-    valid: Sequence[str | Path],
-    config: TextSettings,
+    dev: Sequence[str | Path],
+    config: TextTrainingConfig,
     folder: Path,
     *,
     resume: bool = False,
@@ -115,7 +66,7 @@ def load_data(
 
     Args:
         text: Training files or folders of trees.
-        valid: Held-out files; empty: a part of the text.
+        dev: Held-out files; empty: a part of the text.
         config: Tokens, layout, vocabulary, seed.
         folder: Working folder, where the numbers are kept for a resumed run.
         resume: Take them from there: the files are still the same.
@@ -130,7 +81,7 @@ def load_data(
             Encoded(*(tensors[f"{part}.{x}"].numpy() for x in ("ids", "starts"))) for part in PARTS
         )
         return TrainingData(_tokenizer(state["words"], config), train, held_out)
-    train_text, valid_text = _sentences(text, valid, config, progress)
+    train_text, dev_text = _sentences(text, dev, config, progress)
     words = build_vocabulary(
         count_words(train_text),
         config.vocab_size,
@@ -139,7 +90,7 @@ def load_data(
         simplified=config.tokens in CHINESE_KINDS,
     )
     tokenizer = _tokenizer(words, config)
-    train, held_out = encode_sentences(train_text, tokenizer), encode_sentences(valid_text, tokenizer)
+    train, held_out = encode_sentences(train_text, tokenizer), encode_sentences(dev_text, tokenizer)
     unknown = np.array([tokenizer.is_unknown(k) for k in range(len(words))])
     progress.note(
         f"vocabulary: {len(words):,} tokens, {int(unknown.sum())} of them shape classes, which "
@@ -154,10 +105,10 @@ def load_data(
     return TrainingData(tokenizer, train, held_out)
 
 
-PARTS = ("train", "valid")
+PARTS = ("train", "dev")
 
 
-def _tokenizer(words: list[str], config: TextSettings) -> OnlstmTokenizer:
+def _tokenizer(words: list[str], config: TextTrainingConfig) -> OnlstmTokenizer:
     options: dict[str, Any] = {
         "lowercase": config.lowercase,
         "digits": config.digits,
@@ -168,15 +119,15 @@ def _tokenizer(words: list[str], config: TextSettings) -> OnlstmTokenizer:
 
 
 def _sentences(
-    text: Sequence[str | Path], valid: Sequence[str | Path], config: TextSettings, progress: Progress
+    text: Sequence[str | Path], dev: Sequence[str | Path], config: TextTrainingConfig, progress: Progress
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Training and held-out sentences."""
     options = TextConfig(config.tokens, config.layout, config.punctuation, config.field)  # type: ignore[arg-type]
     sentences = load_sentences(text, options, progress)
-    if valid:
-        return sentences, load_sentences(valid, options, progress)
+    if dev:
+        return sentences, load_sentences(dev, options, progress)
     chosen = np.zeros(len(sentences), bool)
-    count = round(len(sentences) * config.valid_fraction)
+    count = round(len(sentences) * config.holdout)
     chosen[np.random.default_rng([config.seed, 1]).permutation(len(sentences))[:count]] = True
     train = [words for words, held in zip(sentences, chosen, strict=True) if not held]
     return train, [words for words, held in zip(sentences, chosen, strict=True) if held]

@@ -2,28 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ordtool.errors import UsageError, close_match_hint
 
-__all__ = ["RECIPES", "TrainingConfig", "recipe"]
+__all__ = ["RECIPES", "TextTrainingConfig", "TrainingConfig", "recipe"]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what a trained model is, apart from the text.
+class TextTrainingConfig:
+    """How a training reads its text, and what all trainings of parsers on text have in common.
 
     Attributes:
-        optimizer: `adamw` (linear warm-up, cosine to zero) or `asgd` (the paper's: SGD at a constant rate, averaged
-            from the point where validation stops improving).
         tokens: How text is split: `words`, `chars` or `jieba`.
         layout: Lines of the text: `auto`, `sentences`, `paragraphs` or `wrapped`.
-        field: Key of the text in JSONL.
+        field: Key of the text in JSONL, or column in a table.
         lowercase: Lower-case words.
         digits: Write digit runs as `N`.
         punctuation: Keep punctuation.
         vocab_size: Tokens of the vocabulary, shape classes included.
+        holdout: Share of the sentences held out where no dev file is given.
+        seed: Of weights, shuffling and dropout.
+        dtype: Of matrix products: `auto`, `float32` or `bfloat16`; weights are float32.
+        learning_rate: The highest.
+        clip: Largest norm of the whole gradient.
+        epochs: Passes over the text; the last may be a part of one, as in 2.5.
+    """
+
+    tokens: str = "words"
+    layout: str = "auto"
+    field: str = "text"
+    lowercase: bool = True
+    digits: bool = True
+    punctuation: bool = False
+    vocab_size: int = 10_000
+    holdout: float = 0.01
+    seed: int = 0
+    dtype: str = "auto"
+    learning_rate: float = 2e-3
+    clip: float = 1.0
+    epochs: float = 5
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the text.
+
+        Raises:
+            UsageError: A value out of range.
+        """
+        check_at_least_one(self, "vocab_size")
+        check_positive(self, "epochs", "learning_rate", "clip")
+        check_shares(self, "holdout")
+        check_choice(self, "tokens", ("words", "chars", "jieba"))
+        check_choice(self, "layout", ("auto", "sentences", "paragraphs", "wrapped"))
+        check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
+
+
+def check_at_least_one(config: object, *names: str) -> None:
+    """Raise a UsageError if one of these fields is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UsageError(f"`{name}` must be at least 1")
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Raise a UsageError if one of these fields is not above 0."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UsageError(f"`{name}` must be positive")
+
+
+def check_shares(config: object, *names: str) -> None:
+    """Raise a UsageError if one of these fields is no share: at least 0 and less than 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise UsageError(f"`{name}` must be at least 0 and less than 1")
+
+
+def check_choice(config: object, name: str, choices: Sequence[str]) -> None:
+    """Raise a UsageError if a field is none of the choices."""
+    value = getattr(config, name)
+    if value not in choices:
+        raise UsageError(f"unknown `{name}` {value!r}", close_match_hint(value, choices))
+
+
+@dataclass(frozen=True)
+class TrainingConfig(TextTrainingConfig):
+    """Everything that decides what a trained ON-LSTM is, apart from the text; see `TextTrainingConfig` too.
+
+    Attributes:
+        optimizer: `adamw` (linear warm-up, cosine to zero) or `asgd` (the paper's: SGD at a constant rate, averaged
+            from the point where validation stops improving).
         embedding_size: Size of word vectors and of the last layer.
         hidden_size: Size of the layers before the last.
         num_hidden_layers: Number of layers.
@@ -37,29 +107,17 @@ class TrainingConfig:
         temporal_penalty: Weight of the mean square of its change from step to step (TAR beta).
         learning_rate: Peak rate for `adamw`, constant for `asgd`.
         weight_decay: Decoupled for `adamw`, part of the gradient for `asgd`.
-        clip: Largest norm of the whole gradient.
         warmup: Steps of linear warm-up (`adamw`).
         patience: Evaluations without improvement before averaging starts (`asgd`).
-        epochs: Passes over the text; the last may be a part of one, as in 2.5.
         batch_size: Parallel streams.
         window: Steps of truncated back-propagation.
         random_window: Vary the window: N(window, 5), halved one time in twenty, the rate scaled with it.
         shards: Parts of a batch that are differentiated on their own, each with its own random generator
             and, on a CPU, its own thread. Part of the result: the same for any number of cores.
         shuffle: Shuffle sentences before each epoch.
-        valid_fraction: Sentences held out when no validation file is given.
-        seed: Of weights, shuffling and dropout.
-        dtype: Of matrix products: `auto`, `float32` or `bfloat16`; states and weights are float32.
     """
 
     optimizer: str = "adamw"
-    tokens: str = "words"
-    layout: str = "auto"
-    field: str = "text"
-    lowercase: bool = True
-    digits: bool = True
-    punctuation: bool = False
-    vocab_size: int = 10_000
     embedding_size: int = 256
     hidden_size: int = 512
     num_hidden_layers: int = 3
@@ -71,20 +129,14 @@ class TrainingConfig:
     word_dropout: float = 0.0
     activation_penalty: float = 0.0
     temporal_penalty: float = 0.0
-    learning_rate: float = 2e-3
     weight_decay: float = 0.01
-    clip: float = 1.0
     warmup: int = 200
     patience: int = 5
-    epochs: float = 5
     batch_size: int = 32
     window: int = 35
     random_window: bool = False
     shards: int = 2
     shuffle: bool = True
-    valid_fraction: float = 0.01
-    seed: int = 0
-    dtype: str = "auto"
 
     def __post_init__(self) -> None:
         """Check what can be checked without the text.
@@ -92,37 +144,19 @@ class TrainingConfig:
         Raises:
             UsageError: A value out of range.
         """
-        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "chunk_size"):
-            self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        self._require(self.epochs > 0, "epochs", "must be positive")
-        for name in ("batch_size", "window", "shards", "patience"):
-            self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout"):
-            self._require(0 <= getattr(self, name) < 1, name, "must be at least 0 and less than 1")
+        super().__post_init__()
+        check_at_least_one(self, "embedding_size", "hidden_size", "num_hidden_layers", "chunk_size")
+        check_at_least_one(self, "batch_size", "window", "shards", "patience")
+        dropouts = ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
+        check_shares(self, *dropouts)
+        check_choice(self, "optimizer", ("adamw", "asgd"))
         for name in ("embedding_size", "hidden_size"):
-            size = getattr(self, name)
-            self._require(
-                size % self.chunk_size == 0, "chunk_size", f"{self.chunk_size} doesn't divide {name} {size}"
-            )
-        self._require(
-            self.shards <= self.batch_size, "shards", f"can't be more than batch_size {self.batch_size}"
-        )
-        self._require(self.learning_rate > 0 and self.clip > 0, "learning_rate, clip", "must be positive")
-        self._require(0 <= self.valid_fraction < 1, "valid_fraction", "must be at least 0 and less than 1")
-        named = {
-            "optimizer": ("adamw", "asgd"),
-            "dtype": ("auto", "float32", "bfloat16"),
-            "tokens": ("words", "chars", "jieba"),
-            "layout": ("auto", "sentences", "paragraphs", "wrapped"),
-        }
-        for name, choices in named.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))
-
-    def _require(self, holds: bool, name: str, message: str) -> None:
-        if not holds:
-            raise UsageError(f"{name.replace('_', '-')} {message}")
+            if getattr(self, name) % self.chunk_size:
+                raise UsageError(
+                    f"`chunk_size` {self.chunk_size} doesn't divide `{name}` {getattr(self, name)}"
+                )
+        if self.shards > self.batch_size:
+            raise UsageError(f"`shards` can't be more than `batch_size` {self.batch_size}")
 
     def fixed_part(self) -> dict[str, Any]:
         """What a resumed run must share with the run it continues: all but the number of epochs.

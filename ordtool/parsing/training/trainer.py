@@ -6,94 +6,44 @@ leaves a Hugging Face model folder. A run that was killed continues bit for bit 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
-from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
-    has_checkpoint,
     part_of,
     read_checkpoint,
     write_checkpoint,
 )
-from ordtool.io.inputs import check_read_twice
-from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM, save_model
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.text.reader import text_files
-from ordtool.parsing.training.data import TrainingData, load_data, streams
+from ordtool.parsing.training.data import streams
 from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import make_optimizer
 from ordtool.parsing.training.recipes import TrainingConfig
-from ordtool.parsing.training.selection import (
-    candidate_settings,
-    choose_settings,
-    sample_trees,
-    score_settings,
+from ordtool.parsing.training.run import (
+    ParserFiles,
+    ParserRun,
+    ParserRunConfig,
+    ParserRunOptions,
+    describe_epoch,
+    open_run,
 )
-from ordtool.parsing.trees.treebank import Tree, read_trees
+from ordtool.parsing.training.selection import candidate_settings, choose_settings, score_settings
+from ordtool.parsing.trees.treebank import Tree
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 
-__all__ = ["TrainingRun", "read_treebank", "train_parser"]
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """Where a run reads, writes and runs: nothing in it changes the result.
-
-    Attributes:
-        text: Training files or folders.
-        output: The model folder to make.
-        valid: Held-out files; empty: a part of the text.
-        treebank: Trees to score after each epoch: reported, never used to choose.
-        tune: Development trees on which the layers and the builder of the finished model are chosen.
-        tree_sample: Most trees that `treebank` and `tune` use.
-        force: Replace an existing model or an abandoned run.
-        resume: Continue from the last checkpoint.
-        checkpoint_minutes: Minutes between checkpoints.
-        device: `auto`, `cpu`, `cuda[:n]` or `mps`.
-        threads: CPU threads; None: all.
-        half: Save weights as float16.
-        keep_checkpoints: Leave the working folder in place at the end.
-    """
-
-    text: Sequence[str | Path]
-    output: Path
-    valid: Sequence[str | Path] = ()
-    treebank: Sequence[str | Path] = ()
-    tune: Sequence[str | Path] = ()
-    tree_sample: int = 2000
-    force: bool = False
-    resume: bool = False
-    checkpoint_minutes: float = 10.0
-    device: str = "auto"
-    threads: int | None = None
-    half: bool = False
-    keep_checkpoints: bool = False
-
-    def __post_init__(self) -> None:
-        """Take one path for several, and a name for a path."""
-        for name in ("text", "valid", "treebank", "tune"):
-            object.__setattr__(self, name, tuple(as_many(getattr(self, name))))
-        object.__setattr__(self, "output", Path(self.output))
-
-    @property
-    def folder(self) -> Path:
-        """Working folder of the run, beside the output."""
-        return partial_folder(self.output, ".training")
+__all__ = ["train_parser"]
 
 
 @dataclass
@@ -109,20 +59,30 @@ class _Position:
 
 
 def train_parser(
-    run: TrainingRun,
+    text: str | Path | Sequence[str | Path],
+    output: str | Path,
     config: TrainingConfig | None = None,
     *,
+    dev: str | Path | Sequence[str | Path] = (),
+    treebank: str | Path | Sequence[str | Path] = (),
+    tune: str | Path | Sequence[str | Path] = (),
     progress: Progress = SILENT,
+    **machine: Unpack[ParserRunOptions],
 ) -> list[dict[str, Any]]:
     """Train a language model on text and save it as a model folder.
 
     Args:
-        run: Files and machine.
+        text: Training files or folders.
+        output: The model folder to make.
         config: What is trained and how; see `TrainingConfig` and `recipe`. None: the recipe `small`.
+        dev: Held-out files; empty: a part of the text.
+        treebank: Trees to score after each epoch: reported, never used to choose.
+        tune: Development trees on which the layers and the builder of the finished model are chosen.
         progress: Told of everything.
+        **machine: The fields of `ParserRunConfig`: `device`, `threads`, `resume`, `force`, ...
 
     Returns:
-        A record an epoch: `epoch`, `step`, `train_perplexity`, `valid_perplexity`, `seconds`, and with a treebank
+        A record an epoch: `epoch`, `step`, `train_perplexity`, `dev_perplexity`, `seconds`, and with a treebank
         `f1`: sentence F1 of each layer with the paper's builder.
 
     Raises:
@@ -130,64 +90,26 @@ def train_parser(
             loss that is no number.
     """
     config = config or TrainingConfig()
-    check_directory(run.output, force=run.force or run.resume)
-    sources = [file for path in (*run.text, *run.valid) for file in text_files(path)]
-    check_read_twice(sources)
-    treebank, development = (read_treebank(paths, run.tree_sample) for paths in (run.treebank, run.tune))
-    with run_folder(
-        run.folder, has_checkpoint, resume=run.resume, force=run.force, keep=run.keep_checkpoints
-    ) as folder:
-        return _train(run, config, sources, folder, treebank, development, progress)
-
-
-def _train(
-    run: TrainingRun,
-    config: TrainingConfig,
-    sources: Sequence[str],
-    run_folder: RunFolder,
-    treebank: list[Tree],
-    development: list[Tree],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    device = resolve_device(run.device)
-    metadata = run_metadata(sources, {**config.fixed_part(), "valid": len(run.valid)})
-    resumed = run_folder.start(metadata, progress)
-    data = load_data(run.text, run.valid, config, run_folder.path, resume=resumed, progress=progress)
-    torch.manual_seed(config.seed)
-    model = OnlstmForCausalLM(_model_config(config, data.tokenizer)).to(device)
-    dtype = resolve_dtype(config.dtype, device)
-    model.use_matmul_dtype(None if dtype == torch.float32 else dtype)
-    trainer = _Trainer(run, config, data, model, treebank, progress)
-    if resumed:
-        trainer.restore()
-    progress.note(
-        f"{model.num_parameters():,} parameters, {data.train.tokens:,} tokens an epoch, "
-        f"{trainer.total_steps:,} steps, matrix products in {str(dtype).removeprefix('torch.')}"
-    )
-    try:
-        trainer.run_epochs()
-    finally:
-        trainer.loss.close()
-        progress.close()
-    if development:
-        _tune(model.eval(), data.tokenizer, development, run.tune, progress)
-    with atomic_directory(run.output, force=run.force or run.resume) as folder:
-        save_model(model, data.tokenizer, folder, half=run.half)
-        record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
-        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    return trainer.at.history
-
-
-def read_treebank(paths: Sequence[str | Path], count: int) -> list[Tree]:
-    """Read a sample of trees of two words or more; read before the training, so that a wrong folder is told at once."""
-    if not paths:
-        return []
-    trees = sample_trees((tree for tree in read_trees(paths) if len(tree.tokens) > 1), count)
-    if not trees:
-        raise OrdtoolError(
-            f"{', '.join(map(str, paths))}: no tree of two words or more", "name Penn-style trees"
+    files = ParserFiles(text, output, dev, treebank, tune)
+    with open_run(files, config, config.fixed_part(), ParserRunConfig(**machine), progress) as run:
+        trainer = _Trainer(run, config)
+        if run.resumed:
+            trainer.restore()
+        model, tokenizer = trainer.model, run.data.tokenizer
+        progress.note(
+            f"{model.num_parameters():,} parameters, {run.data.train.tokens:,} tokens an epoch, "
+            f"{trainer.total_steps:,} steps, matrix products in {str(trainer.dtype).removeprefix('torch.')}"
         )
-    return trees
+        try:
+            trainer.run_epochs()
+        finally:
+            trainer.loss.close()
+            progress.close()
+        if run.development:
+            _tune(model.eval(), tokenizer, run.development, files.many("tune"), progress)
+        history = trainer.at.history
+        run.save(config, history, lambda made: save_model(model, tokenizer, made, half=run.machine.half))
+    return history
 
 
 def _tune(
@@ -213,34 +135,18 @@ def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmC
     )
 
 
-def describe_epoch(record: dict[str, Any]) -> str:
-    """Say how an epoch ended, from its record in the history."""
-    said = [f"epoch {record['epoch']:g}", f"step {record['step']:,}"]
-    said += [
-        f"{part} perplexity {record[key]}"
-        for part in ("train", "valid")
-        if (key := f"{part}_perplexity") in record
-    ]
-    if "f1" in record:
-        said.append(f"F1 by layer {' '.join(f'{score}%' for score in record['f1'])}")
-    return ", ".join([*said, f"{record['seconds']} s"])
-
-
 class _Trainer:
     """The loop: epochs, windows, checkpoints."""
 
-    def __init__(
-        self,
-        run: TrainingRun,
-        config: TrainingConfig,
-        data: TrainingData,
-        model: OnlstmForCausalLM,
-        treebank: list[Tree],
-        progress: Progress,
-    ) -> None:
-        self.run, self.config, self.data, self.model = run, config, data, model
-        self.treebank, self.progress = treebank, progress
-        self.parameters = list(model.parameters())
+    def __init__(self, run: ParserRun, config: TrainingConfig) -> None:
+        self.run, self.config, self.progress = run, config, run.progress
+        self.data = data = run.data
+        device = resolve_device(run.machine.device)
+        torch.manual_seed(config.seed)
+        self.model = OnlstmForCausalLM(_model_config(config, data.tokenizer)).to(device)
+        self.dtype = resolve_dtype(config.dtype, device)
+        self.model.use_matmul_dtype(None if self.dtype == torch.float32 else self.dtype)
+        self.parameters = list(self.model.parameters())
         self.epoch_steps = (data.train.tokens) // config.batch_size
         if self.epoch_steps < 1:
             streams(data.train, config.batch_size, 0)  # raises with the numbers
@@ -248,7 +154,7 @@ class _Trainer:
         per_epoch = math.ceil(self.epoch_steps / config.window)
         self.total_steps = int(whole) * per_epoch + math.ceil(part * self.epoch_steps / config.window)
         self.optimizer = make_optimizer(self.parameters, config, self.total_steps)
-        self.loss = ShardedLoss(model.train(), config, run.threads)
+        self.loss = ShardedLoss(self.model.train(), config, run.machine.threads)
         self.at = _Position()
 
     def run_epochs(self) -> None:
@@ -281,9 +187,7 @@ class _Trainer:
                 break
             loss = self.loss(tokens[:, start : start + length], tokens[:, start + 1 : start + length + 1])
             if not math.isfinite(loss):
-                raise OrdtoolError(
-                    f"the loss is {loss} at step {at.step}", hint="try a lower --learning-rate"
-                )
+                raise OrdtoolError(f"the loss is {loss} at step {at.step}", "try a lower `learning_rate`")
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
             self.optimizer.step(at.step, length / config.window if config.random_window else 1.0)
             at.step += 1
@@ -297,7 +201,7 @@ class _Trainer:
                 self.save()
                 self.progress.note(f"stopped at step {at.step:,}; the same command with --resume goes on")
                 raise
-            if time.monotonic() - self.saved > 60 * self.run.checkpoint_minutes:
+            if time.monotonic() - self.saved > 60 * self.run.machine.checkpoint_minutes:
                 self.save()
                 self._note_progress(shown)
 
@@ -334,13 +238,13 @@ class _Trainer:
             "step": at.step,
             "train_perplexity": round(math.exp(min(at.loss / max(at.offset, 1), 99)), 2),
         }
-        if len(self.data.valid):
-            record["valid_perplexity"] = round(perplexity(self.model, self.data.valid), 3)
-        if self.treebank:
+        if len(self.data.dev):
+            record["dev_perplexity"] = round(perplexity(self.model, self.data.dev), 3)
+        if self.run.treebank:
             record["f1"] = self._layer_scores()
         self.model.train()
         self.optimizer.swap_average()
-        self.optimizer.evaluated(record.get("valid_perplexity", record["train_perplexity"]))
+        self.optimizer.evaluated(record.get("dev_perplexity", record["train_perplexity"]))
         record["seconds"] = round(time.monotonic() - self.started)
         at.history.append(record)
         at.epoch, at.offset, at.loss = at.epoch + 1, 0, 0.0
@@ -353,7 +257,7 @@ class _Trainer:
         settings = [
             s for s in candidate_settings(self.config.num_hidden_layers, ["paper"]) if 1.0 in s.layer_weights
         ]
-        scores = score_settings(self.model, self.data.tokenizer, self.treebank, settings)
+        scores = score_settings(self.model, self.data.tokenizer, self.run.treebank, settings)
         return [round(scores[setting], 1) for setting in settings]
 
     def save(self) -> None:
