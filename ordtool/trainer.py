@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from ordtool.io.atomic import atomic_directory, flush_folder
 from ordtool.progress import Progress
@@ -16,29 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 _COMPLETE = "complete"  # the file that is written last into a checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """Where and over what a training runs; nothing that changes the model.
-
-    Attributes:
-        device: Where to compute.
-        resume: Go on from the last checkpoint.
-        force: Replace an existing folder, or an interrupted run.
-    """
-
-    device: str = "auto"
-    resume: bool = False
-    force: bool = False
-
-
-class RunOptions(TypedDict, total=False):
-    """The fields of `RunConfig`, as keywords."""
-
-    device: str
-    resume: bool
-    force: bool
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -17,9 +17,8 @@ from ordtool.embedding.pairs import Pair, begins_pairs, pairs_of, read_pairs
 from ordtool.embedding.similarity import SimilarityRow, parse_setting, score_similarity
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.inputs import open_input, source_name
+from ordtool.io.inputs import open_input, separator_of, source_name
 from ordtool.io.npy import read_npy
-from ordtool.io.tables import separator_of
 from ordtool.io.text import records_of
 from ordtool.progress import SILENT, Progress, counted
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.inputs import open_input, read_lines
-from ordtool.io.text import Record, parse_json_object
-from ordtool.io.text import decode_line as decode_bytes
+from ordtool.io.inputs import open_input, separator_of
+from ordtool.io.tables import rows_of
+from ordtool.io.text import Record
 
 Message = dict[str, str]
 
@@ -222,26 +222,16 @@ def _not_empty(text: str, record: Record) -> str:
 
 
 def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
-    """Read few-shot examples: JSONL, an object an example.
+    """Read few-shot examples: JSONL or a table (`.csv`, `.tsv`), an object or row an example.
 
     Raises:
         OrdtoolError: If the file is missing, malformed or empty.
     """
     with open_input(path) as stream:
-        examples = [
-            parse_json_object(text, str(path), number)
-            for number, text in _json_lines(read_lines(stream, str(path)), str(path))
-        ]
+        examples = tuple(row.data for row in rows_of(stream, jsonl=separator_of(path) is None))
     if not examples:
         raise OrdtoolError(f"{path}: no examples in it", "an example is a JSON object a line")
-    return tuple(examples)
-
-
-def _json_lines(lines: Iterable[bytes], source: str) -> Iterable[tuple[int, str]]:
-    for number, raw in enumerate(lines, start=1):
-        text = decode_bytes(raw, source, number)
-        if text.strip():
-            yield number, text
+    return examples
 
 
 def parse_choices(text: str) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from ordtool.arguments import as_many, as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.inputs import open_input, read_lines
-from ordtool.io.text import decode_line, holds_jsonl, parse_json_object, records_of
+from ordtool.io.inputs import open_input
+from ordtool.io.jsonl import holds_jsonl
+from ordtool.io.tables import rows_of
+from ordtool.io.text import records_of
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import require
 
@@ -188,18 +190,11 @@ def _strings(where: str, value: Any, field: str) -> list[str]:
 
 def _values(path: str | Path, field: str) -> Iterator[tuple[str, Any]]:
     """Yield `(file:line, value)`: plain lines, or the field of JSON objects."""
+    hint = "`field` names that of predictions, `reference_field` that of references"
     with open_input(path) as stream:
-        source = stream.source
-        if not holds_jsonl(stream):
-            yield from ((record.where, record.text) for record in records_of(stream))
-            return
-        for number, raw in enumerate(read_lines(stream, source), start=1):
-            text = decode_line(raw, source, number)
-            if text.strip():
-                data = parse_json_object(text, source, number)
-                if field not in data:
-                    raise OrdtoolError(
-                        f"{source}:{number}: no field {field!r} (keys: {', '.join(data) or 'none'})",
-                        "--field names that of predictions, --reference-field that of references",
-                    )
-                yield f"{source}:{number}", data[field]
+        if holds_jsonl(stream):
+            yield from (
+                (row.where, row.values[0]) for row in rows_of(stream, (field,), jsonl=True, hint=hint)
+            )
+        else:
+            yield from ((record.where, record.text) for record in records_of(stream, field))

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.independence.validation import check_aligned, encode_labels
-from ordtool.io.inputs import open_input, read_lines
+from ordtool.io.inputs import open_input, separator_of
+from ordtool.io.jsonl import holds_jsonl
 from ordtool.io.npy import holds_npy, npy_of
-from ordtool.io.text import decode_line, holds_jsonl, parse_json_object, records_of
+from ordtool.io.tables import rows_of
+from ordtool.io.text import records_of
 
 Array = NDArray[Any]
 
@@ -58,7 +60,7 @@ class Source:
     Attributes:
         name: The input's name as given, `<stdin>` for `-`.
         array: Of an NPY.
-        records: The objects of JSONL.
+        records: The objects of JSONL, or the rows of a table.
         texts: Of plain text, a line each.
         lines: Line numbers of the records or texts.
     """
@@ -71,7 +73,7 @@ class Source:
 
 
 def read_source(path: str) -> Source:
-    """Read an input: NPY, JSON and CoNLL-U are known by their beginning, or by the file's name.
+    """Read an input: NPY, JSON and CoNLL-U are known by their beginning, or by the file's name, tables by their name.
 
     Raises:
         OrdtoolError: Naming the file and line that is not as it should be.
@@ -81,24 +83,17 @@ def read_source(path: str) -> Source:
             return Source(stream.source, array=npy_of(stream, ndim=None))
         if stream.once and not stream.first_line():
             raise OrdtoolError(f"{stream.source}: is empty", "vectors are NPY or JSONL, texts a line each")
-        jsonl = holds_jsonl(stream)
-        if not jsonl:
+        if not holds_jsonl(stream) and separator_of(path) is None:
             found = list(records_of(stream))
             return Source(
                 stream.source,
                 texts=[record.text for record in found],
                 lines=[record.line for record in found],
             )
-        records: list[dict[str, Any]] = []
-        lines: list[int] = []
-        for number, raw in enumerate(read_lines(stream, stream.source), start=1):
-            text = decode_line(raw, stream.source, number)
-            if text.strip():
-                lines.append(number)
-                records.append(parse_json_object(text, stream.source, number))
-    if not records:
+        rows = list(rows_of(stream))
+    if not rows:
         raise OrdtoolError(f"{stream.source}: is empty")
-    return Source(stream.source, records=records, lines=lines)
+    return Source(stream.source, records=[row.data for row in rows], lines=[row.line for row in rows])
 
 
 @dataclass(frozen=True, slots=True)

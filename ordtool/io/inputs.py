@@ -27,6 +27,7 @@ from ordtool.io.streams import descriptor_of
 
 STDIN = "-"
 JSON_SUFFIX = ".json"
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 BOM = b"\xef\xbb\xbf"
 _OBJECTS = re.compile(rb'\s*\[\s*\{\s*("|$)')
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -179,6 +180,11 @@ def _open(path: str | Path, once: bool) -> _ReadsBytes:
 def data_suffix(path: str | Path) -> str:
     """Return what a file's name ends in, in lower case and without `.gz`: `.jsonl` for `X.JSONL.gz`."""
     return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
+def separator_of(path: str | Path) -> str | None:
+    """Return what separates the columns of a table by its name (`.csv`, `.tsv`, `.tab`, `.gz` too), None for others."""
+    return _SEPARATORS.get(data_suffix(path))
 
 
 def read_lines(stream: BinaryIO, source: str, *, arrays: bool = True) -> Iterator[bytes]:

@@ -7,8 +7,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import as_output_errors, file_fingerprint
@@ -19,6 +20,29 @@ RUN_FILE = "run.json"
 METADATA = {"input": (str, type(None)), "settings": (dict,)}
 
 Fields = Mapping[str, tuple[type, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Where and over what a training runs; nothing that changes the model.
+
+    Attributes:
+        device: Where to compute.
+        resume: Go on from the last checkpoint.
+        force: Replace an existing folder, or an interrupted run.
+    """
+
+    device: str = "auto"
+    resume: bool = False
+    force: bool = False
+
+
+class RunOptions(TypedDict, total=False):
+    """The fields of `RunConfig`, as keywords."""
+
+    device: str
+    resume: bool
+    force: bool
 
 
 def run_metadata(inputs: Sequence[str | Path], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Text, JSON and CoNLL-U input: one record a line or sentence, from files, gzip files or a pipe.
+"""Texts, from plain text, JSON, tables and CoNLL-U: one record a line, row or sentence, from files, gzip files or a pipe.
 
 Lines are read as bytes and split at the line feed only, because `str.splitlines` also
 splits at U+2028, U+0085 and others that occur inside real text. Nothing is held but the
@@ -7,9 +7,7 @@ current line, so memory doesn't grow with the input.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,19 +15,13 @@ from typing import Any, Literal
 
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError
-from ordtool.io.conllu import SUFFIX as CONLLU_SUFFIX
 from ordtool.io.conllu import conllu_sentences, holds_conllu
-from ordtool.io.inputs import JSON_SUFFIX, STDIN, Input, data_suffix, decode_line, open_input, read_lines
-from ordtool.io.tables import separator_of
-
-JSON_SUFFIXES = {".jsonl", ".ndjson", JSON_SUFFIX}
+from ordtool.io.inputs import STDIN, Input, decode_line, open_input, read_lines, separator_of
+from ordtool.io.jsonl import has_jsonl_suffix, holds_jsonl
+from ordtool.io.tables import OnError, no_column, reject, rows_of
 
 Format = Literal["auto", "text", "jsonl", "conllu"]
-OnError = Callable[[OrdtoolError], None]
-# A word in braces begins no object: a key has quotes.
-_OBJECT = re.compile(rb'\s*\{\s*("|\}\s*$)')
-# A JSON escape of half a character; two halves in the right order are one character.
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_FIELD_HINT = "name the text's key or column with `field`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +31,8 @@ class Record:
     Attributes:
         source: The file's name as given, `<stdin>` for a pipe.
         line: Its line number, from 1.
-        text: The text; for JSONL the value of the text field.
-        data: The whole JSON object of a JSONL line, keys in order; None for plain text.
+        text: The text; for JSONL and tables the value of the text field.
+        data: The whole JSON object of a JSONL line, keys in order; the cells of a table's row; None for plain text.
     """
 
     source: str
@@ -65,9 +57,11 @@ def read_records(
 
     Args:
         paths: Files in order; none, or `-`, is stdin. gzip is recognised by its first bytes.
-        field: The key of a JSONL object that holds the text; None: objects are read whole, and their text is empty.
+        field: The key of a JSONL object, or the column of a table, that holds the text; None: objects and rows are read
+            whole, and their text is empty.
         format: `text`; `jsonl`, an object a line or an array of them; `conllu`, whose texts
-            are those of its sentences; or `auto`: what `holds_jsonl` and `holds_conllu` say.
+            are those of its sentences; or `auto`: a table where the name says so (`.csv`, `.tsv`), else what `holds_jsonl`
+            and `holds_conllu` say.
         on_error: Called with each bad record, which is then skipped; None raises it.
 
     Yields:
@@ -86,7 +80,7 @@ def read_records(
 def read_documents(
     paths: str | Path | Sequence[str | Path], field: str = "text", *, end: str = "\n"
 ) -> Iterator[str]:
-    """Read the documents of a corpus: a text file is one, with its lines; a JSONL record is one.
+    """Read the documents of a corpus: a text file is one, with its lines; a JSONL record or a table's row is one.
 
     Args:
         paths: As in `read_records`.
@@ -100,7 +94,7 @@ def read_documents(
         records = read_records(path, field)
         first = next(records, None)
         if first is None:
-            if not has_jsonl_suffix(path):
+            if not has_jsonl_suffix(path) and separator_of(path) is None:
                 yield end
             continue
         texts = (record.text for record in chain([first], records))
@@ -116,98 +110,33 @@ def records_of(
     """Read texts from an input that is open, as `read_records` does."""
     if format == "auto":
         format = "jsonl" if holds_jsonl(stream) else "conllu" if holds_conllu(stream) else "text"
+        if separator_of(stream.path) is not None:
+            yield from _fields(stream, field, False, on_error)
+            return
+    if format == "jsonl":
+        yield from _fields(stream, field, True, on_error)
+        return
     if format == "conllu":
         for sentence in conllu_sentences(stream, on_error):
             yield Record(stream.source, sentence.line, sentence.text)
         return
-    jsonl = format == "jsonl"
-    for number, raw in enumerate(read_lines(stream, stream.source, arrays=jsonl), start=1):
+    for number, raw in enumerate(read_lines(stream, stream.source, arrays=False), start=1):
         try:
-            text = decode_line(raw, stream.source, number)
-            if not jsonl:
-                yield Record(stream.source, number, text)
-            elif text.strip():
-                yield parse_json_record(text, stream.source, number, field)
+            yield Record(stream.source, number, decode_line(raw, stream.source, number))
         except OrdtoolError as error:
-            if on_error is None:
-                raise
-            on_error(error)
+            reject(error, on_error)
 
 
-def holds_jsonl(stream: Input) -> bool:
-    """Whether an input, of which nothing was read yet, is JSON objects, one a line or in an array.
-
-    It is if its name ends in `.jsonl`, `.ndjson` or `.json`, or else, but for tables and CoNLL-U, if it begins
-    as an object does that has a key, or as an array of such objects: what a file and a pipe hold is decided alike.
-    """
-    if has_jsonl_suffix(stream.path):
-        return True
-    if separator_of(stream.path) is not None or data_suffix(stream.path) == CONLLU_SUFFIX:
-        return False
-    return stream.holds_array() or _OBJECT.match(stream.first_line()) is not None
-
-
-def parse_json_record(text: str, source: str, number: int, field: str | None) -> Record:
-    """Parse one JSONL line and take its text; none where `field` is None.
-
-    Raises:
-        OrdtoolError: Naming `source:number`, for malformed JSON, something else than an
-            object, or a missing or non-string field.
-    """
-    data = parse_json_object(text, source, number)
-    if field is None:
-        return Record(source, number, "", data)
-    if field not in data:
-        keys = ", ".join(data) or "none"
-        raise OrdtoolError(
-            f"{source}:{number}: no field {field!r} (keys: {keys})", "name the text's key with --field"
-        )
-    if not isinstance(data[field], str):
-        found = type(data[field]).__name__
-        raise OrdtoolError(f"{source}:{number}: field {field!r} must be a string, found {found}")
-    return Record(source, number, data[field], data)
-
-
-def parse_json_object(text: str, source: str, number: int) -> dict[str, Any]:
-    """Parse one line as a JSON object.
-
-    Raises:
-        OrdtoolError: Naming `source:number`, for malformed JSON, something else than an object, or a lone surrogate.
-    """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        reason = "nested too deeply" if isinstance(error, RecursionError) else reason
-        column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise OrdtoolError(
-            f"{source}:{number}: malformed JSON ({reason}{column})",
-            "one JSON object a line, or one array of objects",
-        ) from None
-    if not isinstance(data, dict):
-        raise OrdtoolError(
-            f"{source}:{number}: expected a JSON object, found {type(data).__name__}",
-            'a line looks like {"text": "..."}',
-        )
-    _check_characters(text, data, source, number)
-    return data
-
-
-def _check_characters(text: str, data: dict[str, Any], source: str, number: int) -> None:
-    """Refuse half a character, which JSON can escape and no text can hold."""
-    found = _SURROGATE.search(text)
-    if found is None:
-        return
-    try:
-        json.dumps(data, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(error.object[error.start]):04x}"
-        raise OrdtoolError(
-            f"{source}:{number}: malformed JSON ({half} is half a character: a surrogate without its other half)",
-            "write both halves, or the character itself; was a text cut in the middle?",
-        ) from None
-
-
-def has_jsonl_suffix(path: str | Path) -> bool:
-    """Whether a file's name promises JSON objects (`x.jsonl`, `x.ndjson`, `x.json`, each with `.gz`)."""
-    return data_suffix(path) in JSON_SUFFIXES
+def _fields(stream: Input, field: str | None, jsonl: bool, on_error: OnError | None) -> Iterator[Record]:
+    """Records of JSON lines or a table, whose text is a field."""
+    names = () if field is None else (field,)
+    hint = _FIELD_HINT if jsonl else f"{_FIELD_HINT}, or pipe the file in to take its lines as they are"
+    for row in rows_of(stream, names, jsonl=jsonl, hint=hint, on_error=on_error):
+        text = row.values[0] if names else ""
+        if row.headless and not "".join(names).isdecimal():
+            raise no_column(str(field), list(row.data.values()), row.where, hint)
+        if isinstance(text, str):
+            yield Record(row.source, row.line, text, row.data)
+            continue
+        kind = type(text).__name__
+        reject(OrdtoolError(f"{row.where}: field {field!r} must be a string, found {kind}"), on_error)

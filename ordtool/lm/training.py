@@ -12,13 +12,11 @@ from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
-from ordtool.io.runs import partial_folder, run_folder, run_metadata
+from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, run_metadata
 from ordtool.lm.position_schemes import SCHEMES, TWO_TABLES, parse_scheme
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
 from ordtool.trainer import (
-    RunConfig,
-    RunOptions,
     has_checkpoint,
     last_checkpoint,
     make_trainer,

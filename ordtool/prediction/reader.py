@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import Input, open_input
 from ordtool.io.npy import holds_npy, npy_of
+from ordtool.io.tables import rows_of
 from ordtool.io.text import records_of
 from ordtool.prediction.classifiers import Classifier
 from ordtool.prediction.config import PredictConfig
-from ordtool.tuning.data import Fields, holds_table, json_texts, read_table
+from ordtool.tuning.data import Fields, json_texts, table_separator
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +77,24 @@ class Reader:
         return OrdtoolError(
             f"{item.where}: the label {item.label!r} is none of the model's: "
             + ", ".join(sorted(self._labels)[:20]),
-            "--label-field names another key for the labels to measure with; --on-error skip passes over it",
+            "`label_field` names another key for the labels to measure with; `on_error=skip` passes over it",
         )
 
     def _all(self, stream: Input) -> Iterator[Item]:
         if holds_npy(stream):
             return self._rows(stream)
-        return self._table(stream) if holds_table(stream, self._fields) else self._records(stream)
+        separator = table_separator(stream, self._fields)
+        return self._records(stream) if separator is None else self._table(stream, separator)
 
-    def _table(self, stream: Input) -> Iterator[Item]:
-        for row in read_table(stream, self._fields, self._on_error):
-            yield Item(row.where, row.data, row.text, row.pair, label=row.label)
+    def _table(self, stream: Input, separator: str) -> Iterator[Item]:
+        fields = self._fields
+        for row in rows_of(
+            stream, fields.texts, optional=(fields.label,), separator=separator, on_error=self._on_error
+        ):
+            *texts, label = (value and value.strip() for value in row.values)
+            data = {name: cell.strip() for name, cell in row.data.items()}
+            pair = texts[1] if len(texts) > 1 else None
+            yield Item(row.where, data, texts[0], pair, label=label or None)
 
     def _rows(self, stream: Input) -> Iterator[Item]:
         if not self._takes_vectors:

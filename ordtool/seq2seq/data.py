@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.inputs import open_input, read_lines
-from ordtool.io.tables import find_column, find_columns, separator_of, table_rows
-from ordtool.io.text import decode_line, has_jsonl_suffix, parse_json_object
+from ordtool.io.inputs import open_input, separator_of
+from ordtool.io.jsonl import has_jsonl_suffix
+from ordtool.io.tables import no_column, rows_of
 
 Row = tuple[Sequence[int], list[Sequence[int]]]
 """The tokens of a source, and those of some of its targets."""
+
+_HINT = "`source_field` and `target_field` name the two fields"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,82 +57,31 @@ def read_pairs(path: str | Path, source: str = "source", target: str = "target")
         UsageError: For a file name that says nothing about the format.
     """
     separator = separator_of(path)
-    if has_jsonl_suffix(path):
-        found = _from_jsonl(path, source, target)
-    elif separator is not None:
-        found = _from_table(path, source, target, separator)
-    else:
+    if separator is None and not has_jsonl_suffix(path):
         raise UsageError(
             f"{path}: pairs are read from .jsonl, .csv or .tsv files (.gz too)",
             'a JSONL line looks like {"source": "...", "target": "..."}',
         )
-    for pair in found:
-        for name, text in ((source, pair.source), (target, pair.target)):
-            if not text.strip():
-                raise OrdtoolError(
-                    f"{pair.where}: field {name!r} is empty", "every pair needs a source and a target"
-                )
-        yield pair
-
-
-def _from_jsonl(path: str | Path, source: str, target: str) -> Iterator[SourceTarget]:
     with open_input(path) as stream:
-        for number, raw in enumerate(read_lines(stream, str(path)), start=1):
-            line = decode_line(raw, str(path), number)
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            data = parse_json_object(line, str(path), number)
-            read = _text(data, source, where)
-            targets = data.get(target)
-            if not isinstance(targets, list):
-                targets = [_text(data, target, where)]
-            elif not targets or not all(isinstance(text, str) for text in targets):
-                raise OrdtoolError(f"{where}: field {target!r} must be a string or a list of strings")
+        for row in rows_of(stream, (source, target), hint=_HINT):
+            numbered = source.isdecimal() and target.isdecimal()
+            if row.headless and not numbered and (separator == "," or len(row.data) != 2):
+                raise no_column(source, list(row.data.values()), row.where, _HINT)
+            read, targets = row.values
+            if not isinstance(read, str):
+                raise OrdtoolError(
+                    f"{row.where}: field {source!r} must be a string, found {type(read).__name__}"
+                )
+            targets = targets if isinstance(targets, list) else [targets]
+            if not targets or not all(isinstance(text, str) for text in targets):
+                raise OrdtoolError(f"{row.where}: field {target!r} must be a string or a list of strings")
+            for name, text in ((source, read), *((target, text) for text in targets)):
+                if not text.strip():
+                    raise OrdtoolError(
+                        f"{row.where}: field {name!r} is empty", "every pair needs a source and a target"
+                    )
             for text in targets:
-                yield SourceTarget(read, text, where)
-
-
-def _text(data: dict[str, Any], name: str, where: str) -> str:
-    if name not in data:
-        raise _missing(name, list(data), where)
-    value = data[name]
-    if not isinstance(value, str):
-        raise OrdtoolError(f"{where}: field {name!r} must be a string, found {type(value).__name__}")
-    return value
-
-
-def _missing(name: str, names: Sequence[str], where: str) -> OrdtoolError:
-    return OrdtoolError(
-        f"{where}: no field {name!r} (fields: {', '.join(names) or 'none'})",
-        "--source-field and --target-field name the two fields",
-    )
-
-
-def _from_table(path: str | Path, source: str, target: str, separator: str) -> Iterator[SourceTarget]:
-    with open_input(path) as stream:
-        lines = (
-            decode_line(raw, str(path), n) for n, raw in enumerate(read_lines(stream, str(path)), start=1)
-        )
-        places: list[int] | None = None
-        for number, row in table_rows(lines, separator, str(path)):
-            where = f"{path}:{number}"
-            if places is None:
-                try:
-                    places, head = find_columns(row, (source, target), where)
-                except OrdtoolError:
-                    missing = source if find_column(row, source) is None else target
-                    raise _missing(missing, row, where) from None
-                if head:
-                    continue
-                if separator == "," or len(row) != 2:
-                    raise _missing(source, row, where)
-            if len(row) <= max(places):
-                raise OrdtoolError(
-                    f"{where}: {len(row)} column(s), and {max(places) + 1} are needed",
-                    "is the separator or a quote missing?",
-                )
-            yield SourceTarget(row[places[0]], row[places[1]], where)
+                yield SourceTarget(read, text, row.where)
 
 
 def group(pairs: Sequence[SourceTarget]) -> dict[str, list[str]]:

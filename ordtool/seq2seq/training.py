@@ -12,14 +12,12 @@ from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
-from ordtool.io.runs import partial_folder, run_folder, run_metadata
+from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, run_metadata
 from ordtool.models.releases import one_device_a_process
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
 from ordtool.seq2seq.config import Seq2SeqTrainingConfig
 from ordtool.trainer import (
-    RunConfig,
-    RunOptions,
     has_checkpoint,
     last_checkpoint,
     make_trainer,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
-from ordtool.io.inputs import Input, open_input, read_lines
-from ordtool.io.tables import find_column, find_columns, separator_of, table_rows
-from ordtool.io.text import decode_line, holds_jsonl, records_of
+from ordtool.io.inputs import Input, open_input, separator_of
+from ordtool.io.jsonl import holds_jsonl
+from ordtool.io.tables import find_column, rows_of
 from ordtool.progress import Progress
 
 TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
+_HINT = "`field`, `pair_field` and `label_field` name the fields"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +99,27 @@ def read_examples(paths: str | Path | Sequence[str | Path], fields: Fields) -> l
 
 def _read_one(path: str, fields: Fields) -> Iterator[Example]:
     with open_input(path) as stream:
-        if holds_jsonl(stream):
-            yield from _objects(stream, fields)
-        else:
-            yield from _table(stream, fields)
+        separator = None if holds_jsonl(stream) else table_separator(stream, fields) or "\t"
+        for row in rows_of(stream, fields.names, separator=separator, hint=_HINT):
+            *texts, label = row.values
+            if separator is not None:
+                *texts, label = (value.strip() for value in row.values)
+                for name, value in zip(fields.names, (*texts, label), strict=True):
+                    if not value:
+                        raise OrdtoolError(f"{row.where}: the column {name!r} is empty")
+            if not isinstance(label, (str, int, float)):
+                raise OrdtoolError(
+                    f"{row.where}: field {fields.label!r} must be a string or a number, found {label!r:.40}"
+                )
+            text, pair = _texts(texts, fields, row.where)
+            yield Example(row.where, text, pair, str(label), row.headless)
 
 
-def _lines(stream: Input) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(read_lines(stream, stream.source), start=1):
-        yield number, decode_line(raw, stream.source, number)
+def table_separator(stream: Input, fields: Fields) -> str | None:
+    """Return what separates the columns of an input, of which nothing was read yet.
 
-
-def holds_table(stream: Input, fields: Fields) -> bool:
-    """Whether an input, of which nothing was read yet, is a table: by its name, for a pipe by the head."""
-    return _separator(stream, fields) is not None
-
-
-def _separator(stream: Input, fields: Fields) -> str | None:
-    """Return what separates the columns; None if neither a name nor a head says that there are any."""
+    None if neither its name nor, of a pipe, the head says that it is a table.
+    """
     named = separator_of(stream.path)
     if named is not None or not stream.once:
         return named
@@ -127,122 +131,23 @@ def _separator(stream: Input, fields: Fields) -> str | None:
     return None
 
 
-def _objects(stream: Input, fields: Fields) -> Iterator[Example]:
-    for record in records_of(stream, None, format="jsonl"):
-        data, where = record.data or {}, record.where
-        text, pair = json_texts(data, fields, where)
-        label = _field(data, fields.label, where, "--label-field")
-        if not isinstance(label, (str, int, float)):
-            raise OrdtoolError(
-                f"{where}: field {fields.label!r} must be a string or a number, found {label!r:.40}"
-            )
-        yield Example(where, text, pair, str(label))
-
-
 def json_texts(data: dict[str, Any], fields: Fields, where: str) -> tuple[str, str | None]:
     """Take the texts out of a JSON object.
 
     Raises:
         OrdtoolError: If one is missing or no string.
     """
-    found = []
-    for name, option in ((fields.text, "--field"), (fields.pair, "--pair-field")):
-        if name is None:
-            continue
-        value = _field(data, name, where, option)
+    for name in fields.texts:
+        if data.get(name) is None:
+            raise OrdtoolError(f"{where}: no field {name!r} (keys: {', '.join(data) or 'none'})", _HINT)
+    return _texts([data[name] for name in fields.texts], fields, where)
+
+
+def _texts(values: Sequence[Any], fields: Fields, where: str) -> tuple[str, str | None]:
+    for name, value in zip(fields.texts, values, strict=True):
         if not isinstance(value, str):
             raise OrdtoolError(f"{where}: field {name!r} must be a string, found {type(value).__name__}")
-        found.append(value)
-    return found[0], found[1] if len(found) > 1 else None
-
-
-def _field(data: dict[str, Any], name: str, where: str, option: str) -> Any:
-    if data.get(name) is None:
-        raise OrdtoolError(
-            f"{where}: no field {name!r} (keys: {', '.join(data) or 'none'})", f"{option} names another key"
-        )
-    return data[name]
-
-
-def _table(stream: Input, fields: Fields) -> Iterator[Example]:
-    columns: list[int] | None = None
-    first = False
-    separator = _separator(stream, fields) or "\t"
-    for number, cells in table_rows((line for _, line in _lines(stream)), separator, stream.source):
-        where = f"{stream.source}:{number}"
-        if columns is None:
-            columns, head = find_columns(cells, fields.names, where)
-            if head:
-                continue
-            first = True
-        if len(cells) <= max(columns):
-            raise OrdtoolError(
-                f"{where}: {len(cells)} column(s), and {max(columns) + 1} are expected",
-                f"columns: {', '.join(fields.names)}, separated by {'commas' if separator == ',' else 'tabs'}",
-            )
-        values = [cells[column].strip() for column in columns]
-        for name, value in zip(fields.names, values, strict=True):
-            if not value:
-                raise OrdtoolError(f"{where}: the column {name!r} is empty")
-        yield Example(where, values[0], values[1] if fields.pair is not None else None, values[-1], first)
-        first = False
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table that may have no labels.
-
-    Attributes:
-        where: `file:line`.
-        data: Its cells by the head's names, or by those of the fields.
-        text: The text.
-        pair: The second text, if any.
-        label: The label, if any.
-    """
-
-    where: str
-    data: dict[str, Any]
-    text: str
-    pair: str | None
-    label: str | None
-
-
-def read_table(stream: Input, fields: Fields, on_error: Callable[[OrdtoolError], None]) -> Iterator[Row]:
-    """Read the texts of a TSV or CSV, labels where there are some, and what else the head names.
-
-    Args:
-        stream: The file, open.
-        fields: Names, or numbers of the texts' columns; without a head the columns are text, second text, label.
-        on_error: Told of each bad row, which is then passed over.
-
-    Raises:
-        OrdtoolError: If the first row is a head without the texts' names.
-    """
-    columns: list[int] | None = None
-    names: list[str] = []
-    label: int | None = None
-    separator = _separator(stream, fields) or "\t"
-    for number, cells in table_rows((line for _, line in _lines(stream)), separator, stream.source):
-        cells = [cell.strip() for cell in cells]
-        where = f"{stream.source}:{number}"
-        if columns is None:
-            columns, head = find_columns(cells, fields.texts, where)
-            numbered = fields.text.isdecimal()
-            names = (
-                cells if head else [str(n + 1) for n in range(len(cells))] if numbered else [*fields.names]
-            )
-            label = int(fields.label) - 1 if fields.label.isdecimal() else find_column(names, fields.label)
-            if head:
-                continue
-        if len(cells) <= max(columns):
-            on_error(
-                OrdtoolError(f"{where}: no column {names[max(columns)]!r}", f"columns: {', '.join(names)}")
-            )
-            continue
-        texts = [cells[column] for column in columns]
-        known = cells[label] if label is not None and label < len(cells) else ""
-        data = dict(zip(names, cells, strict=False))
-        yield Row(where, data, texts[0], texts[1] if len(texts) > 1 else None, known or None)
+    return values[0], values[1] if len(values) > 1 else None
 
 
 def class_names(examples: Sequence[Example]) -> list[str]:
@@ -255,7 +160,7 @@ def class_names(examples: Sequence[Example]) -> list[str]:
     if len(names) < 2:
         raise OrdtoolError(
             f"{examples[0].where}: all labels are {names[0]!r}: there is nothing to tell apart",
-            "is it the right file, and the right --label-field?",
+            "is it the right file, and the right `label_field`?",
         )
     if all(name.lstrip("-").isdecimal() for name in names):
         return sorted(names, key=int)
@@ -271,7 +176,7 @@ def warn_of_heads(examples: Sequence[Example], progress: Progress) -> None:
         if example.first and counts[example.label] == 1:
             progress.warn(
                 f"{example.where}: the label {example.label!r} occurs in this first row alone; is the row a head? "
-                "--field and --label-field name its columns"
+                "`field` and `label_field` name its columns"
             )
 
 
@@ -306,7 +211,7 @@ def scores(examples: Sequence[Example]) -> list[float]:
         if not abs(value) < float("inf"):
             raise OrdtoolError(
                 f"{example.where}: the score {example.label!r} is not a number",
-                "--task classify takes labels that are names",
+                "`task=classify` takes labels that are names",
             )
         found.append(value)
     return found

@@ -18,7 +18,8 @@ import pytest
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import file_fingerprint
 from ordtool.io.inputs import check_inputs, open_input, read_lines
-from ordtool.io.text import parse_json_object, read_records
+from ordtool.io.jsonl import parse_json_object
+from ordtool.io.text import read_records
 
 SENTENCES = ["The cat sat on the mat.", "A dog ran, and the old cat saw it.", "", "Rivers run to the sea."]
 TREES = [

@@ -79,13 +79,13 @@ def test_a_quoted_cell_may_span_lines(tmp_path):
     [
         ("a.csv", b"", "no pairs in it"),
         ("a.csv", b"sentence1,sentence2,score\n", "no pairs in it"),
-        ("a.csv", b"A,B,1\nC,D\n", ":2: 2 columns, and column 3 is needed"),
+        ("a.csv", b"A,B,1\nC,D\n", ":2: 2 column(s), and 3 are needed"),
         ("a.csv", b"A,B,1\nC,D,nan\n", ":2: the score must be a number, found 'nan'"),
         ("a.csv", b'A,"B"x,1\n', ":1: malformed CSV"),
         ("a.csv", b"A,B\n", "no columns sentence1, sentence2 and score"),
         ("a.csv", b"id,left text,right text,mark\n1,A,B,2\n", "no columns sentence1, sentence2 and score"),
         ("a.csv", b"A,\xff,1\n", ":1: invalid UTF-8"),
-        ("a.jsonl", b'{"sentence1": "A", "score": 1}\n', ":1: no key 'sentence2' (keys: sentence1, score)"),
+        ("a.jsonl", b'{"sentence1": "A", "score": 1}\n', ":1: no field 'sentence2' (keys: sentence1, score)"),
         (
             "a.jsonl",
             b'{"sentence1": "A", "sentence2": 3, "score": 1}\n',
@@ -125,4 +125,4 @@ def test_bad_lines_are_skipped_when_asked(tmp_path):
     bad = []
     pairs = read_pairs(tmp_path / "a.jsonl", on_error=bad.append)
     assert [pair.left for pair in pairs] == ["A", "C"]
-    assert [error.message.split(":")[1] for error in bad] == ["3", "2", "4"]
+    assert [error.message.split(":")[1] for error in bad] == ["2", "3", "4"]

@@ -74,7 +74,7 @@ def test_another_field(write):
         ("a.txt", "text".encode("utf-16"), "a.txt:1: invalid UTF-8.*UTF-16"),
         ("a.jsonl", b'{"text": "ok"}\n{"text": \n', "a.jsonl:2: malformed JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl:1: expected a JSON object, found list"),
-        ("a.jsonl", b'{"title": "x", "id": 1}\n', "a.jsonl:1: no field 'text' .keys: title, id.*--field"),
+        ("a.jsonl", b'{"title": "x", "id": 1}\n', "a.jsonl:1: no field 'text' .keys: title, id.*`field`"),
         ("a.jsonl", b'{"text": 3}\n', "a.jsonl:1: field 'text' must be a string, found int"),
         ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "a.jsonl:1: malformed JSON"),
     ],

@@ -50,11 +50,11 @@ def test_every_format_gives_the_same(tmp_path):
         ("x.jsonl", '{"source": "", "target": "b"}\n', "x.jsonl:1: field 'source' is empty"),
         ("x.jsonl", "[1]\n", "x.jsonl:1: expected a JSON object"),
         ("x.jsonl", '{"source": "a", "target": \n', "x.jsonl:1: malformed JSON"),
-        ("x.csv", "a,b\n1,2\n", "x.csv:1: no field 'source' \\(fields: a, b\\)"),
+        ("x.csv", "a,b\n1,2\n", "x.csv:1: no column 'source' \\(columns: a, b\\)"),
         ("x.csv", "source,target\na,b\nc\n", "x.csv:3: 1 column"),
         ("x.csv", 'source,target\na,b\n"c,d\n', "x.csv:3: malformed CSV"),
         ("x.csv", "source,target\na,\n", "x.csv:2: field 'target' is empty"),
-        ("x.tsv", "a\tb\tc\n", "x.tsv:1: no field 'source'"),
+        ("x.tsv", "a\tb\tc\n", "x.tsv:1: no column 'source'"),
     ],
 )
 def test_bad_pairs_are_named(tmp_path, name, content, message):

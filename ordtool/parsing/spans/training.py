@@ -28,7 +28,7 @@ from ordtool.io.checkpoint import (
     write_checkpoint,
 )
 from ordtool.io.inputs import check_read_twice
-from ordtool.io.runs import partial_folder, run_folder, run_metadata
+from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, run_metadata
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.spans.data import (
@@ -45,7 +45,6 @@ from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.treebank import tree_files
 from ordtool.progress import SILENT, Progress, counted
 from ordtool.runtime import resolve_device, resolve_dtype
-from ordtool.trainer import RunConfig, RunOptions
 
 __all__ = ["train_spans"]
 

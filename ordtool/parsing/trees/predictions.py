@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError
-from ordtool.io.inputs import Input, open_input, read_lines
-from ordtool.io.text import decode_line, holds_jsonl, parse_json_object
+from ordtool.io.inputs import Input, open_input
+from ordtool.io.jsonl import holds_jsonl
+from ordtool.io.tables import rows_of
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.recognition import is_labelled
 from ordtool.parsing.trees.treebank import (
@@ -63,16 +64,10 @@ def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
     """
     for file in tree_files([path]):
         with open_input(file) as stream:
-            jsonl = holds_jsonl(stream)
-            yield from _read_jsonl(stream) if jsonl else _read_brackets(stream)
-
-
-def _read_jsonl(stream: Input) -> Iterator[list[Prediction]]:
-    source = stream.source
-    for number, raw in enumerate(read_lines(stream, source), start=1):
-        if raw.strip():
-            data = parse_json_object(decode_line(raw, source, number), source, number)
-            yield [_from_json(data, f"{source}:{number}")]
+            if holds_jsonl(stream):
+                yield from ([_from_json(row.data, row.where)] for row in rows_of(stream, jsonl=True))
+            else:
+                yield from _read_brackets(stream)
 
 
 def _from_json(data: dict[str, Any], where: str) -> Prediction:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
-from ordtool.io.inputs import STDIN, Input, data_suffix, open_input, read_lines
-from ordtool.io.text import decode_line, has_jsonl_suffix
+from ordtool.io.inputs import STDIN, Input, data_suffix, decode_line, open_input, read_lines
+from ordtool.io.jsonl import has_jsonl_suffix
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.punctuation import BRACKET_NAMES, is_punctuation
 from ordtool.parsing.trees.recognition import ATOM, begins_tree, is_labelled
