@@ -31,7 +31,9 @@ Inputs = Annotated[
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A folder, a name from `ordtool models list`, or a hub id.")
 ]
-Field = Annotated[str, typer.Option("--field", help="The key of a JSONL object that holds the text.")]
+Field = Annotated[
+    str, typer.Option("--field", help="The key of a JSONL object, or column of a table, that holds the text.")
+]
 OnError = Annotated[
     str, typer.Option("--on-error", help="A bad record: `stop`, or `skip` it and list it at the end.")
 ]
