@@ -9,7 +9,7 @@ one hint that says what to do. The command line prints both and exits with
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class OrdtoolError(Exception):
@@ -35,6 +35,17 @@ class UsageError(OrdtoolError):
     """The command was asked for something that makes no sense: exit status 2."""
 
     exit_code = 2
+
+
+OnError = Callable[[OrdtoolError], None]
+"""What a reader calls with each bad record, which it then leaves out."""
+
+
+def reject(error: OrdtoolError, on_error: OnError | None) -> None:
+    """Hand a bad record's error to `on_error`, or raise it where there is none."""
+    if on_error is None:
+        raise error
+    on_error(error)
 
 
 def close_match_hint(name: str, choices: Iterable[str]) -> str:

@@ -130,7 +130,7 @@ def test_one_path_is_read_by_every_reader(tmp_path):
     from ordtool.tuning.data import Fields, read_examples
 
     path = tmp_path / "a.tsv"
-    path.write_text("one\tno\ntwo\tyes\n")
+    path.write_text("text\tlabel\treferences\none\tno\tein\ntwo\tyes\tzwei\n")
     for read in (
         read_records,
         read_documents,

@@ -1,19 +1,19 @@
-"""Batches by tokens: texts of a window are sorted by length, and those of one length stand together."""
+"""Batches of tokens in which texts of one length stand together, and the vectors of texts that came before."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.batching import batches_by_length
+
 Ids = NDArray[np.int64]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,8 @@ def make_batches(tokens: Sequence[Sequence[int]], budget: int) -> list[Batch]:
         Batches, longest texts first, so that workers end at about the same time.
     """
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    batches, start = [], 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        count = max(1, budget // longest)
-        rows = order[start : start + count]
-        batches.append(_batch(rows, tokens, lengths))
-        start += count
-    return batches
+    batches = batches_by_length(lengths, tokens=budget, longest_first=True)
+    return [_batch(np.array(rows, dtype=np.int64), tokens, lengths) for rows in batches]
 
 
 def _batch(rows: NDArray[np.int64], tokens: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> Batch:
@@ -126,19 +118,3 @@ class EmbeddingCache:
 def digest(text: str) -> bytes:
     """Return 16 bytes that stand for a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def windows(
-    items: Iterable[Item], texts: int, characters: int, length: Callable[[Any], int] = len
-) -> Iterator[list[Item]]:
-    """Cut a stream into lists of at most `texts` items, ended early when they hold `characters` characters."""
-    window: list[Item] = []
-    size = 0
-    for item in items:
-        window.append(item)
-        size += length(item)
-        if len(window) >= texts or size >= characters:
-            yield window
-            window, size = [], 0
-    if window:
-        yield window

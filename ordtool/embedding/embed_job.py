@@ -11,7 +11,8 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.batching import EmbeddingCache, windows
+from ordtool.batching import windows
+from ordtool.embedding.batching import EmbeddingCache
 from ordtool.embedding.embed_config import EmbedConfig, EmbedReport, report_run
 from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig, EncoderOptions, encode
 from ordtool.embedding.loading import load_encoder

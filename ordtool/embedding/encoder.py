@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.arguments import as_many, is_one
-from ordtool.embedding.batching import windows
+from ordtool.batching import windows
 from ordtool.embedding.pooling import parse_poolings
 from ordtool.errors import UsageError
 from ordtool.parallel import one_ahead
@@ -159,7 +159,7 @@ def encode(encoder: Encoder, texts: str | Iterable[str]) -> Rows:
 
 def _tokenized(encoder: Encoder, texts: Sequence[str]) -> Iterator[tuple[list[int], Tokens]]:
     """Yield for each window which of its different texts each text is, and the tokens of those."""
-    for window in windows(texts, encoder.window_texts, WINDOW_CHARACTERS):
+    for window in windows(texts, encoder.window_texts, WINDOW_CHARACTERS, len):
         place: dict[str, int] = {}
         source = [place.setdefault(text, len(place)) for text in window]
         yield source, encoder.tokenize(list(place))

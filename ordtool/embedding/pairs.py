@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OnError, OrdtoolError, UsageError, reject
 from ordtool.io.inputs import Input, open_input
 from ordtool.io.jsonl import holds_jsonl
-from ordtool.io.tables import OnError, TableRow, no_column, reject, rows_of
+from ordtool.io.tables import TableRow, no_column, rows_of
 
 # The names that published pair files give to the three columns.
 NAMES = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.embedding.batching import windows
+from ordtool.batching import windows
 from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig
 from ordtool.embedding.loading import load_encoder
 from ordtool.embedding.pairs import Pair, begins_pairs, pairs_of, read_pairs
@@ -183,7 +183,7 @@ def _embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> Rows:
     progress.start("embedding", len(unique), "texts")
     done = [
         encoder.run(encoder.tokenize(window), progress.advance)
-        for window in windows(unique, encoder.window_texts, WINDOW_CHARACTERS)
+        for window in windows(unique, encoder.window_texts, WINDOW_CHARACTERS, len)
     ]
     truncated = sum(part.truncated for part in done)
     if truncated:

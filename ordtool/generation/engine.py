@@ -10,7 +10,8 @@ from typing import Any, Unpack, overload
 import torch
 
 from ordtool.arguments import as_many, is_one
-from ordtool.errors import OrdtoolError
+from ordtool.batching import windows
+from ordtool.errors import OnError, OrdtoolError, reject
 from ordtool.generation.backends.backend import Backend
 from ordtool.generation.batch_plan import ContextExtension, extended, level_of, plan_batches
 from ordtool.generation.codec import PromptCodec
@@ -24,7 +25,6 @@ from ordtool.io.text import Record
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
 
-OnError = Callable[[OrdtoolError], None]
 _WINDOW = 8  # batches that are read ahead and sorted by length
 
 
@@ -305,48 +305,25 @@ class TextGenerator:
         """
         style = style or PromptStyle()
         size = 1 if write is not None else self._batch_prompts(decoding) * _WINDOW
-        windows = self._windows(records, style, size, start, on_error)
-        for window, failure in windows:
-            if window and begin is not None:
+        for window in windows(self._prompts(records, style, start, on_error), size):
+            if begin is not None:
                 begin(window[0].record)
             results = self.run(window, decoding, style=style, write=write, progress=progress)
             for prompt, result in zip(window, results, strict=True):
                 yield prompt.index + 1, prompt.record, result
-            if failure is not None:
-                raise failure
 
-    def _windows(
-        self,
-        records: Iterable[Record],
-        style: PromptStyle,
-        size: int,
-        start: int,
-        on_error: OnError | None,
-    ) -> Iterator[tuple[list[Prompt], OrdtoolError | None]]:
-        """Yield prompts `size` at a time; the last time with what ended the stream, if that was an error."""
-        source = enumerate(records)
-        window: list[Prompt] = []
-        while True:
-            try:
-                index, record = next(source)
-            except StopIteration:
-                yield window, None
-                return
-            except OrdtoolError as error:
-                yield window, error
-                return
+    def _prompts(
+        self, records: Iterable[Record], style: PromptStyle, start: int, on_error: OnError | None
+    ) -> Iterator[Prompt]:
+        for index, record in enumerate(records):
             if index < start:
                 continue
             try:
-                window.append(Prompt(index, record, self.encode(record, style)))
+                prompt = Prompt(index, record, self.encode(record, style))
             except OrdtoolError as error:
-                if on_error is None:
-                    yield window, error
-                    return
-                on_error(error)
-            if len(window) == size:
-                yield window, None
-                window = []
+                reject(error, on_error)
+                continue
+            yield prompt
 
 
 @overload

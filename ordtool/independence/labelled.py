@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.batching import hold_out
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.independence.validation import MIN_ROWS, check_aligned, check_rows
 from ordtool.independence.variables import (
@@ -95,8 +96,8 @@ def split(data: Labelled, holdout: float, seed: int = 0) -> tuple[Labelled, Labe
             f"holding out {holdout:g} of {len(data)} rows leaves nothing to train on or to measure with",
             "a share such as 0.1, or --test-vectors",
         )
-    order = np.random.default_rng([seed, 0x53504C]).permutation(len(data))
-    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
+    kept, held = hold_out(len(data), count, [seed, 0x53504C])
+    return data.subset(kept), data.subset(held)
 
 
 def with_names_of(data: Labelled, train: Labelled, name: str) -> Labelled:

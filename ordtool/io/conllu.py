@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OnError, OrdtoolError, reject
 from ordtool.io.inputs import Input, data_suffix, decode_line, read_lines
 
 SUFFIX = ".conllu"
@@ -68,9 +68,7 @@ def holds_conllu(stream: Input) -> bool:
     return _COMMENT.match(line) is not None or _WORD.fullmatch(line) is not None
 
 
-def conllu_sentences(
-    stream: Input, on_error: Callable[[OrdtoolError], None] | None = None
-) -> Iterator[ConlluSentence]:
+def conllu_sentences(stream: Input, on_error: OnError | None = None) -> Iterator[ConlluSentence]:
     """Read the sentences of CoNLL-U.
 
     Args:
@@ -91,14 +89,12 @@ def conllu_sentences(
 
 
 def _sentence(
-    block: list[tuple[int, bytes]], source: str, on_error: Callable[[OrdtoolError], None] | None
+    block: list[tuple[int, bytes]], source: str, on_error: OnError | None
 ) -> Iterator[ConlluSentence]:
     try:
         text, units = _read(block, source)
     except OrdtoolError as error:
-        if on_error is None:
-            raise
-        on_error(error)
+        reject(error, on_error)
         return
     if not units:
         return

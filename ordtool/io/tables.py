@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OnError, OrdtoolError, UsageError, reject
 from ordtool.io.inputs import Input, decode_line, read_lines, separator_of
 from ordtool.io.jsonl import holds_jsonl, parse_json_object
 
-OnError = Callable[[OrdtoolError], None]
 FindColumns = Callable[[Sequence[str], str], tuple[list[int], bool]]
 """From a table's first row and its `file:line` to the places of the columns, and whether the row is a head."""
 
@@ -242,13 +241,6 @@ def _decoded(stream: Input, arrays: bool, on_error: OnError | None) -> Iterator[
         except OrdtoolError as error:
             reject(error, on_error)
             yield ""
-
-
-def reject(error: OrdtoolError, on_error: OnError | None) -> None:
-    """Hand a bad record's error to `on_error`, or raise it where there is none."""
-    if on_error is None:
-        raise error
-    on_error(error)
 
 
 def _plain(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:

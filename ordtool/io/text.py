@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ordtool.arguments import as_strings
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OnError, OrdtoolError, reject
 from ordtool.io.conllu import conllu_sentences, holds_conllu
 from ordtool.io.inputs import STDIN, Input, decode_line, open_input, read_lines, separator_of
 from ordtool.io.jsonl import has_jsonl_suffix, holds_jsonl
-from ordtool.io.tables import OnError, no_column, reject, rows_of
+from ordtool.io.tables import no_column, rows_of
 
 Format = Literal["auto", "text", "jsonl", "conllu"]
 _FIELD_HINT = "name the text's key or column with `field`"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, overload
 import numpy as np
 
 from ordtool.arguments import as_many, as_strings, is_one
+from ordtool.batching import batches_by_length, windows
 from ordtool.errors import UsageError, close_match_hint
-from ordtool.parsing.batching import in_batches, in_windows
 from ordtool.parsing.result import Parse
 from ordtool.parsing.text.chinese import is_chinese
 from ordtool.parsing.text.tokenize import (
@@ -37,6 +37,8 @@ __all__ = ["Parse", "ParseConfig", "Parser", "Sentence", "parse"]
 _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
 # Words of a window, at most: what bounds memory when sentences are long.
 _WINDOW_WORDS = 1 << 18
+# Padded words of a batch, at most.
+_BATCH_WORDS = 1 << 13
 # Words of a window from which numba's loops, which take a while to load, save more time than that.
 _NUMBA_WORDS = 20_000
 
@@ -246,7 +248,7 @@ class Parser:
         stream = (self._prepare(sentence) for sentence in sentences)
         largest = _read_ahead(self.config.batch_size)
         first = min(_FIRST_WINDOW, largest)
-        for window in in_windows(stream, lambda job: len(job.tokens), first, largest, _WINDOW_WORDS):
+        for window in windows(stream, largest, _WINDOW_WORDS, lambda job: len(job.tokens), first):
             if len(window) > start:
                 yield from islice(self._parse_window(window), start, None)
             start = max(0, start - len(window))
@@ -283,8 +285,7 @@ class Parser:
         lengths = [len(job.words) for job in window]
         compiled = sum(lengths) >= self._compiled_from
         ids = [model.vocabulary.encode_words(job.words for job in window) for model in self._models]
-        order = sorted(range(len(window)), key=lambda k: lengths[k])
-        for batch in in_batches(order, lengths, self.config.batch_size):
+        for batch in batches_by_length(lengths, tokens=_BATCH_WORDS, size=self.config.batch_size):
             jobs = [window[k] for k in batch]
             distances = self._measure(jobs, [[table[k] for k in batch] for table in ids], compiled)
             trees = self._build(jobs, distances)

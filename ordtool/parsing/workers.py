@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
+from ordtool.batching import windows
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.jsonl import dumps
 from ordtool.parallel import thread_count
-from ordtool.parsing.batching import in_windows
 from ordtool.parsing.parser import ParseConfig, Parser, Sentence
 from ordtool.parsing.result import Parse
 from ordtool.parsing.trees.treebank import write_penn
@@ -135,7 +135,7 @@ def parse_lines(
     waiting: deque[tuple[Future[_Answer], int]] = deque()
     warned: set[str] = set()
     finished = False
-    chunks = in_windows(sentences, lambda sentence: len(sentence.text), _SENTENCES, _SENTENCES, _CHARACTERS)
+    chunks = windows(sentences, _SENTENCES, _CHARACTERS, lambda sentence: len(sentence.text))
     wanted = _from(chunks, start, progress)
     try:
         while not isinstance(found := _next(wanted), OrdtoolError | None):

@@ -6,7 +6,6 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.arguments import as_strings, is_one
+from ordtool.batching import windows
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.formats import RowLines, output_format
 from ordtool.io.inputs import read_again
@@ -165,7 +165,7 @@ class PredictionRun:
         for _ in range(start):
             next(items, None)
         done = start
-        for window in _windows(items):
+        for window in windows(items, _WINDOW):
             for item, prediction in zip(window, self._predict(window), strict=True):
                 done += 1
                 if prediction is not None:
@@ -297,19 +297,3 @@ class PredictionRun:
         if replaced and not self._told_replaced:
             self._told_replaced = True
             self._progress.warn(f"{item.where}: the input's key {replaced[0]!r} is replaced in the output")
-
-
-def _windows(items: Iterator[Item]) -> Iterator[list[Item]]:
-    """Yield items in windows; those before a bad one are not lost by it."""
-    while True:
-        window: list[Item] = []
-        try:
-            for item in islice(items, _WINDOW):
-                window.append(item)
-        except OrdtoolError:
-            if window:
-                yield window
-            raise
-        if not window:
-            return
-        yield window

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import OnError, OrdtoolError, UsageError
 from ordtool.io.inputs import Input, open_input
 from ordtool.io.npy import holds_npy, npy_of
 from ordtool.io.tables import rows_of
@@ -55,7 +55,7 @@ class Reader:
         inputs: Sequence[str],
         config: PredictConfig,
         classifier: Classifier,
-        on_error: Callable[[OrdtoolError], None],
+        on_error: OnError,
     ) -> None:
         self._inputs = list(inputs) or ["-"]
         self._fields = Fields(config.field, classifier.texts.pair_field, config.label_field)

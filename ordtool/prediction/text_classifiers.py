@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ordtool.arguments import as_strings, is_one
+from ordtool.batching import batches_by_length
 from ordtool.errors import OrdtoolError
 from ordtool.models.loading import (
     check_vocabulary,
@@ -92,7 +93,7 @@ class LadderClassifier:
         data = Encoded(*encode_texts(self.backbone.tokenizer, texts, pairs, config.text_length))
         rows = np.zeros((len(texts), max(1, len(self.labels))), dtype=np.float32)
         vectors = np.zeros((len(texts), self.ladder.hidden_size), dtype=np.float32)
-        for index in _batches(data, batch_size):
+        for index in batches_by_length(data.lengths, size=batch_size, longest_first=True):
             inputs = {k: v.to(self.ladder.device) for k, v in data.inputs(index, self.backbone.pad).items()}
             states = self.backbone.states(inputs, config.layers, torch.float32)
             found = self.ladder(states.hidden, states.last, states.mask)
@@ -147,7 +148,7 @@ class CheckpointClassifier:
         rows = np.zeros((len(texts), self.model.config.num_labels), dtype=np.float32)
         vectors = np.zeros((len(texts), self.model.config.hidden_size), dtype=np.float32)
         pad = self.tokenizer.pad_token_id or 0
-        for index in _batches(data, batch_size):
+        for index in batches_by_length(data.lengths, size=batch_size, longest_first=True):
             inputs = {k: v.to(self.model.device) for k, v in data.inputs(index, pad).items()}
             found = self.model(**inputs, output_hidden_states=True)
             logits = found.logits.float()
@@ -158,8 +159,3 @@ class CheckpointClassifier:
                 pool(found.hidden_states[-1].float(), inputs["attention_mask"], "mean").cpu().numpy()
             )
         return Scores(rows, vectors)
-
-
-def _batches(data: Encoded, size: int) -> list[list[int]]:
-    order = np.argsort(-data.lengths, kind="stable").tolist()
-    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ordtool.batching import hold_out, sort_stretches
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import open_input, separator_of
 from ordtool.io.jsonl import has_jsonl_suffix
@@ -92,7 +93,7 @@ def group(pairs: Sequence[SourceTarget]) -> dict[str, list[str]]:
     return groups
 
 
-def hold_out(
+def hold_out_sources(
     groups: dict[str, list[str]], share: float, seed: int
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Set some sources apart with all their targets, so that none is trained on and measured.
@@ -110,13 +111,9 @@ def hold_out(
             f"{len(groups)} source is too few to hold one out", "give more pairs, or held-out ones as `dev`"
         )
     count = min(max(1, round(share * len(groups))), len(groups) - 1)
-    order = np.random.default_rng(seed).permutation(len(groups))
-    held = set(order[:count].tolist())
-    train: dict[str, list[str]] = {}
-    dev: dict[str, list[str]] = {}
-    for place, (source, targets) in enumerate(groups.items()):
-        (dev if place in held else train)[source] = targets
-    return train, dev
+    pairs = list(groups.items())
+    kept, held = hold_out(len(pairs), count, seed)
+    return dict(pairs[k] for k in kept), dict(pairs[k] for k in held)
 
 
 class PairBatches(Dataset[dict[str, Tensor]]):
@@ -168,17 +165,15 @@ class PairBatches(Dataset[dict[str, Tensor]]):
             order = draw.permutation(len(targets)) if self.shuffle else np.arange(len(targets))
             for start in range(0, len(targets), self.together):
                 pieces.append((source, [targets[i] for i in order[start : start + self.together]]))
-        if self.shuffle:
-            pieces = [pieces[i] for i in draw.permutation(len(pieces))]
+        order = draw.permutation(len(pieces)) if self.shuffle else np.arange(len(pieces))
         stretch = max(1, round(self.STRETCH * self.size * len(pieces) / self.total))
-        if not self.shuffle:
-            stretch = len(pieces)
+        lengths = [len(source) + sum(map(len, targets)) for source, targets in pieces]
+        stretches = sort_stretches(order, lengths, stretch if self.shuffle else len(pieces))
         batches: list[list[Row]] = [[] for _ in range(self.count)]
         done = 0
-        for start in range(0, len(pieces), stretch):
-            for piece in sorted(pieces[start : start + stretch], key=_length):
-                batches[min(done // self.size, self.count - 1)].append(piece)
-                done += len(piece[1])
+        for k in np.concatenate(stretches).tolist():
+            batches[min(done // self.size, self.count - 1)].append(pieces[k])
+            done += len(pieces[k][1])
         self.batches = batches
 
     def __len__(self) -> int:
@@ -187,10 +182,6 @@ class PairBatches(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         batch = self.batches[index]
         return seq2seq_batch(batch, self.pad) if self.encoder_decoder else unilm_batch(batch, self.pad)
-
-
-def _length(row: Row) -> int:
-    return len(row[0]) + sum(map(len, row[1]))
 
 
 def unilm_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:

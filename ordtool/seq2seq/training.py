@@ -187,7 +187,7 @@ def _train(
 def _read(
     pairs: Sequence[str | Path], dev_files: Sequence[str | Path], config: Seq2SeqTrainingConfig
 ) -> tuple[Groups, Groups]:
-    from ordtool.seq2seq.data import group, hold_out, read_pairs
+    from ordtool.seq2seq.data import group, hold_out_sources, read_pairs
 
     fields = (config.source_field, config.target_field)
     train = [pair for path in pairs for pair in read_pairs(path, *fields)]
@@ -196,7 +196,7 @@ def _read(
             f"{', '.join(map(str, pairs))}: no pairs in it", "a line has a source and a target"
         )
     if not dev_files:
-        return hold_out(group(train), config.holdout, config.seed)
+        return hold_out_sources(group(train), config.holdout, config.seed)
     dev = [pair for path in dev_files for pair in read_pairs(path, *fields)]
     if not dev:
         raise OrdtoolError(

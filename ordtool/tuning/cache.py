@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ordtool.batching import batches_by_length
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import as_output_errors, atomic_directory
 from ordtool.io.locks import lock
@@ -29,7 +30,7 @@ from ordtool.io.npy import NpyWriter, read_npy
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
 from ordtool.tuning.backbone.model import Backbone, BackboneStates
-from ordtool.tuning.encoding import Encoded, sorted_batches
+from ordtool.tuning.encoding import Encoded
 
 FORMAT = 1
 BATCH_TOKENS = 4096
@@ -230,7 +231,7 @@ def _write_cache(
             "--no-cache computes them in every epoch; fewer --layers make them smaller; --cache-dir names another disk",
         )
     # Every batch in the file's order; texts of like length lie side by side, as batches will ask for them.
-    batches = sorted_batches(data.lengths, BATCH_TOKENS)
+    batches = batches_by_length(data.lengths, tokens=BATCH_TOKENS, longest_first=True)
     hidden = int(backbone.config.hidden_size)
     source = LiveStates(backbone, data, layers)
     progress.start("hidden states, once", int(data.lengths.sum()), "tokens")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ordtool.batching import shuffled_batches
 from ordtool.memory import ExtraMemory
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import use_threads
@@ -16,7 +17,6 @@ from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.cache import StateSource
 from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig, ScheduleConfig
 from ordtool.tuning.dataset import LadderData
-from ordtool.tuning.encoding import shuffled_batches
 from ordtool.tuning.methods import TuningMethod, make_baseline
 from ordtool.tuning.train_loop import train
 from ordtool.tuning.training import (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ordtool.batching import hold_out
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone.model import Backbone
@@ -135,10 +136,8 @@ def _split(examples: list[Example], holdout: float, seed: int) -> tuple[list[Exa
             f"holding out {holdout:g} of {len(examples)} records leaves the dev set empty, or nothing to train on",
             "a larger --holdout, or --dev FILE",
         )
-    order = np.random.default_rng([seed, 0x53504C]).permutation(len(examples))
-    held = set(order[:count].tolist())
-    kept = [example for index, example in enumerate(examples) if index not in held]
-    return kept, [examples[index] for index in sorted(held)]
+    kept, held = hold_out(len(examples), count, [seed, 0x53504C])
+    return [examples[k] for k in kept], [examples[k] for k in held]
 
 
 def _read_lm(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ordtool.batching import shuffled_batches
 from ordtool.tuning.backbone.model import Backbone
-from ordtool.tuning.encoding import Encoded, shuffled_batches
+from ordtool.tuning.encoding import Encoded
 from ordtool.tuning.ladder.mixing import pool
 from ordtool.tuning.metrics import text_loss
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ordtool.batching import batches_by_length
 from ordtool.correlation import pearson, spearman
-from ordtool.tuning.encoding import Encoded, sorted_batches
+from ordtool.tuning.encoding import Encoded
 
 DEV_TOKENS = 1024
 _CHUNK = 256
@@ -103,7 +104,7 @@ def measure(
     module.eval()
     logits = np.zeros((len(dev), 0), dtype=np.float32)
     total, count = 0.0, 0
-    for index in sorted_batches(dev.lengths, DEV_TOKENS):
+    for index in batches_by_length(dev.lengths, tokens=DEV_TOKENS, longest_first=True):
         found, output = run(index)
         if dev.targets is None:
             assert output is not None

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ordtool.batching import shuffled_batches
 from ordtool.errors import OrdtoolError
 from ordtool.io.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import seed_everything, use_threads
 from ordtool.tuning.config import ScheduleConfig
-from ordtool.tuning.encoding import shuffled_batches
 from ordtool.tuning.methods import TuningMethod
 from ordtool.tuning.metrics import Metric
 

@@ -1,11 +1,10 @@
 """Every token of every text is in one batch, once."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordtool.embedding.batching import EmbeddingCache, make_batches, windows
+from ordtool.embedding.batching import EmbeddingCache, make_batches
 
 texts_of_tokens = st.lists(st.lists(st.integers(0, 99), max_size=30), max_size=40)
 
@@ -29,18 +28,6 @@ def test_batches_hold_every_text_once_within_the_budget(tokens, budget):
 def test_longest_texts_come_first_and_ties_keep_their_order():
     batches = make_batches([[1], [2, 2], [3], [4, 4]], budget=4)
     assert [batch.rows.tolist() for batch in batches] == [[1, 3], [0, 2]]
-
-
-@pytest.mark.parametrize(
-    ("texts", "characters", "expected"),
-    [(2, 99, [2, 2, 1]), (99, 99, [5]), (99, 2, [1, 1, 1, 1, 1]), (99, 5, [2, 2, 1])],
-)
-def test_windows_end_at_texts_or_characters(texts, characters, expected):
-    assert [len(window) for window in windows(["abc"] * 5, texts, characters)] == expected
-
-
-def test_no_text_no_window():
-    assert list(windows([], 3, 3)) == []
 
 
 def test_what_was_seen_comes_back_until_it_is_pushed_out():

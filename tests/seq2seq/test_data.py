@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.seq2seq.data import PairBatches, group, hold_out, read_pairs, seq2seq_batch, unilm_batch
+from ordtool.seq2seq.data import PairBatches, group, hold_out_sources, read_pairs, seq2seq_batch, unilm_batch
 
 PAIRS = [("a b", "x"), ("a b", 'y, "z"'), ("c", "w")]
 
@@ -73,14 +73,14 @@ def test_invalid_utf8_and_unknown_formats(tmp_path):
 
 def test_sources_are_held_out_with_all_their_targets(tmp_path):
     groups = {f"s{i}": [f"t{i}", f"u{i}"] for i in range(20)}
-    train, dev = hold_out(groups, 0.25, seed=1)
+    train, dev = hold_out_sources(groups, 0.25, seed=1)
     assert len(dev) == 5
     assert {**train, **dev} == groups
     assert not set(train) & set(dev)
-    assert hold_out(groups, 0.25, seed=1) == (train, dev)
-    assert hold_out(groups, 0.25, seed=2) != (train, dev)
+    assert hold_out_sources(groups, 0.25, seed=1) == (train, dev)
+    assert hold_out_sources(groups, 0.25, seed=2) != (train, dev)
     with pytest.raises(OrdtoolError, match="too few"):
-        hold_out({"a": ["b"]}, 0.5, seed=0)
+        hold_out_sources({"a": ["b"]}, 0.5, seed=0)
 
 
 def test_group_keeps_doubles(tmp_path):

@@ -18,7 +18,7 @@ from ordtool.tuning.comparison import compare_tuning
 from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig, ScheduleConfig, label_rate
 from ordtool.tuning.data import Fields
 from ordtool.tuning.dataset import read_data
-from ordtool.tuning.encoding import Encoded, encode_blocks, shuffled_batches, sorted_batches
+from ordtool.tuning.encoding import Encoded, encode_blocks
 from ordtool.tuning.loading import load_backbone, load_ladder_and_backbone
 from ordtool.tuning.metrics import score_labels, text_loss
 from ordtool.tuning.training import train_ladder
@@ -268,15 +268,6 @@ def test_scores_against_scipy_and_sklearn():
         wanted = 100 * f1_score(labels, logits.argmax(1), average="macro")
         assert found.value == pytest.approx(100 * accuracy_score(labels, logits.argmax(1)))
         assert found.more["macro_f1"] == pytest.approx(wanted)
-
-
-def test_batches_hold_every_text_once():
-    lengths = np.random.default_rng(0).integers(1, 40, 103)
-    batches = shuffled_batches(lengths, 8, 1, 2)
-    assert sorted(i for batch in batches for i in batch) == list(range(103))
-    assert batches == shuffled_batches(lengths, 8, 1, 2) != shuffled_batches(lengths, 8, 1, 3)
-    for batch in sorted_batches(lengths, 64):
-        assert len(batch) == 1 or max(lengths[batch]) * len(batch) <= 64
 
 
 def test_comparison(bert, table, settings):

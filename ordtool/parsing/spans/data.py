@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ordtool.batching import hold_out
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.text.chinese import CHINESE_KINDS
@@ -93,9 +94,8 @@ def split_trees(
     count = round(len(trees) * config.holdout)
     if count == len(trees):
         raise UsageError(f"holding out {config.holdout:g} of {len(trees)} trees leaves nothing to train on")
-    order = np.random.default_rng([config.seed, 1]).permutation(len(trees))
-    held = set(order[:count].tolist())
-    return [tree for k, tree in enumerate(trees) if k not in held], [trees[k] for k in sorted(held)]
+    kept, held = hold_out(len(trees), count, [config.seed, 1])
+    return [trees[k] for k in kept], [trees[k] for k in held]
 
 
 def make_vocabulary(

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ordtool.arguments import as_many
+from ordtool.batching import batches_by_length, cut_batches
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import (
@@ -200,14 +201,7 @@ class _Trainer:
         random = np.random.default_rng([self.config.seed, 2, epoch])
         # Sorted by length, with a little noise so that batches differ from epoch to epoch.
         order = np.argsort(self.lengths + random.random(len(self.lengths)) * 2, kind="stable")
-        batches: list[list[int]] = []
-        batch: list[int] = []
-        for k in order.tolist():
-            if batch and (len(batch) + 1) * self.lengths[k] > self.config.batch_words:
-                batches.append(batch)
-                batch = []
-            batch.append(k)
-        batches.append(batch)
+        batches = cut_batches(order.tolist(), self.lengths, tokens=self.config.batch_words)
         return (batches[k] for k in random.permutation(len(batches)))
 
     def _step(self, batch: list[int]) -> float:
@@ -255,10 +249,9 @@ class _Trainer:
         state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         config = asdict(self.model.config)
         parser = SpanParser.from_parts(config, state, self.vocabulary, self.device)
-        order = sorted(range(len(self.held_out)), key=lambda k: len(self.held_out[k].words))
         agreed = total = 0
-        for first in range(0, len(order), 64):
-            trees = [self.held_out[k] for k in order[first : first + 64]]
+        for batch in batches_by_length([len(tree.words) for tree in self.held_out], size=64):
+            trees = [self.held_out[k] for k in batch]
             ids = self.vocabulary.encode_words(tree.words for tree in trees)
             for tree, distances in zip(
                 trees, parser.distances(ids, punctuation=[t.punctuation for t in trees]), strict=True

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from ordtool.arguments import as_strings
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import OnError, UsageError, close_match_hint
 from ordtool.io import inputs
 from ordtool.io.conllu import ConlluSentence, conllu_sentences, holds_conllu
 from ordtool.io.inputs import STDIN, Input, open_input, reads_once
@@ -119,7 +119,7 @@ def read_inputs(
     paths: str | Path | Sequence[str | Path],
     config: InputConfig,
     *,
-    on_error: Callable[[OrdtoolError], None] | None = None,
+    on_error: OnError | None = None,
     on_read: Callable[[int], None] | None = None,
 ) -> Iterator[Sentence]:
     """Read sentences.
@@ -158,7 +158,7 @@ def _sentences(
     stream: Input,
     config: InputConfig,
     kind: Format | Literal["trees"],
-    on_error: Callable[[OrdtoolError], None] | None,
+    on_error: OnError | None,
 ) -> Iterator[Sentence]:
     if kind == "trees":
         yield from map(tree_sentence, trees_of(stream, on_error=on_error))

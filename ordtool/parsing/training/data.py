@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ordtool.batching import hold_out
 from ordtool.errors import OrdtoolError
 from ordtool.io.checkpoint import read_checkpoint, write_checkpoint
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
@@ -126,11 +127,8 @@ def _sentences(
     sentences = load_sentences(text, options, progress)
     if dev:
         return sentences, load_sentences(dev, options, progress)
-    chosen = np.zeros(len(sentences), bool)
-    count = round(len(sentences) * config.holdout)
-    chosen[np.random.default_rng([config.seed, 1]).permutation(len(sentences))[:count]] = True
-    train = [words for words, held in zip(sentences, chosen, strict=True) if not held]
-    return train, [words for words, held in zip(sentences, chosen, strict=True) if held]
+    kept, held = hold_out(len(sentences), round(len(sentences) * config.holdout), [config.seed, 1])
+    return [sentences[k] for k in kept], [sentences[k] for k in held]
 
 
 def count_words(sentences: Sequence[Sequence[str]]) -> Counter[str]:

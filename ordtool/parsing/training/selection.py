@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
 
+from ordtool.batching import batches_by_length
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.onlstm.model import OnlstmForCausalLM
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
@@ -135,11 +135,9 @@ def layer_distances(
 ) -> list[np.ndarray]:
     """Distances of each sentence, `(layers, words)`, computed in batches of similar length."""
     ids = tokenizer.encode_words(sentences)
-    order = sorted(range(len(ids)), key=lambda k: len(ids[k]))
-    result: list[np.ndarray] = [np.empty(0)] * len(ids)
-    remaining = iter(order)
+    result = [np.empty((model.config.num_hidden_layers, 0))] * len(ids)
     device = next(model.parameters()).device
-    while batch := _next_batch(remaining, ids):
+    for batch in batches_by_length([len(sentence) for sentence in ids], tokens=BATCH_TOKENS):
         lengths = torch.tensor([len(ids[k]) for k in batch])
         padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
         for row, k in enumerate(batch):
@@ -148,14 +146,6 @@ def layer_distances(
         for row, k in enumerate(batch):
             result[k] = measured[:, row, : len(ids[k])].astype(np.float64)
     return result
-
-
-def _next_batch(remaining: Iterable[int], ids: Sequence[Sequence[int]]) -> list[int]:
-    first = list(islice(remaining, 1))
-    if not first:
-        return []
-    # Sorted by length: what follows is little longer than the first.
-    return first + list(islice(remaining, BATCH_TOKENS // max(len(ids[first[0]]), 16)))
 
 
 def choose_settings(

@@ -8,7 +8,7 @@ bracket that never closes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ordtool.arguments import as_many
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OnError, OrdtoolError, reject
 from ordtool.io.inputs import STDIN, Input, data_suffix, decode_line, open_input, read_lines
 from ordtool.io.jsonl import has_jsonl_suffix
 from ordtool.parsing.trees.chart import Span
@@ -105,7 +105,7 @@ def strip_function(label: str) -> str:
 def read_trees(
     paths: str | Path | Sequence[str | Path],
     *,
-    on_error: Callable[[OrdtoolError], None] | None = None,
+    on_error: OnError | None = None,
 ) -> Iterator[Tree]:
     """Read trees from files and folders, Penn-style ones and ones without labels.
 
@@ -127,15 +127,13 @@ def read_trees(
             yield from trees_of(stream, on_error=on_error)
 
 
-def trees_of(stream: Input, *, on_error: Callable[[OrdtoolError], None] | None = None) -> Iterator[Tree]:
+def trees_of(stream: Input, *, on_error: OnError | None = None) -> Iterator[Tree]:
     """Read trees from an input that is open, as `read_trees` does."""
     for atoms, where, labelled in decided_brackets(stream, on_error):
         yield to_tree(atoms, where) if labelled else to_unlabelled_tree(atoms, where)
 
 
-def decided_brackets(
-    stream: Input, on_error: Callable[[OrdtoolError], None] | None = None
-) -> Iterator[tuple[list[str], str, bool]]:
+def decided_brackets(stream: Input, on_error: OnError | None = None) -> Iterator[tuple[list[str], str, bool]]:
     """Read brackets and decide whether they have labels, which is one thing for all trees of an input.
 
     The first tree of which it is certain decides (see `is_labelled`), and where there is none, the suffix: `.brackets` has
@@ -162,9 +160,7 @@ def decided_brackets(
                 f"{where}: a tree {_LABELS[found]}, and the tree of {decided} is one {_LABELS[labelled]}",
                 "put trees with labels and trees without into files of their own",
             )
-            if on_error is None:
-                raise error
-            on_error(error)
+            reject(error, on_error)
     if labelled is None:
         yield from ((*tree, _by_suffix(stream)) for tree in undecided)
 
@@ -211,7 +207,7 @@ def _is_tree_file(file: Path) -> bool:
 
 
 def read_brackets(
-    lines: Iterator[bytes], source: str, on_error: Callable[[OrdtoolError], None] | None = None
+    lines: Iterator[bytes], source: str, on_error: OnError | None = None
 ) -> Iterator[tuple[list[str], str]]:
     """Split a stream into its top-level brackets.
 
