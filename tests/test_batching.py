@@ -47,9 +47,6 @@ def test_what_was_read_before_a_bad_record_is_given_out():
 
     given_out = []
     with pytest.raises(OrdtoolError, match="a.txt:6"):
-        given_out.extend(windows(items(), 3))
-    assert given_out == []  # extend takes all or nothing
-    with pytest.raises(OrdtoolError, match="a.txt:6"):
         for window in windows(items(), 3):
             given_out.append(window)
     assert given_out == [[0, 1, 2], [3, 4]]
