@@ -198,6 +198,7 @@ def hsic(
             seed=seed,
             dtype=precision,
             threads=threads,
+            device=device if device.startswith("cuda") else "cpu",
         )
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     plot_format = check_plot(plot) if plot is not None else None

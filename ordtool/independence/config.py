@@ -39,6 +39,8 @@ class HsicConfig:
         seed: Of every draw.
         dtype: `float32`, `float64`, or `auto`: float64 data in float64, all else in float32.
         threads: Threads to use; None is one a core.
+        device: `cpu`, or a CUDA device, which takes sums over pairs of rows and rotations of them (not the gamma, block and
+            aggregated tests, nor nHSIC).
 
     Raises:
         UsageError: For unknown names and fields that contradict each other.
@@ -60,6 +62,7 @@ class HsicConfig:
     seed: int = 0
     dtype: str = "auto"
     threads: int | None = None
+    device: str = "cpu"
 
     def kernels(self) -> tuple[str, str]:
         """Return the kernels of the left and the right variable."""
@@ -145,6 +148,7 @@ class HsicOptions(CkaOptions, total=False):
     group_rows: int | None
     confidence: float
     epsilon: float
+    device: str
 
 
 @dataclass(frozen=True, slots=True)

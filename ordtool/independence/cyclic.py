@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ordtool.independence.kernel_sums import KernelSums, from_cross_products, normaliser
+from ordtool.independence.kernel_sums import KernelSums, from_cross_products, normaliser, on_device
 from ordtool.independence.kernels import Kernel
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from ordtool.independence.device_kernels import DeviceBands, DeviceKernel
 
 Array = NDArray[Any]
 Float64Array = NDArray[np.float64]
@@ -38,7 +41,7 @@ def coset_statistics(
     """Return the statistics as observed and under `permutations` random rotations.
 
     Args:
-        sums: Of the kernels.
+        sums: Of the kernels; rotations are computed on the device that they were.
         pairs: Indices of the kernels to compare; the second is permuted.
         permutations: How many.
         rng: Draws the orders and the rotations.
@@ -51,7 +54,11 @@ def coset_statistics(
     """
     orders, chosen = draw_cosets(sums.rows, permutations, rng)
     sides = [side for pair in pairs if not sums.is_cheap_in_features(pair) for side in pair]
-    state = _State(sums, pairs, estimator, {i: sums.centring(i, estimator) for i in sides})
+    centrings = {i: sums.centring(i, estimator) for i in sides}
+    numbers = sorted(centrings)
+    there = on_device([sums.kernels[i] for i in numbers], sums.device) if numbers else None
+    placed = None if there is None else dict(zip(numbers, there, strict=True))
+    state = _State(sums, pairs, estimator, centrings, placed)
     rotations = np.empty((len(pairs), len(orders), sums.rows))
     progress.start("permutations", len(orders) * sums.rows, "permutations")
     for number, order in enumerate(orders):
@@ -82,6 +89,7 @@ class _State:
     pairs: Sequence[Pair]
     estimator: str
     centrings: dict[int, tuple[Float64Array, Float64Array]]
+    on_device: dict[int, DeviceKernel] | None = None
 
 
 def _one_coset(
@@ -116,6 +124,9 @@ def _by_bands(
     progress: Progress,
 ) -> Float64Array:
     n = state.sums.rows
+    if state.on_device is not None:
+        total = _device_bands(state, pairs, left, right)(progress)
+        return _finished(state, pairs, left, right, total)
     work = _Bands(state, pairs, left, right)
     width = min(max(_JOB_NUMBERS // (n * work.sides) // 16 * 16, _WIDTHS[0]), _WIDTHS[1])
     jobs = [(first, min(width, n // 2 + 1 - first)) for first in range(1, n // 2 + 1, width)]
@@ -123,7 +134,39 @@ def _by_bands(
     for job, part in zip(jobs, ordered_map(work, jobs, threads), strict=True):
         total += part
         progress.advance(n * job[1] / (n // 2))
-    return (2 * _inverse(total, n) + _diagonals(state, pairs, left, right)) / normaliser(n, state.estimator)
+    return _finished(state, pairs, left, right, total)
+
+
+def _finished(
+    state: _State,
+    pairs: Sequence[Pair],
+    left: NDArray[np.intp],
+    right: NDArray[np.intp],
+    spectra: NDArray[np.complex128],
+) -> Float64Array:
+    n = state.sums.rows
+    sums = 2 * _inverse(spectra, n) + _diagonals(state, pairs, left, right)
+    return np.asarray(sums / normaliser(n, state.estimator))
+
+
+def _device_bands(
+    state: _State, pairs: Sequence[Pair], left: NDArray[np.intp], right: NDArray[np.intp]
+) -> DeviceBands:
+    from ordtool.independence.device_kernels import DeviceBands
+
+    assert state.on_device is not None
+    placed = state.on_device
+
+    def sides(
+        numbers: set[int], order: NDArray[np.intp]
+    ) -> dict[int, tuple[DeviceKernel, NDArray[np.intp], Float64Array]]:
+        return {i: (placed[i], order, state.centrings[i][0][order]) for i in sorted(numbers)}
+
+    firsts, seconds = {a for a, _ in pairs}, {b for _, b in pairs}
+    if left is right:
+        both = sides(firsts | seconds, left)
+        return DeviceBands(both, both, pairs)
+    return DeviceBands(sides(firsts, left), sides(seconds, right), pairs)
 
 
 def _diagonals(

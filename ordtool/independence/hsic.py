@@ -195,7 +195,7 @@ def _single(
         kernels = [PrecomputedKernel(normalized_matrix(kernel, config.epsilon)) for kernel in plain]
         # tr(K' L') of centred matrices is n^2 times their biased statistic.
         estimator, factor = "biased", float(kernels[0].rows ** 2)
-    sums = kernel_sums(kernels, placed, threads=config.threads, progress=progress)
+    sums = kernel_sums(kernels, placed, threads=config.threads, device=config.device, progress=progress)
     p_values = _p_values(sums, placed, estimator, config, progress)
     return [
         _Answer(

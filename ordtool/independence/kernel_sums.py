@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from ordtool.errors import OrdtoolError
 from ordtool.independence.kernels import FeatureKernel, Kernel
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from ordtool.independence.device_kernels import DeviceKernel
 
 Array = NDArray[Any]
 Float64Array = NDArray[np.float64]
@@ -39,6 +42,7 @@ class KernelSums:
         row_sums: $\sum_{j \ne i} K^{(a)}_{ij}$, `(kernels, rows)`.
         diagonals: $K^{(a)}_{ii}$, `(kernels, rows)`.
         from_features: Whether the products come from features, $O(n d^2)$, rather than from pairs of rows.
+        device: `cpu`, or the CUDA device for what goes over pairs of rows.
     """
 
     kernels: tuple[Kernel, ...]
@@ -47,6 +51,7 @@ class KernelSums:
     row_sums: Float64Array
     diagonals: Float64Array
     from_features: bool
+    device: str = "cpu"
 
     @property
     def rows(self) -> int:
@@ -193,6 +198,7 @@ def kernel_sums(
     pairs: Sequence[Pair],
     *,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress = SILENT,
 ) -> KernelSums:
     r"""Collect the sums of the given pairs of kernels, and of each with itself.
@@ -201,6 +207,7 @@ def kernel_sums(
         kernels: Kernels over the same number of rows.
         pairs: Which of them to compare, as indices.
         threads: Threads to use; None is one a core.
+        device: `cpu`, or a CUDA device for pairs of rows.
         progress: Told of pairs of rows as they are done.
 
     Returns:
@@ -213,7 +220,11 @@ def kernel_sums(
         products, row_sums = _by_features(kernels, every_pair)
     else:
         offsets = np.array([kernel.typical_value() for kernel in kernels])
-        products, row_sums = _by_blocks(kernels, every_pair, offsets, threads, progress)
+        there = on_device(kernels, device)
+        if there is None:
+            products, row_sums = _by_blocks(kernels, every_pair, offsets, threads, progress)
+        else:
+            products, row_sums = _by_device_blocks(there, every_pair, offsets, progress)
     return KernelSums(
         kernels=tuple(kernels),
         offsets=offsets,
@@ -221,6 +232,7 @@ def kernel_sums(
         row_sums=row_sums,
         diagonals=np.stack([kernel.diagonal() for kernel in kernels]) - offsets[:, None],
         from_features=from_features,
+        device=device,
     )
 
 
@@ -295,10 +307,44 @@ def _by_blocks(
             row_sums[:, j : j + BLOCK] += down
         progress.advance(across.shape[1] * down.shape[1] * (0.5 if i == j else 1))
     progress.close()
-    matrix = np.full((len(kernels), len(kernels)), np.nan)
+    return _as_matrix(len(kernels), pairs, products), row_sums
+
+
+def _by_device_blocks(
+    kernels: Sequence[DeviceKernel], pairs: Sequence[Pair], offsets: Float64Array, progress: Progress
+) -> tuple[Float64Array, Float64Array]:
+    from ordtool.independence.device_kernels import block_sums
+
+    n = len(kernels[0].left)
+    progress.start("pairs", n * (n + 1) // 2, "pairs")
+    products, row_sums = block_sums(kernels, pairs, offsets, progress)
+    progress.close()
+    return _as_matrix(len(kernels), pairs, products), row_sums
+
+
+def _as_matrix(kernels: int, pairs: Sequence[Pair], products: Float64Array) -> Float64Array:
+    matrix = np.full((kernels, kernels), np.nan)
     for (a, b), product in zip(pairs, products, strict=True):
         matrix[a, b] = matrix[b, a] = product
-    return matrix, row_sums
+    return matrix
+
+
+def on_device(kernels: Sequence[Kernel], device: str) -> list[DeviceKernel] | None:
+    """Return kernels on a device; None if that is the CPU, or one of them can't be had elsewhere.
+
+    Raises:
+        UsageError: If there is no such device.
+    """
+    if device == "cpu":
+        return None
+    from ordtool.runtime import resolve_device
+
+    place = resolve_device(device)
+    there = [kernel.on_device(place) for kernel in kernels] if place.type == "cuda" else []
+    found = [kernel for kernel in there if kernel is not None]
+    # Kernels of different precision meet in products.
+    alike = len(found) == len(kernels) and len({kernel.right.dtype for kernel in found}) == 1
+    return found if alike else None
 
 
 class _BlockSums:

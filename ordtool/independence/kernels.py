@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.independence.bandwidth import median_distance
 from ordtool.independence.validation import CHUNK, compute_dtype, standardised
+
+if TYPE_CHECKING:
+    from ordtool.independence.device_kernels import DeviceKernel
 
 Array = NDArray[Any]
 
@@ -75,6 +78,10 @@ class Kernel(ABC):
     @abstractmethod
     def subset(self, index: NDArray[np.intp]) -> Kernel:
         """Return the same kernel over rows `index`, which may repeat."""
+
+    def on_device(self, device: Any) -> DeviceKernel | None:
+        """Return the kernel on a GPU; None where it can only be had here."""
+        return None
 
     def rounding(self, squares: float, trace: float) -> float:
         r"""Return the sum of squares that rounding alone may leave of a matrix which centring makes zero.
@@ -161,13 +168,18 @@ class GaussianKernel(Kernel):
 
     def exponent(self, rows: slice, columns: slice) -> Array:
         """Return the exponents."""
-        left = self._augmented[rows].copy()
-        left[:, -2:] = left[:, :-3:-1].copy()
-        return np.asarray(left @ self._augmented[columns].T)
+        return np.asarray(_swapped(self._augmented[rows]) @ self._augmented[columns].T)
 
     def apply(self, exponent: Array, out: Array) -> None:
         """Take the exponential."""
         _add_exponentials(exponent, [1 / multiple**2 for multiple in self._multiples], out)
+
+    def on_device(self, device: Any) -> DeviceKernel:
+        """Return the kernel on a GPU."""
+        from ordtool.independence.device_kernels import DeviceKernel
+
+        factors = [1 / multiple**2 for multiple in self._multiples]
+        return DeviceKernel.of(_swapped(self._augmented), self._augmented, device, factors)
 
     def subset(self, index: NDArray[np.intp]) -> GaussianKernel:
         """Return the same kernel over rows `index`."""
@@ -183,6 +195,13 @@ def _add_exponentials(exponent: Array, factors: Sequence[float], out: Array) -> 
     for factor in factors:
         total += np.exp(exponent * exponent.dtype.type(factor))
     out[...] = total
+
+
+def _swapped(augmented: Array) -> Array:
+    """Return rows `(z, 1, -h)` of rows `(z, -h, 1)`."""
+    left = augmented.copy()
+    left[:, -2:] = left[:, :-3:-1].copy()
+    return left
 
 
 def _augment(rows: Array) -> Array:
@@ -274,6 +293,14 @@ class LaplacianKernel(Kernel):
         """Take the exponential."""
         _add_exponentials(exponent, [1 / multiple for multiple in self._multiples], out)
 
+    def on_device(self, device: Any) -> DeviceKernel:
+        """Return the kernel on a GPU."""
+        from ordtool.independence.device_kernels import DeviceKernel
+
+        rows = self._rows.astype(self._dtype)
+        factors = [1 / multiple for multiple in self._multiples]
+        return DeviceKernel.of(rows, rows, device, factors, cityblock=True)
+
     def subset(self, index: NDArray[np.intp]) -> LaplacianKernel:
         """Return the same kernel over rows `index`."""
         return LaplacianKernel(self._rows[index], self.bandwidth, self._dtype, self.constant, self._multiples)
@@ -318,6 +345,12 @@ class FeatureKernel(Kernel):
     def exponent(self, rows: slice, columns: slice) -> Array:
         """Return the products of features, which are $K$."""
         return np.asarray(self.features[rows] @ self.features[columns].T)
+
+    def on_device(self, device: Any) -> DeviceKernel:
+        """Return the kernel on a GPU."""
+        from ordtool.independence.device_kernels import DeviceKernel
+
+        return DeviceKernel.of(self.features, self.features, device)
 
     def subset(self, index: NDArray[np.intp]) -> FeatureKernel:
         """Return the same kernel over rows `index`."""
