@@ -371,6 +371,27 @@ def _build_encoder(kind: str, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+@pytest.fixture(scope="session")
+def every_command() -> dict[str, object]:
+    """The commands by their names, such as `train ladder`."""
+    import typer
+    from typer.main import get_command
+
+    from ordtool.cli.app import app
+    from ordtool.cli.whiten import merge_app
+
+    def walk(command, path):
+        if not hasattr(command, "list_commands"):
+            return {" ".join(path): command}
+        context = typer.Context(command)
+        found = {}
+        for name in command.list_commands(context):
+            found |= walk(command.get_command(context, name), (*path, name))
+        return found
+
+    return walk(get_command(app), ()) | {"whiten merge": get_command(merge_app)}
+
+
 class Killed(BaseException):
     """Stands for a kill: nobody catches it."""
 

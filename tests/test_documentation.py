@@ -126,6 +126,31 @@ def test_a_page_runs_as_it_is_written(page, run_pipe):
                 check_output(command, run_pipe(command), expected)
 
 
+# They fetch from a network, or read what only its owner has.
+NOT_RUN = ("ordtool models pull", "ordtool models convert")
+
+
+COMMANDS = (
+    "parse", "embed", "whiten", "whiten merge", "hsic", "extrapolate", "generate", "predict", "train parser", "train spans",
+    "train lm", "train seq2seq", "train ladder", "train bottleneck", "score trees", "score similarity", "score text",
+    "models list", "models show", "models pull", "models convert",
+)  # fmt: skip
+
+
+def test_no_command_is_missing_here(every_command):
+    assert set(COMMANDS) == set(every_command)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_the_help_run_as_they_stand(name, every_command, run_pipe, encoders):
+    examples = every_command[name].examples
+    assert examples and all(len(line) < 120 for line in examples)
+    for line in examples:
+        if not line.startswith(NOT_RUN):
+            # The one name that isn't packaged stands for a folder here.
+            run_pipe(re.sub(r"-m minilm\b", f"-m {encoders('plain-bert')}", line))
+
+
 @pytest.mark.skipif(shutil.which("jq") is None, reason="the pipe ends in jq")
 def test_a_pipe_runs_in_a_shell(folder):
     kind, block = BLOCK.search((ROOT / "README.md").read_text()).groups()

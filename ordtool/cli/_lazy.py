@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 from typer.main import get_command as build_command
 
-from ordtool.cli.options import check_numbers, current_options
+from ordtool.cli._command import Command, ModelCommand, plain_types
 from ordtool.errors import UsageError, close_match_hint
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -40,46 +40,11 @@ def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
                 )
             return super().resolve_command(ctx, args)
 
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            with plain_types(self.get_params(ctx)):
+                super().format_help(ctx, formatter)
+
     return LazyGroup
-
-
-class Command(TyperCommand):
-    """A command that knows the old names of its options, and those of its config's fields, and takes no NaN for a number."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line."""
-        parsed: list[str] = super().parse_args(
-            ctx, current_options(args, getattr(self.callback, "renamed_options", {}))
-        )
-        check_numbers({param.opts[0]: ctx.params.get(param.name) for param in self.params})
-        return parsed
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; what is said of parameters names the options that set them."""
-        from ordtool import console
-
-        options = {
-            param.name: (param.opts[0], "".join(param.secondary_opts[:1]))
-            for param in self.params
-            if param.opts[0].startswith("-")
-        }
-        fields = getattr(self.callback, "field_options", {})
-        console.name_options(options | {field: options[name] for field, name in fields.items()})
-        return super().invoke(ctx)
-
-
-class ModelCommand(Command):
-    """A command that runs models: says once if a library's release was never tested."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        from ordtool.models.installed import untested_releases
-
-        if untested := untested_releases():
-            from ordtool import console
-
-            console.warn(f"ordtool was not tested with {' and '.join(untested)}")
-        return super().invoke(ctx)
 
 
 def load(name: str, target: str) -> Any:

@@ -131,6 +131,15 @@ def embed(
             rich_help_panel=RUN,
         ),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Texts a batch at most.  [default: as many as --batch-tokens hold]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
@@ -154,9 +163,10 @@ def embed(
     A row a text, in order: NPY with `-o x.npy` or to a pipe, JSON lines with a `vector` (`--json`, `-o x.jsonl`),
     or a table (`-o x.csv`, `-o x.parquet`). Inputs may be larger than memory; identical texts are computed once.
 
-    Examples: `ordtool embed a.txt -o a.npy`,
-    `ordtool embed a.txt | ordtool whiten --dims 128 > w.npy`,
-    `ordtool embed -m static a.jsonl --json`
+    Examples:
+        ordtool embed examples/notes.txt -m static -o notes.npy
+        ordtool embed examples/questions.jsonl -m static --json --dims 3
+        ordtool embed examples/questions.jsonl -m static | ordtool whiten --dims 8 > white.npy
     """
     from ordtool import console
     from ordtool.cli.options import options_for_fields
@@ -184,6 +194,7 @@ def embed(
             dtype=dtype,
             threads=threads,
             batch_tokens=batch_tokens,
+            batch_size=batch_size,
         )
         config = EmbedConfig(
             encoder=encoder,

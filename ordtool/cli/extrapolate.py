@@ -174,8 +174,9 @@ def extrapolate(
     terminal gets a table and a chart, a pipe or `-o` a JSON object a method and length. A file is one text,
     and so is a line of JSONL.
 
-    For example: `ordtool extrapolate book.txt` or
-    `ordtool extrapolate book.txt -m MODEL --methods all --plot lengths.svg -o lengths.jsonl`.
+    Examples:
+        ordtool extrapolate examples/story.txt
+        ordtool extrapolate examples/story.txt --methods none,rerope --lengths 1x,4x --plot lengths.svg
     """
     from ordtool import console
     from ordtool.cli._extrapolation_view import show

@@ -203,8 +203,9 @@ def generate(
     A terminal gets the text as it is written; a pipe or `-o` gets a JSON object a line: the input's keys and
     `output`. `\n` and `\t` in --stop and --template are a line feed and a tab.
 
-    For example: `ordtool generate -p 'Name three rivers.'` or
-    `ordtool generate prompts.jsonl --temperature 0.7 -o out.jsonl`.
+    Examples:
+        ordtool generate -m tinylm -p 'The President of the United' --max-new-tokens 8
+        ordtool generate examples/notes.txt -m tinylm --temperature 0.7 --max-new-tokens 8 -o out.jsonl
     """
     if show_mask is not None:
         _show_mask(show_mask)

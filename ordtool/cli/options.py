@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from math import isfinite
@@ -179,3 +179,36 @@ def current_options(args: Sequence[str], names: Mapping[str, str]) -> list[str]:
                 f"note: {old} is called {names[old]} now; the old name goes with the next release\n"
             )
     return current
+
+
+OTHER_NAMES = {
+    "--batch": "--batch-size",
+    "--dim": "--dims",
+    "--epoch": "--epochs",
+    "--eval": "--dev",
+    "--layer": "--layers",
+    "--method": "--methods",
+    "--n": "-n",
+    "--out": "--output",
+    "--permutation": "--permutations",
+    "--temp": "--temperature",
+    "--validation": "--dev",
+}
+"""What people type, to what it is called; a command that has an option of the first name means that one."""
+
+
+def known_options(args: Sequence[str], options: Collection[str]) -> list[str]:
+    """Return a command's arguments with other names of its options replaced; what follows `--` stays.
+
+    Args:
+        args: The arguments.
+        options: The names that the command has.
+    """
+    end = args.index("--") if "--" in args else len(args)
+    known = list(args)
+    for k, argument in enumerate(args[:end]):
+        name, equals, value = argument.partition("=")
+        target = OTHER_NAMES.get(name)
+        if target is not None and target in options and name not in options:
+            known[k] = target + (equals if target.startswith("--") else "") + value
+    return known

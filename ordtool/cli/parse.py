@@ -156,8 +156,10 @@ def parse(
     Reads a sentence a line, JSON, CoNLL-U, or bracketed trees (files or folders), and finds a tree over each
     sentence's own tokens. A terminal gets drawn trees, a pipe JSON lines: `text, tokens, offsets, distances, spans, tree`.
 
-    **Examples:** `echo "The children played in the garden." | ordtool parse` · `ordtool parse --split book.txt -o book.html`
-    · `ordtool parse notes.jsonl | jq -r .tree`
+    Examples:
+        echo "The children played in the garden." | ordtool parse
+        ordtool parse --split examples/story.txt -o story.html
+        ordtool parse examples/sentences.jsonl | head -1
     """
     from ordtool import console
     from ordtool.errors import UsageError, close_match_hint

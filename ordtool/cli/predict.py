@@ -83,8 +83,10 @@ def predict(
     `probabilities` (null where the model gives a score). Where the input has a `label`, accuracy, macro F1, the figures of
     each class and a confusion table come at the end, on stderr.
 
-    Examples: `echo 'Who was Galileo?' | ordtool predict -m model` ·
-    `ordtool predict test.jsonl -m model -o out.jsonl --metrics figures.json`
+    Examples:
+        ordtool train bottleneck examples/questions.jsonl --embed-model static --epochs 5 --runs 1 -o sorter
+        echo 'Who was Galileo?' | ordtool predict -m sorter
+        ordtool predict examples/questions.jsonl -m sorter -o out.jsonl --metrics figures.json
     """
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.io.atomic import check_output

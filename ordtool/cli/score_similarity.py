@@ -131,15 +131,15 @@ def similarity(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score sentence vectors on pairs with a similarity: Spearman's and Pearson's correlation in percent.
+    r"""Score sentence vectors on pairs with a similarity: Spearman's and Pearson's correlation in percent.
 
     A row for the raw vectors, one for the whitened ones, one for each `--setting`; each says what the transform was
     fitted on. A pipe or `--json` gets one JSON object a row.
 
     Examples:
-    `ordtool score similarity stsb-dev.csv --setting beta=0,gamma=0,dims=128` ·
-    `ordtool score similarity stsb-dev.csv -m smollm2 --layers all` ·
-    `ordtool score similarity pairs.tsv --columns 6,7,5 --vectors left.npy --vectors right.npy`
+        printf 'A man sings.\tA man is singing.\t5\nIt rains.\tIt is wet.\t3\nA dog runs.\tPrices rose.\t0\n' > pairs.tsv
+        ordtool score similarity pairs.tsv -m static
+        ordtool score similarity pairs.tsv -m static --setting beta=0,gamma=0,dims=2
     """
     from ordtool import console
     from ordtool.cli.options import options_for_fields

@@ -43,9 +43,12 @@ def text(
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
-    """Score written texts against references: BLEU, chrF and ROUGE-L, in percent.
+    r"""Score written texts against references: BLEU, chrF and ROUGE-L, in percent.
 
-    **Example:** `ordtool generate prompts.jsonl | ordtool score text - references.jsonl`
+    Examples:
+        printf 'the cat sat on the mat\n' > predictions.txt
+        printf 'the cat sat on a mat\n' > references.txt
+        ordtool score text predictions.txt references.txt
     """
     from ordtool import console
     from ordtool.generation.scoring import read_predictions, read_references, score_text

@@ -94,7 +94,10 @@ def trees(
     Left-, right-branching, balanced and random trees go through the same scorer, because a figure means little without
     them. A pipe or `--json` gets one JSON object a row.
 
-    **Example:** `ordtool parse treebank/ --format jsonl -o pred.jsonl && ordtool score trees pred.jsonl treebank/`
+    Examples:
+        ordtool parse examples/sentences.txt --format brackets -o gold.mrg
+        ordtool parse gold.mrg -m english-onlstm -o pred.jsonl
+        ordtool score trees pred.jsonl gold.mrg
     """
     from ordtool import console
     from ordtool.io.atomic import atomic_output, check_output

@@ -124,8 +124,8 @@ def bottleneck(
     and each layer's nHSIC.
 
     Examples:
-    `ordtool train bottleneck v.npy labels.jsonl -o model` ·
-    `ordtool train bottleneck questions.jsonl --embed-model minilm -o model`
+        ordtool train bottleneck examples/questions.jsonl --embed-model static --epochs 5 --runs 1 -o sorter
+        echo 'Who was Galileo?' | ordtool predict -m sorter
     """
     from ordtool import console
     from ordtool.cli._text_encoder import text_encoder

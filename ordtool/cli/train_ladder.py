@@ -224,8 +224,9 @@ def ladder(
     `ordtool generate -m LADDER` writes.
 
     Examples:
-    `ordtool train ladder reviews.tsv -m minilm -o sentiment` ·
-    `ordtool train ladder train.jsonl --dev dev.jsonl -m minilm --compare full,lora,head`
+        ordtool train ladder examples/questions.jsonl -m tinylm -o sorter --epochs 2
+        echo 'Who was Galileo?' | ordtool predict -m sorter
+        ordtool train ladder examples/questions.jsonl -m tinylm --epochs 2 --compare lora,head
     """
     from ordtool.console import RichProgress
     from ordtool.errors import UsageError

@@ -173,7 +173,9 @@ def lm(
 
     The folder is a Hugging Face model: `ordtool generate -m MODEL` and the Auto classes take it.
 
-    **Example:** `ordtool train lm book.txt -o mylm --steps 500 && ordtool generate -m mylm -p 'It was'`
+    Examples:
+        ordtool train lm examples/story.txt -o mylm --steps 20 --context 64 --batch-size 4
+        ordtool generate -m mylm -p 'It was' --max-new-tokens 8
     """
     from ordtool.console import RichProgress
     from ordtool.lm.training import LMTrainingConfig, train_lm

@@ -189,9 +189,11 @@ def parser(
 ) -> None:
     """Train an ON-LSTM, whose master gates parse, or a probabilistic grammar on plain text.
 
-    **Example:** `ordtool train parser books/*.txt -o my-parser && ordtool parse -m my-parser notes.txt`
-
     A killed run goes on with the same command and `--resume`.
+
+    Examples:
+        ordtool train parser examples/story.txt -o my-parser --epochs 1
+        echo "The old house stood by the sea." | ordtool parse -m my-parser
     """
     from ordtool.cli._training_options import say_trained
     from ordtool.console import RichProgress

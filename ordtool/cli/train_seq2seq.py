@@ -150,11 +150,14 @@ def seq2seq(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an encoder, or an encoder-decoder, to write targets for sources.
+    r"""Train an encoder, or an encoder-decoder, to write targets for sources.
 
     BERT, RoBERTa, XLM-R, MiniLM and their like become writers by the sequence-to-sequence mask (UniLM).
 
-    **Example:** `ordtool train seq2seq pairs.jsonl --model minilm -o mymodel && ordtool generate -m mymodel sources.txt`
+    Examples:
+        printf 'one two\ttwo one\nred blue\tblue red\n' > pairs.tsv
+        ordtool train seq2seq pairs.tsv -m minilm -o reverser --epochs 1
+        ordtool generate -m reverser -p 'black white' --max-new-tokens 8
     """
     from ordtool.console import RichProgress
     from ordtool.models.resolve import resolve_model

@@ -79,9 +79,12 @@ def spans(
 ) -> None:
     """Train a span scorer on trees: a fast parser out of the votes of slow ones.
 
-    **Example:** `ordtool parse -m a -m b -m c --split text.txt -o trees.jsonl && ordtool train spans trees.jsonl -o fast`
-
     It reads punctuation as well as words. A killed run goes on from its last epoch with the same command and `--resume`.
+
+    Examples:
+        ordtool parse --split examples/story.txt -o trees.jsonl
+        ordtool train spans trees.jsonl -o fast --epochs 1
+        echo "The old house stood by the sea." | ordtool parse -m fast
     """
     from ordtool.cli._training_options import say_trained
     from ordtool.console import RichProgress

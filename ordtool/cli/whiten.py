@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ordtool.cli._lazy import CONTEXT, Command
+from ordtool.cli._command import Command
+from ordtool.cli._lazy import CONTEXT
 from ordtool.cli.options import OUT, Force, Output, Quiet, Threads
 
 MAP = "The map"
@@ -164,9 +165,9 @@ def whiten(
     `ordtool whiten merge A B -o C` merges transforms fitted on parts (see `ordtool whiten merge --help`).
 
     Examples:
-    `ordtool embed a.txt | ordtool whiten --dims 128 > w.npy` ·
-    `ordtool whiten x.npy --save t.safetensors` ·
-    `ordtool whiten y.npy --transform t.safetensors -o z.npy`
+        ordtool embed examples/questions.jsonl -m static | ordtool whiten --dims 8 > white.npy
+        ordtool embed examples/questions.jsonl -m static | ordtool whiten --save map.safetensors
+        ordtool embed examples/notes.txt -m static | ordtool whiten --transform map.safetensors -o notes.npy
     """
     _limit_threads(threads)
     from ordtool.cli.options import options_for_fields
@@ -231,7 +232,10 @@ def merge(
     The statistics are added up, so the result is that of one pass over all rows. Options are those of the parts
     unless given here.
 
-    Example: `ordtool whiten merge a.safetensors b.safetensors -o c.safetensors`
+    Examples:
+        ordtool embed examples/questions.jsonl -m static | ordtool whiten --save a.safetensors
+        ordtool embed examples/story.txt -m static | ordtool whiten --save b.safetensors
+        ordtool whiten merge a.safetensors b.safetensors -o all.safetensors
     """
     from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress

@@ -56,18 +56,19 @@ class Batch:
         return [group.length for group in self.groups for _ in range(group.count)]
 
 
-def make_batches(tokens: Sequence[Sequence[int]], budget: int) -> list[Batch]:
+def make_batches(tokens: Sequence[Sequence[int]], budget: int, most: int | None = None) -> list[Batch]:
     """Sort texts by length and fill batches up to a number of tokens, padding to the longest included.
 
     Args:
         tokens: Token ids of each text; empty texts get no batch.
         budget: Tokens a batch; a longer text is a batch of its own.
+        most: Texts a batch at most; None: any number.
 
     Returns:
         Batches, longest texts first, so that workers end at about the same time.
     """
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
-    batches = batches_by_length(lengths, tokens=budget, longest_first=True)
+    batches = batches_by_length(lengths, tokens=budget, size=most, longest_first=True)
     return [_batch(np.array(rows, dtype=np.int64), tokens, lengths) for rows in batches]
 
 

@@ -40,6 +40,7 @@ class EncoderConfig:
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
         threads: CPU threads; None: one a core.
         batch_tokens: Tokens a batch.
+        batch_size: Texts a batch at most; None: as many as `batch_tokens` hold.
     """
 
     model: str = "minilm"
@@ -53,6 +54,7 @@ class EncoderConfig:
     dtype: str = "auto"
     threads: int | None = None
     batch_tokens: int | None = None
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model.
@@ -67,7 +69,7 @@ class EncoderConfig:
                 "`pooling` first-last and `layers` contradict each other",
                 "`pooling` mean with `layers` 1,-1 is the same",
             )
-        for name in ("max_length", "batch_tokens", "threads"):
+        for name in ("max_length", "batch_tokens", "batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` {value} is not possible", "give a number of 1 or more")
@@ -86,6 +88,7 @@ class EncoderOptions(TypedDict, total=False):
     dtype: str
     threads: int | None
     batch_tokens: int | None
+    batch_size: int | None
 
 
 @dataclass(frozen=True, slots=True)

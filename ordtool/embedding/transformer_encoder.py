@@ -59,6 +59,7 @@ class TransformerEncoder:
         self._skip = self._choose_skip(settings, config, padded_encoder.is_causal(model))
         self._choose_steps(settings, config, own_choice)
         self._threads = thread_count(config.threads)
+        self._most = config.batch_size
         self._budget = config.batch_tokens or (CPU_TOKENS if self._device.type == "cpu" else GPU_TOKENS)
         self._pool_head = padded_encoder.pooler_of(model) if "pooler" in self._poolings else None
         self._place(model)
@@ -184,7 +185,7 @@ class TransformerEncoder:
 
     def run(self, tokens: Tokens, advance: Callable[[int], None] = lambda count: None) -> Encoded:
         """Compute the vectors of a window; see `Encoder`."""
-        batches = make_batches(tokens.ids, self._budget)
+        batches = make_batches(tokens.ids, self._budget, self._most)
         shape = (len(tokens.ids), max(1, self.layers), self.dim)
         rows = np.zeros(shape, dtype=np.float32)
         for batch, vectors in self._map(batches):

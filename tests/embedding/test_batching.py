@@ -9,12 +9,13 @@ from ordtool.embedding.batching import EmbeddingCache, make_batches
 texts_of_tokens = st.lists(st.lists(st.integers(0, 99), max_size=30), max_size=40)
 
 
-@given(texts_of_tokens, st.integers(1, 100))
-def test_batches_hold_every_text_once_within_the_budget(tokens, budget):
+@given(texts_of_tokens, st.integers(1, 100), st.none() | st.integers(1, 5))
+def test_batches_hold_every_text_once_within_the_budget(tokens, budget, most):
     seen = []
-    for batch in make_batches(tokens, budget):
+    for batch in make_batches(tokens, budget, most):
         longest = max(batch.lengths)
         assert longest * len(batch.rows) <= budget or len(batch.rows) == 1
+        assert most is None or len(batch.rows) <= most
         start = 0
         for row, length in zip(batch.rows, batch.lengths, strict=True):
             assert batch.ids[start : start + length].tolist() == tokens[row]
