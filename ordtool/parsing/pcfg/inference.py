@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import fields
 from typing import Any
 
@@ -51,7 +51,7 @@ class PcfgParser:
         vocabulary: How words are looked up.
         layers: 1.
         tree_config: The unbiased builder; punctuation counts before there are distances.
-        matmul_dtype: Not looked at: charts are float32.
+        matmul_dtype: Element type of products with the rules; None: float32, as all the rest.
         punctuation_bonus: Nats that each constituent loses for each punctuation of a kind that it crosses.
     """
 
@@ -59,12 +59,16 @@ class PcfgParser:
     tree_config = TreeConfig(builder="unbiased")
 
     def __init__(
-        self, model: PcfgModel, vocabulary: Vocabulary, punctuation_bonus: Mapping[str, float]
+        self,
+        model: PcfgModel,
+        vocabulary: Vocabulary,
+        punctuation_bonus: Mapping[str, float],
+        matmul_dtype: torch.dtype | None = None,
     ) -> None:
         if model.config.vocab_size != len(vocabulary.tokens):
             raise ValueError(f"{model.config.vocab_size} word vectors, {len(vocabulary.tokens)} words")
         self.vocabulary = vocabulary
-        self.matmul_dtype: torch.dtype | None = None
+        self.matmul_dtype = matmul_dtype
         self.punctuation_bonus = dict(punctuation_bonus)
         self._model = model
         self._merger = merger_for(model.words.device)
@@ -73,8 +77,12 @@ class PcfgParser:
     @torch.no_grad()
     def refresh(self) -> None:
         """Compute the rules anew, of weights that have changed."""
-        grammar = self._model.grammar()
-        self._grammar = Grammar(*(getattr(grammar, field.name).contiguous() for field in fields(Grammar)))
+        grammar, dtype = self._model.grammar(), self.matmul_dtype or torch.float32
+        self._grammar = Grammar(
+            grammar.root,
+            grammar.nonterminal_children.to(dtype).contiguous(),
+            grammar.preterminal_children.to(dtype).contiguous(),
+        )
         self._emission = self._model.emission_vectors()
 
     @classmethod
@@ -100,7 +108,7 @@ class PcfgParser:
             raise ValueError(" ".join(str(error).split())) from None
         bonus = current_keys(config).get("parse_punctuation_bonus")
         weights = PUNCTUATION_BONUS if bonus is None else check_punctuation_bonus(bonus)
-        return cls(model.to(device), vocabulary, weights)
+        return cls(model.to(device), vocabulary, weights, matmul_dtype)
 
     def distances(
         self,
@@ -132,8 +140,7 @@ class PcfgParser:
             size = _PIECE if len(starts) > 1 else len(sentence)
             parts += [sentence[start : start + size] for start in starts]
             between += [bits[start : start + size + 1] for start in starts]
-        tables = self.posteriors(parts, between)
-        found = iter([chart_distances(table[None], [len(table)])[0] for table in tables])
+        found = iter(_best_trees(self.posteriors(parts, between)))
         return [join_pieces([next(found) for _ in starts])[None] for starts in pieces]
 
     def posteriors(
@@ -141,10 +148,7 @@ class PcfgParser:
     ) -> list[np.ndarray]:
         """Return the probability of each span, `(words, words + 1)` a sentence; see `span_posteriors`."""
         tables: list[np.ndarray] = [np.zeros((len(s), len(s) + 1), dtype=np.float32) for s in sentences]
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for k, sentence in enumerate(sentences):
-            by_length[len(sentence)].append(k)
-        for length, group in by_length.items():
+        for length, group in _by_length(sentences):
             if length < 2:
                 continue
             each = span_count(length) * self._model.config.num_nonterminals * 6
@@ -166,3 +170,21 @@ class PcfgParser:
         known = torch.from_numpy(potentials).to(device) if potentials.any() else None
         found: np.ndarray = span_posteriors(words, self._grammar, known, self._merger).cpu().numpy()
         return found
+
+
+def _best_trees(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the best tree of each table as distances, those of one length found side by side."""
+    found: list[np.ndarray] = [np.zeros(0)] * len(tables)
+    for length, group in _by_length(tables):
+        trees = chart_distances(np.stack([tables[k] for k in group]), [length] * len(group))
+        for k, distances in zip(group, trees, strict=True):
+            found[k] = distances
+    return found
+
+
+def _by_length(items: Sequence[Sized]) -> Iterator[tuple[int, list[int]]]:
+    """Yield each length with the numbers of the items that have it."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for k, item in enumerate(items):
+        groups[len(item)].append(k)
+    yield from groups.items()

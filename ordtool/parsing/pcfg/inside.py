@@ -38,7 +38,8 @@ class Grammar:
     Attributes:
         root: `(m,)`: of each nonterminal over a whole sentence.
         nonterminal_children: `(m, 2 m)`: column A is `P_left(. | A)` of nonterminals, column m + A `P_right(. | A)`.
-        preterminal_children: `(p, 2 m)`: the same of preterminals; both together sum to 1 in each column.
+        preterminal_children: `(p, 2 m)`: the same of preterminals; both together sum to 1 in each column. Products with
+            these two have their type; all else has the type of the words.
     """
 
     root: Tensor
@@ -87,8 +88,8 @@ def span_posteriors(
     starts, ends = _span_edges(length, words.device)
     by_span = None if potentials is None else potentials[:, starts, ends].T.to(words.dtype)
     chart = _Chart.fill(words, grammar, merger or TorchMerger(), by_span)
-    gradient = chart.backward(torch.ones(batch, dtype=chart.sums.dtype, device=words.device))
-    weights = (chart.sums * gradient.sums).sum(dim=-1)
+    outer, _ = chart.outside(torch.ones_like(chart.total))
+    weights = (chart.sums * outer).sum(dim=-1)
     wide = slice(length, None)
     table = weights.new_zeros(batch, length, length + 1)
     table[:, starts[wide], ends[wide]] = weights[wide].T
@@ -111,17 +112,7 @@ class _Inside(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        found = ctx.chart.backward(gradients[0])
-        return found.words, found.root, found.nonterminals, found.preterminals, None
-
-
-@dataclass(slots=True)
-class _Gradient:
-    words: Tensor
-    root: Tensor
-    nonterminals: Tensor
-    preterminals: Tensor
-    sums: Tensor
+        return (*ctx.chart.gradients(gradients[0]), None)
 
 
 @dataclass(slots=True)
@@ -180,44 +171,45 @@ class _Chart:
         likelihood = torch.log(total) + scales[-1]
         return cls(grammar, merger, emissions, sums, children, scales, sum_scales, total, likelihood)
 
-    def backward(self, gradient: Tensor) -> _Gradient:
-        """Return the gradients, wide spans first.
+    def outside(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients by `sums` and by `children`, computed from wide spans to narrow ones.
 
         Args:
             gradient: `(batch,)`, by `log_likelihood`.
         """
         length, grammar = len(self.emissions), self.grammar
-        size = len(grammar.root)
-        outer = torch.empty_like(self.sums)  # by sums
+        outer = torch.empty_like(self.sums)
         by_children = torch.empty_like(self.children)
-        weight = gradient / self.total
-        outer[-1] = weight[:, None] * grammar.root
-        by_root = weight @ self.sums[-1]
+        outer[:length] = 0
+        outer[-1] = (gradient / self.total)[:, None] * grammar.root
         for width in range(length - 1, 0, -1):
             first = span_offset(width, length)
             last = first + length - width + 1
             self.merger.backward(self.children, self.scales, outer, self.sum_scales, by_children, width)
             if width > 1:
                 _product(by_children[first:last], grammar.nonterminal_children.T, outer[first:last])
-        outer[:length] = 0
+        return outer, by_children
+
+    def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients by the words and by the three tables of the grammar."""
+        length = len(self.emissions)
+        _, by_children = self.outside(gradient)
+        by_root = (gradient / self.total) @ self.sums[-1]
         wide = slice(length, len(self.sums) - 1)
-        nonterminals = _outer_product(
-            self.sums[wide].reshape(-1, size), by_children[wide].reshape(-1, 2 * size)
-        )
+        nonterminals = self.sums[wide].flatten(0, 1).T @ by_children[wide].flatten(0, 1)
         narrow = by_children[:length].flatten(0, 1)
-        preterminals = _outer_product(self.emissions.flatten(0, 1), narrow)
-        by_emission = (narrow @ grammar.preterminal_children.T).view_as(self.emissions)
-        by_word = (by_emission * self.emissions).transpose(0, 1)
-        return _Gradient(by_word, by_root, nonterminals, preterminals, outer)
+        preterminals = self.emissions.flatten(0, 1).T @ narrow
+        by_emission = (narrow @ self.grammar.preterminal_children.T).view_as(self.emissions)
+        return (by_emission * self.emissions).transpose(0, 1), by_root, nonterminals, preterminals
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """Write `left @ right`, its leading axes taken together, into `out`."""
-    torch.mm(left.flatten(0, 1), right, out=out.view(-1, right.shape[1]))
-
-
-def _outer_product(left: Tensor, right: Tensor) -> Tensor:
-    return left.T @ right
+    """Write `left @ right`, its leading axes taken together, into `out`; factors have the type of `right`."""
+    left, out = left.flatten(0, 1), out.view(-1, right.shape[1])
+    if right.dtype == out.dtype:
+        torch.mm(left, right, out=out)
+    else:
+        out.copy_(left.to(right.dtype) @ right)
 
 
 @lru_cache(maxsize=256)
