@@ -84,6 +84,23 @@ def parse(
             rich_help_panel=TREES,
         ),
     ] = None,
+    vote: Annotated[
+        str,
+        typer.Option(
+            "--vote",
+            help="Several models agree by their `trees`, or by their `posteriors` of all spans.",
+            autocompletion=lambda: ["trees", "posteriors"],
+            rich_help_panel=TREES,
+        ),
+    ] = "trees",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            help="What each model's posteriors count, such as `2,1,1`.  [default: the same]",
+            rich_help_panel=TREES,
+        ),
+    ] = None,
     punctuation: Annotated[
         bool,
         typer.Option(
@@ -147,6 +164,10 @@ def parse(
         ),
     ] = None,
     json: Json = False,
+    posteriors: Annotated[
+        bool,
+        typer.Option("--posteriors", help="Add the probabilities of spans to the JSON.", rich_help_panel=OUT),
+    ] = False,
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -182,6 +203,9 @@ def parse(
         layer=layer,
         builder=builder,
         right_branching_bias=right_branching_bias,
+        vote=vote,
+        weights=None if weights is None else _numbers(weights),
+        posteriors=posteriors,
         punctuation=punctuation,
         tokens="whitespace" if tokenized else None,
         batch_size=batch_size,
@@ -213,6 +237,15 @@ def parse(
     finally:
         progress.close()
         report_skipped([error.message for error in skipped], progress)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    from ordtool.errors import UsageError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--weights {text!r} are no numbers", "for example 2,1,1") from None
 
 
 def _output_format(name: str, json: bool, output: Path | None) -> str:

@@ -23,8 +23,16 @@ from ordtool.parsing.text.tokenize import (
     whitespace_tokens,
 )
 from ordtool.parsing.trees.builders import BUILDERS, build_trees, mean_distances, mix_distances, needs_chart
-from ordtool.parsing.trees.chart import CHART_LIMIT, Span
+from ordtool.parsing.trees.chart import CHART_LIMIT, Span, best_distances, chart_trees
 from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation, punctuation_between
+from ordtool.parsing.voting import (
+    SOFT_LIMIT,
+    VOTES,
+    check_weights,
+    guess_posteriors,
+    mean_tables,
+    probable_spans,
+)
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -54,6 +62,10 @@ class ParseConfig:
             add up their span scores, and the others build a tree a model and let the trees vote.
         right_branching_bias: How far trees lean to the right where distances leave it open, see `add_right_branching_bias`;
             None: each model's own.
+        vote: How several models agree: `trees`, the tree with most spans of theirs, or `posteriors`, the tree with the
+            largest sum of what each thinks of its spans.
+        weights: What each model counts, in `posteriors`; None: all the same.
+        posteriors: Give the probabilities of spans as well, the models' mean.
         punctuation: Let punctuation say where phrases end, as far as the models know how; see
             `ordtool.parsing.trees.punctuation`.
         tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
@@ -66,6 +78,9 @@ class ParseConfig:
     layer: str | None = None
     builder: str | None = None
     right_branching_bias: float | None = None
+    vote: str = "trees"
+    weights: Sequence[float] | None = None
+    posteriors: bool = False
     punctuation: bool = True
     tokens: str | None = None
     batch_size: int = 128
@@ -76,12 +91,16 @@ class ParseConfig:
         """Check what can be checked without the models.
 
         Raises:
-            UsageError: For no model at all, or an unknown builder or kind of tokens.
+            UsageError: For no model at all, an unknown builder, vote or kind of tokens, or other than a weight a model.
         """
         if not self.models:
             raise UsageError("no model was named")
         if self.builder is not None and self.builder not in BUILDERS:
             raise UsageError(f"unknown builder {self.builder!r}", close_match_hint(self.builder, BUILDERS))
+        if self.vote not in VOTES:
+            raise UsageError(f"unknown vote {self.vote!r}", close_match_hint(self.vote, VOTES))
+        if self.weights is not None:
+            check_weights(self.weights, len(self.models))
         kinds = (*TOKEN_KINDS, "whitespace")
         if self.tokens is not None and self.tokens not in kinds:
             raise UsageError(f"unknown tokens {self.tokens!r}", close_match_hint(self.tokens, kinds))
@@ -99,6 +118,9 @@ class ParseOptions(TypedDict, total=False):
     layer: str | None
     builder: str | None
     right_branching_bias: float | None
+    vote: str
+    weights: Sequence[float] | None
+    posteriors: bool
     punctuation: bool
     tokens: str | None
     batch_size: int
@@ -281,26 +303,77 @@ class Parser:
 
     def _parse_window(self, window: list[_Job]) -> Iterator[Parse]:
         """Parse a window in batches of like lengths, and yield its results in order."""
-        results: list[tuple[np.ndarray, list[Span]]] = [(np.zeros(0), []) for _ in window]
+        results: list[_Drawn] = [_Drawn(np.zeros(0), []) for _ in window]
         lengths = [len(job.words) for job in window]
         compiled = sum(lengths) >= self._compiled_from
         ids = [model.vocabulary.encode_words(job.words for job in window) for model in self._models]
         for batch in batches_by_length(lengths, tokens=_BATCH_WORDS, size=self.config.batch_size):
             jobs = [window[k] for k in batch]
-            distances = self._measure(jobs, [[table[k] for k in batch] for table in ids], compiled)
+            drawn = self._draw(jobs, [[table[k] for k in batch] for table in ids], compiled)
+            for k, tree in zip(batch, drawn, strict=True):
+                results[k] = tree
+        for job, tree in zip(window, results, strict=True):
+            yield _result(job, tree)
+
+    def _draw(self, jobs: list[_Job], ids: list[list[list[int]]], compiled: bool) -> list[_Drawn]:
+        """Return the trees of a batch, over its words."""
+        soft = self.config.posteriors or (self.config.vote == "posteriors" and len(self._models) > 1)
+        if soft and max(len(job.words) for job in jobs) <= SOFT_LIMIT:
+            return self._draw_softly(jobs, ids, compiled)
+        distances = self._measure(jobs, ids, compiled)
+        trees = self._build(jobs, distances)
+        return [
+            _Drawn(mean_distances(by_model), spans) for by_model, spans in zip(distances, trees, strict=True)
+        ]
+
+    def _draw_softly(self, jobs: list[_Job], ids: list[list[list[int]]], compiled: bool) -> list[_Drawn]:
+        """As `_draw`, with what each model thinks of every span."""
+        punctuation = [job.punctuation for job in jobs]
+        tables = [
+            model.posteriors(sentences, punctuation) if model.has_posteriors is True else None
+            for model, sentences in zip(self._models, ids, strict=True)
+        ]
+        distances = self._measure(jobs, ids, compiled, tables)
+        by_model = [
+            found or guess_posteriors([own[k] for own in distances], punctuation, config)
+            for k, (found, config) in enumerate(zip(tables, self._tree_configs, strict=True))
+        ]
+        means = mean_tables(by_model, self.config.weights)
+        if self.config.vote == "posteriors" and len(self._models) > 1:
+            trees = chart_trees(means)
+        else:
             trees = self._build(jobs, distances)
-            for k, by_model, spans in zip(batch, distances, trees, strict=True):
-                results[k] = (mean_distances(by_model), spans)
-        for job, (mean, spans) in zip(window, results, strict=True):
-            yield _result(job, mean, spans)
+        drawn = zip(distances, trees, means, strict=True)
+        return [
+            _Drawn(mean_distances(own), spans, mean if self.config.posteriors else None)
+            for own, spans, mean in drawn
+        ]
 
     def _measure(
-        self, jobs: list[_Job], ids: list[list[list[int]]], compiled: bool
+        self,
+        jobs: list[_Job],
+        ids: list[list[list[int]]],
+        compiled: bool,
+        tables: Sequence[list[np.ndarray] | None] = (),
     ) -> list[list[np.ndarray]]:
-        """Return the distances of each sentence by each model, its layers mixed."""
+        """Return the distances of each sentence by each model, its layers mixed.
+
+        Args:
+            jobs: Sentences.
+            ids: Their words, by model.
+            compiled: Take compiled loops.
+            tables: Of each model the posteriors of each sentence, where they are known: the distances are theirs.
+        """
         distances: list[list[np.ndarray]] = [[] for _ in jobs]
         punctuation = [job.punctuation for job in jobs]
-        for model, config, sentences in zip(self._models, self._tree_configs, ids, strict=True):
+        for number, (model, config, sentences) in enumerate(
+            zip(self._models, self._tree_configs, ids, strict=True)
+        ):
+            known = tables[number] if tables else None
+            if known is not None:
+                for by_model, own in zip(distances, best_distances(known), strict=True):
+                    by_model.append(own)
+                continue
             weights = config.layer_weights
             depth = max(k + 1 for k, weight in enumerate(weights) if weight)
             measured = model.distances(sentences, depth, punctuation, compiled=compiled)
@@ -354,18 +427,28 @@ class _Job:
     punctuation: np.ndarray
 
 
-def _result(job: _Job, distances: np.ndarray, spans: list[Span]) -> Parse:
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What was made of a sentence's words: distances, the tree's spans, and the probabilities of all spans, if wanted."""
+
+    distances: np.ndarray
+    spans: list[Span]
+    posteriors: np.ndarray | None = None
+
+
+def _result(job: _Job, drawn: _Drawn) -> Parse:
     sentence, tokens = job.sentence, [token.text for token in job.tokens]
-    rounded = iter(np.round(distances.astype(np.float64), 6).tolist())
+    rounded = iter(np.round(drawn.distances.astype(np.float64), 6).tolist())
     return Parse(
         text=sentence.text,
         tokens=tokens,
         offsets=[(token.start, token.end) for token in job.tokens],
         distances=[0.0 if drop else next(rounded) for drop in job.dropped],
-        spans=attach_punctuation(spans, tokens, job.dropped),
+        spans=attach_punctuation(drawn.spans, tokens, job.dropped),
         tags=sentence.tags,
         data=sentence.data,
         where=sentence.where,
+        posteriors=None if drawn.posteriors is None else probable_spans(drawn.posteriors, job.dropped),
     )
 
 

@@ -26,6 +26,7 @@ class Parse:
         tags: Part-of-speech tags, where the input had them.
         data: Keys that are passed through.
         where: `file:line`.
+        posteriors: Start, end and probability of every span wider than one token that isn't improbable; None: not asked for.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Parse:
     tags: tuple[str, ...] | None = None
     data: dict[str, Any] | None = None
     where: str = ""
+    posteriors: list[tuple[int, int, float]] | None = None
 
     @cached_property
     def tree(self) -> str:
@@ -75,6 +77,8 @@ class Parse:
             "spans": self.spans,
             "tree": self.tree,
         }
+        if self.posteriors is not None:
+            fields["posteriors"] = self.posteriors
         if self.tags is not None:
             fields["tags"] = list(self.tags)
         return {**(self.data or {}), **fields}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class DistanceModel:
         tree_config: How the model's configuration makes trees of distances.
         matmul_dtype: Element type of matrix products; None: float32.
     """
+
+    has_posteriors: Literal[False] = False
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ordtool.parsing.pcfg.inside import Grammar, span_posteriors
 from ordtool.parsing.pcfg.merging import Merger, span_count
 from ordtool.parsing.pcfg.model import PcfgConfig, PcfgModel
 from ordtool.parsing.text.vocabulary import Vocabulary
-from ordtool.parsing.trees.chart import chart_distances, join_pieces
+from ordtool.parsing.trees.chart import best_distances, join_pieces
 from ordtool.parsing.trees.config import TreeConfig, current_keys
 from ordtool.parsing.trees.punctuation import check_punctuation_bonus, crossing_potentials
 
@@ -56,6 +56,7 @@ class PcfgParser:
     """
 
     layers = 1
+    has_posteriors: Literal[True] = True
     tree_config = TreeConfig(builder="unbiased")
 
     def __init__(
@@ -140,7 +141,7 @@ class PcfgParser:
             size = _PIECE if len(starts) > 1 else len(sentence)
             parts += [sentence[start : start + size] for start in starts]
             between += [bits[start : start + size + 1] for start in starts]
-        found = iter(_best_trees(self.posteriors(parts, between)))
+        found = iter(best_distances(self.posteriors(parts, between)))
         return [join_pieces([next(found) for _ in starts])[None] for starts in pieces]
 
     def posteriors(
@@ -170,16 +171,6 @@ class PcfgParser:
         known = torch.from_numpy(potentials).to(device) if potentials.any() else None
         found: np.ndarray = span_posteriors(words, self._grammar, known, self._merger).cpu().numpy()
         return found
-
-
-def _best_trees(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the best tree of each table as distances, those of one length found side by side."""
-    found: list[np.ndarray] = [np.zeros(0)] * len(tables)
-    for length, group in _by_length(tables):
-        trees = chart_distances(np.stack([tables[k] for k in group]), [length] * len(group))
-        for k, distances in zip(group, trees, strict=True):
-            found[k] = distances
-    return found
 
 
 def _by_length(items: Sequence[Sized]) -> Iterator[tuple[int, list[int]]]:

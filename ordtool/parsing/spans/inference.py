@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class SpanParser:
     """
 
     layers = 1
+    has_posteriors: Literal[True] = True
     tree_config = TreeConfig(builder="unbiased")
 
     def __init__(
@@ -114,6 +115,28 @@ class SpanParser:
         measured += self._flush(sentences, punctuation, short)
         return [distances[None] for distances in measured]
 
+    @torch.inference_mode()
+    def posteriors(
+        self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Return the probability of each span, `(words, words + 1)` a sentence.
+
+        Args:
+            sentences: As for `distances`, of 1,024 words at most.
+            punctuation: Likewise.
+        """
+        if not sentences:
+            return []
+        scores = self._probabilities(sentences, punctuation)
+        tables = []
+        for table, sentence in zip(scores, sentences, strict=True):
+            length = len(sentence)
+            edges = np.arange(length + 1)
+            wide = edges[None, :] - edges[:-1, None] >= 2
+            tables.append(np.where(wide, table[:length, : length + 1], 0.0))
+            tables[-1][0, length] = float(length > 1)
+        return tables
+
     def _flush(
         self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray], chosen: list[int]
     ) -> list[np.ndarray]:
@@ -125,6 +148,14 @@ class SpanParser:
     def _read(
         self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
+        # The tree with the largest sum of probabilities is the one with the most phrases to be expected right.
+        scores = self._probabilities(sentences, punctuation)
+        return chart_distances(scores[:, :-1], [len(sentence) for sentence in sentences])
+
+    def _probabilities(
+        self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Return what the network says of each span: `(sentences, longest + 1, longest + 1)`."""
         lengths = [len(sentence) for sentence in sentences]
         longest = max(lengths)
         ids = np.zeros((len(sentences), longest), dtype=np.int64)
@@ -134,9 +165,8 @@ class SpanParser:
             between[row, : len(sentence) + 1] = bits
         device = self._network.words.weight.device
         arguments = (torch.from_numpy(x).to(device) for x in (ids, between, np.array(lengths)))
-        # The tree with the largest sum of probabilities is the one with the most phrases to be expected right.
-        scores = torch.sigmoid(self._network(*arguments).float()).cpu().numpy()
-        return chart_distances(scores[:, :-1], lengths)
+        found: np.ndarray = torch.sigmoid(self._network(*arguments).float()).cpu().numpy()
+        return found
 
     def _read_long(self, sentence: Sequence[int], punctuation: np.ndarray) -> np.ndarray:
         pieces = []

@@ -108,6 +108,25 @@ def join_pieces(pieces: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(joined)
 
 
+def best_distances(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the best tree of each table of span scores as distances, as `chart_distances` does.
+
+    Args:
+        tables: `(n, n + 1)` each, of any lengths; those of one length are looked at side by side.
+    """
+    found: list[np.ndarray] = [np.zeros(0)] * len(tables)
+    by_length: dict[int, list[int]] = {}
+    for k, table in enumerate(tables):
+        by_length.setdefault(len(table), []).append(k)
+    for length, group in by_length.items():
+        for first in range(0, len(group), count := max(1, _CELLS // (length + 1) ** 2)):
+            some = group[first : first + count]
+            trees = chart_distances(np.stack([tables[k] for k in some]), [length] * len(some))
+            for k, distances in zip(some, trees, strict=True):
+                found[k] = distances
+    return found
+
+
 def _best_splits(scores: np.ndarray) -> np.ndarray:
     """The best split of every span: `[b, start, width]` is the width of its left part."""
     count, length, _ = scores.shape
@@ -196,6 +215,27 @@ def margin_scores(distances: Sequence[float] | np.ndarray) -> np.ndarray:
     wide[0, length] = False
     np.subtract(outside[:, 1:], inside[:, :-1], out=scores[:, 1:], where=wide[:, 1:])
     return scores / deviation
+
+
+def soft_scores(distances: Sequence[float] | np.ndarray, spans: Iterable[Span]) -> np.ndarray:
+    """Guess the probability that each span is a constituent, from distances and the tree that a builder made of them.
+
+        p[i, j] = ([the tree holds i to j] + sigmoid(2 margin[i, j])) / 2
+
+    Args:
+        distances: `(n,)`.
+        spans: Of the tree.
+
+    Returns:
+        `(n, n + 1)`, from 0 to 1; 1 for the whole sentence and 0 for widths under 2.
+    """
+    length = len(distances)
+    scores = 0.5 / (1 + np.exp(-2 * np.clip(margin_scores(distances), -20, 20)))
+    scores += 0.5 * vote_scores([spans], length).round()
+    widths = np.arange(length + 1)[None, :] - np.arange(length)[:, None]
+    scores[widths < 2] = 0.0
+    scores[widths == length] = float(length > 1)
+    return scores
 
 
 def mixed_scores(distances: Sequence[float] | np.ndarray, spans: Iterable[Span]) -> np.ndarray:
