@@ -98,11 +98,12 @@ def test_the_mask_marks_spans_of_two_words_up_to_all_but_one():
     assert sorted(map(tuple, mask[1].nonzero().tolist())) == [(0, 2), (0, 3), (1, 3), (1, 4), (2, 4)]
 
 
+@pytest.mark.parametrize("made", [np.asarray, torch.from_numpy])
 @pytest.mark.parametrize("lengths", [[7], [1, 2, 3, 9, 12]])
-def test_heights_of_many_charts_are_the_trees_of_each(lengths):
+def test_heights_of_many_charts_are_the_trees_of_each(lengths, made):
     random = np.random.default_rng(len(lengths))
     scores = random.normal(size=(len(lengths), max(lengths), max(lengths) + 1))
-    for table, length, heights in zip(scores, lengths, chart_distances(scores, lengths), strict=True):
+    for table, length, heights in zip(scores, lengths, chart_distances(made(scores), lengths), strict=True):
         expected = chart_spans(table[:length, : length + 1])
         assert unbiased_spans(heights) == expected
         depths = [sum(a < place < b for a, b in expected) for place in range(1, length)]

@@ -17,6 +17,7 @@ from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.training.data import Encoded, encode_sentences
 from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import AdamWCosine, AveragedSgd
+from ordtool.parsing.training.plateau import PlateauWatch, frequency_entropy
 from ordtool.parsing.training.recipes import TrainingConfig, recipe
 from ordtool.parsing.training.trainer import train_parser
 
@@ -363,6 +364,29 @@ def test_the_schedule():
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert rates[60] == pytest.approx(0.5)
     assert rates[-1] < 1e-3 and rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+
+
+def test_large_batches_warm_up_longer_to_a_lower_rate():
+    small, large = recipe("small"), recipe("small", batch_size=128)
+    assert (large.learning_rate, large.warmup) == (small.learning_rate / 2, small.warmup * 4)
+    given = recipe("small", batch_size=128, learning_rate=0.003, warmup=7)
+    assert (given.learning_rate, given.warmup) == (0.003, 7)
+    assert recipe("paper", batch_size=80).learning_rate == recipe("paper").learning_rate
+
+
+def test_the_plateau_of_word_frequencies_is_told_once():
+    # Two words as frequent as <eos>: three choices, log 3 nats.
+    encoded = Encoded(np.array([1, 2, 1, 2], np.int32), np.array([0, 2, 4]))
+    entropy = frequency_entropy(encoded)
+    assert entropy == pytest.approx(math.log(3))
+    heard = Interrupting(0)
+    heard.warn = (warnings := []).append
+    for last, loss in ((2500, entropy + 0.1), (900, entropy - 0.5)):
+        watch = PlateauWatch(encoded, 200, heard)
+        for step in range(last):
+            watch.see(step, loss if step % 10 else entropy - 0.5)
+        assert len(warnings) == 1  # the second, which has learned, says nothing
+    assert "word frequencies (perplexity 3) for 1,000 steps" in warnings[0]
 
 
 def test_averaging_begins_when_validation_stops_improving():

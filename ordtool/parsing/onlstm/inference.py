@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ordtool.parsing.onlstm.kernels_torch import numba_available
+from ordtool.parsing.onlstm.graphs import DistanceGraphs, State
+from ordtool.parsing.onlstm.kernels_torch import FUSED, choose_kernels, numba_available
 from ordtool.parsing.onlstm.scan import ordered_scan
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.config import TreeConfig
@@ -123,7 +124,8 @@ class DistanceModel:
             sentences: Ids of the words of each sentence; of similar lengths, because short ones are padded.
             depth: Layers to run; None: all. Layers above the ones that make trees need not be.
             punctuation: Not looked at: the network doesn't read it.
-            compiled: Take numba's loops where they are installed, which are faster and take seconds to load.
+            compiled: Take numba's loops where they are installed, which are faster and take seconds to load. On CUDA
+            Triton's kernels are taken where it is installed.
 
         Returns:
             For each sentence 1 - mean(master forget gate), `(depth, words)`, float32.
@@ -162,9 +164,21 @@ class DistanceModel:
         if compiled and self._runs_in_bf16():
             measured = self._run_bf16(ids, self._bf16_stack[:depth])
         else:
-            measured = self._run(ids, self._stack[:depth], "auto" if compiled else "torch")
+            measured = self._run(ids, self._stack[:depth], self._kernel(compiled))
         table = measured[:, 1:].cpu().numpy()
         return [table[:, : len(sentence), column] for column, sentence in enumerate(sentences)]
+
+    def _kernel(self, compiled: bool) -> str:
+        """Name of the scan's kernels."""
+        if self._embedding.device.type != "cuda":
+            return "auto" if compiled else "torch"
+        sizes = [layer.weight_hh.shape[1] for layer in self._stack]
+        chosen = [choose_kernels("auto", self._embedding, size, self._chunk) for size in sizes]
+        return FUSED if all(kernels is FUSED for kernels in chosen) else "torch"
+
+    @cached_property
+    def _graphs(self) -> DistanceGraphs:
+        return DistanceGraphs(self._eos)
 
     def _runs_in_bf16(self) -> bool:
         return (
@@ -173,26 +187,45 @@ class DistanceModel:
 
     def _run(self, ids: Tensor, stack: Sequence[_Layer], kernel: str) -> Tensor:
         """Distances of all layers of `stack`, `(layers, words, batch)`, of ids `(words, batch)`."""
+
+        def window(ids: Tensor, state: State) -> tuple[list[Tensor], State]:
+            return self._run_window(ids, state, stack, kernel)
+
+        if ids.device.type == "cuda" and kernel == FUSED:
+            return self._graphs.run(ids, lambda columns: self._zeros(columns, stack), window)
         out = torch.empty(len(stack), *ids.shape)
-        zeros = [self._embedding.new_zeros(ids.shape[1], layer.weight_hh.shape[1]) for layer in stack]
-        states = [(zero, zero) for zero in zeros]
+        state = self._zeros(ids.shape[1], stack)
         for start in range(0, len(ids), _WINDOW):
-            hidden = F.embedding(ids[start : start + _WINDOW], self._embedding)
-            for k, layer in enumerate(stack):
-                inputs, (state, cell) = self._project(hidden, layer), states[k]
-                scan = ordered_scan(
-                    inputs,
-                    layer.weight_hh,
-                    state,
-                    cell,
-                    self._chunk,
-                    matmul_dtype=self.matmul_dtype,
-                    kernel=kernel,
-                )
-                hidden = scan.hidden_states
-                states[k] = (hidden[-1], scan.cell)
-                out[k, start : start + _WINDOW] = scan.distances
+            distances, state = window(ids[start : start + _WINDOW], state)
+            for k, measured in enumerate(distances):
+                out[k, start : start + _WINDOW] = measured
         return out
+
+    def _zeros(self, batch: int, stack: Sequence[_Layer]) -> State:
+        """States before the first word; tensors of their own, because a graph carries on in them."""
+        sizes = [layer.weight_hh.shape[1] for layer in stack]
+        new = self._embedding.new_zeros
+        return [(new(batch, size), new(batch, size)) for size in sizes]
+
+    def _run_window(
+        self, ids: Tensor, state: State, stack: Sequence[_Layer], kernel: str
+    ) -> tuple[list[Tensor], State]:
+        hidden = F.embedding(ids, self._embedding)
+        distances, after = [], []
+        for layer, (before, cell) in zip(stack, state, strict=True):
+            scan = ordered_scan(
+                self._project(hidden, layer),
+                layer.weight_hh,
+                before,
+                cell,
+                self._chunk,
+                matmul_dtype=self.matmul_dtype,
+                kernel=kernel,
+            )
+            hidden = scan.hidden_states
+            after.append((hidden[-1], scan.cell))
+            distances.append(scan.distances)
+        return distances, after
 
     def _run_bf16(self, ids: Tensor, layers: Sequence[_Layer]) -> Tensor:
         """What `_run` does, in bfloat16 from one product to the next; see `kernels_bf16`."""

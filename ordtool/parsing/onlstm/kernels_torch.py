@@ -7,6 +7,7 @@ window once and returns a function of the step, so that nothing is looked up ins
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["TorchKernels", "choose_kernels", "numba_available"]
+__all__ = ["FUSED", "TorchKernels", "choose_kernels", "numba_available", "triton_fits"]
+
+FUSED = "triton"
+"""Stands for kernels that are the whole step, product and all; see `kernels_triton`."""
+# Neurons of a layer that one program still holds in registers.
+_LARGEST_TILE = 16_384
 
 
 @cache
@@ -23,21 +29,46 @@ def numba_available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def choose_kernels(kernel: str, sample: Tensor) -> Any:
+@cache
+def _triton_available() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def triton_fits(sample: Tensor) -> bool:
+    """Whether Triton's kernels run on tensors like `sample`: on CUDA, and on a CPU where Triton is told to interpret."""
+    runs = sample.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    return runs and sample.dtype in (torch.float32, torch.bfloat16, torch.float16) and _triton_available()
+
+
+def choose_kernels(kernel: str, sample: Tensor, hidden_size: int = 1, chunk_size: int = 1) -> Any:
     """Pick the kernel set for tensors like `sample`.
 
     Args:
-        kernel: `auto` (numba where it can run, else torch), `torch` or `numba`.
+        kernel: `auto` (triton on CUDA, numba on the CPU, where they can run; else torch), `torch`, `numba` or `triton`.
         sample: A tensor of the type and on the device of the computation.
+        hidden_size: Neurons of the layer.
+        chunk_size: Neurons of a master unit.
+
+    Returns:
+        A class as `TorchKernels`, or `FUSED`.
 
     Raises:
-        ValueError: An unknown name, or `numba` where it can't run.
+        ValueError: An unknown name, or `numba` or `triton` where they can't run.
     """
+    if kernel == FUSED or (kernel == "auto" and sample.device.type == "cuda"):
+        # Both sides of the tile are padded to powers of two.
+        padded = [1 << (side - 1).bit_length() for side in (hidden_size // chunk_size, chunk_size)]
+        fused = triton_fits(sample) and padded[0] * padded[1] <= _LARGEST_TILE
+        if kernel == FUSED and not fused:
+            raise ValueError(
+                f"the triton kernel needs triton and CUDA, found {sample.dtype} on {sample.device}"
+            )
+        return FUSED if fused else TorchKernels
     fits = sample.device.type == "cpu" and sample.dtype == torch.float32
     if kernel == "torch" or (kernel == "auto" and not (fits and numba_available())):
         return TorchKernels
     if kernel not in ("auto", "numba"):
-        raise ValueError(f"unknown kernel {kernel!r}; choices: auto, torch, numba")
+        raise ValueError(f"unknown kernel {kernel!r}; choices: auto, torch, numba, triton")
     if not numba_available():
         raise ValueError("the numba kernel needs numba: pip install 'ordtool[fast]'")
     if not fits:

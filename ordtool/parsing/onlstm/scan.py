@@ -5,9 +5,9 @@ matrix product with the recurrent weight and one fused elementwise update. The p
 with the inputs is made before the loop for the whole window, and the gradient of the
 recurrent weight after it, each as one large matrix product.
 
-The elementwise update has two implementations with the same numbers: PyTorch operations,
-which work everywhere, and numba loops (`kernels`), used for float32 on the CPU when numba
-is installed.
+The elementwise update has three implementations with the same numbers: PyTorch operations,
+which work everywhere; numba loops, for float32 on the CPU when numba is installed; and Triton's
+kernels, for CUDA, where the whole step is theirs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ordtool.parsing.onlstm.kernels_torch import choose_kernels
+from ordtool.parsing.onlstm.kernels_torch import FUSED, choose_kernels
 
 __all__ = ["ScanOutput", "ordered_scan"]
 
@@ -65,7 +65,7 @@ def ordered_scan(
         chunk_size: Neurons that share one master gate unit; divides `hidden`.
         matmul_dtype: Element type of the recurrent matrix products (`torch.bfloat16` where the hardware
             multiplies it fast); states, gates and accumulation keep the type of `inputs`. None: the same type.
-        kernel: `auto`, `torch` or `numba`: the implementation of the elementwise part.
+        kernel: `auto`, `torch`, `numba` or `triton`: the implementation of the elementwise part.
 
     Returns:
         Hidden states, last cell state and syntactic distances; see `ScanOutput`.
@@ -76,12 +76,16 @@ def ordered_scan(
     Source: Shen et al. 2019, "Ordered Neurons", equations 1-5 (LSTM), 6-7 (cumax), 9-14 (update).
     """
     _check_shapes(inputs, weight, hidden, cell, chunk_size)
-    kernels = choose_kernels(kernel, inputs)
+    kernels = choose_kernels(kernel, inputs, hidden.shape[1], chunk_size)
     dtype = matmul_dtype or inputs.dtype
     if inputs.shape[0] == 0 or inputs.shape[1] == 0:
         empty = inputs.new_zeros(inputs.shape[0], inputs.shape[1], hidden.shape[1])
         return ScanOutput(empty, cell, inputs.new_zeros(inputs.shape[:2]))
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, weight, hidden, cell))
+    if kernels is FUSED:
+        from ordtool.parsing.onlstm.kernels_triton import fused_scan
+
+        return ScanOutput(*fused_scan(inputs, weight, hidden, cell, chunk_size, dtype, keep=needs_grad))
     if not needs_grad:
         saved = _run_forward(inputs, weight, hidden, cell, chunk_size, dtype, kernels, keep=False)
         return ScanOutput(saved.hidden_states[1:], saved.cells[0], saved.distances)

@@ -127,7 +127,7 @@ class SpanParser:
         """
         if not sentences:
             return []
-        scores = self._probabilities(sentences, punctuation)
+        scores = self._probabilities(sentences, punctuation).cpu().numpy()
         tables = []
         for table, sentence in zip(scores, sentences, strict=True):
             length = len(sentence)
@@ -150,11 +150,13 @@ class SpanParser:
     ) -> list[np.ndarray]:
         # The tree with the largest sum of probabilities is the one with the most phrases to be expected right.
         scores = self._probabilities(sentences, punctuation)
-        return chart_distances(scores[:, :-1], [len(sentence) for sentence in sentences])
+        tables = scores[:, :-1]
+        lengths = [len(sentence) for sentence in sentences]
+        return chart_distances(tables if tables.device.type == "cuda" else tables.numpy(), lengths)
 
     def _probabilities(
         self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray]
-    ) -> np.ndarray:
+    ) -> Tensor:
         """Return what the network says of each span: `(sentences, longest + 1, longest + 1)`."""
         lengths = [len(sentence) for sentence in sentences]
         longest = max(lengths)
@@ -165,7 +167,7 @@ class SpanParser:
             between[row, : len(sentence) + 1] = bits
         device = self._network.words.weight.device
         arguments = (torch.from_numpy(x).to(device) for x in (ids, between, np.array(lengths)))
-        found: np.ndarray = torch.sigmoid(self._network(*arguments).float()).cpu().numpy()
+found: Tensor = torch.sigmoid(self._network(*arguments).float())
         return found
 
     def _read_long(self, sentence: Sequence[int], punctuation: np.ndarray) -> np.ndarray:

@@ -4,6 +4,10 @@ An ON-LSTM step is a small matrix product between two barriers. Splitting every 
 makes all cores wait at every barrier, hundreds of times a window; splitting the batch lets each
 core run through its whole window alone, and they meet once. Each shard has its own random generator, so
 that the result doesn't depend on how the threads interleave.
+
+On a card the launches of thousands of small kernels take longer than the kernels, so a window, from its
+embedding to its gradients, is recorded once in a CUDA graph and then played again for every window as long.
+The shards stand one after the other in it and draw from the card's own generator.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ from __future__ import annotations
 import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ordtool.parsing.onlstm.kernels_torch import triton_fits
 from ordtool.parsing.onlstm.model import OnlstmForCausalLM, State
 from ordtool.parsing.training.data import Encoded, streams
 from ordtool.parsing.training.recipes import TrainingConfig
@@ -36,43 +42,60 @@ class ShardedLoss:
         self.config = config
         self.device = next(model.parameters()).device
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        bounds = [config.batch_size * k // config.shards for k in range(config.shards + 1)]
+        shards = config.shards_on(self.device.type)
+        bounds = [config.batch_size * k // shards for k in range(shards + 1)]
         self.rows = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        self.generators = []
-        for shard in range(config.shards):
-            generator = torch.Generator(self.device)
-            self.generators.append(generator.manual_seed(config.seed * 1_000_003 + shard))
-        self.states: list[State] = []
-        self.reset()
+        self.on_card = self.device.type == "cuda"
+        # A graph can draw from the card's own generator alone, which the trainer has seeded.
+        self.generators = [] if self.on_card else [torch.Generator(self.device) for _ in self.rows]
+        for shard, generator in enumerate(self.generators):
+            generator.manual_seed(config.seed * 1_000_003 + shard)
+        self.states: list[State] = [model.model.zero_state(rows.stop - rows.start) for rows in self.rows]
+        self.graphs = WindowGraphs(self) if self.on_card and triton_fits(self.parameters[0]) else None
         threads = threads or torch.get_num_threads()
-        self.inner_threads = max(1, threads // config.shards)
-        parallel = config.shards > 1 and threads > 1 and self.device.type == "cpu"
-        self.pool = ThreadPoolExecutor(min(threads, config.shards)) if parallel else None
+        self.inner_threads = max(1, threads // shards)
+        parallel = shards > 1 and threads > 1 and self.device.type == "cpu"
+        self.pool = ThreadPoolExecutor(min(threads, shards)) if parallel else None
 
     def reset(self) -> None:
         """Begin with a state of zeros."""
-        self.states = [self.model.model.zero_state(rows.stop - rows.start) for rows in self.rows]
+        for tensor in self._state_tensors().values():
+            tensor.zero_()
 
     def close(self) -> None:
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> float:
-        """Set the gradients of the parameters for a window `(batch, seq)` and return its loss in nats a token."""
+    def __call__(self, inputs: Tensor, targets: Tensor) -> float | Tensor:
+        """Set the gradients of the parameters for a window `(batch, seq)` and return its loss in nats a token.
+
+        On a card the loss is a tensor, so that nothing waits for it.
+        """
+        if self.graphs is not None:
+            loss, gradients = self.graphs.run(inputs, targets)
+        else:
+            loss, gradients = self.window(inputs, targets)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
+
+    def window(self, inputs: Tensor, targets: Tensor) -> tuple[float | Tensor, list[Tensor]]:
+        """Loss and gradients of a window; carries the states on."""
         shards = range(len(self.rows))
         if self.pool is None:
             results = [self._shard(k, inputs, targets) for k in shards]
         else:
             results = list(self.pool.map(lambda k: self._shard(k, inputs, targets), shards))
-        for number, parameter in enumerate(self.parameters):
+        gradients = []
+        for number in range(len(self.parameters)):
             # A new tensor: parameters that enter as a sum (the biases) get one and the same from autograd, and
             # whatever works in place, such as clipping, would work on it twice.
-            shares = [gradients[number] for _, gradients in results]
-            parameter.grad = functools.reduce(torch.add, shares) if len(shares) > 1 else shares[0].clone()
-        return sum(loss for loss, _ in results)
+            shares = [found[number] for _, found in results]
+            gradients.append(functools.reduce(torch.add, shares) if len(shares) > 1 else shares[0].clone())
+        return sum(loss for loss, _ in results), gradients
 
-    def _shard(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[float, list[Tensor]]:
+    def _shard(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[float | Tensor, list[Tensor]]:
         if self.pool is not None and torch.get_num_threads() != self.inner_threads:
             torch.set_num_threads(self.inner_threads)  # the setting belongs to the thread that makes it
         rows, config = self.rows[number], self.config
@@ -81,7 +104,7 @@ class ShardedLoss:
             inputs[rows].to(self.device, non_blocking=True),
             targets[rows].to(self.device, non_blocking=True),
             self.states[number],
-            self.generators[number],
+            self.generators[number] if self.generators else None,
         )
         raw, state = output.last_hidden_state, output.state
         assert raw is not None and state is not None  # the stack always fills them
@@ -91,26 +114,93 @@ class ShardedLoss:
         if config.temporal_penalty and raw.shape[1] > 1:
             total = total + config.temporal_penalty * (raw[:, 1:] - raw[:, :-1]).pow(2).mean()
         gradients = torch.autograd.grad(total * weight, self.parameters)
-        self.states[number] = [(h.detach(), c.detach()) for h, c in state]
-        return float(loss.detach()) * weight, list(gradients)
+        with torch.no_grad():
+            for kept, new in zip(self.states[number], state, strict=True):
+                kept[0].copy_(new[0])
+                kept[1].copy_(new[1])
+        value = loss.detach() if self.on_card else float(loss.detach())
+        return value * weight, list(gradients)
+
+    def _state_tensors(self) -> dict[str, Tensor]:
+        """Carried states by their names in a checkpoint."""
+        named: dict[str, Tensor] = {}
+        for shard, state in enumerate(self.states):
+            for layer, (h, c) in enumerate(state):
+                named |= {f"h.{shard}.{layer}": h, f"c.{shard}.{layer}": c}
+        return named
 
     def tensors(self) -> dict[str, Tensor]:
         """Generator states and carried states, for a checkpoint."""
         saved = {f"generator.{k}": generator.get_state() for k, generator in enumerate(self.generators)}
-        for shard, state in enumerate(self.states):
-            for layer, (h, c) in enumerate(state):
-                saved |= {f"h.{shard}.{layer}": h, f"c.{shard}.{layer}": c}
-        return saved
+        if self.on_card:
+            saved["generator.cuda"] = torch.cuda.get_rng_state(self.device)
+        return saved | self._state_tensors()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `tensors()`."""
         for k, generator in enumerate(self.generators):
             generator.set_state(tensors[f"generator.{k}"])
-        layers = range(self.model.config.num_hidden_layers)
-        self.states = [
-            [(tensors[f"h.{k}.{n}"].to(self.device), tensors[f"c.{k}.{n}"].to(self.device)) for n in layers]
-            for k in range(len(self.rows))
-        ]
+        if self.on_card:
+            torch.cuda.set_rng_state(tensors["generator.cuda"].cpu(), self.device)
+        for name, tensor in self._state_tensors().items():
+            tensor.copy_(tensors[name])
+
+
+class WindowGraphs:
+    """Windows of a `ShardedLoss` in CUDA graphs, one a length that has come before.
+
+    Args:
+        loss: Whose windows they are.
+    """
+
+    def __init__(self, loss: ShardedLoss) -> None:
+        self.loss = loss
+        self.seen: set[int] = set()
+        self.recorded: dict[int, _Recorded] = {}
+        self.memory: Any = None
+
+    def run(self, inputs: Tensor, targets: Tensor) -> tuple[float | Tensor, list[Tensor]]:
+        """Loss and gradients of a window; both are overwritten by the next."""
+        length = inputs.shape[1]
+        if length not in self.seen:
+            # Most lengths of a last window never come again. This also loads what a recording must find loaded.
+            self.seen.add(length)
+            return self.loss.window(inputs, targets)
+        if length not in self.recorded:
+            self.recorded[length] = self._record(inputs, targets)
+        found = self.recorded[length]
+        found.inputs.copy_(inputs, non_blocking=True)
+        found.targets.copy_(targets, non_blocking=True)
+        found.graph.replay()
+        return found.loss.clone(), found.gradients
+
+    def _record(self, inputs: Tensor, targets: Tensor) -> _Recorded:
+        """Record a window; states and random numbers stay as they are."""
+        device = self.loss.device
+        static = [torch.empty(t.shape, dtype=t.dtype, device=device).copy_(t) for t in (inputs, targets)]
+        before = {name: tensor.clone() for name, tensor in self.loss.tensors().items()}
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):  # as it will be recorded, once for what is made at first use
+            self.loss.window(*static)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.memory, stream=stream):
+            loss, gradients = self.loss.window(*static)
+        assert isinstance(loss, Tensor)
+        self.memory = graph.pool()
+        self.loss.load(before)
+        return _Recorded(graph, static[0], static[1], loss, gradients)
+
+
+class _Recorded(NamedTuple):
+    """A graph, where it reads and where it writes."""
+
+    graph: Any
+    inputs: Tensor
+    targets: Tensor
+    loss: Tensor
+    gradients: list[Tensor]
 
 
 @torch.no_grad()

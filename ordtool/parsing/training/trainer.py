@@ -29,6 +29,7 @@ from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.training.data import streams
 from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import make_optimizer
+from ordtool.parsing.training.plateau import PlateauWatch
 from ordtool.parsing.training.recipes import TrainingConfig
 from ordtool.parsing.training.run import (
     ParserFiles,
@@ -44,6 +45,8 @@ from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device, resolve_dtype
 
 __all__ = ["train_parser"]
+
+_STEPS_TOLD_TOGETHER = 32
 
 
 @dataclass
@@ -155,6 +158,10 @@ class _Trainer:
         self.total_steps = int(whole) * per_epoch + math.ceil(part * self.epoch_steps / config.window)
         self.optimizer = make_optimizer(self.parameters, config, self.total_steps)
         self.loss = ShardedLoss(self.model.train(), config, run.machine.threads)
+        # Losses that a card has still to tell: to ask for each would make it wait.
+        self.untold: list[tuple[int, float | torch.Tensor, int]] = []
+        self.patience = 1 if self.loss.device.type == "cpu" else _STEPS_TOLD_TOGETHER
+        self.plateau = PlateauWatch(data.train, config.warmup, progress)
         self.at = _Position()
 
     def run_epochs(self) -> None:
@@ -179,6 +186,8 @@ class _Trainer:
         )
         eos = self.model.config.eos_token_id
         tokens = torch.from_numpy(streams(self.data.train, config.batch_size, eos, order).tokens)
+        if self.loss.on_card:
+            tokens = tokens.to(self.loss.device)
         end = (config.epochs - at.epoch) * self.epoch_steps
         for start, length in self._windows():
             if start < at.offset:
@@ -186,14 +195,15 @@ class _Trainer:
             if start >= end:
                 break
             loss = self.loss(tokens[:, start : start + length], tokens[:, start + 1 : start + length + 1])
-            if not math.isfinite(loss):
-                raise OrdtoolError(f"the loss is {loss} at step {at.step}", "try a lower `learning_rate`")
+            self.untold.append((at.step, loss, length))
+            if len(self.untold) >= self.patience:
+                self._settle()
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
             self.optimizer.step(at.step, length / config.window if config.random_window else 1.0)
             at.step += 1
             at.offset = start + length
-            at.loss += loss * length
-            shown = f"{math.exp(min(at.loss / at.offset, 99)):.1f}"
+            told = at.offset - sum(length for _, _, length in self.untold)
+            shown = f"{math.exp(min(at.loss / told, 99)):.1f}" if told else "?"
             try:
                 self.progress.advance(length * config.batch_size, epoch=at.epoch + 1, ppl=shown)
                 interrupt.check()
@@ -204,6 +214,23 @@ class _Trainer:
             if time.monotonic() - self.saved > 60 * self.run.machine.checkpoint_minutes:
                 self.save()
                 self._note_progress(shown)
+
+    def _settle(self) -> None:
+        """Add up the losses that are to be told.
+
+        Raises:
+            OrdtoolError: One of them is no number.
+        """
+        if not self.untold:
+            return
+        steps, losses, lengths = zip(*self.untold, strict=True)
+        self.untold.clear()
+        values = torch.stack(losses).tolist() if self.loss.on_card else losses
+        for step, value, length in zip(steps, values, lengths, strict=True):
+            if not math.isfinite(value):
+                raise OrdtoolError(f"the loss is {value} at step {step}", "try a lower `learning_rate`")
+            self.at.loss += value * length
+            self.plateau.see(step, value)
 
     def _note_progress(self, shown: str) -> None:
         """One line for logs, where there is no bar."""
@@ -231,6 +258,7 @@ class _Trainer:
 
     def _finish_epoch(self) -> None:
         at = self.at
+        self._settle()
         self.optimizer.swap_average()
         self.model.eval()
         record: dict[str, Any] = {
@@ -261,7 +289,8 @@ class _Trainer:
         return [round(scores[setting], 1) for setting in settings]
 
     def save(self) -> None:
-        """Write a checkpoint from which the run continues bit for bit."""
+        """Write a checkpoint from which the run continues, on a CPU bit for bit."""
+        self._settle()
         self.at.seconds = time.monotonic() - self.started
         tensors = {f"model.{name}": p for name, p in self.model.named_parameters()}
         optimizer, plain = self.optimizer.state()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Span = tuple[int, int]
 
@@ -67,7 +71,7 @@ def chart_trees(tables: Sequence[np.ndarray]) -> list[list[Span]]:
     return trees
 
 
-def chart_distances(scores: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
+def chart_distances(scores: np.ndarray | Tensor, lengths: Sequence[int]) -> list[np.ndarray]:
     """Return the best trees of many sentences, found side by side, as distances.
 
     The distance at a boundary is 1 / its depth, where the boundary at which the whole sentence is split has depth 1. The
@@ -75,13 +79,13 @@ def chart_distances(scores: np.ndarray, lengths: Sequence[int]) -> list[np.ndarr
 
     Args:
         scores: `(sentences, n, n + 1)`, one table a sentence as for `chart_spans`; what lies beyond a sentence's length may
-            be anything but NaN.
+            be anything but NaN. A tensor's splits are found on its device, and copied from there at once.
         lengths: Words of each sentence, n at most.
 
     Returns:
         `(length,)` for each sentence, one a word; the first is 0: no boundary stands before it.
     """
-    splits = _best_splits(scores)
+    splits = _best_splits(scores) if isinstance(scores, np.ndarray) else _best_splits_on_device(scores)
     result = []
     for table, length in zip(splits, lengths, strict=True):
         distances = np.zeros(length)
@@ -144,6 +148,25 @@ def _best_splits(scores: np.ndarray) -> np.ndarray:
         ending[:, starts + width, width] = total
         splits[:, starts, width] = best + 1
     return splits
+
+
+def _best_splits_on_device(scores: Tensor) -> np.ndarray:
+    """What `_best_splits` does, in a few kernels a width."""
+    count, length, _ = scores.shape
+    # As there, but the columns of `ending` are turned round, so that both parts of every split lie in ascending slices.
+    starting = scores.new_zeros(count, length + 1, length + 1)
+    ending = scores.new_zeros(count, length + 1, length + 1)
+    splits = starting.new_zeros(starting.shape).int()
+    for width in range(2, length + 1):
+        starts = length - width + 1
+        sums = starting[:, :starts, 1:width] + ending[:, width:, starts:length]
+        best, left = sums.max(dim=2)
+        best += scores.diagonal(width, 1, 2)
+        starting[:, :starts, width] = best
+        ending[:, width:, length - width] = best
+        splits[:, :starts, width] = left + 1
+    found: np.ndarray = splits.cpu().numpy()
+    return found
 
 
 def _follow(splits: np.ndarray, length: int) -> list[tuple[int, int, int, int]]:
