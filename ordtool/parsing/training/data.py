@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 CACHE = "data.safetensors"
+# Sentences that are laid out at once.
+_SENTENCES = 1 << 16
 
 
 @dataclass
@@ -210,9 +212,12 @@ def streams(encoded: Encoded, batch: int, eos: int, order: np.ndarray | None = N
     lengths = np.diff(encoded.starts)[order]
     ends = np.cumsum(lengths + 1)
     flat = np.full(int(ends[-1]) + 1 if len(order) else 1, eos, np.int64)
-    for start, length, sentence in zip(ends - lengths, lengths, order, strict=True):
-        begin = encoded.starts[sentence]
-        flat[start : start + length] = encoded.ids[begin : begin + length]
+    places, sources = ends - lengths, encoded.starts[:-1][order]
+    for block in range(0, len(order), _SENTENCES):
+        some = slice(block, block + _SENTENCES)
+        count = lengths[some]
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        flat[np.repeat(places[some], count) + within] = encoded.ids[np.repeat(sources[some], count) + within]
     steps = (len(flat) - 1) // batch
     if steps < 1:
         raise OrdtoolError(
