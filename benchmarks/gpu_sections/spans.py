@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gpu_sections.measure import Bench, Row
-from ordtool.parsing.spans.config import SpanRun, SpanTrainingConfig
+from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import SpanConfig, SpanModel
 from ordtool.parsing.spans.training import train_spans
@@ -41,7 +41,7 @@ def training_rows(bench: Bench) -> Iterator[Row]:
         trees.write_text("".join(random_trees(bench.pick(20_000, 30), words, 1000)))
         config = SpanTrainingConfig(epochs=bench.pick(2, 1), holdout=0.0, embedding_size=64)
         start = time.perf_counter()
-        history = train_spans(SpanRun([trees], Path(folder) / "model", device=str(bench.device)), config)
+        history = train_spans(trees, Path(folder) / "model", config, device=str(bench.device))
         seconds = time.perf_counter() - start
         steps = history[-1]["step"]
         yield Row(

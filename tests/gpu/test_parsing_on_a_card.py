@@ -16,7 +16,7 @@ from ordtool.parsing.spans.model import SpanConfig, SpanModel
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.training.loss import ShardedLoss
 from ordtool.parsing.training.recipes import TrainingConfig, recipe
-from ordtool.parsing.training.trainer import TrainingRun, train_parser
+from ordtool.parsing.training.trainer import train_parser
 from ordtool.parsing.trees.chart import chart_distances
 
 pytestmark = pytest.mark.gpu
@@ -125,11 +125,11 @@ def test_training_and_its_resumption(card, tmp_path):
         vocab_size=30, embedding_size=12, hidden_size=20, num_hidden_layers=2, chunk_size=4, batch_size=6,
         window=9, warmup=5, learning_rate=0.01, epochs=3,
     )  # fmt: skip
-    run = {"text": [text], "device": "cuda", "keep_checkpoints": True}
-    history = train_parser(TrainingRun(output=tmp_path / "model", **run), config)
+    run = {"device": "cuda", "keep_checkpoints": True}
+    history = train_parser(text, tmp_path / "model", config, **run)
     assert history[-1]["valid_perplexity"] < 6
     longer = replace(config, epochs=4)
-    again = train_parser(TrainingRun(output=tmp_path / "model", resume=True, **run), longer)
+    again = train_parser(text, tmp_path / "model", longer, resume=True, **run)
     assert again[:3] == history and again[3]["train_perplexity"] < 6
 
 

@@ -154,9 +154,7 @@ class SpanParser:
         lengths = [len(sentence) for sentence in sentences]
         return chart_distances(tables if tables.device.type == "cuda" else tables.numpy(), lengths)
 
-    def _probabilities(
-        self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray]
-    ) -> Tensor:
+    def _probabilities(self, sentences: Sequence[Sequence[int]], punctuation: Sequence[np.ndarray]) -> Tensor:
         """Return what the network says of each span: `(sentences, longest + 1, longest + 1)`."""
         lengths = [len(sentence) for sentence in sentences]
         longest = max(lengths)
@@ -167,7 +165,7 @@ class SpanParser:
             between[row, : len(sentence) + 1] = bits
         device = self._network.words.weight.device
         arguments = (torch.from_numpy(x).to(device) for x in (ids, between, np.array(lengths)))
-found: Tensor = torch.sigmoid(self._network(*arguments).float())
+        found: Tensor = torch.sigmoid(self._network(*arguments).float())
         return found
 
     def _read_long(self, sentence: Sequence[int], punctuation: np.ndarray) -> np.ndarray:

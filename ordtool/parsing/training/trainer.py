@@ -161,7 +161,7 @@ class _Trainer:
         # Losses that a card has still to tell: to ask for each would make it wait.
         self.untold: list[tuple[int, float | torch.Tensor, int]] = []
         self.patience = 1 if self.loss.device.type == "cpu" else _STEPS_TOLD_TOGETHER
-        self.plateau = PlateauWatch(data.train, config.warmup, progress)
+        self.plateau = PlateauWatch(data.train, config.warmup, self.progress)
         self.at = _Position()
 
     def run_epochs(self) -> None:
