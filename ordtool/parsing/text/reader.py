@@ -1,7 +1,7 @@
 """The reader of text and trees: for parsing, a sentence a line and running text; for training, files of any layout.
 
-Both take a file for bracketed trees by the same rule, `treebank.holds_trees`. They find paragraphs in hard-wrapped text in
-two ways: parsing, which may read a pipe, goes line by line; training looks at a file's first lines first.
+Both take a file for bracketed trees by the same rule, `treebank.holds_trees`, and find the paragraphs of hard-wrapped text
+by the same one, `paragraphs`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal, cast
 
@@ -19,21 +18,16 @@ from ordtool.io import inputs
 from ordtool.io.conllu import ConlluSentence, conllu_sentences, holds_conllu
 from ordtool.io.inputs import STDIN, Input, open_input, reads_once
 from ordtool.io.text import Format, Record, read_records, records_of
-from ordtool.parsing.text.tokenize import Sentence, Token, TokenKind, join_lines, split_sentences, tokenize
+from ordtool.parsing.text.paragraphs import blocks, paragraphs
+from ordtool.parsing.text.tokenize import Sentence, Token, TokenKind, split_sentences, tokenize
 from ordtool.parsing.text.vocabulary import UNKNOWN
 from ordtool.parsing.trees.punctuation import is_punctuation
 from ordtool.parsing.trees.treebank import PUNCTUATION_TAGS, Tree, holds_trees, tree_files, trees_of
 
 FORMATS = ("auto", "text", "jsonl", "trees", "conllu")
-# A line that a hard-wrapped text may break inside a sentence.
-_WRAPPED = range(40, 101)
-_ENDS = tuple(".?!。？！…”\"’')")
 
 Layout = Literal["auto", "sentences", "paragraphs", "wrapped"]
 
-_PROBE_LINES = 3000
-# A hard-wrapped text has short lines; the widest customs wrap at 80 columns.
-_WRAP_WIDTH = 84
 # Marks of tokenised WikiText: a hyphen, comma or point inside a word; headings; a word it replaced.
 _WIKITEXT_MARK = re.compile(r" @([-,.])@ ")
 _WIKITEXT_HEADING = re.compile(r"\s*=( =)* .* =( =)*\s*")
@@ -68,7 +62,7 @@ class TextConfig:
     Attributes:
         tokens: `words` (Penn-style), `chars` or `jieba`.
         layout: `sentences` (one a line), `paragraphs` (a line holds several), `wrapped` (blank lines
-            between paragraphs, line breaks inside), or `auto` (wrapped where a file looks so, else paragraphs).
+            between paragraphs, line breaks inside), or `auto`: see `paragraphs`.
         punctuation: Keep punctuation.
         field: Key of the text in JSONL.
         language: For the sentence splitter.
@@ -204,14 +198,13 @@ def _kind(stream: Input, config: InputConfig) -> Format | Literal["trees"]:
 
 def _split(records: Iterator[Record], config: InputConfig) -> Iterator[Sentence]:
     """Split running text into sentences: each JSONL text alone, plain lines a paragraph at a time."""
-    for plain, group in groupby(records, key=lambda record: record.data is None):
-        for record in _paragraphs(group) if plain else group:
-            for sentence in split_sentences(record.text, config.language):
-                yield Sentence(
-                    _one_line(sentence.text),
-                    data=_with_text(record, config.field, sentence.text),
-                    where=record.where,
-                )
+    for record in paragraphs(records):
+        for sentence in split_sentences(record.text, config.language):
+            yield Sentence(
+                _one_line(sentence.text),
+                data=_with_text(record, config.field, sentence.text),
+                where=record.where,
+            )
 
 
 def _one_line(text: str) -> str:
@@ -222,29 +215,6 @@ def _one_line(text: str) -> str:
 def _with_text(record: Record, field: str, text: str) -> dict[str, object] | None:
     """The keys of the record that a sentence was cut from, with the sentence for the text."""
     return None if record.data is None else {**record.data, field: _one_line(text)}
-
-
-def _paragraphs(records: Iterator[Record]) -> Iterator[Record]:
-    """Join the lines of hard-wrapped text; a blank line, a long line or a short one ends a paragraph."""
-    lines: list[str] = []
-    first: Record | None = None
-    for record in records:
-        text = record.text.strip()
-        if first is not None and not (text and _continues(lines[-1])):
-            yield Record(first.source, first.line, join_lines(lines))
-            lines, first = [], None
-        if text:
-            first = first or record
-            lines.append(text)
-    if first is not None:
-        yield Record(first.source, first.line, join_lines(lines))
-
-
-def _continues(line: str) -> bool:
-    """Whether a line may be one of a hard-wrapped paragraph, which goes on in the next line."""
-    return len(line) in _WRAPPED or (
-        len(line) < _WRAPPED.start and not line.endswith(_ENDS) and line[-1:] in ",;:-—"
-    )
 
 
 def read_sentences(
@@ -287,16 +257,17 @@ def _read_tokens(path: str) -> Iterator[list[str]]:
 
 
 def _read_text(path: str, config: TextConfig) -> Iterator[list[str]]:
-    layout = config.layout
-    if layout == "auto":
-        layout = "wrapped" if _looks_wrapped(path, config) else "paragraphs"
-    lines = (record.text for record in read_records([path], config.field))
-    blocks = _blocks(lines) if layout == "wrapped" else lines
-    for block in blocks:
-        text = _clean(block)
+    records = read_records([path], config.field)
+    if config.layout == "auto":
+        records = paragraphs(records)
+    elif config.layout == "wrapped":
+        records = blocks(records)
+    for record in records:
+        text = _clean(record.text)
         if not text:
             continue
-        for piece in [text] if layout == "sentences" else _training_sentences(text, config.language):
+        whole = config.layout == "sentences"
+        for piece in [text] if whole else _training_sentences(text, config.language):
             words = [token.text for token in tokenize(piece, config.tokens)]
             yield [UNKNOWN if word == _HIDDEN_WORD else word for word in words]
 
@@ -304,31 +275,6 @@ def _read_text(path: str, config: TextConfig) -> Iterator[list[str]]:
 def _training_sentences(text: str, language: str) -> Iterator[str]:
     for sentence in split_sentences(text, language):
         yield from _INNER_STOP.sub(r"\1\n", sentence.text).split("\n")
-
-
-def _blocks(lines: Iterator[str]) -> Iterator[str]:
-    """Join the lines between blank ones."""
-    block: list[str] = []
-    for line in lines:
-        if line.strip():
-            block.append(line.strip())
-        elif block:
-            yield join_lines(block)
-            block = []
-    if block:
-        yield join_lines(block)
-
-
-def _looks_wrapped(path: str, config: TextConfig) -> bool:
-    """Whether lines break inside sentences: short lines, blank lines between blocks, few ends of sentences."""
-    lines = [r.text.strip() for r in islice(read_records([path], config.field), _PROBE_LINES)]
-    full = [line for line in lines if line]
-    if len(lines) < 20 or len(full) == len(lines) or not full:
-        return False
-    inner = [a for a, b in zip(lines, lines[1:], strict=False) if a and b]
-    open_ended = sum(line[-1] not in ".?!:\"”’'" for line in inner)
-    widest = sorted(map(len, full))[int(len(full) * 0.98) - 1]
-    return widest <= _WRAP_WIDTH and len(inner) > 0.4 * len(full) and open_ended > 0.5 * len(inner)
 
 
 def _clean(text: str) -> str:
