@@ -10,7 +10,7 @@ import typer
 
 from ordtool.cli._command import Command
 from ordtool.cli._lazy import CONTEXT
-from ordtool.cli.options import OUT, Force, Output, Quiet, Threads
+from ordtool.cli.options import OUT, RUN, Force, Output, Quiet, Threads
 
 MAP = "The map"
 TRANSFORM = "The fitted transform"
@@ -154,6 +154,12 @@ def whiten(
         typer.Option("--precision", help="auto, float32, float16 or float64.", rich_help_panel=OUT),
     ] = "auto",
     threads: Threads = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", envvar="ORDTOOL_DEVICE", help="cpu, or cuda for wide vectors.", rich_help_panel=RUN
+        ),
+    ] = "cpu",
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
@@ -200,6 +206,7 @@ def whiten(
             pooling=pooling,
             precision=precision,
             threads=threads,
+            device=device if device.startswith("cuda") else "cpu",
             force=force,
         )
         whitening_job.whiten(config, progress)

@@ -13,7 +13,7 @@ quite twice as long.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ordtool.errors import OrdtoolError
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
+Chunk = tuple[int, NDArray[Any]]
 Float64Array = NDArray[np.float64]
 FloatArray = NDArray[np.floating[Any]]
 
@@ -38,7 +39,7 @@ NAMED_ROWS = 5
 # A difference this small beside the numbers themselves is what rounding leaves of numbers that are all equal.
 EQUAL = 1e-13
 
-_TOO_LARGE = (
+TOO_LARGE = (
     "the squares of these numbers are too large to add up",
     "divide the vectors by a constant first",
 )
@@ -156,6 +157,7 @@ def accumulate(
     *,
     moments: Moments | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Moments:
     """Moments of the rows of `array`, read once, in chunks.
@@ -167,6 +169,7 @@ def accumulate(
         array: `(n, dim)`, any real dtype; a `numpy.memmap` may be larger than memory.
         moments: Statistics to add to, in place; new ones by default.
         threads: CPU threads; None: one a core.
+        device: Where products are computed: `cpu`, or a CUDA device.
         progress: Advanced by the number of rows done; the caller starts the bar.
 
     Raises:
@@ -175,21 +178,32 @@ def accumulate(
     total = Moments.empty(array.shape[1]) if moments is None else moments
     first = total.count
     done, wave = 0, chunk_rows(array)
+    moments_of = _moments_on(device, array.shape[1], threads)
     while done < array.shape[0]:
         # Waves double, so that the precision is looked at a few times only, at the same rows on any machine.
         wide = array.dtype.itemsize > 4 or total.needs_float64()
-        dtype = np.float64 if wide else np.float32
-
-        def chunk_moments(piece: tuple[int, NDArray[Any]], dtype: type[np.floating] = dtype) -> Moments:
-            start, rows = piece
-            return _chunk_moments(rows, first + start, dtype)
-
-        for chunk in ordered_map(chunk_moments, row_chunks(array, done, done + wave), threads):
-            total._add(chunk)
-            progress.advance(chunk.count)
+        chunks = ((first + start, rows) for start, rows in row_chunks(array, done, done + wave))
+        for part in moments_of(chunks, np.dtype(np.float64 if wide else np.float32)):
+            total._add(part)
+            progress.advance(part.count)
         done += wave
         wave = done
     return total
+
+
+def _moments_on(
+    device: str, dim: int, threads: int | None
+) -> Callable[[Iterator[Chunk], np.dtype[Any]], Iterable[Moments]]:
+    """Return what gives the moments of chunks in a dtype: one by one on a CPU, of all together on a GPU."""
+    if device == "cpu":
+        return lambda chunks, dtype: ordered_map(
+            lambda chunk: _chunk_moments(chunk[1], chunk[0], dtype), chunks, threads
+        )
+    from ordtool.embedding.device_statistics import device_moments
+    from ordtool.runtime import resolve_device
+
+    there = resolve_device(device)
+    return lambda chunks, dtype: [device_moments(chunks, dim, dtype, there)]
 
 
 def check_scale(moments: Moments, array: NDArray[Any]) -> None:
@@ -259,7 +273,7 @@ def check_finite_rows(rows: NDArray[Any], first: int) -> None:
     )
 
 
-def _chunk_moments(chunk: NDArray[Any], first: int, dtype: type[np.floating[Any]]) -> Moments:
+def _chunk_moments(chunk: NDArray[Any], first: int, dtype: np.dtype[Any]) -> Moments:
     """Moments of one chunk: centred on its mean in `dtype`; what rounding left of the mean is put right after."""
     rows = np.ascontiguousarray(chunk, dtype=dtype)
     count = rows.shape[0]
@@ -268,7 +282,7 @@ def _chunk_moments(chunk: NDArray[Any], first: int, dtype: type[np.floating[Any]
         centre = shares @ rows
         if not np.isfinite(centre).all():
             check_finite_rows(rows, first)
-            raise DataError(*_TOO_LARGE)
+            raise DataError(*TOO_LARGE)
         rows = rows - centre
         offset = (shares @ rows).astype(np.float64)
         scatter = _squares(rows)
@@ -280,16 +294,16 @@ def _chunk_moments(chunk: NDArray[Any], first: int, dtype: type[np.floating[Any]
 def _squares(rows: FloatArray) -> Float64Array:
     """`rows^T rows` in float64, multiplied in the dtype of `rows`."""
     product = rows.T @ rows  # numpy sees A^T A and calls the symmetric product, half the work
-    if rows.dtype == np.float32 and not _in_safe_range(product):
+    if rows.dtype == np.float32 and not in_safe_range(float(np.diagonal(product).max())):
         wide = rows.astype(np.float64)
         product = wide.T @ wide
     if not np.isfinite(np.diagonal(product)).all():
-        raise DataError(*_TOO_LARGE)
+        raise DataError(*TOO_LARGE)
     return product.astype(np.float64, copy=False)
 
 
-def _in_safe_range(product: FloatArray) -> bool:
-    largest = float(np.diagonal(product).max())
+def in_safe_range(largest: float) -> bool:
+    """Whether float32 keeps its digits in sums of squares of which this is the largest."""
     return largest == 0.0 or SAFE_SCATTER[0] < largest < SAFE_SCATTER[1]
 
 

@@ -127,7 +127,13 @@ class Whitening:
     # ------------------------------------------------------------------ fitting
 
     def fit(
-        self, X: Any, y: object = None, *, threads: int | None = None, progress: Progress = SILENT
+        self,
+        X: Any,
+        y: object = None,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        progress: Progress = SILENT,
     ) -> Whitening:
         """Fit on the rows of `X`, `(n, dim)`; an array, or a memory map larger than memory.
 
@@ -135,6 +141,7 @@ class Whitening:
             X: The rows.
             y: Not used.
             threads: CPU threads; None: one a core.
+            device: Where products are computed: `cpu`, or a CUDA device.
             progress: Advanced by the rows done; the caller starts the bar.
 
         Raises:
@@ -144,7 +151,7 @@ class Whitening:
         self.config()
         array = as_rows(X)
         self._forget()
-        moments = accumulate(array, threads=threads, progress=progress)
+        moments = accumulate(array, threads=threads, device=device, progress=progress)
         check_scale(moments, array)
         self._set_moments(moments, describe_source(X, array.shape[0]))
         for note in self.solve().notes:
@@ -282,7 +289,9 @@ class Whitening:
         offset = self.beta * self.mean_ + rest - rest @ kernel @ back
         return (array @ back + offset).astype(output_dtype(array), copy=False)
 
-    def iter_transform(self, array: NDArray[Any], *, threads: int | None = None) -> Iterator[FloatArray]:
+    def iter_transform(
+        self, array: NDArray[Any], *, threads: int | None = None, device: str = "cpu"
+    ) -> Iterator[FloatArray]:
         """Transform chunk by chunk, for what is larger than memory; raises as `transform`."""
         self._check_width(array)
         dtype = output_dtype(array)
@@ -291,7 +300,12 @@ class Whitening:
         largest = float(np.abs(self.kernel_).max())
         fits = self.solve().condition <= FLOAT32_STRETCH and 1 / FLOAT32_SCALE < largest < FLOAT32_SCALE
         exact = dtype if fits else np.dtype(np.float64)
-        affine = _Affine.of(self, exact)
+        affine = AffineMap.of(self, exact)
+        if device != "cpu":
+            from ordtool.embedding.device_statistics import device_rows
+            from ordtool.runtime import resolve_device
+
+            return device_rows(affine, row_chunks(array), dtype, resolve_device(device))
         return ordered_map(lambda piece: affine.apply(piece[1], piece[0], dtype), row_chunks(array), threads)
 
     def _check_width(self, array: NDArray[Any]) -> None:
@@ -417,7 +431,7 @@ class Whitening:
 
 
 @dataclass(frozen=True, slots=True)
-class _Affine:
+class AffineMap:
     """`rows @ kernel - beta * mean @ kernel`, as it is computed in one dtype."""
 
     kernel: FloatArray
@@ -426,7 +440,8 @@ class _Affine:
     normalize: bool
 
     @classmethod
-    def of(cls, whitening: Whitening, dtype: np.dtype[Any]) -> _Affine:
+    def of(cls, whitening: Whitening, dtype: np.dtype[Any]) -> AffineMap:
+        """Return a whitening's map, in a dtype."""
         kernel = whitening.kernel_
         exact = whitening.beta * whitening.mean_
         shift = exact.astype(dtype)
@@ -435,6 +450,7 @@ class _Affine:
         return cls(kernel.astype(dtype), shift, correction.astype(dtype), whitening.normalize)
 
     def apply(self, chunk: NDArray[Any], first: int, dtype: np.dtype[Any]) -> FloatArray:
+        """Map rows `(n, dim)`, of which `first` is the number of the first; raises as `Whitening.transform`."""
         with np.errstate(invalid="ignore", over="ignore"):
             rows = (chunk.astype(self.kernel.dtype, copy=False) - self.shift) @ self.kernel
             rows += self.correction

@@ -38,6 +38,7 @@ class WhitenConfig:
         precision: dtype of the output: `float32`, `float16`, `float64`, or `auto`: as wide as the input, at
             least float32.
         threads: CPU threads; None: one a core.
+        device: Where products are computed: `cpu`, or a CUDA device.
         force: Replace existing outputs.
     """
 
@@ -51,6 +52,7 @@ class WhitenConfig:
     pooling: str | None = None
     precision: str = "auto"
     threads: int | None = None
+    device: str = "cpu"
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -171,7 +173,9 @@ def _fitted(config: WhitenConfig, array: np.ndarray | None, progress: Progress) 
     progress.start("fitting", array.shape[0], "rows")
     with warnings.catch_warnings(), _naming(name):
         warnings.simplefilter("ignore", WhiteningWarning)  # the caller hears of them through `progress`
-        whitening = Whitening(**config.options).fit(array, threads=config.threads, progress=progress)
+        whitening = Whitening(**config.options).fit(
+            array, threads=config.threads, device=config.device, progress=progress
+        )
     whitening.fitted_on_ = f"{name} ({array.shape[0]:,} rows)"
     return whitening
 
@@ -209,7 +213,7 @@ def _write_vectors(whitening: Whitening, array: np.ndarray, config: WhitenConfig
     progress.start("transforming", array.shape[0], "rows")
     with _naming(name), atomic_output(config.output, force=config.force, binary=True) as file:
         writer = NpyWriter(file, whitening.kernel_.shape[1], dtype, rows=array.shape[0])
-        for rows in whitening.iter_transform(array, threads=config.threads):
+        for rows in whitening.iter_transform(array, threads=config.threads, device=config.device):
             writer.write(_narrowed(rows, dtype))
             progress.advance(rows.shape[0])
         writer.close()
