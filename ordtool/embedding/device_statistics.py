@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ordtool.embedding.statistics import (
     TOO_LARGE,
+    Chunk,
     DataError,
     FloatArray,
     Moments,
@@ -19,10 +20,7 @@ from ordtool.embedding.statistics import (
     release_pages,
 )
 
-if TYPE_CHECKING:
-    from ordtool.embedding.whitening import AffineMap
-
-Chunks = Iterable[tuple[int, NDArray[Any]]]
+Chunks = Iterable[Chunk]
 
 
 def exact_copy(chunk: NDArray[Any], dtype: np.dtype[Any], device: torch.device) -> torch.Tensor:
@@ -31,12 +29,11 @@ def exact_copy(chunk: NDArray[Any], dtype: np.dtype[Any], device: torch.device) 
 
 
 @torch.inference_mode()
-def device_moments(chunks: Chunks, dim: int, dtype: np.dtype[Any], device: torch.device) -> Moments:
+def device_moments(chunks: Chunks, dtype: np.dtype[Any], device: torch.device) -> Moments:
     """Return the moments of chunks of rows: products in `dtype`, merged in float64 on the device.
 
     Args:
-        chunks: Index of the first row, and rows `(n, dim)`.
-        dim: Width of the rows.
+        chunks: Index of the first row, and rows `(n, dim)`; one chunk or more.
         dtype: float32 or float64.
         device: Where to compute.
 
@@ -44,10 +41,12 @@ def device_moments(chunks: Chunks, dim: int, dtype: np.dtype[Any], device: torch
         DataError: As `statistics.accumulate`.
     """
     count = 0
-    mean = torch.zeros(dim, dtype=torch.float64, device=device)
-    scatter = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+    mean, scatter = torch.zeros(2, 0)
     for first, chunk in chunks:
         rows = exact_copy(chunk, dtype, device)
+        if not count:
+            mean = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
+            scatter = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=device)
         centre = rows.mean(0)
         if not bool(centre.isfinite().all()):
             check_finite_rows(np.asarray(chunk), first)
@@ -75,23 +74,33 @@ def device_moments(chunks: Chunks, dim: int, dtype: np.dtype[Any], device: torch
 
 @torch.inference_mode()
 def device_rows(
-    affine: AffineMap, chunks: Chunks, dtype: np.dtype[Any], device: torch.device
+    chunks: Chunks,
+    parts: tuple[FloatArray, FloatArray, FloatArray],
+    dtype: np.dtype[Any],
+    device: torch.device,
+    *,
+    normalize: bool,
 ) -> Iterator[FloatArray]:
-    """Yield the images of chunks of rows under a map, in `dtype`.
+    """Yield `(rows - shift) @ kernel + correction` for chunks of rows.
+
+    Args:
+        chunks: Index of the first row, and rows `(n, dim)`.
+        parts: Kernel `(dim, width)`, shift `(dim,)` and correction `(width,)`, of the dtype to compute in.
+        dtype: Of the result.
+        device: Where to compute.
+        normalize: Scale rows to length 1; rows of zeros stay.
 
     Raises:
         DataError: A row has a NaN or an infinity.
     """
-    exact = affine.kernel.dtype
-    kernel, shift, correction = (
-        exact_copy(part, exact, device) for part in (affine.kernel, affine.shift, affine.correction)
-    )
+    exact = parts[0].dtype
+    kernel, shift, correction = (exact_copy(part, exact, device) for part in parts)
     for first, chunk in chunks:
         rows = torch.addmm(correction, exact_copy(chunk, exact, device) - shift, kernel)
         if not bool(rows.sum().isfinite()):
             check_finite_rows(np.asarray(chunk), first)
         release_pages(chunk)
-        if affine.normalize:
+        if normalize:
             lengths = rows.norm(dim=1, keepdim=True)
             rows = torch.where(lengths > 0, rows / lengths, rows)
         yield rows.cpu().numpy().astype(dtype, copy=False)

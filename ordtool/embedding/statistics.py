@@ -15,6 +15,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,16 @@ class Moments:
         self.count = total
 
 
+MomentsOf = Callable[[Iterable[Chunk], np.dtype[Any]], Moments]
+"""(chunks with the index of their first row, dtype of products) -> the moments of all of them."""
+
+
 def accumulate(
     array: NDArray[Any],
     *,
     moments: Moments | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    moments_of: MomentsOf | None = None,
     progress: Progress = SILENT,
 ) -> Moments:
     """Moments of the rows of `array`, read once, in chunks.
@@ -169,7 +174,7 @@ def accumulate(
         array: `(n, dim)`, any real dtype; a `numpy.memmap` may be larger than memory.
         moments: Statistics to add to, in place; new ones by default.
         threads: CPU threads; None: one a core.
-        device: Where products are computed: `cpu`, or a CUDA device.
+        moments_of: Gives the moments of several chunks in a dtype, on another device; None: the CPU does.
         progress: Advanced by the number of rows done; the caller starts the bar.
 
     Raises:
@@ -178,32 +183,23 @@ def accumulate(
     total = Moments.empty(array.shape[1]) if moments is None else moments
     first = total.count
     done, wave = 0, chunk_rows(array)
-    moments_of = _moments_on(device, array.shape[1], threads)
     while done < array.shape[0]:
         # Waves double, so that the precision is looked at a few times only, at the same rows on any machine.
         wide = array.dtype.itemsize > 4 or total.needs_float64()
         chunks = ((first + start, rows) for start, rows in row_chunks(array, done, done + wave))
-        for part in moments_of(chunks, np.dtype(np.float64 if wide else np.float32)):
+        dtype = np.dtype(np.float64 if wide else np.float32)
+        parts: Iterable[Moments]
+        if moments_of is None:
+            work = partial(_chunk_moments, dtype=dtype)
+            parts = ordered_map(work, chunks, threads)
+        else:
+            parts = [moments_of(chunks, dtype)]
+        for part in parts:
             total._add(part)
             progress.advance(part.count)
         done += wave
         wave = done
     return total
-
-
-def _moments_on(
-    device: str, dim: int, threads: int | None
-) -> Callable[[Iterator[Chunk], np.dtype[Any]], Iterable[Moments]]:
-    """Return what gives the moments of chunks in a dtype: one by one on a CPU, of all together on a GPU."""
-    if device == "cpu":
-        return lambda chunks, dtype: ordered_map(
-            lambda chunk: _chunk_moments(chunk[1], chunk[0], dtype), chunks, threads
-        )
-    from ordtool.embedding.device_statistics import device_moments
-    from ordtool.runtime import resolve_device
-
-    there = resolve_device(device)
-    return lambda chunks, dtype: [device_moments(chunks, dim, dtype, there)]
 
 
 def check_scale(moments: Moments, array: NDArray[Any]) -> None:
@@ -273,8 +269,9 @@ def check_finite_rows(rows: NDArray[Any], first: int) -> None:
     )
 
 
-def _chunk_moments(chunk: NDArray[Any], first: int, dtype: np.dtype[Any]) -> Moments:
+def _chunk_moments(piece: Chunk, dtype: np.dtype[Any]) -> Moments:
     """Moments of one chunk: centred on its mean in `dtype`; what rounding left of the mean is put right after."""
+    first, chunk = piece
     rows = np.ascontiguousarray(chunk, dtype=dtype)
     count = rows.shape[0]
     shares = np.full(count, 1.0 / count, dtype=dtype)

@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,7 @@ from ordtool.embedding.statistics import (
     Float64Array,
     FloatArray,
     Moments,
+    MomentsOf,
     accumulate,
     as_rows,
     check_finite_rows,
@@ -151,7 +153,7 @@ class Whitening:
         self.config()
         array = as_rows(X)
         self._forget()
-        moments = accumulate(array, threads=threads, device=device, progress=progress)
+        moments = accumulate(array, threads=threads, moments_of=_moments_on(device), progress=progress)
         check_scale(moments, array)
         self._set_moments(moments, describe_source(X, array.shape[0]))
         for note in self.solve().notes:
@@ -305,7 +307,9 @@ class Whitening:
             from ordtool.embedding.device_statistics import device_rows
             from ordtool.runtime import resolve_device
 
-            return device_rows(affine, row_chunks(array), dtype, resolve_device(device))
+            parts = affine.kernel, affine.shift, affine.correction
+            there = resolve_device(device)
+            return device_rows(row_chunks(array), parts, dtype, there, normalize=affine.normalize)
         return ordered_map(lambda piece: affine.apply(piece[1], piece[0], dtype), row_chunks(array), threads)
 
     def _check_width(self, array: NDArray[Any]) -> None:
@@ -461,6 +465,16 @@ class AffineMap:
         if self.normalize:
             normalize_rows(rows)
         return rows.astype(dtype, copy=False)
+
+
+def _moments_on(device: str) -> MomentsOf | None:
+    """Return what computes moments on a device; None for the CPU."""
+    if device == "cpu":
+        return None
+    from ordtool.embedding.device_statistics import device_moments
+    from ordtool.runtime import resolve_device
+
+    return partial(device_moments, device=resolve_device(device))
 
 
 def merge_whitenings(whitenings: Sequence[Whitening], **options: Any) -> Whitening:
