@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,7 +66,6 @@ def parsing_rows(bench: Bench) -> Iterator[Row]:
             "ordtool, bfloat16": ("cuda", torch.bfloat16, ids),
         }
     for name, (device, dtype, chosen) in systems.items():
-        parser = SpanParser(config, tensors, vocabulary, dtype)
-        parser._network.to(device)
+        parser = SpanParser.from_parts(asdict(config), dict(tensors), vocabulary, device, dtype)
         seconds = bench.seconds(lambda p=parser, c=chosen: p.distances(c), budget=1.5, warmup=1)
         yield Row("spans", "trees of 25 words", name, len(chosen) / seconds, "sentences/s")

@@ -53,7 +53,8 @@ def parse(
         typer.Option(
             "--model",
             "-m",
-            help="A folder, or a name from `ordtool models list`; given several times, the models vote.  [default: english]",
+            help="A folder, or a name from `ordtool models list`; given several times, the models vote."
+            "  [default: english]",
             autocompletion=_model_names,
             rich_help_panel=TREES,
         ),
@@ -101,6 +102,14 @@ def parse(
             rich_help_panel=TREES,
         ),
     ] = None,
+    binary: Annotated[
+        bool,
+        typer.Option(
+            "--binary",
+            help="Draw a binary tree also where a model with labels would leave out spans.",
+            rich_help_panel=TREES,
+        ),
+    ] = False,
     punctuation: Annotated[
         bool,
         typer.Option(
@@ -206,6 +215,7 @@ def parse(
         vote=vote,
         weights=None if weights is None else _numbers(weights),
         posteriors=posteriors,
+        binary=binary,
         punctuation=punctuation,
         tokens="whitespace" if tokenized else None,
         batch_size=batch_size,

@@ -52,6 +52,46 @@ def spans(
     span_size: Annotated[
         int, typer.Option("--span-size", min=1, help="Of a boundary's two vectors.", rich_help_panel=MODEL)
     ] = 128,
+    affixes: Annotated[
+        bool,
+        typer.Option(
+            "--affixes/--no-affixes", help="Read the shapes and affixes of words.", rich_help_panel=MODEL
+        ),
+    ] = False,
+    binary: Annotated[
+        bool | None,
+        typer.Option(
+            "--binary/--flat",
+            help="Draw binary trees, or leave out spans less likely than not.  [default: flat if the trees have labels]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="A pre-trained encoder that gives the word vectors, such as `minilm`; it is trained along.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher", help="A span scorer that parses `--text` for this one.", rich_help_panel=TEXT
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="Text for the teacher, a sentence a line.", rich_help_panel=TEXT),
+    ] = None,
+    text_tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--text-tokens",
+            help="How that text is split: as `--tokens`, or `whitespace`.  [default: as the trees]",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
     dropout: Annotated[float, typer.Option("--dropout", rich_help_panel=MODEL)] = 0.1,
     word_dropout: Annotated[
         float,
@@ -64,6 +104,17 @@ def spans(
         int, typer.Option("--batch-words", min=1, help="Words of a batch, about.", rich_help_panel=TRAINING)
     ] = 1024,
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", rich_help_panel=TRAINING)] = 1e-3,
+    encoder_learning_rate: Annotated[
+        float, typer.Option("--encoder-learning-rate", rich_help_panel=TRAINING)
+    ] = 1e-4,
+    label_weight: Annotated[
+        float,
+        typer.Option(
+            "--label-weight",
+            help="Of labels and parts of speech in the loss, beside spans.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0.2,
     weight_decay: Annotated[float, typer.Option("--weight-decay", rich_help_panel=TRAINING)] = 0.01,
     clip: Annotated[
         float, typer.Option("--clip", help="Largest gradient norm.", rich_help_panel=TRAINING)
@@ -77,7 +128,7 @@ def spans(
     force: Force = False,
     resume: Resume = False,
 ) -> None:
-    """Train a span scorer on trees: a fast parser out of the votes of slow ones.
+    """Train a span scorer on trees: a fast parser out of the votes of slow ones, or of a treebank with its labels.
 
     It reads punctuation as well as words. A killed run goes on from its last epoch with the same command and `--resume`.
 
@@ -95,6 +146,10 @@ def spans(
     quiet_libraries()
     config = SpanTrainingConfig(
         tokens=tokens,
+        encoder=encoder,
+        teacher=teacher,
+        text=tuple(text or ()),
+        text_tokens=text_tokens,
         lowercase=lowercase,
         vocab_size=vocab_size,
         embedding_size=embedding_size,
@@ -102,9 +157,13 @@ def spans(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         span_size=span_size,
+        affixes=affixes,
+        binary=binary,
         dropout=dropout,
         word_dropout=word_dropout,
         learning_rate=learning_rate,
+        encoder_learning_rate=encoder_learning_rate,
+        label_weight=label_weight,
         weight_decay=weight_decay,
         clip=clip,
         epochs=epochs,

@@ -13,8 +13,10 @@ from ordtool.models.loading import read_tensors
 from ordtool.parsing.onlstm.inference import DistanceModel
 from ordtool.parsing.pcfg.inference import PcfgParser
 from ordtool.parsing.pcfg.model import MODEL_TYPE as PCFG_TYPE
+from ordtool.parsing.spans.encoder import ENCODER_FOLDER, load_encoder
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import MODEL_TYPE as SPANS_TYPE
+from ordtool.parsing.spans.words import AffixVocabulary
 from ordtool.parsing.text.vocabulary import Vocabulary, read_json
 
 __all__ = ["TreeModel", "load_parser"]
@@ -51,11 +53,15 @@ def load_parser(
             f"{folder}: a model of type {config.get('model_type')!r}, and a parser is one of {', '.join(_KINDS)}",
             "ordtool models list names parsers; ordtool train parser makes one",
         )
-    vocabulary = Vocabulary.from_folder(folder)
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder / WEIGHTS_FILE).items()}
     _check_sizes(folder, config, tensors)
     try:
-        return kind.from_parts(config, tensors, vocabulary, device, matmul_dtype)
+        if kind is SpanParser and (folder / ENCODER_FOLDER).is_dir():
+            token_kind = str(config.get("token_kind", "words"))
+            encoder, pieces = load_encoder(folder / ENCODER_FOLDER, token_kind)
+            return SpanParser.from_parts(config, tensors, pieces, device, matmul_dtype, encoder)
+        words = (AffixVocabulary if config.get("affixes") else Vocabulary).from_folder(folder)
+        return kind.from_parts(config, tensors, words, device, matmul_dtype)
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, UsageError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise OrdtoolError(

@@ -24,6 +24,7 @@ from ordtool.parsing.text.tokenize import (
 )
 from ordtool.parsing.trees.builders import BUILDERS, build_trees, mean_distances, mix_distances, needs_chart
 from ordtool.parsing.trees.chart import CHART_LIMIT, Span, best_distances, chart_trees
+from ordtool.parsing.trees.labels import label_tokens
 from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation, punctuation_between
 from ordtool.parsing.voting import (
     SOFT_LIMIT,
@@ -38,6 +39,7 @@ from ordtool.progress import SILENT, Progress
 if TYPE_CHECKING:
     from ordtool.parsing.loading import TreeModel
     from ordtool.parsing.trees.config import TreeConfig
+    from ordtool.parsing.trees.treebank import Constituent
 
 __all__ = ["Parse", "ParseConfig", "Parser", "Sentence", "parse"]
 
@@ -66,6 +68,7 @@ class ParseConfig:
             largest sum of what each thinks of its spans.
         weights: What each model counts, in `posteriors`; None: all the same.
         posteriors: Give the probabilities of spans as well, the models' mean.
+        binary: Draw a binary tree, without labels, also where the model would leave out spans.
         punctuation: Let punctuation say where phrases end, as far as the models know how; see
             `ordtool.parsing.trees.punctuation`.
         tokens: `words`, `chars`, `jieba` or `whitespace`; None: the model's own.
@@ -81,6 +84,7 @@ class ParseConfig:
     vote: str = "trees"
     weights: Sequence[float] | None = None
     posteriors: bool = False
+    binary: bool = False
     punctuation: bool = True
     tokens: str | None = None
     batch_size: int = 128
@@ -121,6 +125,7 @@ class ParseOptions(TypedDict, total=False):
     vote: str
     weights: Sequence[float] | None
     posteriors: bool
+    binary: bool
     punctuation: bool
     tokens: str | None
     batch_size: int
@@ -233,11 +238,20 @@ class Parser:
         self._compiled_from = 0 if compiled else _NUMBA_WORDS
         self._models = _load_models(self.config, progress)
         self._tree_configs = [_tree_config(self.config, model) for model in self._models]
+        self._flat = self._draws_flat_trees()
         self._check_vocabularies()
         vocabulary = self._models[0].vocabulary
         self._drops_punctuation = vocabulary.drop_punctuation
         self._token_kind = self.config.tokens or vocabulary.token_kind
         self._warned_of_length = self._warned_of_script = False
+
+    def _draws_flat_trees(self) -> bool:
+        """Whether trees are those of a span scorer that may leave spans out: it is alone, and nobody asks for a builder."""
+        from ordtool.parsing.spans.inference import SpanParser
+
+        asked = self.config.binary or self.config.builder or self.config.right_branching_bias
+        alone = self._models[0] if len(self._models) == 1 else None
+        return isinstance(alone, SpanParser) and alone.flat and not asked
 
     def _check_vocabularies(self) -> None:
         """Refuse models that read different tokens."""
@@ -317,6 +331,8 @@ class Parser:
 
     def _draw(self, jobs: list[_Job], ids: list[list[list[int]]], compiled: bool) -> list[_Drawn]:
         """Return the trees of a batch, over its words."""
+        if self._flat:
+            return self._draw_flat(jobs, ids[0])
         soft = self.config.posteriors or (self.config.vote == "posteriors" and len(self._models) > 1)
         if soft and max(len(job.words) for job in jobs) <= SOFT_LIMIT:
             return self._draw_softly(jobs, ids, compiled)
@@ -324,6 +340,20 @@ class Parser:
         trees = self._build(jobs, distances)
         return [
             _Drawn(mean_distances(by_model), spans) for by_model, spans in zip(distances, trees, strict=True)
+        ]
+
+    def _draw_flat(self, jobs: list[_Job], ids: list[list[int]]) -> list[_Drawn]:
+        """As `_draw`, with labels, by a span scorer that leaves out what is less likely than not."""
+        from ordtool.parsing.spans.inference import SpanParser
+
+        [model] = self._models
+        assert isinstance(model, SpanParser)
+        punctuation = [job.punctuation for job in jobs]
+        wanted = self.config.posteriors and max(len(job.words) for job in jobs) <= SOFT_LIMIT
+        tables = model.posteriors(ids, punctuation) if wanted else [None] * len(jobs)
+        return [
+            _Drawn(tree.distances, tree.spans, table, tree.constituents, tree.tags)
+            for tree, table in zip(model.trees(ids, punctuation), tables, strict=True)
         ]
 
     def _draw_softly(self, jobs: list[_Job], ids: list[list[list[int]]], compiled: bool) -> list[_Drawn]:
@@ -429,26 +459,45 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What was made of a sentence's words: distances, the tree's spans, and the probabilities of all spans, if wanted."""
+    """What was made of a sentence's words.
+
+    Attributes:
+        distances: One a word.
+        spans: Of the tree.
+        posteriors: The probabilities of all spans, if wanted.
+        constituents: The tree's nodes with their labels, if it has any.
+        tags: Parts of speech, if the model knows them.
+    """
 
     distances: np.ndarray
     spans: list[Span]
     posteriors: np.ndarray | None = None
+    constituents: list[Constituent] | None = None
+    tags: list[str] | None = None
 
 
 def _result(job: _Job, drawn: _Drawn) -> Parse:
     sentence, tokens = job.sentence, [token.text for token in job.tokens]
     rounded = iter(np.round(drawn.distances.astype(np.float64), 6).tolist())
+    tags, constituents = sentence.tags, None
+    if drawn.constituents is not None:
+        constituents, own = label_tokens(drawn.constituents, drawn.tags, tokens, job.dropped)
+        tags = sentence.tags or own
+        wide = {(start, end) for _, start, end in constituents if end - start > 1}
+        spans = sorted(wide, key=lambda span: (span[0], -span[1]))
+    else:
+        spans = attach_punctuation(drawn.spans, tokens, job.dropped)
     return Parse(
         text=sentence.text,
         tokens=tokens,
         offsets=[(token.start, token.end) for token in job.tokens],
         distances=[0.0 if drop else next(rounded) for drop in job.dropped],
-        spans=attach_punctuation(drawn.spans, tokens, job.dropped),
-        tags=sentence.tags,
+        spans=spans,
+        tags=tags,
         data=sentence.data,
         where=sentence.where,
         posteriors=None if drawn.posteriors is None else probable_spans(drawn.posteriors, job.dropped),
+        constituents=constituents,
     )
 
 

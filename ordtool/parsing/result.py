@@ -9,7 +9,7 @@ from typing import Any
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.draw import draw_tree, to_ansi
 from ordtool.parsing.trees.svg import draw_svg
-from ordtool.parsing.trees.treebank import write_brackets, write_penn
+from ordtool.parsing.trees.treebank import Constituent, write_brackets, write_penn
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class Parse:
         distances: Height of the boundary before each token, from 0 to about 1; 0 for punctuation, which the model
             doesn't read.
         spans: Constituents wider than one token, half-open, in pre-order.
-        tags: Part-of-speech tags, where the input had them.
+        tags: Part-of-speech tags, where the input had them or the model gives them.
         data: Keys that are passed through.
         where: `file:line`.
         posteriors: Start, end and probability of every span wider than one token that isn't improbable; None: not asked for.
+        constituents: Nodes with their labels, those over one token too, parents before children; None: there are no labels.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Parse:
     data: dict[str, Any] | None = None
     where: str = ""
     posteriors: list[tuple[int, int, float]] | None = None
+    constituents: list[Constituent] | None = None
 
     @cached_property
     def tree(self) -> str:
@@ -47,7 +49,7 @@ class Parse:
     @property
     def penn(self) -> str:
         """The tree as a treebank writes it, with a label `X` where there is none: `(X (X The) (X cat))`."""
-        return write_penn(self.tokens, self.spans, self.tags)
+        return write_penn(self.tokens, self.spans, self.tags, self.constituents)
 
     def draw(self, width: int = 80) -> str:
         """Draw the tree with lines, within `width` columns of a terminal; see `draw_tree`."""
@@ -79,6 +81,8 @@ class Parse:
         }
         if self.posteriors is not None:
             fields["posteriors"] = self.posteriors
+        if self.constituents is not None:
+            fields["constituents"] = [list(node) for node in self.constituents]
         if self.tags is not None:
             fields["tags"] = list(self.tags)
         return {**(self.data or {}), **fields}

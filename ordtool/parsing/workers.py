@@ -24,7 +24,6 @@ from ordtool.io.jsonl import dumps
 from ordtool.parallel import thread_count
 from ordtool.parsing.parser import ParseConfig, Parser, Sentence
 from ordtool.parsing.result import Parse
-from ordtool.parsing.trees.treebank import write_penn
 from ordtool.progress import SILENT, Progress, Silent
 from ordtool.runtime import libraries_heard, library_messages, set_threads
 
@@ -51,7 +50,7 @@ def format_line(parse: Parse, chosen: str) -> str:
     """Write a result as a line: `jsonl`, `brackets` or `penn`; for `csv` as JSON, which a table's writer makes a row."""
     if chosen in ("jsonl", "csv"):
         return dumps(parse.to_dict())
-    return parse.tree if chosen == "brackets" else write_penn(parse.tokens, parse.spans, parse.tags)
+    return parse.tree if chosen == "brackets" else parse.penn
 
 
 def default_workers(threads: int | None = None) -> int:

@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_formula():
     """The bilinear form, pair by pair, from the vectors of the words on both sides of each boundary."""
     made, (words, marks, lengths) = model().double(), batch([5])
     scores = made(words, marks, lengths)[0]
-    boundaries = made._boundaries(words, marks, lengths)[0]
+    boundaries = made.read(words, marks, lengths).boundaries[0]
     made_vectors = made.boundary(boundaries)
     size = SHAPE.span_size
     for start in range(6):
@@ -268,7 +268,7 @@ def test_brackets_without_labels_lose_no_words(tmp_path):
 
 def parser_of(made, size=30):
     words = ["<eos>", "<unk>", *(f"w{k}" for k in range(size - 2))]
-    return SpanParser(SHAPE, made.state_dict(), Vocabulary(words))
+    return SpanParser(made, Vocabulary(words))
 
 
 def test_batches_change_no_tree_and_a_long_line_is_read_in_pieces():

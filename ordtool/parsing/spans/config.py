@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ordtool.arguments import as_many
+from ordtool.errors import UsageError
 from ordtool.parsing.spans.model import SpanConfig
 from ordtool.parsing.text.tokenize import TOKEN_KINDS
 from ordtool.parsing.training.recipes import check_at_least_one, check_choice, check_positive, check_shares
@@ -17,6 +20,12 @@ class SpanTrainingConfig:
 
     Attributes:
         tokens: Of what kind the trees' tokens are: `words`, `chars` or `jieba`; stored with the model.
+        encoder: A model folder or name whose states are the words' vectors, and which is trained along; None: words are
+            looked up.
+        teacher: A span scorer, as a folder or name, that says of every span of `text` how likely it is a phrase, and what
+            kind of one.
+        text: Files of text to learn from by the teacher, a sentence a line.
+        text_tokens: Of what kind those of a teacher's text are, or `whitespace`; None: as the trees'.
         lowercase: Look words up in lower case.
         vocab_size: Tokens of the vocabulary, shape classes included.
         embedding_size: See `SpanConfig`, as the next five.
@@ -24,9 +33,13 @@ class SpanTrainingConfig:
         num_hidden_layers: Blocks.
         num_attention_heads: Heads.
         span_size: Of a boundary's vectors.
+        affixes: Read the shapes and affixes of words too.
+        binary: Draw binary trees; None: unless the trees have labels.
         dropout: In the network.
         word_dropout: Share of words that are read as unknown ones while training.
         learning_rate: Peak, after a linear warm-up over 4% of the steps; a cosine to zero follows.
+        encoder_learning_rate: The same for a pre-trained encoder.
+        label_weight: Of the loss of labels and parts of speech, beside that of spans.
         weight_decay: Of weights, not of biases.
         clip: Largest norm of the whole gradient.
         epochs: Passes over the trees.
@@ -37,6 +50,10 @@ class SpanTrainingConfig:
     """
 
     tokens: str = "words"
+    encoder: str | None = None
+    teacher: str | None = None
+    text: Sequence[str] = ()
+    text_tokens: str | None = None
     lowercase: bool = True
     vocab_size: int = 12_000
     embedding_size: int = 128
@@ -44,9 +61,13 @@ class SpanTrainingConfig:
     num_hidden_layers: int = 3
     num_attention_heads: int = 4
     span_size: int = 128
+    affixes: bool = False
+    binary: bool | None = None
     dropout: float = 0.1
     word_dropout: float = 0.1
     learning_rate: float = 1e-3
+    encoder_learning_rate: float = 1e-4
+    label_weight: float = 0.2
     weight_decay: float = 0.01
     clip: float = 1.0
     epochs: int = 4
@@ -66,10 +87,17 @@ class SpanTrainingConfig:
         check_shares(self, "dropout", "word_dropout", "holdout")
         check_positive(self, "learning_rate", "clip")
         check_choice(self, "tokens", TOKEN_KINDS)
+        if self.text_tokens is not None:
+            check_choice(self, "text_tokens", (*TOKEN_KINDS, "whitespace"))
+        check_positive(self, "encoder_learning_rate")
+        object.__setattr__(self, "text", tuple(map(str, as_many(self.text))))
+        if bool(self.text) != (self.teacher is not None):
+            raise UsageError("`teacher` and `text` go together: the teacher parses the text")
         self.shape(1)
 
-    def shape(self, vocab_size: int) -> SpanConfig:
+    def shape(self, vocab_size: int, labels: tuple[str, ...] = (), tags: tuple[str, ...] = ()) -> SpanConfig:
         """Return the shape of the network."""
+        binary = not labels if self.binary is None else self.binary
         return SpanConfig(
             vocab_size=vocab_size,
             embedding_size=self.embedding_size,
@@ -79,4 +107,8 @@ class SpanTrainingConfig:
             intermediate_size=4 * self.hidden_size,
             span_size=self.span_size,
             dropout=self.dropout,
+            affixes=self.affixes,
+            labels=labels,
+            tags=tags,
+            threshold=None if binary else 0.5,
         )

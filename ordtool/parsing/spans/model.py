@@ -1,4 +1,4 @@
-"""A span scorer: a small Transformer that says of every span of a sentence whether it is a phrase.
+"""A span scorer: a small Transformer that says of every span of a sentence whether it is a phrase, and of which kind.
 
 It learns from trees that something else has drawn, an ensemble of ON-LSTMs above all, and is quicker and better than
 each of them: it reads a sentence from both sides and all words at once, and what the members err in differently is
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from ordtool.errors import UsageError
 from ordtool.lm.rotary import apply_rotary, inverse_frequencies, rotary_cos_sin
+from ordtool.parsing.spans.encoder import PieceEncoder
+from ordtool.parsing.spans.words import SHAPES, AffixVocabulary, unpack_affixes
 from ordtool.parsing.trees.punctuation import PUNCTUATION_KINDS
 
-__all__ = ["MODEL_TYPE", "SpanConfig", "SpanModel", "span_mask"]
+__all__ = ["MODEL_TYPE", "Scored", "SpanConfig", "SpanModel", "span_mask"]
 
 MODEL_TYPE = "ordtool_spans"
 
@@ -40,6 +43,11 @@ class SpanConfig:
         span_size: Of the two vectors of a boundary whose product scores a span.
         dropout: On embeddings, and on what each part of a block adds.
         eos_token_id: Stands before and behind every sentence.
+        affixes: Read the shapes and affixes of words too, see `AffixVocabulary`.
+        labels: Kinds of phrases, unary chains as one (`S+VP`); the first is `""`, no phrase at all. Empty: not learned.
+        tags: Parts of speech. Empty: not learned.
+        label_size: Of the vectors by which phrases are labelled.
+        threshold: Leave a span out of a tree if its probability isn't larger; None: trees are binary.
     """
 
     vocab_size: int
@@ -51,6 +59,11 @@ class SpanConfig:
     span_size: int = 128
     dropout: float = 0.1
     eos_token_id: int = 0
+    affixes: bool = False
+    labels: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    label_size: int = 128
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the sizes go together.
@@ -94,57 +107,121 @@ class _Block(nn.Module):
         return hidden + self.dropout(self.feed_out(F.gelu(self.feed_in(self.feed_norm(hidden)))))
 
 
+class Scored(NamedTuple):
+    """What a span scorer makes of a batch of sentences.
+
+    Attributes:
+        spans: `(batch, longest + 1, longest + 1)`: at `[b, i, j]` the log odds that words i to j - 1 are a phrase, for
+            i < j <= lengths[b]; other places hold nothing of use.
+        boundaries: Vectors of the boundaries, `(batch, longest + 1, 2 d)`: those of the words on both sides, side by side.
+        words: Vectors of the words, `(batch, longest, d)`.
+    """
+
+    spans: Tensor
+    boundaries: Tensor
+    words: Tensor
+
+
 class SpanModel(nn.Module):
     """Scores of all spans of sentences.
 
     Args:
         config: Its shape.
+        encoder: Gives the word vectors; None: they are looked up in tables.
     """
 
     bits: Tensor
 
-    def __init__(self, config: SpanConfig) -> None:
+    def __init__(self, config: SpanConfig, encoder: PieceEncoder | None = None) -> None:
         super().__init__()
         self.config = config
-        self.words = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.widen = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
+        size = config.hidden_size
+        if encoder is None:
+            self.words = nn.Embedding(config.vocab_size, config.embedding_size)
+            if config.affixes:
+                self.affixes = nn.Embedding(SHAPES + AffixVocabulary.rows, config.embedding_size)
+        self.widen = nn.Linear(encoder.size if encoder else config.embedding_size, size, bias=False)
         # The name under which its weights are saved.
-        self.marks = nn.Linear(len(PUNCTUATION_KINDS), config.hidden_size, bias=False)
+        self.marks = nn.Linear(len(PUNCTUATION_KINDS), size, bias=False)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size)
-        self.boundary = nn.Linear(2 * config.hidden_size, 2 * config.span_size)
+        self.norm = nn.LayerNorm(size)
+        self.boundary = nn.Linear(2 * size, 2 * config.span_size)
         self.ends = nn.Linear(2 * config.span_size, 2)
+        if config.labels:
+            self.label_ends = nn.Linear(2 * size, 2 * config.label_size)
+            self.label = nn.Linear(config.label_size, len(config.labels))
+        if config.tags:
+            self.tag = nn.Linear(size, len(config.tags))
         self.dropout = nn.Dropout(config.dropout)
         self.register_buffer("bits", 1 << torch.arange(len(PUNCTUATION_KINDS)), persistent=False)
         self.apply(_initialise)
+        self.encoder = encoder
 
     def forward(self, words: Tensor, punctuation: Tensor, lengths: Tensor) -> Tensor:
         """Score every span.
 
         Args:
-            words: Ids `(batch, longest)`; what stands beyond a sentence's end isn't looked at.
+            words: Numbers `(batch, longest)`; what stands beyond a sentence's end isn't looked at.
             punctuation: What stands at each boundary, `(batch, longest + 1)`; see `punctuation_between`.
             lengths: Words of each sentence, `(batch,)`.
 
         Returns:
-            `(batch, longest + 1, longest + 1)`: at `[b, i, j]` the log odds that words i to j - 1 are a phrase, for
-            i < j <= lengths[b]; other places hold nothing of use.
+            See `Scored.spans`.
         """
-        boundaries = self.boundary(self._boundaries(words, punctuation, lengths))
+        return self.read(words, punctuation, lengths).spans
+
+    def read(self, words: Tensor, punctuation: Tensor, lengths: Tensor) -> Scored:
+        """Score every span, and give the vectors by which `label_scores` and `tag_scores` judge; arguments as `forward`."""
+        hidden = self._hidden(words, punctuation, lengths)
+        neighbours = torch.cat((hidden[:, :-1], hidden[:, 1:]), dim=-1)
+        boundaries = self.boundary(neighbours)
         left, right = F.gelu(boundaries).chunk(2, dim=-1)
         product = left @ right.transpose(1, 2) / math.sqrt(self.config.span_size)
         # Linear in each end too: how readily a phrase starts or ends here.
         starts, ends = self.ends(boundaries).chunk(2, dim=-1)
-        scores: Tensor = product + starts + ends.transpose(1, 2)
+        return Scored(product + starts + ends.transpose(1, 2), neighbours, hidden[:, 1:-1])
+
+    def label_scores(self, boundaries: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+        """Score the labels of chosen spans.
+
+            label(i, j)  ~  V gelu(A b_i + B b_j)
+
+        Args:
+            boundaries: See `Scored`.
+            rows: The sentence of each span, `(spans,)`.
+            starts: Its first word.
+            ends: The word behind its last.
+
+        Returns:
+            `(spans, labels)`.
+        """
+        left, right = self.label_ends(boundaries).chunk(2, dim=-1)
+        scores: Tensor = self.label(self.dropout(F.gelu(left[rows, starts] + right[rows, ends])))
         return scores
 
-    def _boundaries(self, words: Tensor, punctuation: Tensor, lengths: Tensor) -> Tensor:
-        """Vectors of the boundaries, `(batch, longest + 1, 2 d)`: those of the words on both sides, side by side."""
-        batch, longest = words.shape
-        positions = torch.arange(longest + 2, device=words.device)
-        padded = F.pad(words, (1, 1), value=self.config.eos_token_id)
+    def tag_scores(self, words: Tensor) -> Tensor:
+        """Score the parts of speech of words, of vectors `(..., d)`: `(..., tags)`."""
+        scores: Tensor = self.tag(words)
+        return scores
+
+    def _word_vectors(self, words: Tensor, punctuation: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors of the words and of what stands before and behind a sentence, `(batch, longest + 2, embedding)`."""
+        if self.encoder is not None:
+            return self.encoder(words, punctuation, lengths)
+        positions = torch.arange(words.shape[1] + 2, device=words.device)
         inside = (positions > 0) & (positions <= lengths[:, None])
-        hidden = self.widen(self.words(padded.masked_fill(~inside, self.config.eos_token_id)))
+        padded = F.pad(words, (1, 1)).masked_fill(~inside, self.config.eos_token_id)
+        if not self.config.affixes:
+            return self.words(padded)
+        ids, rows = unpack_affixes(padded)
+        vectors: Tensor = self.words(ids) + self.affixes(rows).sum(-2)
+        return vectors
+
+    def _hidden(self, words: Tensor, punctuation: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors of the words and of both ends after the last block, `(batch, longest + 2, d)`."""
+        longest = words.shape[1]
+        positions = torch.arange(longest + 2, device=words.device)
+        hidden = self.widen(self._word_vectors(words, punctuation, lengths))
         present = (punctuation[..., None] & self.bits > 0).to(hidden.dtype)
         # Punctuation belongs to what follows it: a word, or the end.
         hidden = self.dropout(hidden + F.pad(self.marks(present), (0, 0, 1, 0)))
@@ -154,8 +231,7 @@ class SpanModel(nn.Module):
         mask = None if full else (positions <= lengths[:, None] + 1)[:, None, None]
         for block in self.blocks:
             hidden = block(hidden, turn, mask)
-        hidden = self.norm(hidden)
-        return torch.cat((hidden[:, :-1], hidden[:, 1:]), dim=-1)
+        return self.norm(hidden)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from ordtool.arguments import as_many
 from ordtool.batching import batches_by_length, cut_batches
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import (
     CHECKPOINT,
@@ -30,17 +30,24 @@ from ordtool.io.checkpoint import (
 )
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, run_metadata
+from ordtool.models.resolve import resolve_model
+from ordtool.parsing.loading import load_parser
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.spans.data import (
     TeacherTree,
+    count_labels,
     make_vocabulary,
     read_teacher_trees,
     split_trees,
 )
+from ordtool.parsing.spans.encoder import ENCODER_FOLDER, PieceEncoder, load_encoder
+from ordtool.parsing.spans.examples import Batch, Targets, make_example, pad_batch, span_loss, teach
 from ordtool.parsing.spans.inference import SpanParser
-from ordtool.parsing.spans.model import MODEL_TYPE, SpanModel, span_mask
-from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary
+from ordtool.parsing.spans.model import MODEL_TYPE, SpanModel
+from ordtool.parsing.spans.text import Text, read_text
+from ordtool.parsing.spans.words import PieceVocabulary, hide_words
+from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.training.optimizers import load_moments, moments, warmup_cosine, weight_groups
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.treebank import tree_files
@@ -71,8 +78,9 @@ def train_spans(
 ) -> list[dict[str, Any]]:
     """Train a span scorer on trees and save it as a model folder.
 
-    Every span wider than a word is a question of its own, phrase or not (binary cross-entropy). What is held out is scored
-    by its agreement: the share of the spans of the trees that the scorer finds again.
+    Every span wider than a word is a question of its own, phrase or not (binary cross-entropy), and so is its label where
+    the trees have labels. What is held out is scored by its agreement: the share of the spans of the trees that the scorer
+    finds again; F1, where it doesn't draw binary trees.
 
     Args:
         trees: JSONL as `ordtool parse` writes it, or bracketed trees: files and folders.
@@ -92,15 +100,22 @@ def train_spans(
     trees = tuple(as_many(trees))
     config, machine = config or SpanTrainingConfig(), RunConfig(**run)
     check_directory(output, force=machine.force or machine.resume)
-    files = list(tree_files(trees))
+    files = [*tree_files(trees), *config.text]
     check_read_twice(files, "a file of trees")
+    folders = {name: resolve_model(name, progress) for name in (config.encoder, config.teacher) if name}
+    weights = [file for folder in folders.values() for file in sorted(folder.rglob("*.safetensors"))]
     partial = partial_folder(output, ".training")
     with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
-        metadata = run_metadata(files, asdict(config))
+        metadata = run_metadata([*files, *weights], asdict(config))
         resumed = folder.start(metadata, progress)
-        train, held_out = split_trees(read_teacher_trees(trees, progress), config)
-        vocabulary = make_vocabulary(train, config, progress)
-        trainer = _Trainer(train, held_out, vocabulary, config, machine.device, folder.path, progress)
+        device = resolve_device(machine.device)
+        lessons = _Lessons(*split_trees(read_teacher_trees(trees, progress), config))
+        if config.teacher:
+            lessons.teacher = _load_teacher(folders[config.teacher], device, config)
+            lessons.text = read_text(config.text, config.text_tokens or config.tokens, progress)
+        torch.manual_seed(config.seed)
+        model, vocabulary = _make_model(config, lessons, folders.get(config.encoder or ""), progress)
+        trainer = _Trainer(model.to(device), vocabulary, lessons, config, folder.path, progress)
         _train(trainer, resumed)
         with atomic_directory(output, force=machine.force or machine.resume) as made:
             _save(trainer.model, vocabulary, made, half=half)
@@ -113,14 +128,58 @@ def _train(trainer: _Trainer, resumed: bool) -> None:
     """Train to the end, from the checkpoint where there is one."""
     if resumed:
         trainer.restore()
+    lessons = trainer.lessons
+    text = f"{len(lessons.text.starts) - 1:,} sentences of text, " if lessons.text else ""
     trainer.progress.note(
-        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(trainer.train):,} trees to train on, "
-        f"{len(trainer.held_out):,} held out, {counted(trainer.total_steps, 'step')}"
+        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(lessons.train):,} trees to train on, "
+        f"{text}{len(lessons.held_out):,} held out, {counted(trainer.total_steps, 'step')}"
     )
     try:
         trainer.run_epochs()
     finally:
         trainer.progress.close()
+
+
+Words = Vocabulary | PieceVocabulary
+
+
+@dataclass(slots=True)
+class _Lessons:
+    """What there is to learn from."""
+
+    train: list[TeacherTree]
+    held_out: list[TeacherTree]
+    text: Text | None = None
+    teacher: SpanParser | None = None
+
+
+def _load_teacher(folder: Path, device: torch.device, config: SpanTrainingConfig) -> SpanParser:
+    dtype = resolve_dtype(config.dtype, device)
+    teacher = load_parser(folder, device, None if dtype == torch.float32 else dtype)
+    if not isinstance(teacher, SpanParser):
+        raise UsageError(
+            f"{folder}: a teacher is a span scorer, and this is an ON-LSTM", "parse the text with it"
+        )
+    return teacher
+
+
+def _make_model(
+    config: SpanTrainingConfig, lessons: _Lessons, encoder_folder: Path | None, progress: Progress
+) -> tuple[SpanModel, Words]:
+    """Make the network, and what looks its words up."""
+    labels, tags = count_labels(lessons.train)
+    if lessons.teacher is not None:
+        shape = lessons.teacher.network.config
+        labels, tags = shape.labels, shape.tags
+    if encoder_folder is not None:
+        encoder, pieces = load_encoder(encoder_folder, config.tokens)
+        return SpanModel(config.shape(1 << pieces.bits, labels, tags), encoder), pieces
+    counts = Counter(word for tree in lessons.train for word in tree.words)
+    if lessons.text is not None:
+        places = np.bincount(lessons.text.words, minlength=len(lessons.text.surfaces))
+        counts.update(dict(zip(lessons.text.surfaces, places.tolist(), strict=True)))
+    words = make_vocabulary(counts, config, progress)
+    return SpanModel(config.shape(len(words.tokens), labels, tags)), words
 
 
 def describe_epoch(record: dict[str, Any]) -> str:
@@ -137,26 +196,43 @@ class _Trainer:
 
     def __init__(
         self,
-        train: list[TeacherTree],
-        held_out: list[TeacherTree],
-        vocabulary: Vocabulary,
+        model: SpanModel,
+        vocabulary: Words,
+        lessons: _Lessons,
         config: SpanTrainingConfig,
-        device: str,
         folder: Path,
         progress: Progress,
     ) -> None:
-        self.train, self.held_out, self.vocabulary, self.config = train, held_out, vocabulary, config
-        self.folder, self.progress = folder, progress
-        self.device = resolve_device(device)
+        self.model, self.vocabulary, self.lessons = model, vocabulary, lessons
+        self.config, self.folder, self.progress = config, folder, progress
+        self.device = next(model.parameters()).device
         self.dtype = resolve_dtype(config.dtype, self.device)
-        self.ids = vocabulary.encode_words(tree.words for tree in train)
+        self._prepare(lessons)
         self.lengths = np.array([len(ids) for ids in self.ids])
         self.total_steps = sum(sum(1 for _ in self._batches(epoch)) for epoch in range(config.epochs))
-        torch.manual_seed(config.seed)
-        self.model = SpanModel(config.shape(len(vocabulary.tokens))).to(self.device)
-        groups = weight_groups(list(self.model.parameters()), config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+        own = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
+        groups = [{**g, "peak": config.learning_rate} for g in weight_groups(own, config.weight_decay)]
+        if model.encoder is not None:
+            given = weight_groups(list(model.encoder.parameters()), config.weight_decay)
+            groups += [{**group, "peak": config.encoder_learning_rate} for group in given]
+        fused = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=fused)
         self.at = _Position()
+
+    def _prepare(self, lessons: _Lessons) -> None:
+        """Look up what is read in every epoch: trees first, then sentences of text."""
+        numbers = self.vocabulary.encode_words(tree.words for tree in lessons.train)
+        self.ids: list[list[int] | np.ndarray] = [*numbers]
+        self.punctuation = [tree.punctuation for tree in lessons.train]
+        shape = self.model.config
+        labels = {label: k for k, label in enumerate(shape.labels)}
+        tags = {tag: k for k, tag in enumerate(shape.tags)}
+        self.examples = [make_example(tree, labels, tags) for tree in lessons.train]
+        self.teacher_ids: list[np.ndarray] = []
+        if lessons.text is not None and lessons.teacher is not None:
+            self.ids += lessons.text.encode(self.vocabulary)
+            self.punctuation += lessons.text.boundaries()
+            self.teacher_ids = lessons.text.encode(lessons.teacher.vocabulary)
 
     def run_epochs(self) -> None:
         self.progress.start("training", float(self.config.epochs * self.lengths.sum()), "words")
@@ -171,7 +247,7 @@ class _Trainer:
                     "step": self.at.step,
                     "train_loss": round(loss, 4),
                 }
-                if self.held_out:
+                if self.lessons.held_out:
                     record["agreement"] = round(self._agreement(), 2)
                 self.at.seconds = time.monotonic() - started
                 record["seconds"] = round(self.at.seconds)
@@ -201,20 +277,23 @@ class _Trainer:
         random = np.random.default_rng([self.config.seed, 2, epoch])
         # Sorted by length, with a little noise so that batches differ from epoch to epoch.
         order = np.argsort(self.lengths + random.random(len(self.lengths)) * 2, kind="stable")
-        batches = cut_batches(order.tolist(), self.lengths, tokens=self.config.batch_words)
+        trees = len(self.examples)
+        parts = (order[order < trees], order[order >= trees])
+        batches = [
+            batch
+            for part in parts
+            for batch in cut_batches(part.tolist(), self.lengths, tokens=self.config.batch_words)
+        ]
         return (batches[k] for k in random.permutation(len(batches)))
 
-    def _step(self, batch: list[int]) -> float:
-        words, punctuation, lengths, gold = self._tensors(batch)
-        if self.config.word_dropout:
-            hidden = torch.rand(words.shape, device=words.device) < self.config.word_dropout
-            words = words.masked_fill(hidden, self.vocabulary.ids[UNKNOWN])
+    def _step(self, chosen: list[int]) -> float:
+        batch = pad_batch([self.ids[k] for k in chosen], [self.punctuation[k] for k in chosen], self.device)
+        with self._autocast():
+            targets = self._targets(chosen, batch)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            scores = self.model(words, punctuation, lengths).float()
-        counted = span_mask(lengths, words.shape[1])
-        loss = F.binary_cross_entropy_with_logits(scores[counted], gold[counted])
+            group["lr"] = group["peak"] * self._rate()
+        with self._autocast():
+            loss = span_loss(self.model, self._hide(batch), targets, self.config.label_weight)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -222,43 +301,51 @@ class _Trainer:
         self.at.step += 1
         return float(loss.detach())
 
-    def _rate(self) -> float:
-        return self.config.learning_rate * warmup_cosine(
-            self.at.step, max(1, self.total_steps // 25), self.total_steps
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _targets(self, chosen: list[int], batch: Batch) -> Targets:
+        """What a batch is to be told: by its trees, or by the teacher."""
+        trees = len(self.examples)
+        if chosen[0] < trees:
+            return Targets.of([self.examples[k] for k in chosen], batch.words.shape[1], self.device)
+        assert self.lessons.teacher is not None
+        words = [self.teacher_ids[k - trees] for k in chosen]
+        return teach(
+            self.lessons.teacher.network, pad_batch(words, [self.punctuation[k] for k in chosen], self.device)
         )
 
-    def _tensors(self, batch: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        longest = int(self.lengths[batch].max())
-        words = np.zeros((len(batch), longest), dtype=np.int64)
-        punctuation = np.zeros((len(batch), longest + 1), dtype=np.int64)
-        gold = np.zeros((len(batch), longest + 1, longest + 1), dtype=np.float32)
-        for row, k in enumerate(batch):
-            ids, tree = self.ids[k], self.train[k]
-            words[row, : len(ids)] = ids
-            punctuation[row, : len(ids) + 1] = tree.punctuation
-            if tree.spans:
-                starts, ends = zip(*tree.spans, strict=True)
-                gold[row, starts, ends] = 1.0
-        lengths = self.lengths[batch]
-        arrays = (words, punctuation, lengths, gold)
-        on_device = [torch.from_numpy(array).to(self.device) for array in arrays]
-        return on_device[0], on_device[1], on_device[2], on_device[3]
+    def _hide(self, batch: Batch) -> Batch:
+        """Read a share of the words as unknown ones."""
+        if not self.config.word_dropout:
+            return batch
+        hidden = torch.rand(batch.words.shape, device=self.device) < self.config.word_dropout
+        return Batch(hide_words(self.vocabulary, batch.words, hidden), batch.punctuation, batch.lengths)
 
+    def _rate(self) -> float:
+        """Share of the peak rate at this step."""
+        return warmup_cosine(self.at.step, max(1, self.total_steps // 25), self.total_steps)
+
+    @torch.inference_mode()
     def _agreement(self) -> float:
-        """Percent of the spans of held-out trees that the scorer's best trees hold."""
-        state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        config = asdict(self.model.config)
-        parser = SpanParser.from_parts(config, state, self.vocabulary, self.device)
-        agreed = total = 0
-        for batch in batches_by_length([len(tree.words) for tree in self.held_out], size=64):
-            trees = [self.held_out[k] for k in batch]
+        """F1 in percent of the spans of held-out trees; of binary trees, which must have too many, the recall."""
+        held_out = self.lessons.held_out
+        parser = SpanParser(deepcopy(self.model), self.vocabulary)
+        agreed = total = drawn = 0
+        for batch in batches_by_length([len(tree.words) for tree in held_out], size=64):
+            trees = [held_out[k] for k in batch]
             ids = self.vocabulary.encode_words(tree.words for tree in trees)
-            for tree, distances in zip(
-                trees, parser.distances(ids, punctuation=[t.punctuation for t in trees]), strict=True
-            ):
-                agreed += len(set(unbiased_spans(distances[0])) & set(tree.spans))
+            marks = [tree.punctuation for tree in trees]
+            if parser.flat:
+                found = [tree.spans for tree in parser.trees(ids, marks)]
+            else:
+                found = [unbiased_spans(d[0]) for d in parser.distances(ids, punctuation=marks)]
+            for tree, spans in zip(trees, found, strict=True):
+                kept = set(spans) - {(0, len(tree.words))}
+                agreed += len(kept & set(tree.spans))
                 total += len(tree.spans)
-        return 100 * agreed / max(total, 1)
+                drawn += len(kept)
+        return 200 * agreed / max(total + drawn, 1) if parser.flat else 100 * agreed / max(total, 1)
 
     def save(self) -> None:
         """Write a checkpoint from which the run continues bit for bit."""
@@ -282,16 +369,25 @@ class _Trainer:
             raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None
 
 
-def _save(model: SpanModel, vocabulary: Vocabulary, folder: Path, *, half: bool) -> None:
-    config = {"model_type": MODEL_TYPE, "architectures": ["SpanModel"], **asdict(replace(model.config))}
+def _save(model: SpanModel, vocabulary: Words, folder: Path, *, half: bool) -> None:
+    config = {"model_type": MODEL_TYPE, "architectures": ["SpanModel"], **asdict(model.config)}
+    if isinstance(vocabulary, PieceVocabulary):
+        config["token_kind"] = vocabulary.token_kind
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     dtype = torch.float16 if half else torch.float32
     tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("encoder.")
     }
     weights = folder / "model.safetensors"
     save_file(tensors, weights, metadata={"format": "pt"})
     weights.chmod((folder / "config.json").stat().st_mode)
+    if isinstance(model.encoder, PieceEncoder):
+        model.encoder.model.to(dtype).save_pretrained(folder / ENCODER_FOLDER)
+    if isinstance(vocabulary, PieceVocabulary):
+        vocabulary.save(folder / ENCODER_FOLDER / "tokenizer.json")
+        return
     OnlstmTokenizer.from_tokens(
         vocabulary.tokens,
         lowercase=vocabulary.lowercase,

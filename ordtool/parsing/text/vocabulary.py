@@ -141,14 +141,20 @@ class Vocabulary:
         """Return the id of one word, or of its finest known shape class."""
         token_id = self._cache.get(word)
         if token_id is None:
-            token_id = self.ids.get(self.normalize(word), -1)
-            if token_id < 0:
-                token_id = next(
-                    self.ids[shape] for shape in shape_classes(self.fold(word)) if shape in self.ids
-                )
+            token_id = self._find(word)
             if len(self._cache) < 200_000:
                 self._cache[word] = token_id
         return token_id
+
+    def token_of(self, word: str) -> str:
+        """Return the token that stands for a word: itself as it is looked up, or its finest known shape class."""
+        normal = self.normalize(word)
+        if normal in self.ids:
+            return normal
+        return next(shape for shape in shape_classes(self.fold(word)) if shape in self.ids)
+
+    def _find(self, word: str) -> int:
+        return self.ids[self.token_of(word)]
 
     def encode_words(self, sentences: Iterable[Sequence[str]]) -> list[list[int]]:
         """Return the ids of sentences given as lists of words; nothing is added or dropped."""

@@ -131,6 +131,34 @@ def best_distances(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
     return found
 
 
+def flat_trees(gains: np.ndarray, lengths: Sequence[int]) -> list[tuple[list[Span], np.ndarray]]:
+    """Return the set of nested spans with the largest sum of gains, for many sentences side by side.
+
+    A set of nested spans is a tree whose nodes may have any number of children, and a span whose gain isn't positive is
+    never worth having. So the best set is what remains of the best binary tree by max(0, gain) when the spans without a gain
+    are left out of it.
+
+    Args:
+        gains: `(sentences, n, n + 1)`, one table a sentence as for `chart_spans`.
+        lengths: Words of each sentence, n at most.
+
+    Returns:
+        For each sentence the spans wider than one word, in pre-order, the whole sentence always among them, and the
+        distances of the binary tree, as `chart_distances` gives them.
+    """
+    clipped = np.maximum(gains, 0)
+    splits = _best_splits(clipped)
+    result = []
+    for table, bounds, length in zip(clipped, splits, lengths, strict=True):
+        nodes = _follow(bounds, length)
+        distances = np.zeros(length)
+        for _, _, middle, depth in nodes:
+            distances[middle] = 1 / depth
+        spans = [(start, end) for start, end, _, _ in nodes if table[start, end] > 0 or end - start == length]
+        result.append((spans, distances))
+    return result
+
+
 def _best_splits(scores: np.ndarray) -> np.ndarray:
     """The best split of every span: `[b, start, width]` is the width of its left part."""
     count, length, _ = scores.shape

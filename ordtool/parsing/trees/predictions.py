@@ -17,6 +17,7 @@ from ordtool.io.tables import rows_of
 from ordtool.parsing.trees.chart import Span
 from ordtool.parsing.trees.recognition import is_labelled
 from ordtool.parsing.trees.treebank import (
+    Constituent,
     Tree,
     decided_brackets,
     to_tree,
@@ -39,6 +40,8 @@ class Prediction:
         where: `file:line`.
         tags: A part-of-speech tag for each token, where they are known.
         offsets: Where each token stands in its text, half-open, where that is known.
+        constituents: Labelled nodes, parents before children, where there are labels.
+        posteriors: Spans with the probability that each is a constituent, where somebody said so; others have none.
     """
 
     tokens: tuple[str, ...]
@@ -46,6 +49,8 @@ class Prediction:
     where: str
     tags: tuple[str, ...] | None = None
     offsets: tuple[Span, ...] | None = None
+    constituents: tuple[Constituent, ...] | None = None
+    posteriors: tuple[tuple[int, int, float], ...] | None = None
 
 
 def read_predictions(path: str | Path) -> Iterator[list[Prediction]]:
@@ -79,12 +84,7 @@ def _from_json(data: dict[str, Any], where: str) -> Prediction:
         raise OrdtoolError(
             f"{where}: no list {missing}", "a prediction is what ordtool parse --format jsonl writes"
         )
-    fitting = all(
-        isinstance(span, list) and len(span) == 2 and all(isinstance(edge, int) for edge in span)
-        and 0 <= span[0] < span[1] <= len(tokens)
-        for span in spans
-    )  # fmt: skip
-    if not fitting:
+    if not all(isinstance(span, list) and _fits(span, len(tokens)) for span in spans):
         raise OrdtoolError(
             f"{where}: a span is no pair of places among its {len(tokens)} tokens",
             "spans are half-open: [start, end], 0 <= start < end <= number of tokens",
@@ -96,7 +96,49 @@ def _from_json(data: dict[str, Any], where: str) -> Prediction:
         where,
         None if tags is None else tuple(str(tag) for tag in tags),
         None if offsets is None else tuple((int(a), int(b)) for a, b in offsets),
+        _constituents(data.get("constituents"), len(tokens), where),
+        _posteriors(data.get("posteriors"), len(tokens), where),
     )
+
+
+def _fits(edges: Sequence[object], length: int) -> bool:
+    """Whether values are the edges of a span of tokens."""
+    if len(edges) != 2:
+        return False
+    start, end = edges
+    return type(start) is int and type(end) is int and 0 <= start < end <= length
+
+
+def _constituents(values: object, length: int, where: str) -> tuple[Constituent, ...] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(
+        isinstance(node, list) and len(node) == 3 and isinstance(node[0], str) and _fits(node[1:], length)
+        for node in values
+    ):
+        raise OrdtoolError(
+            f"{where}: 'constituents' is no list of [label, start, end] over its {length} tokens",
+            "a prediction is what ordtool parse --format jsonl writes",
+        )
+    return tuple(Constituent(*node) for node in values)
+
+
+def _posteriors(values: object, length: int, where: str) -> tuple[tuple[int, int, float], ...] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(
+        isinstance(entry, list)
+        and len(entry) == 3
+        and _fits(entry[:2], length)
+        and isinstance(entry[2], int | float)
+        and 0 <= entry[2] <= 1
+        for entry in values
+    ):
+        raise OrdtoolError(
+            f"{where}: 'posteriors' is no list of [start, end, probability] over its {length} tokens",
+            "a probability is a number from 0 to 1",
+        )
+    return tuple((start, end, float(share)) for start, end, share in values)
 
 
 def _parallel(data: dict[str, Any], key: str, length: int) -> list[Any] | None:
@@ -119,6 +161,7 @@ def _read_brackets(stream: Input) -> Iterator[list[Prediction]]:
                 tuple((node.start, node.end) for node in reading.constituents),
                 where,
                 reading.tags if any(reading.tags) else None,
+                constituents=reading.constituents if any(c.label for c in reading.constituents) else None,
             )
             for reading in (readings if is_labelled(atoms) is None else readings[:1])
         ]

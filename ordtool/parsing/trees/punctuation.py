@@ -201,6 +201,21 @@ def attach_punctuation(
     """
     if not any(punctuation):
         return list(words)
+    placed, bare = place_constituents(words, tokens, punctuation)
+    placed.pop((0, len(punctuation) - sum(punctuation)), None)
+    spans = {(0, len(tokens)), *bare, *placed.values()}
+    return sorted((span for span in spans if span[1] - span[0] > 1), key=lambda span: (span[0], -span[1]))
+
+
+def place_constituents(
+    words: Sequence[Span], tokens: Sequence[str], punctuation: Sequence[bool]
+) -> tuple[dict[Span, Span], list[Span]]:
+    """Find where the constituents over words stand among all tokens, see `attach_punctuation`.
+
+    Returns:
+        For each span over words, single words too, the tokens from its first to its last with the brackets and quotes around
+        it; and pairs of brackets or quotes around no word at all.
+    """
     positions = [k for k, is_mark in enumerate(punctuation) if not is_mark]
     nodes = {span: _Node(positions[span[0]], positions[span[1] - 1] + 1) for span in words}
     for word, parent in enumerate(_link(nodes, len(positions))):
@@ -212,9 +227,29 @@ def attach_punctuation(
             bare.append((opening, closing + 1))
         elif (before[opening], before[closing]) in nodes:
             nodes[before[opening], before[closing]].widen(opening, closing + 1)
-    nodes.pop((0, len(positions)), None)
-    spans = {(0, len(tokens)), *bare, *((node.start, node.end) for node in nodes.values())}
-    return sorted((span for span in spans if span[1] - span[0] > 1), key=lambda span: (span[0], -span[1]))
+    return {span: (node.start, node.end) for span, node in nodes.items()}, bare
+
+
+_TAGS = {
+    "comma": ",",
+    "colon": ":",
+    "open": "-LRB-",
+    "close": "-RRB-",
+    "dash": ":",
+    "hyphen": "HYPH",
+    "stop": ".",
+}
+_OPENING_QUOTES = frozenset(("``", "`", "“", "‘", "„", "«", "‹", "「", "『"))
+
+
+def punctuation_tag(token: str) -> str:
+    """Return the tag that treebanks give a punctuation token, by its surface: `.`, `,`, `:`, `-LRB-`, quotes, `HYPH`."""
+    kind = punctuation_kind(token, joined=True)
+    if kind == "quote":
+        return "``" if token in _OPENING_QUOTES else "''"
+    if kind == "stop" and token not in (".", "!", "?", "。", "！", "？"):
+        return ":"
+    return _TAGS.get(kind, "NFP")
 
 
 class _Node:

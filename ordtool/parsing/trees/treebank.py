@@ -389,19 +389,30 @@ def write_brackets(tokens: Sequence[str], spans: Sequence[Span]) -> str:
     )
 
 
-def write_penn(tokens: Sequence[str], spans: Sequence[Span], tags: Sequence[str] | None = None) -> str:
-    """Write a tree as Penn brackets, for programs that expect labels: `(X (X (X The) (X cat)) ...)`.
+def write_penn(
+    tokens: Sequence[str],
+    spans: Sequence[Span],
+    tags: Sequence[str] | None = None,
+    constituents: Sequence[Constituent] | None = None,
+) -> str:
+    """Write a tree as Penn brackets: `(S (NP (DT The) (NN cat)) (VP (VBD sat)))`.
 
     Args:
         tokens: All tokens.
-        spans: Constituents wider than one token.
+        spans: Constituents wider than one token, which are written with the label X where there are no others.
         tags: A tag a token where they are known; X otherwise.
+        constituents: All nodes with their labels, parents before children, instead of `spans`.
     """
-    opening, closing = _edges(spans, len(tokens))
+    opening: list[str] = [""] * (len(tokens) + 1)
+    closing = [0] * (len(tokens) + 1)
+    plain = [Constituent("X", *span) for span in (spans if len(tokens) > 1 else [(0, len(tokens))])]
+    for label, start, end in constituents or plain:
+        opening[start] += f"({label or 'X'} "
+        closing[end] += 1
     tags = tags or ["X"] * len(tokens)
     return (
         " ".join(
-            "(X " * opening[k] + f"({tags[k] or 'X'} {escape_token(token)})" + ")" * closing[k + 1]
+            f"{opening[k]}({tags[k] or 'X'} {escape_token(token)})" + ")" * closing[k + 1]
             for k, token in enumerate(tokens)
         )
         or "(X)"
