@@ -161,6 +161,18 @@ def use_threads(count: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+@contextmanager
+def steady_attention(device: torch.device) -> Iterator[None]:
+    """Leave cuDNN out of torch's kernels of attention meanwhile: it plans anew for every shape, and shapes are many here."""
+    if device.type != "cuda":
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield
+
+
 def require(module: str, extra: str) -> None:
     """Check that an optional dependency is there.
 

@@ -20,7 +20,7 @@ from ordtool.embedding.sentence_transformers_config import (
 )
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parallel import thread_count
-from ordtool.runtime import use_threads
+from ordtool.runtime import steady_attention, use_threads
 
 if TYPE_CHECKING:
     import torch
@@ -238,7 +238,7 @@ class TransformerEncoder:
         """Return the pooled vectors of a batch, `(texts, layers or 1, dim)`."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), steady_attention(self._device):
             states = self._states.hidden_states(batch, self._layers)
             pooled = torch.stack([self._pool(state, batch) for state in states], dim=1)
             if not self.layers:

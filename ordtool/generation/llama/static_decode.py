@@ -23,6 +23,7 @@ from ordtool.generation import warping
 from ordtool.generation.config import Decoding
 from ordtool.generation.llama.llama import Llama
 from ordtool.generation.processors import draw
+from ordtool.runtime import steady_attention
 
 READ_TOKENS = 4096
 """Tokens of prompts that are read at a time."""
@@ -246,7 +247,8 @@ class StaticDecoder:
             )
 
         positions = torch.arange(length, device=ids.device)[None]
-        self._model.states(ids, positions, attention)
+        with steady_attention(self._model.device):
+            self._model.states(ids, positions, attention)
 
     # ------------------------------------------------------------------ a step
 
@@ -271,7 +273,8 @@ class StaticDecoder:
             )
             return found.reshape(rows, shape.heads, 1, shape.head_dim)
 
-        states = self._model.states(state.token, place[:, None], attention)
+        with steady_attention(self._model.device):
+            states = self._model.states(state.token, place[:, None], attention)
         scores = self._model.logits(states)[:, -1].float()
         if decoding.repetition_penalty != 1:
             scores = warping.penalise(state.seen[:, :-1], scores, decoding.repetition_penalty)
