@@ -6,6 +6,9 @@ Speed without the right p-value is worth nothing, so all four are measured by on
     python benchmarks/hsic.py scale          # n = 50,000, d = 384, beside the two matrix products it can't do without
     python benchmarks/hsic.py level          # rejection at 5% under independence, 1,000 draws
     python benchmarks/hsic.py power          # rejection at 5% under four kinds of dependence
+    python benchmarks/hsic.py given-level    # the conditional test: rejection at 5% under independence given z
+    python benchmarks/hsic.py given-power    # ... and under dependence
+    python benchmarks/hsic.py given-speed    # ... seconds at n = 1,000 and 3,000
 
 Each timing is a process of its own, so that its peak memory is its own; the contenders take turns, and the
 fastest of the repeats counts: wall clock, and CPU seconds beside it, since other programs may run. hyppo's
@@ -37,12 +40,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["speed", "scale", "level", "power", "worker"])
+    given = {"given-level": given_level, "given-power": given_power, "given-speed": given_speed}
+    parts = {"speed": speed, "scale": scale, "level": level, "power": power} | given
+    parser.add_argument("part", choices=[*parts, "worker"])
     parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--draws", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="names of contenders")
+    parser.add_argument("--cases", nargs="+", help="titles of cases, for given-level")
     parser.add_argument("--work", help="what a worker does, as JSON")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -50,7 +56,7 @@ def main() -> None:
         worker(**json.loads(options.work))
         return
     print(json.dumps(machine()))
-    {"speed": speed, "scale": scale, "level": level, "power": power}[options.part](options)
+    parts[options.part](options)
 
 
 def machine() -> dict:
@@ -439,6 +445,152 @@ def power(options) -> None:
             {key: value if isinstance(value, str) else f"{100 * value:.0f}%" for key, value in row.items()}
         )
     print(f"\nRejection at 5%, {draws} draws\n")
+    print_markdown(list(rows[0]), rows)
+
+
+# ---------------------------------------------------------------- conditional independence
+
+
+def chain(rng, n):
+    """Curves of z with noise."""
+    z = rng.standard_normal((n, 1))
+    return (
+        np.sin(2 * z) + z + 0.5 * rng.standard_normal((n, 1)),
+        np.tanh(2 * z) + 0.5 * rng.standard_normal((n, 1)),
+        z,
+    )
+
+
+def chain_uneven(rng, n):
+    """The same, but z sets the size of both noises, so that they depend on each other until z is known."""
+    z = rng.uniform(-2, 2, (n, 1))
+    size = 0.2 + np.abs(z)
+    return np.sin(3 * z) + size * rng.standard_normal((n, 1)), z**2 + size * rng.standard_normal((n, 1)), z
+
+
+def chain_of_three(rng, n):
+    """Three dimensions of z, and x their interaction."""
+    z = rng.standard_normal((n, 3))
+    x = z[:, :1] * z[:, 1:2] + 0.5 * rng.standard_normal((n, 1))
+    return x, np.sin(z.sum(axis=1, keepdims=True)) + 0.5 * rng.standard_normal((n, 1)), z
+
+
+def chain_of_labels(rng, n):
+    """One of four classes for z; the noise of y has heavy tails, and a size that goes by the class."""
+    label = rng.integers(0, 4, n)[:, None]
+    x = 1.5 * (label % 2) + rng.standard_normal((n, 2))
+    return x, label + (1 + label) * rng.standard_t(3, (n, 1)), np.eye(4)[label[:, 0]]
+
+
+def waves(rng, n):
+    """A fast wave of z in x and y, which a smooth regression hardly follows."""
+    z = rng.uniform(-3, 3, (n, 1))
+    wave = np.sin(8 * z)
+    return wave + 0.3 * rng.standard_normal((n, 1)), wave + 0.3 * rng.standard_normal((n, 1)), z
+
+
+def chain_of_ten(rng, n):
+    """Ten dimensions of z, and a curve of their sum in x and y."""
+    z = rng.standard_normal((n, 10))
+    curve = np.sin(z.sum(axis=1, keepdims=True))
+    return curve + 0.3 * rng.standard_normal((n, 1)), curve + 0.3 * rng.standard_normal((n, 1)), z
+
+
+def direct_link(rng, n):
+    """The noise of x is a part of y."""
+    z, noise = rng.standard_normal((n, 1)), rng.standard_normal((n, 1))
+    y = np.tanh(2 * z) + 0.2 * noise + 0.5 * rng.standard_normal((n, 1))
+    return np.sin(2 * z) + z + 0.5 * noise, y, z
+
+
+def size_link(rng, n):
+    """The noise of x is the size of y's."""
+    z, noise = rng.standard_normal((n, 1)), rng.standard_normal((n, 1))
+    return z + noise, z + (0.3 + 0.5 * np.abs(noise)) * rng.standard_normal((n, 1)), z
+
+
+def given_contenders(only, permutations: int = 199) -> dict:
+    """Functions of (x, y, z, seed) to a p-value."""
+    from ordtool.independence.hsic import hsic
+
+    def ours(test):
+        return lambda x, y, z, seed: (
+            hsic(x, y, given=z, test=test, permutations=permutations, seed=seed).p_value
+        )
+
+    found = {"gamma": ours("gamma"), "permutation": ours("permutation")}
+    if find_spec("causallearn") is not None:
+        from causallearn.utils.KCI.KCI import KCI_CInd
+
+        found["causal-learn KCI, gamma"] = lambda x, y, z, seed: KCI_CInd().compute_pvalue(x, y, z)[0]
+    return {name: test for name, test in found.items() if not only or name in only}
+
+
+def given_rejection(cases: dict, n: int, draws: int, only) -> list[dict]:
+    """A row a contender: the share of draws whose p-value is at most 5%, for each case; the contenders take turns."""
+    contenders = given_contenders(only)
+    rows = [{"test": name} for name in contenders]
+    for title, draw in cases.items():
+        hits, seconds = dict.fromkeys(contenders, 0), dict.fromkeys(contenders, 0.0)
+        for index in range(draws):
+            x, y, z = draw(np.random.default_rng([n, index]), n)
+            for name, test in contenders.items():
+                start = time.process_time()
+                hits[name] += test(x, y, z, index) <= LEVEL
+                seconds[name] += time.process_time() - start
+        for row in rows:
+            row[title] = hits[row["test"]] / draws
+            done = {"test": row["test"], "case": title, "n": n, "draws": draws, "rejected": row[title]}
+            print(json.dumps({**done, "cpu_ms": 1000 * seconds[row["test"]] / draws}), flush=True)
+    return rows
+
+
+def given_level(options) -> None:
+    """Rejection under independence given z, and two cases in which the regression on z is too hard."""
+    from scipy.stats import binom
+
+    draws, n = options.draws or 1000, (options.rows or [200])[0]
+    low, high = (binom.ppf(q, draws, LEVEL) / draws for q in (0.005, 0.995))
+    cases = {
+        "curves of z": chain,
+        "z sets the noise": chain_uneven,
+        "z in three dimensions": chain_of_three,
+        "z is a class": chain_of_labels,
+        "a fast wave of z": waves,
+        "z in ten dimensions": chain_of_ten,
+    }
+    if options.cases:
+        cases = {title: draw for title, draw in cases.items() if title in options.cases}
+    rows = given_rejection(cases, n, draws, options.only)
+    interval = f"{100 * low:.1f}% to {100 * high:.1f}%"
+    print(f"\nn = {n}; inside the binomial 99% interval for 5%: {interval} of {draws} draws; ! is outside\n")
+    print_markdown(
+        list(rows[0]),
+        [{key: mark(v, low, high) if key != "test" else v for key, v in row.items()} for row in rows],
+    )
+
+
+def given_power(options) -> None:
+    """Rejection under dependence given z."""
+    draws, n = options.draws or 200, (options.rows or [200])[0]
+    rows = given_rejection({"direct": direct_link, "by size": size_link}, n, draws, options.only)
+    print(f"\nRejection at 5%, n = {n}, {draws} draws\n")
+    print_markdown(
+        list(rows[0]), [{k: f"{100 * v:.0f}%" if k != "test" else v for k, v in row.items()} for row in rows]
+    )
+
+
+def given_speed(options) -> None:
+    """Seconds of a conditional test, the contenders in turn; a thousand permutations."""
+    rows = []
+    for n in options.rows or [1000, 3000]:
+        x, y, z = direct_link(np.random.default_rng(n), n)
+        for name, test in given_contenders(options.only, PERMUTATIONS).items():
+            start, work = time.perf_counter(), time.process_time()
+            p_value = float(test(x, y, z, 0))
+            busy, seconds = time.process_time() - work, time.perf_counter() - start
+            rows.append({"test": name, "n": n, "seconds": seconds, "cpu_seconds": busy, "p_value": p_value})
+            print(json.dumps(rows[-1]), flush=True)
     print_markdown(list(rows[0]), rows)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ordtool.independence.alignment import cka as cka
     from ordtool.independence.bottleneck_training import train_bottleneck as train_bottleneck
     from ordtool.independence.hsic import hsic as hsic
+    from ordtool.independence.loss import hsic_loss as hsic_loss
+    from ordtool.independence.loss import nhsic_loss as nhsic_loss
     from ordtool.lm.training import train_lm as train_lm
     from ordtool.models.resolve import resolve_model as resolve_model
     from ordtool.parsing.parser import Parser as Parser
@@ -56,6 +58,8 @@ _EXPORTS: dict[str, str] = {
     "score_similarity": "ordtool.embedding.similarity",
     "cka": "ordtool.independence.alignment",
     "hsic": "ordtool.independence.hsic",
+    "hsic_loss": "ordtool.independence.loss",
+    "nhsic_loss": "ordtool.independence.loss",
     "train_bottleneck": "ordtool.independence.bottleneck_training",
     "generate": "ordtool.generation.engine",
     "score_text": "ordtool.generation.scoring",

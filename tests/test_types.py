@@ -17,6 +17,7 @@ USES = """
 from typing import assert_type
 from collections.abc import Iterator
 import numpy as np
+import torch
 import ordtool
 from ordtool.generation.config import Result
 from ordtool.generation.prompts import PromptStyle
@@ -44,6 +45,9 @@ ordtool.score_similarity(np.zeros((3, 2)), np.zeros((3, 2)), [1, 2, 3], setting=
 ordtool.hsic(np.zeros((9, 2)), ["a", "b", "c"] * 3, test="gamma", permutations=9).p_value
 ordtool.hsic(np.zeros((9, 2)), np.zeros((9, 2)), tests="gamma")  # wrong
 ordtool.hsic(np.zeros((9, 2)), np.zeros((9, 2))).pvalue  # wrong
+ordtool.hsic(np.zeros((9, 2)), np.zeros((9, 2)), given=np.zeros(9), multiples=(0.5, 1)).given
+ordtool.hsic_loss(torch.zeros(9, 2), torch.zeros(9, 2), estimatr="biased")  # wrong
+ordtool.nhsic_loss(torch.zeros(9, 2), torch.zeros(9, 2), epsilon="small")  # wrong
 ordtool.cka(np.zeros((9, 2)), np.zeros((9, 2)), debias=True)  # wrong
 ordtool.cka(np.zeros((9, 2)), np.zeros((9, 2)), test="gamma")  # wrong
 

@@ -60,6 +60,8 @@ def verdict(result: HsicResult) -> str:
     means = {"permutation": f"{drawn:,} permutation{'s' * (drawn != 1)}"} if drawn else {}
     how = means.get(result.test) or (f"{result.test} test" + (f", {drawn:,} permutations" if drawn else ""))
     found = "dependent" if result.p_value <= LEVEL else "no dependence found"
+    if result.given is not None:
+        found += f" once {result.given} is known"
     return f"{found}: {p_text(result.p_value, drawn)} ({how}), {size}"
 
 
@@ -94,9 +96,14 @@ def settings(result: HsicResult) -> list[tuple[str, str]]:
     features = f", {result.random_features} random features" if result.random_features else ""
     facts = [
         ("variables", f"{names[0]} and {names[1]}" + (f" in {folder}" if folder else "")),
+        *([] if result.given is None else [("given", result.given)]),
         ("rows", f"{result.n:,}"),
         ("HSIC", f"{result.statistic:.6g} ({result.estimator})"),
-        ("CKA", "undefined" if result.cka is None else f"{result.cka:.6g}"),
+        *(
+            [("CKA", "undefined" if result.cka is None else f"{result.cka:.6g}")]
+            if result.given is None
+            else []
+        ),
         ("kernel", kernel + features),
     ]
     if result.interval is not None:

@@ -25,6 +25,15 @@ def hsic(
         list[str],
         typer.Argument(metavar="X Y...", help="NPY, JSONL or text files, or folders of layers (NPY)."),
     ],
+    given: Annotated[
+        str | None,
+        typer.Option(
+            "--given",
+            metavar="Z",
+            help="Measure and test what dependence is left once these are known: NPY, JSONL or texts.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
     kernel: Annotated[
         str,
         typer.Option(
@@ -178,12 +187,18 @@ def hsic(
     from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.independence.hsic import HsicConfig, compare
-    from ordtool.independence.variables import VariablesConfig, read_variables
+    from ordtool.independence.variables import (
+        VariablesConfig,
+        check_ids,
+        read_variable,
+        read_variables,
+        with_vectors,
+    )
     from ordtool.io.atomic import atomic_output, check_output
     from ordtool.io.formats import RowLines, output_format
     from ordtool.plotting import check_plot
 
-    with options_for_fields(HsicConfig, dtype="--precision"):
+    with options_for_fields(HsicConfig, dtype="--precision", given="--given"):
         config = HsicConfig(
             kernel=_one_or_two(kernel),
             bandwidth=_bandwidths(bandwidth),
@@ -201,19 +216,27 @@ def hsic(
             threads=threads,
             device=device if device.startswith("cuda") else "cpu",
         )
+        if given is not None:
+            config.check_given()
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     plot_format = check_plot(plot) if plot is not None else None
     for path in (output, plot):
         check_output(path, force=force)
     progress = RichProgress(quiet)
-    variables, pairs = read_variables(
-        inputs,
-        VariablesConfig(label_field, field, id_field),
-        text_encoder(embed_model, device, threads, progress),
+    encode = text_encoder(embed_model, device, threads, progress)
+    variables, pairs = read_variables(inputs, VariablesConfig(label_field, field, id_field), encode)
+    known = []
+    if given is not None:
+        known = [with_vectors(read_variable(given, VariablesConfig(None, field, id_field)), encode)]
+        check_ids([*variables, *known])
+    else:
+        _advise(config, len(variables[0]), progress)
+    arrays = [
+        (variable.name, variable.rows) for variable in [*variables, *known] if variable.rows is not None
+    ]
+    results = compare(
+        arrays[: len(variables)], pairs, config, given=arrays[-1] if known else None, progress=progress
     )
-    _advise(config, len(variables[0]), progress)
-    arrays = [(variable.name, variable.rows) for variable in variables if variable.rows is not None]
-    results = compare(arrays, pairs, config, progress=progress)
     if stdout_is_terminal() and output is None and not json:
         show(results, cka=cka)
     else:

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.independence.loss import centred, normalized_gram, squared_distances
 from ordtool.models.loading import load_model
 
 MODEL_TYPE = "hsic_bottleneck"
@@ -35,26 +36,7 @@ def gaussian_gram(rows: Tensor, sigma: float) -> Tensor:
 
     The dimension $d$ of the rows stands in the exponent, so that one $\sigma$ serves layers of any width.
     """
-    rows = rows.double()
-    squares = rows.square().sum(dim=1)
-    squared = (squares[:, None] + squares - 2 * rows @ rows.T).clamp_min(0)
-    return torch.exp(squared / (-2 * sigma**2 * rows.shape[1]))
-
-
-def centred(gram: Tensor) -> Tensor:
-    """Return $HKH$."""
-    means = gram.mean(dim=0)
-    return gram - means - means[:, None] + means.mean()
-
-
-def normalized_gram(gram: Tensor, epsilon: float) -> Tensor:
-    r"""Return $\tilde K = \bar K (\bar K + \epsilon m I)^{-1} = I - \epsilon m (\bar K + \epsilon m I)^{-1}$.
-
-    $\bar K = HKH$ over a batch of $m$ rows.
-    """
-    ridge = epsilon * len(gram)
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return identity - ridge * torch.cholesky_inverse(torch.linalg.cholesky(centred(gram) + ridge * identity))
+    return torch.exp(squared_distances(rows.double()) / (-2 * sigma**2 * rows.shape[1]))
 
 
 def nhsic(x: Tensor, y: Tensor, sigma: float = 5.0, epsilon: float = 1e-5) -> Tensor:

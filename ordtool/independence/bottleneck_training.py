@@ -16,9 +16,9 @@ from ordtool.independence.bottleneck import (
     BottleneckForClassification,
     bottleneck_objective,
     gaussian_gram,
-    normalized_gram,
 )
 from ordtool.independence.labelled import Labelled
+from ordtool.independence.loss import normalized_gram
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
 

@@ -98,6 +98,17 @@ class HsicConfig:
         if self.estimator == "normalized" and self.random_features is not None:
             raise UsageError("nHSIC inverts whole matrices, so random features don't help it")
 
+    def check_given(self) -> None:
+        """Check that the test can be made with a third variable given.
+
+        Raises:
+            UsageError: If it can't.
+        """
+        if self.test not in ("permutation", "gamma", "none"):
+            raise UsageError(f"with `given` there is no {self.test} test", "permutation, gamma or none")
+        if self.estimator not in ("unbiased", "biased") or self.random_features is not None:
+            raise UsageError("with `given` the estimator is unbiased or biased, without `random_features`")
+
     def _check_multiples(self) -> None:
         if not self.multiples or not all(0 < multiple < 1e6 for multiple in self.multiples):
             raise UsageError("the `multiples` of the bandwidths must be positive numbers", "0.5,1,2")
@@ -174,6 +185,7 @@ class HsicResult:
         random_features: Features a kernel was approximated with, if it was.
         p_adjusted: By Holm's correction, where several pairs were tested together.
         multiples: Of the bandwidths, where kernels of several were added up.
+        given: Name of what was known, where something was.
     """
 
     x: str
@@ -194,9 +206,10 @@ class HsicResult:
     random_features: int | None = None
     p_adjusted: float | None = None
     multiples: tuple[float, ...] | None = None
+    given: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as a JSON object: the last four only where there is something to say."""
+        """Return the fields as a JSON object: the last five only where there is something to say."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        optional = ("interval", "random_features", "p_adjusted", "multiples")
+        optional = ("interval", "random_features", "p_adjusted", "multiples", "given")
         return {key: value for key, value in values.items() if key not in optional or value is not None}

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ordtool.independence.adjustment import holm
 from ordtool.independence.aggregation import aggregated_test
+from ordtool.independence.conditional import conditional_sums, gamma_p_value, local_permutations
 from ordtool.independence.config import DRAWN, HsicConfig, HsicOptions, HsicResult
 from ordtool.independence.features import random_features
 from ordtool.independence.gamma import UCentredMoments, null_moments
@@ -40,15 +41,17 @@ def hsic(
     y: ArrayLike,
     config: HsicConfig | None = None,
     *,
+    given: ArrayLike | None = None,
     progress: Progress = SILENT,
     **options: Unpack[HsicOptions],
 ) -> HsicResult:
-    """Measure and test the dependence between two sets of vectors.
+    """Measure and test the dependence between two sets of vectors, once a third is known if one is given.
 
     Args:
         x: `(rows, dim)`, or `(rows,)` for numbers, or strings, which are class labels; row i belongs to row i of `y`.
         y: `(rows, other dim)`, likewise.
         config: How; None is the default.
+        given: Vectors or labels z, likewise: the dependence that is left when z is known (KCI; see `conditional`).
         progress: Told of the work.
         **options: Fields of `HsicConfig`, instead of or on top of `config`.
 
@@ -67,7 +70,8 @@ def hsic(
     """
     config = replace(config or HsicConfig(), **options)
     variables = [("x", _as_vectors(x, "x")), ("y", _as_vectors(y, "y"))]
-    return compare(variables, [(0, 1)], config, progress=progress)[0]
+    known = None if given is None else ("given", _as_vectors(given, "given"))
+    return compare(variables, [(0, 1)], config, given=known, progress=progress)[0]
 
 
 def _as_vectors(given: ArrayLike, name: str) -> Array:
@@ -84,6 +88,7 @@ def compare(
     pairs: Sequence[Pair],
     config: HsicConfig,
     *,
+    given: tuple[str, Array] | None = None,
     progress: Progress = SILENT,
 ) -> list[HsicResult]:
     """Measure and test the dependence of several pairs in one pass over the rows.
@@ -92,6 +97,7 @@ def compare(
         variables: Names and vectors, all of the same number of rows.
         pairs: Which to compare, as indices, left and right.
         config: How.
+        given: Name and vectors of what is known; None compares without.
         progress: Told of the work, and warned of variables that depend on nothing.
 
     Returns:
@@ -105,9 +111,13 @@ def compare(
     """
     started = time.perf_counter()
     names = [name for name, _ in variables]
-    check_aligned([rows for _, rows in variables], names)
-    checked = [as_rows(rows, name) for name, rows in variables]
-    if config.test == "aggregated":
+    everything = [*variables, *([] if given is None else [given])]
+    check_aligned([rows for _, rows in everything], [name for name, _ in everything])
+    checked = [as_rows(rows, name) for name, rows in everything]
+    if given is not None:
+        config.check_given()
+        answers = [_conditional(checked, pair, config, progress) for pair in pairs]
+    elif config.test == "aggregated":
         answers = [_aggregated(checked, pair, config, progress) for pair in pairs]
     else:
         answers = _single(checked, pairs, config, progress)
@@ -115,7 +125,10 @@ def compare(
     _warn(names, pairs, answers, progress)
     return _adjust(
         [
-            _result(config, names[a], names[b], len(checked[0]), answer, seconds)
+            replace(
+                _result(config, names[a], names[b], len(checked[0]), answer, seconds),
+                given=None if given is None else given[0],
+            )
             for (a, b), answer in zip(pairs, answers, strict=True)
         ]
     )
@@ -295,6 +308,27 @@ def _block(left: Kernel, right: Kernel, config: HsicConfig, progress: Progress) 
         ("constant" if left.constant else None, "constant" if right.constant else None),
         (estimate.low, estimate.high),
     )
+
+
+def _conditional(checked: Sequence[Array], pair: Pair, config: HsicConfig, progress: Progress) -> _Answer:
+    """Answer for a pair given the last of the variables."""
+    z, double = checked[-1], np.dtype(np.float64)
+    left, right = (
+        fit_kernel(checked[variable], name, bandwidth, double, config.multiples)
+        for variable, name, bandwidth in zip(pair, config.kernels(), config.bandwidths(), strict=True)
+    )
+    bandwidths = (left.bandwidth, right.bandwidth)
+    constant = ("constant" if left.constant else None, "constant" if right.constant else None)
+    p_value: float | None = None if config.test == "none" else 1.0
+    if any(constant):
+        return _Answer(0.0, None, p_value, bandwidths, constant)
+    sums = conditional_sums(left, right, z, progress=progress)
+    if config.test == "gamma":
+        p_value = gamma_p_value(sums)
+    elif config.test == "permutation":
+        p_value = local_permutations(sums, z, config.permutations, config.seed, progress)
+    statistic = sums.statistic(config.estimator) * left.scale * right.scale
+    return _Answer(statistic, None, p_value, bandwidths, constant)
 
 
 def _aggregated(checked: Sequence[Array], pair: Pair, config: HsicConfig, progress: Progress) -> _Answer:

@@ -131,6 +131,15 @@ def test_options_reach_the_engine(run_in_process, folder):
     assert rough["random_features"] == 64
 
 
+def test_what_is_known_is_read_as_the_others_are(run_in_process, folder):
+    (known,) = objects(run_in_process("hsic", "x.npy", "y.npy", "--given", "x.npy", "--test", "gamma"))
+    assert known["given"] == "x.npy"
+    assert known["p_value"] > 0.05
+    (added,) = objects(run_in_process("hsic", "x.npy", "y.npy", "--multiples", "0.5,2", "--test", "none"))
+    assert added["multiples"] == [0.5, 2]
+    assert "given" not in added
+
+
 def test_the_old_name_of_embed_model_works_with_a_note(run_in_process, tmp_path):
     (tmp_path / "texts.txt").write_text("".join(f"text number {n}\n" for n in range(8)))
     np.save(tmp_path / "v.npy", np.arange(8.0)[:, None])
@@ -147,6 +156,9 @@ def test_the_old_name_of_embed_model_works_with_a_note(run_in_process, tmp_path)
     [
         (["x.npy", "short.npy"], 1, "x.npy has 80 rows and short.npy has 79"),
         (["x.npy", "nope.npy"], 1, "nope.npy: no such file"),
+        (["x.npy", "y.npy", "--given", "short.npy"], 1, "x.npy has 80 rows and short.npy has 79"),
+        (["x.npy", "y.npy", "--given", "x.npy", "--test", "block"], 2, "with --given there is no block test"),
+        (["x.npy", "y.npy", "--multiples", "0"], 2, "the --multiples of the bandwidths must be positive"),
         (["x.npy", "y.npy", "--bandwidth", "0"], 1, "bandwidth 0 is not possible"),
         (["x.npy", "y.npy", "--bandwidth", "wide"], 2, "--bandwidth wide: not a number"),
         (["x.npy", "y.npy", "--kernel", "gausian"], 2, "did you mean 'gaussian'?"),

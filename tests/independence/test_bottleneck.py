@@ -9,11 +9,9 @@ from ordtool.independence.bottleneck import (
     BottleneckConfig,
     BottleneckForClassification,
     bottleneck_objective,
-    centred,
     gaussian_gram,
     load_bottleneck,
     nhsic,
-    normalized_gram,
 )
 from ordtool.independence.bottleneck_comparison import (
     accuracy,
@@ -23,6 +21,7 @@ from ordtool.independence.bottleneck_comparison import (
 )
 from ordtool.independence.bottleneck_training import BottleneckTrainingConfig, train_bottleneck
 from ordtool.independence.labelled import Labelled, split, with_names_of
+from ordtool.independence.loss import centred, normalized_gram
 
 SMALL = {"layers": (24, 16), "epochs": 12, "batch_size": 64, "learning_rate": 3e-3}
 
