@@ -52,6 +52,6 @@ def test_recorded_steps_are_those_of_pytorch():
             steps.take(length, starts, 2e-3 / (1 + number // 4))
             losses.append(steps.collect_loss())
         ends.append((losses, [p.detach().clone() for p in made.parameters()]))
-    assert ends[1][0] == pytest.approx(ends[0][0], rel=1e-4)
+    assert ends[1][0] == pytest.approx(ends[0][0], rel=1e-3)
     for plain, recorded in zip(ends[0][1], ends[1][1], strict=True):
         assert float((plain - recorded).norm()) <= 1e-2 * float(plain.norm())
