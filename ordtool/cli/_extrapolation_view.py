@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ordtool.extrapolation.explanation import Explanation
 
 Rows = list[dict[str, Any]]
 WIDEST = 110
@@ -92,3 +95,42 @@ def _show_positions(
     ]
     heads = [f"{letter} {method}" for method, letter in letters.items()]
     console.print_table(title, ["loss up to", *heads], table, to_stderr=to_stderr)
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print the frequencies, the methods and what they mean, on stdout."""
+    from ordtool import console
+    from ordtool.extrapolation.explanation import lines_of
+
+    changing = [
+        effect for effect in explanation.effects if len(set(effect.slowed)) > 1 or effect.slowed[0] != 1
+    ]
+    rows = [
+        [
+            pair.number,
+            f"{pair.frequency:.3g}",
+            f"{pair.wavelength:,.0f}" if pair.wavelength < 1e12 else "-",
+            f"{pair.turns:.3g}" if pair.turns < 100 else f"{pair.turns:,.0f}",
+            "" if pair.complete else "never",
+            *(f"{effect.slowed[pair.number]:.2f}" for effect in changing),
+        ]
+        for pair in explanation.pairs
+    ]
+    heads = ["pair", "radians a token", "tokens a turn", "turns in training", "full turn"]
+    heads += [f"{effect.method}: slower by" for effect in changing]
+    console.print_table(f"{explanation.model}: what turns", heads, rows, to_stderr=False)
+    rows = [
+        [
+            effect.method,
+            f"{effect.furthest:,.0f}",
+            f"{effect.keys:,}",
+            f"{len(effect.unseen)} of {len(effect.slowed)}",
+            f"{effect.scale:.3f}",
+        ]
+        for effect in explanation.effects
+    ]
+    title = f"the last of {explanation.length:,} tokens"
+    heads = ["method", "furthest distance", "keys seen", "pairs beyond training", "scores times"]
+    console.print_table(title, heads, rows, to_stderr=False)
+    for line in lines_of(explanation):
+        console.show(line)

@@ -25,9 +25,10 @@ from ordtool.cli.options import (
 
 if TYPE_CHECKING:
     from ordtool.errors import OrdtoolError
-    from ordtool.extrapolation.comparison import Comparison
+    from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
     from ordtool.extrapolation.texts import Text
     from ordtool.io.resumable import Lines
+    from ordtool.progress import Progress
 
 Rows = list[dict[str, Any]]
 
@@ -157,6 +158,15 @@ def extrapolate(
             rich_help_panel=OUT,
         ),
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Read nothing: tell the turns of every frequency, what methods make of them at the longest of "
+            "--lengths [8x], the least base, and what the context costs.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
@@ -209,6 +219,9 @@ def extrapolate(
             dtype=dtype,
             threads=threads,
         )
+        if explain:
+            _explain(config, inputs, output, plot, json=json, force=force, progress=progress)
+            return
         check_inputs(
             inputs or (),
             missing="no input: give a long text, or pipe one in",
@@ -245,6 +258,47 @@ def extrapolate(
         _draw(plot, rows, title, comparison, force=force or resume)
         if not quiet:
             console.note(f"drawn: {plot}")
+
+
+def _explain(
+    config: ExtrapolateConfig,
+    inputs: Sequence[str] | None,
+    output: Path | None,
+    plot: Path | None,
+    *,
+    json: bool,
+    force: bool,
+    progress: Progress,
+) -> None:
+    from ordtool.cli._extrapolation_view import show_explanation
+    from ordtool.console import note, stdout_is_terminal
+    from ordtool.errors import UsageError
+    from ordtool.extrapolation.explanation import explain
+    from ordtool.extrapolation.plot import draw_turns
+    from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.io.formats import output_format
+    from ordtool.io.jsonl import dumps
+    from ordtool.plotting import check_plot
+
+    if inputs:
+        raise UsageError("--explain reads no text", "leave out the files")
+    output_format(output, ("jsonl",), "jsonl" if json else None)
+    format = None
+    for path in (output, plot):
+        check_output(path, force=force)
+    if plot is not None:
+        format = check_plot(plot)
+    explanation = explain(config, progress=progress)
+    to_terminal = stdout_is_terminal() and output is None and not json
+    if to_terminal:
+        show_explanation(explanation)
+    else:
+        with atomic_output(output, force=force) as file:
+            file.write(dumps(explanation.to_dict()).encode() + b"\n")
+    if plot is not None and format is not None:
+        with atomic_output(plot, force=force) as file:
+            draw_turns(file, format, explanation)
+        note(f"drawn: {plot}")
 
 
 def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: list[OrdtoolError]) -> list[Text]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ordtool.extrapolation.chart import Points
 from ordtool.plotting import SETTINGS, save_figure
+
+if TYPE_CHECKING:
+    from ordtool.extrapolation.explanation import Explanation
 
 
 def draw_plot(
@@ -89,3 +93,55 @@ def _limits(series: Mapping[str, Points]) -> tuple[float, float] | None:
     top = usual + 2.5 * (usual - low)
     margin = 0.05 * (top - low)
     return (low - margin, top + margin) if low < top < values[-1] else None
+
+
+def draw_turns(file: BinaryIO, format: str, explanation: Explanation) -> None:
+    """Draw the turns that each pair makes in training, and at the length to come by each method.
+
+    Where a pair makes less than a turn in training, what lies above that is shaded: it was never seen.
+
+    Args:
+        file: Open for writing.
+        format: One of `FORMATS`.
+        explanation: What is drawn.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, rc_context
+
+    numbers = [pair.number for pair in explanation.pairs]
+    trained = [pair.turns for pair in explanation.pairs]
+    colours = pyplot.get_cmap("tab10" if len(explanation.effects) <= 10 else "tab20").colors
+    with rc_context({**SETTINGS, "svg.fonttype": "none", "font.size": 10}):
+        figure, axes = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
+        least = min(turns for turns in trained if turns > 0) / 2
+        axes.set_yscale("log")
+        for number, effect in enumerate(explanation.effects):
+            reached = [
+                pair.frequency / slowed * effect.furthest / (2 * math.pi)
+                for pair, slowed in zip(explanation.pairs, effect.slowed, strict=True)
+            ]
+            axes.plot(
+                numbers,
+                [max(value, least) for value in reached],
+                label=effect.method,
+                color=colours[number % len(colours)],
+                linestyle=("-", "--", ":", "-.")[number % 4],
+                linewidth=1.6,
+                marker="o",
+                markersize=2.5,
+            )
+        name = f"in training ({explanation.train_length:,} tokens)"
+        axes.plot(numbers, trained, color="0.6", linewidth=5, zorder=1, label=name)
+        top = axes.get_ylim()[1]
+        axes.fill_between(numbers, trained, top, where=[turns < 1 for turns in trained],
+                          color="0.85", linewidth=0, label="never seen in training")  # fmt: skip
+        axes.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
+        axes.set_ylim(least, top)
+        axes.set_xlabel("pair of coordinates, the fastest first")
+        axes.set_ylabel("turns (logarithmic scale)")
+        axes.set_title(f"{explanation.model} at {explanation.length:,} tokens", fontsize=10)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+        save_figure(figure, file, format)
+        pyplot.close(figure)
