@@ -28,6 +28,7 @@ from ordtool.independence.normalized import normalized_matrix
 from ordtool.independence.permutation import null_sample
 from ordtool.independence.subsampling import subsampled_hsic
 from ordtool.independence.validation import as_rows, check_aligned, compute_dtype, encode_labels
+from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -243,13 +244,15 @@ def _fit_sides(
     names, bandwidths = config.kernels(), config.bandwidths()
     same = names[0] == names[1] and bandwidths[0] == bandwidths[1]
     numbers: dict[Pair, int] = {}
-    kernels: list[Kernel] = []
     for pair in pairs:
         for side, variable in enumerate(pair):
-            key = (variable, 0 if same else side)
-            if key not in numbers:
-                numbers[key] = len(kernels)
-                kernels.append(_fit(checked[variable], names[side], bandwidths[side], variable, config))
+            numbers.setdefault((variable, 0 if same else side), len(numbers))
+
+    def fit(key: Pair) -> Kernel:
+        variable, side = key
+        return _fit(checked[variable], names[side], bandwidths[side], variable, config)
+
+    kernels = list(ordered_map(fit, list(numbers), config.threads))
     return kernels, [(numbers[left, 0], numbers[right, 0 if same else 1]) for left, right in pairs]
 
 

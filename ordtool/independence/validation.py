@@ -156,7 +156,7 @@ def standardised(rows: Array, dtype: np.dtype[Any] | None = None) -> tuple[Array
         result[...] = 0
         return result, 0.0
     chunks = [slice(i, i + CHUNK) for i in range(0, len(rows), CHUNK)]
-    largest = max(float(np.abs(rows[c].astype(np.float64)).max()) for c in chunks)
+    largest = max(max(float(rows[c].max()), -float(rows[c].min())) for c in chunks)
     power = 2.0 ** -np.clip(np.frexp(largest)[1], -1000, 1000)
     shifted = _Shifted(rows, power)
     mean = sum((shifted[c].sum(axis=0) for c in chunks), np.zeros(rows.shape[1])) / len(rows)
