@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -39,6 +40,24 @@ def check_plot(path: str | Path) -> str:
         )
     require("matplotlib", "plot")
     return suffix
+
+
+def short_labels(names: Sequence[str], most: int = 24) -> list[str]:
+    """Shorten names for an axis: the middle of a long one is left out, as long as all can be told apart.
+
+    Args:
+        names: In any order.
+        most: Characters of a label.
+    """
+    for length in range(most, max(map(len, names), default=0)):
+        head = (length - 1) // 2
+        labels = [
+            name if len(name) <= length else f"{name[:head]}\u2026{name[head + 1 - length :]}"
+            for name in names
+        ]
+        if len(set(labels)) == len(set(names)):
+            return labels
+    return list(names)
 
 
 def save_figure(figure: Figure, file: BinaryIO, format: str) -> None:

@@ -237,18 +237,18 @@ def hsic(
     results = compare(
         arrays[: len(variables)], pairs, config, given=arrays[-1] if known else None, progress=progress
     )
+    if plot is not None and plot_format is not None:
+        from ordtool.independence.alignment import plot_matrix, to_matrix
+
+        matrix = to_matrix(results, "cka" if cka else "statistic")
+        with atomic_output(plot, force=force) as file:
+            plot_matrix(matrix, file, plot_format, subtitle=_title(config, results[0].n))
     if stdout_is_terminal() and output is None and not json:
         show(results, cka=cka)
     else:
         with atomic_output(output, force=force) as file:
             for result in results:
                 file.writelines(line.encode("utf-8") + b"\n" for line in table.lines(result.record()))
-    if plot is not None and plot_format is not None:
-        from ordtool.independence.alignment import plot_matrix, to_matrix
-
-        matrix = to_matrix(results, "cka" if cka else "statistic")
-        with atomic_output(plot, force=force) as file:
-            plot_matrix(matrix, file, plot_format, title=_title(config, results[0].n))
 
 
 def _one_or_two(kernel: str) -> str | tuple[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ordtool.cli.options import Force, Json, Output, Quiet
+from ordtool.cli.options import OUT, Force, Json, Output, Quiet
 
 if TYPE_CHECKING:
     from ordtool.parsing.trees.scoring import Protocol, Row
@@ -84,6 +85,15 @@ def trees(
     seed: Annotated[
         int, typer.Option("--seed", envvar="ORDTOOL_SEED", min=0, max=2**32 - 1, help="Of the random trees.")
     ] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw F1 by length: .png, .svg or .pdf.",
+            rich_help_panel=OUT,
+        ),
+    ] = None,
     output: Output = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -97,7 +107,7 @@ def trees(
     Examples:
         ordtool parse examples/sentences.txt --format brackets -o gold.mrg
         ordtool parse gold.mrg -m english-onlstm -o pred.jsonl
-        ordtool score trees pred.jsonl gold.mrg
+        ordtool score trees pred.jsonl gold.mrg --plot f1.svg
     """
     from ordtool import console
     from ordtool.io.atomic import atomic_output, check_output
@@ -105,6 +115,7 @@ def trees(
     from ordtool.parsing.trees.predictions import align_predictions, read_predictions
     from ordtool.parsing.trees.scoring import score_pairs
     from ordtool.parsing.trees.treebank import read_trees
+    from ordtool.plotting import check_plot, save_figure
 
     changes = {
         "punctuation": punctuation,
@@ -117,7 +128,9 @@ def trees(
     }
     chosen = _protocol(protocol, changes)
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
-    check_output(output, force=force)
+    plot_format = None if plot is None else check_plot(plot)
+    for path in (output, plot):
+        check_output(path, force=force)
     progress = console.RichProgress(quiet)
     progress.start("scoring", None, "trees")
     pairs = align_predictions(read_predictions(predicted), read_trees(gold))
@@ -127,12 +140,18 @@ def trees(
     progress.close()
     if rows[0].sentences == 0:
         progress.warn(f"no sentence was counted (protocol: {chosen.name})")
+    if plot is not None and plot_format is not None:
+        from ordtool.parsing.trees.score_plot import draw_f1_by_length
+
+        figure = draw_f1_by_length(rows)
+        with atomic_output(plot, force=force) as file:
+            save_figure(figure, file, plot_format)
     if output is None and not json and console.stdout_is_terminal():
         _print(rows)
-        return
-    with atomic_output(output, force=force) as file:
-        for row in rows:
-            file.writelines(line.encode() + b"\n" for line in table.lines(row.to_dict()))
+    else:
+        with atomic_output(output, force=force) as file:
+            for row in rows:
+                file.writelines(line.encode() + b"\n" for line in table.lines(row.to_dict()))
 
 
 def _protocol(name: str, changes: dict[str, Any]) -> Protocol:

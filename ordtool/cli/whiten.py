@@ -148,6 +148,15 @@ def whiten(
             rich_help_panel=TRANSFORM,
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw the spectrum before and after: .png, .svg or .pdf.",
+            rich_help_panel=OUT,
+        ),
+    ] = None,
     output: Output = None,
     precision: Annotated[
         str,
@@ -204,6 +213,7 @@ def whiten(
             export=export,
             model=_model_folder(model, progress),
             pooling=pooling,
+            plot=plot,
             precision=precision,
             threads=threads,
             device=device if device.startswith("cuda") else "cpu",

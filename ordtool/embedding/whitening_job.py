@@ -16,6 +16,7 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_output, check_directory, check_output
 from ordtool.io.formats import output_format
 from ordtool.io.npy import NpyWriter, read_npy
+from ordtool.plotting import check_plot, save_figure
 from ordtool.progress import SILENT, Progress
 
 PRECISIONS = ("auto", "float32", "float16", "float64")
@@ -27,14 +28,15 @@ class WhitenConfig:
 
     Attributes:
         source: The NPY file to fit on and to transform; `-` is stdin.
-        output: Where the transformed vectors go; `-` is stdout. None is stdout too, unless `save` or `export`
-            says that the transform is what is wanted.
+        output: Where the transformed vectors go; `-` is stdout. None is stdout too, unless `save`, `export` or `plot`
+            says that something else is what is wanted.
         options: Options of `Whitening` by name, only those asked for.
         transform: A fitted transform to apply instead of fitting; `options` are solved anew from its statistics.
         save: Where to write the fitted transform.
         export: A sentence-transformers folder to write.
         model: The model that `export` extends, a local folder.
         pooling: The pooling that `export` writes; None keeps the model's own.
+        plot: Where to draw the spectrum before and after; needs matplotlib.
         precision: dtype of the output: `float32`, `float16`, `float64`, or `auto`: as wide as the input, at
             least float32.
         threads: CPU threads; None: one a core.
@@ -50,6 +52,7 @@ class WhitenConfig:
     export: Path | None = None
     model: Path | None = None
     pooling: str | None = None
+    plot: Path | None = None
     precision: str = "auto"
     threads: int | None = None
     device: str = "cpu"
@@ -79,7 +82,7 @@ class WhitenConfig:
     @property
     def writes_vectors(self) -> bool:
         """Whether transformed vectors are asked for."""
-        return self.output is not None or (self.save is None and self.export is None)
+        return self.output is not None or (self.save is None and self.export is None and self.plot is None)
 
 
 def whiten(config: WhitenConfig, progress: Progress = SILENT) -> Whitening:
@@ -107,6 +110,8 @@ def whiten(config: WhitenConfig, progress: Progress = SILENT) -> Whitening:
         export_sentence_transformers(
             whitening, config.export, config.model, pooling=config.pooling, force=config.force
         )
+    if config.plot is not None:
+        _draw(whitening, config.plot, config.force)
     if config.writes_vectors and array is not None:
         _write_vectors(whitening, array, config, progress)
     progress.close()
@@ -154,10 +159,20 @@ def describe(whitening: Whitening) -> str:
     return f"fitted on {whitening.fitted_on_}: {values.size} -> {width} columns{share}, {rank}{shrunk}"
 
 
+def _draw(whitening: Whitening, path: Path, force: bool) -> None:
+    from ordtool.embedding.whitening_plot import draw_spectrum
+
+    with atomic_output(path, force=force) as file:
+        save_figure(draw_spectrum(whitening), file, check_plot(path))
+
+
 def _check_outputs(config: WhitenConfig) -> None:
     for path, formats in ((config.output, ("npy",)), (config.save, ("safetensors",))):
         output_format(path, formats)
         check_output(path, force=config.force)
+    if config.plot is not None:
+        check_plot(config.plot)
+        check_output(config.plot, force=config.force)
     if config.export is not None:
         check_directory(config.export, force=config.force)
 

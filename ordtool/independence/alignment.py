@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from ordtool.errors import OrdtoolError
 from ordtool.independence.config import CkaOptions
 from ordtool.independence.hsic import HsicResult, hsic
-from ordtool.plotting import save_figure
+from ordtool.plotting import save_figure, short_labels
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _MAX_ANNOTATED = 16
+_UPRIGHT = 3  # characters of a label that fit above a column
+_NAMES = {"cka": "CKA", "statistic": "HSIC"}
 
 
 def cka(
@@ -135,45 +137,71 @@ def _without_folder(names: Sequence[str]) -> tuple[str, list[str]]:
     return ("" if common == "." else common), kept
 
 
-def plot_matrix(matrix: Matrix, file: BinaryIO, format: str = "png", title: str | None = None) -> None:
+def plot_matrix(
+    matrix: Matrix, file: BinaryIO, format: str = "png", title: str | None = None, subtitle: str | None = None
+) -> None:
     """Draw a heat-map, the first row at the bottom, so that two networks are read from their inputs up.
 
     Args:
         matrix: What to draw.
         file: Where to write.
         format: `png`, `svg` or `pdf`.
-        title: Above it.
+        title: Above it; None says what is compared.
+        subtitle: Below the title, smaller.
 
     Raises:
         OrdtoolError: If nothing in the matrix is defined.
     """
     if not np.isfinite(matrix.cells).any():
         raise OrdtoolError("there is nothing to plot: no value is defined", "are the vectors constant?")
-    save_figure(draw_matrix(matrix, title), file, format)
+    save_figure(draw_matrix(matrix, title, subtitle), file, format)
 
 
-def draw_matrix(matrix: Matrix, title: str | None = None) -> Figure:
-    """Draw the heat-map as a matplotlib figure, for a notebook."""
+def draw_matrix(matrix: Matrix, title: str | None = None, subtitle: str | None = None) -> Figure:
+    """Draw the heat-map as a matplotlib figure, for a notebook; see `plot_matrix`."""
     from matplotlib.figure import Figure
 
     left, rows = short_names(matrix.rows)
     below, columns = short_names(matrix.columns)
-    size = (2.6 + 0.45 * len(columns), 1.9 + 0.4 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
+    rows, columns = short_labels(rows), short_labels(columns)
+    if matrix.rows == matrix.columns and max(map(len, columns)) > _UPRIGHT:  # the rows explain the columns
+        rows = [f"{name}  {number}" for number, name in enumerate(rows, 1)]
+        columns = [str(number) for number in range(1, len(columns) + 1)]
+    upright = max(map(len, columns)) <= _UPRIGHT or len(columns) == 1
+    width = 1.9 + 0.08 * max(map(len, rows)) + 0.45 * len(columns)
+    height = 1.5 + (0 if upright else 0.08 * max(map(len, columns))) + 0.4 * len(rows)
+    title = title or _what(matrix, left, below)
+    figure = Figure(
+        figsize=(max(4.2, width, 0.6 + 0.085 * len(title)), max(2.6, height)), layout="constrained"
+    )
     axes = figure.add_subplot()
     shown = np.ma.masked_invalid(matrix.cells)
     top = 1.0 if matrix.value == "cka" else float(shown.max())
     image = axes.imshow(shown, origin="lower", cmap="magma", vmin=min(0.0, float(shown.min())), vmax=top)
-    axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 3 else 0)
+    axes.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel(below)
     axes.set_ylabel(left)
-    if title:
-        axes.set_title(title)
+    figure.suptitle(title, fontsize=11)
+    if subtitle:
+        axes.set_title(subtitle, fontsize=8, color="0.35")
     if max(matrix.cells.shape) <= _MAX_ANNOTATED:
         _annotate(axes, matrix.cells, top)
-    figure.colorbar(image, ax=axes, label="CKA" if matrix.value == "cka" else "HSIC", shrink=0.9)
+    figure.colorbar(image, ax=axes, label=_NAMES[matrix.value], shrink=0.9)
     return figure
+
+
+def _what(matrix: Matrix, left: str, right: str) -> str:
+    """Say what a matrix compares: `CKA of bert/layer and gpt/layer`, `HSIC of 7 sets of vectors`."""
+    name = _NAMES[matrix.value]
+    if matrix.rows == matrix.columns:
+        return f"{name} of {left}" if left else f"{name} of {len(matrix.rows)} sets of vectors"
+    if left and right:
+        return f"{name} of {left} and {right}"
+    both = [*matrix.rows, *matrix.columns]
+    if len(both) == 2:
+        return f"{name} of {' and '.join(short_labels(short_names(both)[1]))}"
+    return f"{name} of {len(matrix.rows)} and {len(matrix.columns)} sets of vectors"
 
 
 def _annotate(axes: Any, cells: NDArray[np.float64], top: float) -> None:

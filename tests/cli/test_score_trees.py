@@ -23,6 +23,27 @@ def rows(done):
     return {row["system"]: row for row in map(json.loads, done.stdout.decode().split("\n")[:-1])}
 
 
+def test_f1_by_length_is_drawn(run_in_process, bank):
+    pytest.importorskip("matplotlib")
+    from ordtool.parsing.trees.score_plot import draw_f1_by_length
+    from ordtool.parsing.trees.scoring import score_pairs
+    from ordtool.parsing.trees.treebank import read_trees
+
+    done = rows(run_in_process("score", "trees", "bank", "bank", "--plot", "f1.svg"))
+    drawn = (bank / "f1.svg").read_bytes()
+    assert b"<svg" in drawn
+    assert run_in_process("score", "trees", "bank", "bank", "--plot", "f1.svg").returncode == 1
+    assert run_in_process("score", "trees", "bank", "bank", "--plot", "f1.svg", "--force").returncode == 0
+    assert (bank / "f1.svg").read_bytes() == drawn
+    assert "a plot is one of" in run_in_process("score", "trees", "bank", "bank", "--plot", "f1.txt").stderr
+    figure = draw_f1_by_length(
+        score_pairs([([(0, 2)], tree) for tree in read_trees(bank / "bank") if tree.tokens])
+    )
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert list(lines) == ["prediction", "left", "right", "balanced", "random"]
+    assert lines["right"] == pytest.approx(list(done["right"]["length_f1"].values()), abs=0.01)
+
+
 def test_parse_and_score_a_folder(run_in_process, parsers, bank):
     assert (
         run_in_process("parse", "-m", parsers(), "bank", "--format", "jsonl", "-o", "pred.jsonl").returncode

@@ -307,3 +307,27 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         peaks.append(int(subprocess.run(argv, capture_output=True, check=True).stdout) * 1024)
     assert peaks[1] - peaks[0] < 120e6, [f"{peak / 1e6:.0f} MB" for peak in peaks]
     assert resource
+
+
+def test_the_spectrum_is_drawn(run_in_process, tmp_path, vectors):
+    pytest.importorskip("matplotlib")
+    from ordtool.embedding.whitening import Whitening
+    from ordtool.embedding.whitening_plot import draw_spectrum, spectra
+
+    done = run_in_process(
+        "whiten", "x.npy", "--dims", 3, "--gamma", 0.5, "--plot", "s.svg", "--save", "t.safetensors"
+    )
+    assert done.returncode == 0 and done.stdout == b""
+    assert b"<svg" in (tmp_path / "s.svg").read_bytes()
+    whitening = Whitening.load(tmp_path / "t.safetensors")
+    rows = vectors
+    before, after = spectra(whitening)
+    for values, shown in ((before, rows), (after, whitening.transform(rows))):
+        expected = np.linalg.eigvalsh(np.cov(shown.astype("f8").T))[::-1]
+        np.testing.assert_allclose(values, expected / expected[0], rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(after, np.sqrt(before[:3]), rtol=1e-4)
+    raw, whitened = draw_spectrum(whitening).axes[0].lines[:2]
+    assert len(whitened.get_ydata()) == 3 and (raw.get_label(), whitened.get_label()) == (
+        "as fitted on",
+        "whitened",
+    )

@@ -105,10 +105,29 @@ def test_a_plot_shows_every_layer_and_value():
     pytest.importorskip("matplotlib")
     variables = layers(3)
     matrix = to_matrix(compare(variables, [(0, 1), (0, 2), (1, 2)], HsicConfig(test="none")))
-    axes = draw_matrix(matrix, "three").axes[0]
+    figure = draw_matrix(matrix, subtitle="three")
+    axes = figure.axes[0]
+    assert figure.get_suptitle() == "CKA of m/layer"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2"]
     assert len(axes.texts) == 9
     assert axes.get_title() == "three"
+
+
+def test_long_names_are_shortened_and_columns_numbered():
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    names = [f"{middle}-{'x' * 30}-of-sentences.npy" for middle in ("minilm", "e5", "static")]
+    variables = [(name, rng.standard_normal((20, 2))) for name in names]
+    matrix = to_matrix(compare(variables, [(0, 1), (0, 2), (1, 2)], HsicConfig(test="none")))
+    figure = draw_matrix(matrix)
+    axes = figure.axes[0]
+    assert figure.get_suptitle() == "CKA of 3 sets of vectors"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[1].startswith("e5-") and labels[1].endswith("-sentences  2") and "\u2026" in labels[1]
+    assert len(set(labels)) == 3 and max(map(len, labels)) < 30
+    pair = draw_matrix(to_matrix(compare(variables[:2], [(0, 1)], HsicConfig(test="none")), "statistic"))
+    assert pair.get_suptitle().startswith("HSIC of minilm-") and " and e5-" in pair.get_suptitle()
 
 
 def test_nothing_to_plot():
