@@ -26,7 +26,7 @@ _LONGEST, _PIECE = 200, 100
 # Numbers of a batch's chart that are held at a time.
 _NUMBERS = 1 << 26
 
-PUNCTUATION_BONUS = {"comma": 1.0, "colon": 1.0, "open": 1.0, "close": 1.0, "dash": 1.0, "hyphen": -1.0}
+PUNCTUATION_BONUS = {"comma": 2.0, "colon": 2.0, "open": 2.0, "close": 2.0, "dash": 2.0, "hyphen": -1.0}
 """What a grammar that was never tuned makes of punctuation, in nats a constituent that crosses it."""
 
 
