@@ -78,6 +78,12 @@ def trees(
             "--binarize-gold", help="Binarise the gold: none, left or right.", rich_help_panel=PROTOCOL
         ),
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels", help="Score labels too, as EVALB does: precision, recall and F1 of labelled nodes."
+        ),
+    ] = False,
     baselines: Annotated[
         bool,
         typer.Option("--baselines/--no-baselines", help="Score left, right, balanced and random trees too."),
@@ -112,7 +118,7 @@ def trees(
     from ordtool import console
     from ordtool.io.atomic import atomic_output, check_output
     from ordtool.io.formats import RowLines, output_format
-    from ordtool.parsing.trees.predictions import align_predictions, read_predictions
+    from ordtool.parsing.trees.predictions import align_constituents, align_predictions, read_predictions
     from ordtool.parsing.trees.scoring import score_pairs
     from ordtool.parsing.trees.treebank import read_trees
     from ordtool.plotting import check_plot, save_figure
@@ -133,9 +139,15 @@ def trees(
         check_output(path, force=force)
     progress = console.RichProgress(quiet)
     progress.start("scoring", None, "trees")
-    pairs = align_predictions(read_predictions(predicted), read_trees(gold))
+    align = align_constituents if labels else align_predictions
     rows = score_pairs(
-        pairs, chosen, system=predicted, baselines=baselines, seed=seed, on_sentence=progress.advance
+        align(read_predictions(predicted), read_trees(gold)),
+        chosen,
+        system=predicted,
+        baselines=baselines,
+        labels=labels,
+        seed=seed,
+        on_sentence=progress.advance,
     )
     progress.close()
     if rows[0].sentences == 0:
@@ -177,15 +189,25 @@ def _protocol(name: str, changes: dict[str, Any]) -> Protocol:
 
 def _print(rows: list[Row]) -> None:
     from ordtool import console
+    from ordtool.parsing.trees.scoring import LABELLED
 
     labels = list(rows[0].label_recall)[:LABELS_SHOWN]
     lengths = list(rows[0].length_f1)
-    columns = ["trees", "S-F1", "C-F1", *labels, *(f"{name} words" for name in lengths)]
+    labelled = rows[0].labelled is not None
+    columns = [
+        "trees",
+        "S-F1",
+        "C-F1",
+        *(["LP", "LR", "L-F1"] if labelled else []),
+        *labels,
+        *(f"{name} words" for name in lengths),
+    ]
     cells = [
         [
             row.system,
             f"{row.sentence_f1:.1f}",
             f"{row.corpus_f1:.1f}",
+            *(_labelled_cells(row) if labelled else []),
             *(f"{row.label_recall[label]:.0f}" for label in labels),
             *(f"{row.length_f1[name]:.1f}" for name in lengths),
         ]
@@ -196,3 +218,11 @@ def _print(rows: list[Row]) -> None:
     console.note(
         "S-F1, C-F1: sentence and corpus F1; then recall of the commonest labels, and S-F1 by length; all in percent"
     )
+    if labelled:
+        console.note(f"LP, LR, L-F1: labelled precision, recall and F1 of all sentences together; {LABELLED}")
+
+
+def _labelled_cells(row: Row) -> list[str]:
+    """Labelled precision, recall and F1, for the row that has them."""
+    found = row.labelled
+    return ["", "", ""] if found is None else [f"{found[name]:.1f}" for name in ("precision", "recall", "f1")]

@@ -1,18 +1,23 @@
 import dataclasses
+from collections import Counter
 
+import nltk
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ordtool.errors import OrdtoolError
 from ordtool.parsing.trees.builders import left_branching, random_tree, right_branching
+from ordtool.parsing.trees.predictions import align_constituents, read_predictions
 from ordtool.parsing.trees.scoring import (
     PROTOCOLS,
     Protocol,
     prepare_gold,
+    score_pairs,
     score_trees,
 )
-from ordtool.parsing.trees.treebank import to_tree
+from ordtool.parsing.trees.treebank import PUNCTUATION_TAGS, read_trees, to_tree
 
 
 def tree(text):
@@ -161,3 +166,71 @@ def test_a_file_named_like_a_baseline_is_not_one(name):
     assert [row.system for row in named] == [name, "left", "right", "balanced", "random"]
     for one, other in zip(mine, named, strict=True):
         assert one.to_dict() | {"system": name} == other.to_dict() | {"system": name}
+
+
+GOLD = "(S (NP (NNP Ann)) (VP (VBD gave) (NP (PRP him)) (NP (DT the) (NN book)) (PRT (RP up))) (. .))"
+FOUND = "(S (NP (NNP Ann)) (VP (VBD gave) (NP (PRP him) (DT the)) (NP (NN book)) (ADVP (RP up)) (. .)))"
+
+
+def labelled(predicted, gold, tmp_path, **options):
+    """Scores of trees in brackets, through files."""
+    for name, text in (("pred.mrg", predicted), ("gold.mrg", gold)):
+        (tmp_path / name).write_text(text)
+    pairs = align_constituents(read_predictions(tmp_path / "pred.mrg"), read_trees(tmp_path / "gold.mrg"))
+    return score_pairs(pairs, Protocol(**options), labels=True, baselines=False)[0].labelled
+
+
+def test_labelled_f1_of_a_hand_counted_pair(tmp_path):
+    """Gold: S NP VP NP(him) NP(the book) PRT. Found: S NP VP and PRT = ADVP are right, NP NP are not: 4 of 6."""
+    found = labelled(FOUND, GOLD, tmp_path)
+    assert found == pytest.approx({"precision": 400 / 6, "recall": 400 / 6, "f1": 400 / 6, "exact": 0})
+    # With the punctuation the VP ends elsewhere.
+    assert labelled(FOUND, GOLD, tmp_path, punctuation="keep")["f1"] == pytest.approx(300 / 6)
+    assert labelled(GOLD, GOLD, tmp_path)["exact"] == 100
+
+
+def nltk_nodes(text):
+    """Labelled spans by nltk's trees: an independent count of what EVALB counts."""
+    tree = nltk.Tree.fromstring(text)
+    for place in reversed(tree.treepositions("leaves")):
+        if tree[place[:-1]].label() in PUNCTUATION_TAGS:
+            del tree[place[:-1]]
+    places = {position: k for k, position in enumerate(tree.treepositions("leaves"))}
+    nodes = Counter()
+    for position in tree.treepositions():
+        node = tree[position]
+        if isinstance(node, nltk.Tree) and node.height() > 2:
+            inside = [k for leaf, k in places.items() if leaf[: len(position)] == position]
+            if inside:
+                nodes[node.label().replace("PRT", "ADVP"), min(inside), max(inside) + 1] += 1
+    return nodes
+
+
+def test_labelled_counts_are_those_of_nltk_trees(tmp_path):
+    gold = [
+        GOLD,
+        "(S (NP (NP (NNS dogs)) (, ,) (CC and) (NP (NN cat) (-LRB- -LRB-) (NP (NP (NN pet))) (-RRB- -RRB-)))"
+        " (VP (VBP run)))",
+        "(FRAG (NP (NP (DT the) (NN end))) (. .))",
+    ]
+    found = [
+        FOUND,
+        "(S (NP (NNS dogs) (, ,) (CC and) (NN cat)) (VP (-LRB- -LRB-) (NP (NN pet)) (-RRB- -RRB-) (VBP run)))",
+        gold[2],
+    ]
+    shared = predicted = wanted = 0
+    for mine, theirs in zip(found, gold, strict=True):
+        a, b = nltk_nodes(mine), nltk_nodes(theirs)
+        shared, predicted, wanted = shared + (a & b).total(), predicted + a.total(), wanted + b.total()
+    figures = labelled("\n".join(found), "\n".join(gold), tmp_path)
+    assert figures["precision"] == pytest.approx(100 * shared / predicted)
+    assert figures["recall"] == pytest.approx(100 * shared / wanted)
+    assert figures["exact"] == pytest.approx(100 / 3)
+
+
+def test_trees_without_labels_have_no_labelled_f1(tmp_path):
+    (tmp_path / "pred.jsonl").write_text('{"tokens": ["a", "b"], "spans": [[0, 2]]}')
+    (tmp_path / "gold.mrg").write_text("(S (NP (DT a)) (VP (VB b)))")
+    pairs = align_constituents(read_predictions(tmp_path / "pred.jsonl"), read_trees(tmp_path / "gold.mrg"))
+    with pytest.raises(OrdtoolError, match=r"pred.jsonl:1: a tree without labels"):
+        score_pairs(pairs, labels=True)

@@ -170,10 +170,7 @@ def _read_brackets(stream: Input) -> Iterator[list[Prediction]]:
 def align_predictions(
     predictions: Iterable[Sequence[Prediction]], gold: Iterable[Tree]
 ) -> Iterator[tuple[list[Span], Tree]]:
-    """Lay predictions over gold trees, in order.
-
-    The tokens must be those of the gold tree, all of them or those that aren't punctuation; case, digits, quotes and
-    bracket names may be written in another way.
+    """Lay the spans of predictions over gold trees, in order; see `align_constituents`.
 
     Yields:
         The prediction's spans over the gold tree's tokens, and the gold tree.
@@ -181,6 +178,41 @@ def align_predictions(
     Raises:
         OrdtoolError: If tokens differ, or there are more predictions than gold trees or fewer.
     """
+    for prediction, places, tree in _aligned(predictions, gold):
+        yield [(places[start], places[end - 1] + 1) for start, end in prediction.spans], tree
+
+
+def align_constituents(
+    predictions: Iterable[Sequence[Prediction]], gold: Iterable[Tree]
+) -> Iterator[tuple[list[Constituent], Tree]]:
+    """Lay the labelled nodes of predictions over gold trees, in order.
+
+    The tokens must be those of the gold tree, all of them or those that aren't punctuation; case, digits, quotes and
+    bracket names may be written in another way.
+
+    Yields:
+        The prediction's nodes over the gold tree's tokens, and the gold tree.
+
+    Raises:
+        OrdtoolError: If a prediction has no labels, tokens differ, or there are more predictions than gold trees or fewer.
+    """
+    for prediction, places, tree in _aligned(predictions, gold):
+        if prediction.constituents is None:
+            raise OrdtoolError(
+                f"{prediction.where}: a tree without labels",
+                "labels come from a model that has learned some, such as ordtool parse -m english-gold",
+            )
+        nodes = [
+            Constituent(label, places[start], places[end - 1] + 1)
+            for label, start, end in prediction.constituents
+        ]
+        yield nodes, tree
+
+
+def _aligned(
+    predictions: Iterable[Sequence[Prediction]], gold: Iterable[Tree]
+) -> Iterator[tuple[Prediction, list[int], Tree]]:
+    """Yield each prediction that fits its gold tree, the place of each of its tokens there, and the gold tree."""
     count = 0
     for readings, tree in zip_longest(predictions, gold):
         count += 1
@@ -189,7 +221,7 @@ def align_predictions(
         for prediction in readings:
             places = _align(prediction.tokens, tree)
             if places is not None:
-                yield [(places[start], places[end - 1] + 1) for start, end in prediction.spans], tree
+                yield prediction, places, tree
                 break
         else:
             _refuse_tokens(readings[0], tree)

@@ -21,7 +21,7 @@ from ordtool.parsing.trees.builders import (
     right_branching,
 )
 from ordtool.parsing.trees.chart import Span
-from ordtool.parsing.trees.treebank import PUNCTUATION_TAGS, Tree
+from ordtool.parsing.trees.treebank import PUNCTUATION_TAGS, Constituent, Tree
 
 LENGTH_BINS = ((1, 10), (11, 20), (21, 30), (31, 40), (41, None))
 RANDOM_DRAWS = 5
@@ -147,6 +147,27 @@ def _binarized(spans: set[Span], length: int, left: bool) -> set[Span]:
     return {span for span in added if span[1] - span[0] > 1}
 
 
+LABELLED = "every labelled node over words, single words and the whole sentence too; ADVP and PRT are one"
+"""What labelled F1 counts, as EVALB does with COLLINS.prm."""
+
+# As COLLINS.prm has it.
+_SAME_LABELS = {"PRT": "ADVP"}
+
+
+def labelled_nodes(nodes: Iterable[Constituent], position: Sequence[int]) -> Counter[tuple[str, int, int]]:
+    """Count the labelled nodes that hold a scored word.
+
+    Args:
+        nodes: Over all tokens; those without a label aren't counted.
+        position: See `GoldSentence`.
+    """
+    return Counter(
+        (_SAME_LABELS.get(label, label), position[start], position[end])
+        for label, start, end in nodes
+        if label and position[start] < position[end]
+    )
+
+
 @dataclass(slots=True)
 class Row:
     """Figures of one system, in percent.
@@ -168,6 +189,7 @@ class Row:
     _labels: Counter[str] = field(default_factory=Counter)
     _found: Counter[str] = field(default_factory=Counter)
     _lengths: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _nodes: Counter[str] = field(default_factory=Counter)
 
     def add(self, predicted: set[Span] | frozenset[Span], gold: GoldSentence) -> None:
         """Count one sentence."""
@@ -184,6 +206,31 @@ class Row:
         for label, span in gold.labelled:
             self._labels[label] += 1
             self._found[label] += span in predicted
+
+    def add_labels(
+        self, predicted: Counter[tuple[str, int, int]], gold: Counter[tuple[str, int, int]]
+    ) -> None:
+        """Count the labels of one sentence; see `labelled_nodes`."""
+        self._nodes["shared"] += (predicted & gold).total()
+        self._nodes["predicted"] += predicted.total()
+        self._nodes["gold"] += gold.total()
+        self._nodes["exact"] += predicted == gold
+
+    @property
+    def labelled(self) -> dict[str, float] | None:
+        """Precision, recall and F1 of labelled nodes over all sentences, and the share of those without a fault, in percent.
+
+        None: no labels were scored.
+        """
+        if not self._nodes:
+            return None
+        shared, predicted, gold = (self._nodes[name] for name in ("shared", "predicted", "gold"))
+        return {
+            "precision": 100 * shared / max(predicted, 1),
+            "recall": 100 * shared / max(gold, 1),
+            "f1": 200 * shared / max(predicted + gold, 1),
+            "exact": 100 * self._nodes["exact"] / max(self._count, 1),
+        }
 
     @property
     def sentences(self) -> int:
@@ -213,10 +260,13 @@ class Row:
 
     def to_dict(self) -> dict[str, object]:
         """Return the row as it is written to JSON, percentages with two decimals."""
+        labelled = self.labelled
+        labels = {} if labelled is None else {"labelled": {k: round(v, 2) for k, v in labelled.items()}}
         return {
             "system": self.system,
             "sentence_f1": round(self.sentence_f1, 2),
             "corpus_f1": round(self.corpus_f1, 2),
+            **labels,
             "sentences": self.sentences,
             "protocol": self.protocol,
             "label_recall": {label: round(value, 2) for label, value in self.label_recall.items()},
@@ -252,11 +302,12 @@ def trivial_spans(length: int, generator: np.random.Generator) -> Iterator[tuple
 
 
 def score_pairs(
-    pairs: Iterable[tuple[Sequence[Span], Tree]],
+    pairs: Iterable[tuple[Sequence[Span] | Sequence[Constituent], Tree]],
     protocol: Protocol | None = None,
     *,
     system: str = "prediction",
     baselines: bool = True,
+    labels: bool = False,
     seed: int = 0,
     on_sentence: Callable[[], None] | None = None,
 ) -> list[Row]:
@@ -266,10 +317,12 @@ def score_pairs(
 
     Args:
         pairs: Predicted spans and the gold tree whose tokens, punctuation included, they count; a span shrinks to
-            the scored words in it. `ordtool.parsing.trees.predictions.align_predictions` makes them of files.
+            the scored words in it. `ordtool.parsing.trees.predictions.align_predictions` makes them of files. Or
+            predicted nodes with their labels, as `align_constituents` makes them.
         protocol: What is counted.
         system: Name of the prediction's row.
         baselines: Score trivial trees too; the random trees are drawn five times.
+        labels: Score labels too: nodes are predicted. Their F1 is of all sentences together and counts `LABELLED`.
         seed: Of the random trees.
         on_sentence: Called after each sentence.
 
@@ -284,8 +337,13 @@ def score_pairs(
     for predicted, tree in pairs:
         sentence = prepare_gold(tree, protocol)
         if _is_counted(sentence, protocol):
-            mapped = [(sentence.position[start], sentence.position[end]) for start, end in predicted]
+            edges = (node[-2:] for node in predicted)
+            mapped = [(sentence.position[start], sentence.position[end]) for start, end in edges]
             prediction.add(_countable(mapped, sentence.length, protocol), sentence)
+            if labels:
+                found = [node for node in predicted if isinstance(node, Constituent)]
+                wanted = labelled_nodes(tree.constituents, sentence.position)
+                prediction.add_labels(labelled_nodes(found, sentence.position), wanted)
             for name, spans in trivial_spans(sentence.length, generator) if baselines else ():
                 trivial[name].add(_countable(spans, sentence.length, protocol), sentence)
         if on_sentence is not None:
