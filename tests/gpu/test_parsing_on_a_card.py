@@ -66,7 +66,7 @@ def test_cross_entropy(dtype, card):
 
 SHAPE = {
     "vocab_size": 50,
-    "embedding_size": 24,
+    "embedding_size": 25,
     "hidden_size": 40,
     "num_hidden_layers": 2,
     "chunk_size": 5,
