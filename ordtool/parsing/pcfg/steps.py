@@ -150,6 +150,8 @@ class GraphSteps(EagerSteps):
 
     def take(self, length: int, starts: np.ndarray, rate: float) -> None:
         """See `Steps`."""
+        # Whatever the caller did to the weights is done before the step.
+        self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             if rate != self._last_rate:
                 for group in self.optimizer.param_groups:
