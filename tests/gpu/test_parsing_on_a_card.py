@@ -127,7 +127,7 @@ def test_training_and_its_resumption(card, tmp_path):
     )  # fmt: skip
     run = {"device": "cuda", "keep_checkpoints": True}
     history = train_parser(text, tmp_path / "model", config, **run)
-    assert history[-1]["valid_perplexity"] < 6
+    assert history[-1]["dev_perplexity"] < 6
     longer = replace(config, epochs=4)
     again = train_parser(text, tmp_path / "model", longer, resume=True, **run)
     assert again[:3] == history and again[3]["train_perplexity"] < 6
