@@ -55,7 +55,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     if int(index or 0) >= there:
         raise UsageError(
             f"device {name!r} is not on this machine ({there} {kind} device(s) found)",
-            "use --device auto or --device cpu",
+            "use `device=auto` or `device=cpu`",
         )
     return torch.device(name)
 
@@ -140,7 +140,7 @@ def set_threads(count: int | None) -> None:
     if count is None:
         return
     if count < 1:
-        raise UsageError(f"--threads {count} is not possible", "give a number of 1 or more")
+        raise UsageError(f"`threads` {count} is not possible", "give a number of 1 or more")
     import torch
 
     torch.set_num_threads(count)

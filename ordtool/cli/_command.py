@@ -81,7 +81,7 @@ class ModelCommand(Command):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        from ordtool.models.installed import untested_releases
+        from ordtool.models.releases import untested_releases
 
         if untested := untested_releases():
             from ordtool import console

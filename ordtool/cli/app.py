@@ -48,7 +48,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from ordtool.models.installed import installed_releases
+        from ordtool.models.releases import installed_releases
 
         stdout_bytes().write(f"ordtool {__version__}\n".encode())
         for name, release in installed_releases().items():

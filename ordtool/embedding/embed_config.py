@@ -188,7 +188,7 @@ def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> Non
         )
         limit = encoder.model_limit or "N"
         more = (
-            f"--max-length {limit} reads more"
+            f"`max_length` {limit} reads more"
             if longer
             else "the model reads no more: split long texts into lines"
         )

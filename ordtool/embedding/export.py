@@ -148,7 +148,7 @@ def _hidden_size(model: Path) -> int:
     path = model / "config.json"
     if not path.is_file():
         raise OrdtoolError(
-            f"{model}: no config.json of a transformer in it", "--model names the model that made the vectors"
+            f"{model}: no config.json of a transformer in it", "`model` names the model that made the vectors"
         )
     config = json.loads(path.read_text(encoding="utf-8"))
     size = config.get("hidden_size") or config.get("dim") or config.get("d_model")

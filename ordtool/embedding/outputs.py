@@ -185,7 +185,7 @@ class _Npy:
             start = lines.file.tell()
             if start + self.done * config.dim * config.dtype.itemsize != end:
                 raise OrdtoolError(
-                    f"{lines.file.name}: {self.done:,} vectors are not in it", "--force begins anew"
+                    f"{lines.file.name}: {self.done:,} vectors are not in it", "`force` begins anew"
                 )
             shape = (self.done, config.dim)
             self.earlier = _EarlierNpy(
@@ -293,7 +293,7 @@ class _EarlierLines:
             return np.array([self._vector_of(next(self._lines)) for _ in range(count)], dtype=np.float32)
         except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
             raise OrdtoolError(
-                "the interrupted output is damaged: a line holds no vector", "--force begins anew"
+                "the interrupted output is damaged: a line holds no vector", "`force` begins anew"
             ) from None
 
 

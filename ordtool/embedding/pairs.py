@@ -13,7 +13,7 @@ from typing import Any
 from ordtool.errors import OnError, OrdtoolError, UsageError, reject
 from ordtool.io.inputs import Input, open_input
 from ordtool.io.jsonl import holds_jsonl
-from ordtool.io.tables import TableRow, no_column, rows_of
+from ordtool.io.tables import TableRow, no_column, no_field, rows_of
 
 # The names that published pair files give to the three columns.
 NAMES = (
@@ -118,9 +118,7 @@ def _usual(row: TableRow) -> list[Any]:
     names = [_known(group, row.data) for group in NAMES]
     for name, group in zip(names, NAMES, strict=True):
         if name is None:
-            raise OrdtoolError(
-                f"{row.where}: no field {group[0]!r} (keys: {', '.join(row.data)[:80]})", _HINT
-            )
+            raise no_field(group[0], row.data, row.where, _HINT)
     return [row.data[str(name)] for name in names]
 
 

@@ -148,9 +148,7 @@ def parse_setting(text: str) -> dict[str, Any]:
             choices = [known for known in parameter_names() if known != "normalize"]
             raise UsageError(f"unknown option {name!r} in setting {text!r}", close_match_hint(name, choices))
         if not equals or not value:
-            raise UsageError(
-                f"setting {text!r}: {name} has no value", "for example: --setting beta=0,gamma=0,dims=128"
-            )
+            raise UsageError(f"setting {text!r}: {name} has no value", "for example: beta=0,gamma=0,dims=128")
         options[name] = _value(name, value, text)
     Whitening(**options).config()
     return options
@@ -166,5 +164,5 @@ def _value(name: str, value: str, text: str) -> Any:
     except ValueError:
         raise UsageError(
             f"setting {text!r}: {name} must be a number, found {value!r}",
-            "for example: --setting beta=0,gamma=0,dims=128",
+            "for example: beta=0,gamma=0,dims=128",
         ) from None

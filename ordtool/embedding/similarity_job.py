@@ -20,7 +20,7 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import open_input, separator_of, source_name
 from ordtool.io.npy import read_npy
 from ordtool.io.text import records_of
-from ordtool.progress import SILENT, Progress, counted
+from ordtool.progress import SILENT, Progress, report_skipped
 
 ON_ERROR = ("stop", "skip")
 Rows = NDArray[np.float32]
@@ -111,8 +111,7 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
             progress=progress,
         )
     progress.close()
-    if skipped:
-        progress.warn(f"{counted(len(skipped), 'bad line')} skipped, the first: {skipped[0].message}")
+    report_skipped([error.message for error in skipped], progress)
     return rows
 
 

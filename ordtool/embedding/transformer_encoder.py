@@ -124,7 +124,7 @@ class TransformerEncoder:
             skip = 1 if causal and {"mean", "max"} & set(self._poolings) else 0
             if skip:
                 self.notes.append(
-                    "a causal LM: its first token, an attention sink, is not pooled (--skip-first 0 pools it)"
+                    "a causal LM: its first token, an attention sink, is not pooled (`skip_first=0` pools it)"
                 )
         if self._prompt and not settings.include_prompt:
             skip = max(skip, self._tokenizer.prompt_length(self._prompt))

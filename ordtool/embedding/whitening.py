@@ -493,7 +493,7 @@ def merge_whitenings(whitenings: Sequence[Whitening], **options: Any) -> Whiteni
         if other.get_params() != first.get_params() and not options:
             raise OrdtoolError(
                 f"transform {number} has other options than the first: {other!r}, {first!r}",
-                "say what the result should have, for example --dims 128",
+                "say what the result should have, for example `dims=128`",
             )
         moments.merge(other.moments_)
     fitted_on = " + ".join(whitening.fitted_on_ for whitening in whitenings)

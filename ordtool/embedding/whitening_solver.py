@@ -232,12 +232,12 @@ def _notes(
         yield (
             f"the columns' scales differ, standard deviations from {varying.min():.2g} to {varying.max():.2g}: "
             f"beside the largest {dim - usable} of {dim} directions that do vary are cut; "
-            "--standardize puts all columns on one scale"
+            "`standardize` puts all columns on one scale"
         )
     elif _spreads_noise(moments, options, rank):
         yield (
             f"{moments.count:,} rows for {dim} columns: the covariance has rank {rank}, its weak directions are noise, "
-            "and whitening scales them up; give more rows, --shrinkage 0.3 (or oas), or fewer --dims"
+            "and whitening scales them up; give more rows, `shrinkage=0.3` (or oas), or fewer `dims`"
         )
     elif usable < dim and options.dims is None and options.method in ("pca", "zca"):
         constant = int(_constant_columns(moments).sum())

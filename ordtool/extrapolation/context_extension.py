@@ -40,7 +40,7 @@ class RotaryContextExtension:
         if length is None:
             raise UsageError(
                 "the model's configuration doesn't say how long its training texts were",
-                "leave out --context",
+                "leave out `context`",
             )
         self.train_length = length
         self._warn(check_plan(model, self._plan(2)))

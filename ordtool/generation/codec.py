@@ -73,7 +73,7 @@ class PromptCodec:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise OrdtoolError(
-                f"{record.where}: the chat template refuses the prompt: {error}", "try --no-chat"
+                f"{record.where}: the chat template refuses the prompt: {error}", "try `chat=False`"
             ) from error
         return str(text)
 

@@ -46,5 +46,5 @@ def decode(
     except (torch.OutOfMemoryError, MemoryError) as error:
         count = len(inputs["input_ids"]) * decoding.rows_per_prompt
         raise OrdtoolError(
-            f"out of memory with {count} sequences at once", "try a smaller --batch-size"
+            f"out of memory with {count} sequences at once", "try a smaller `batch_size`"
         ) from error

@@ -110,7 +110,7 @@ class TextGenerator:
         if room is not None and room < 1:
             raise OrdtoolError(
                 f"{record.where}: the prompt has {len(ids)} tokens, and the model's context is {self.context}",
-                "shorten it, or read further with --context rerope"
+                "shorten it, or read further with `context=rerope`"
                 if self.backend.rotary
                 else "shorten it, or name a model with a longer context",
             )

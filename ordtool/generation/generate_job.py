@@ -88,7 +88,7 @@ def check_prompts(config: GenerateConfig) -> None:
     if not config.prompts:
         check_inputs(
             config.inputs,
-            missing="no input: give a file, pipe prompts in, or use --prompt",
+            missing="no input: give a file, pipe prompts in, or use `prompt`",
             hint="for example: ordtool generate -p 'Name three rivers.'",
         )
 
@@ -119,7 +119,7 @@ def generate_records(
     on_error = skipped.append if config.on_error == "skip" else None
     records: Iterator[Record]
     if config.prompts:
-        records = (Record("--prompt", k, text) for k, text in enumerate(config.prompts, start=1))
+        records = (Record("prompt", k, text) for k, text in enumerate(config.prompts, start=1))
     else:
         records = read_records(config.inputs, config.text_field, on_error=on_error)
     try:

@@ -69,12 +69,12 @@ def _check_architecture(folder: Path, config: Any) -> None:
     if labelling:
         raise OrdtoolError(
             f"{folder}: a classification checkpoint ({labelling[0]}); it gives labels and has no head to write with",
-            "name a causal language model or an encoder-decoder, such as --model smollm2",
+            "name a causal language model or an encoder-decoder, such as `model=smollm2`",
         )
     if names and not any(name.endswith(_WRITES) for name in names):
         raise OrdtoolError(
             f"{folder}: {names[0]} does not write text (no causal language-model head)",
-            "name a model that does, such as --model smollm2; ordtool train seq2seq teaches an encoder to write",
+            "name a model that does, such as `model=smollm2`; ordtool train seq2seq teaches an encoder to write",
         )
 
 

@@ -40,16 +40,16 @@ class Template:
             parts = list(string.Formatter().parse(text))
         except ValueError as error:
             raise UsageError(
-                f"--template {text!r}: {error}", "a field is {name}; a brace itself is {{ or }}"
+                f"`template` {text!r}: {error}", "a field is {name}; a brace itself is {{ or }}"
             ) from None
         self._parts: list[tuple[str, str | None]] = []
         for literal, name, spec, conversion in parts:
             if name is not None and (not name.isidentifier() or spec or conversion):
-                raise UsageError(f"--template {text!r}: {{{name}}} is not a field", "a field is {name}")
+                raise UsageError(f"`template` {text!r}: {{{name}}} is not a field", "a field is {name}")
             self._parts.append((literal, name))
         if not self.fields:
             raise UsageError(
-                f"--template {text!r} has no field", "for example --template 'Summarise: {text}'"
+                f"`template` {text!r} has no field", "for example `template` 'Summarise: {text}'"
             )
 
     @property
@@ -101,7 +101,7 @@ class Template:
         if name not in data:
             raise OrdtoolError(
                 f"{where}: the template needs a field {name!r} (keys: {', '.join(data) or 'none'})",
-                "every {name} of --template is a key of the JSON object",
+                "every {name} of `template` is a key of the JSON object",
             )
         value = data[name]
         if isinstance(value, str | int | float) and value is not None:
@@ -131,17 +131,17 @@ class PromptStyle:
     def __post_init__(self) -> None:
         if self.examples and self.template is None:
             raise UsageError(
-                "--examples needs a --template that says how an example is written",
-                "for example --template 'Review: {text} => {label}'",
+                "`examples` needs a `template` that says how an example is written",
+                "for example `template` 'Review: {text} => {label}'",
             )
         if self.examples and self.template is not None and len(self.template.fields) < 2:
             raise UsageError(
-                f"--template {self.template.text!r} has one field, and few-shot prompts need two or more",
-                "the last field is the answer: --template '{text} => {label}'",
+                f"`template` {self.template.text!r} has one field, and few-shot prompts need two or more",
+                "the last field is the answer: `template` '{text} => {label}'",
             )
         if self.system is not None and self.chat is False:
             raise UsageError(
-                "--system is a message of a chat, and --no-chat asks for none", "leave one of them out"
+                "`system` is a message of a chat, and `chat=False` asks for none", "leave one of them out"
             )
         if self.template is not None:
             for number, example in enumerate(self.examples, start=1):
@@ -166,7 +166,7 @@ class PromptStyle:
             UsageError: If it is asked for and the tokenizer has none.
         """
         if (self.chat or self.system is not None) and not has_template:
-            name = "--chat" if self.chat else "--system"
+            name = "`chat`" if self.chat else "`system`"
             raise UsageError(
                 f"{name}: this model's tokenizer has no chat template",
                 "leave it out: the prompt is continued",
@@ -216,7 +216,7 @@ def fields_of(record: Record) -> Mapping[str, Any]:
 def _not_empty(text: str, record: Record) -> str:
     if not text.strip():
         raise OrdtoolError(
-            f"{record.where}: empty prompt", "write something to continue, or --on-error skip passes over it"
+            f"{record.where}: empty prompt", "write something to continue, or `on_error=skip` passes over it"
         )
     return text
 
@@ -247,9 +247,9 @@ def parse_choices(text: str) -> tuple[str, ...]:
             values: Sequence[Any] = json.loads(text)
         except ValueError:
             raise UsageError(
-                f"--choices {text!r} is not a JSON list", 'for example \'["yes", "no"]\''
+                f"`choices` {text!r} is not a JSON list", 'for example \'["yes", "no"]\''
             ) from None
         if not values or not all(isinstance(value, str) for value in values):
-            raise UsageError("--choices must be a list of strings", 'for example \'["yes", "no"]\'')
+            raise UsageError("`choices` must be a list of strings", 'for example \'["yes", "no"]\'')
         return tuple(values)
     return tuple(piece.strip() for piece in text.split(","))

@@ -73,7 +73,7 @@ def read_labelled(
     if classes.classes is None or classes.rows is None:
         raise OrdtoolError(
             f"{label_source.name}: holds no class labels",
-            "integers of shape (rows,), or a .jsonl's --label-field",
+            "integers of shape (rows,), or a .jsonl's `label_field`",
         )
     check_aligned([variable, classes], [variable.name, f"{classes.name} (labels)"])
     check_ids([variable, classes])
@@ -94,7 +94,7 @@ def split(data: Labelled, holdout: float, seed: int = 0) -> tuple[Labelled, Labe
     if min(count, len(data) - count) < MIN_ROWS:
         raise UsageError(
             f"holding out {holdout:g} of {len(data)} rows leaves nothing to train on or to measure with",
-            "a share such as 0.1, or --test-vectors",
+            "a share such as 0.1, or `test_vectors`",
         )
     kept, held = hold_out(len(data), count, [seed, 0x53504C])
     return data.subset(kept), data.subset(held)

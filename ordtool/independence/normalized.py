@@ -35,7 +35,7 @@ def normalized_matrix(kernel: Kernel, epsilon: float = 1e-5) -> Float64Array:
     if n > MAX_ROWS:
         raise OrdtoolError(
             f"nHSIC of {n} rows would invert a matrix of {n} by {n}",
-            f"take at most {MAX_ROWS} rows, or --estimator unbiased, which is exact at any number",
+            f"take at most {MAX_ROWS} rows, or `estimator=unbiased`, which is exact at any number",
         )
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise OrdtoolError(f"epsilon {epsilon:g} is not possible", "a positive number: 1e-5")

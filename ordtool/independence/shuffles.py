@@ -78,7 +78,7 @@ def centred_matrix(sums: KernelSums, index: int, estimator: str) -> Array:
     if size > MAX_MATRIX_BYTES:
         raise OrdtoolError(
             f"independent shuffles of {n} rows would hold matrices of {size / 1e9:.0f} GB",
-            "use the cyclic scheme (--scheme cyclic), which holds none",
+            "use the cyclic scheme (`scheme=cyclic`), which holds none",
         )
     u, diagonal = sums.centring(index, estimator)
     u = u.astype(kernel.dtype)

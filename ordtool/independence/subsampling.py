@@ -130,7 +130,7 @@ def _check(rows: int, group_rows: int, confidence: float) -> None:
     if rows // group_rows < MIN_GROUPS:
         raise OrdtoolError(
             f"{rows} rows make {rows // group_rows} groups of {group_rows}, and {MIN_GROUPS} are needed",
-            "use smaller groups, or the exact statistic with --test permutation",
+            "use smaller groups, or the exact statistic with `test=permutation`",
         )
 
 

@@ -142,7 +142,7 @@ def read_variables(
     if len(variables) < 2:
         raise UsageError(
             f"{inputs[0]} is one variable, and two are compared",
-            "give two files, a folder of layers, or a JSONL file with --label-field",
+            "give two files, a folder of layers, or a JSONL file with `label_field`",
         )
     count = len(variables)
     if len(groups) == 2 and count > 2:
@@ -158,7 +158,7 @@ def _read_files(paths: list[str], config: VariablesConfig) -> list[Variable]:
         return [to_variable(sources[path], without_labels) for path in paths]
     jsonl = [index for index, path in enumerate(paths) if sources[path].records is not None]
     if not jsonl:
-        raise UsageError("--label-field needs a .jsonl file", "integers in an .npy are labels without it")
+        raise UsageError("`label_field` needs a .jsonl file", "integers in an .npy are labels without it")
     if len(paths) == 1:
         paths, jsonl = [paths[0], paths[0]], [1]
     variables = [to_variable(sources[path], without_labels) for path in paths[: jsonl[-1]]]
@@ -178,7 +178,7 @@ def with_vectors(variable: Variable, encode: TextEncoder | None) -> Variable:
     if encode is None:
         raise OrdtoolError(
             f"{variable.name}: holds texts, and vectors are needed",
-            "--embed-model MODEL embeds them: --embed-model minilm, for example",
+            "`embed_model=minilm`, or another model, embeds them",
         )
     return replace(variable, rows=encode(variable.texts))
 
@@ -252,7 +252,7 @@ def _label(record: dict[str, Any], field: str, path: str, line: int) -> str | in
         kind = "missing or null" if value is None else type(value).__name__
         raise OrdtoolError(
             f"{path}:{line}: label field {field!r} is {kind} (keys: {', '.join(record)})",
-            "a label is a string, an integer or a boolean; --label-field names its key",
+            "a label is a string, an integer or a boolean; `label_field` names its key",
         )
     return value if isinstance(value, int) else str(value)
 
@@ -262,7 +262,7 @@ def _text(record: dict[str, Any], field: str, path: str, line: int) -> str:
     if not isinstance(value, str):
         raise OrdtoolError(
             f"{path}:{line}: has neither a {VECTOR!r} nor a text in {field!r} (keys: {', '.join(record)})",
-            "--field names the text's key, --label-field a label's",
+            "`field` names the text's key, `label_field` a label's",
         )
     return value
 

@@ -85,7 +85,7 @@ def check_output(path: str | Path | None, *, force: bool = False) -> None:
         )
     _check_parent(path, target)
     if target.is_file() and not force:
-        raise OrdtoolError(f"{path}: exists already", "--force replaces it")
+        raise OrdtoolError(f"{path}: exists already", "`force` replaces it")
     _check_rights(path, target)
 
 
@@ -156,7 +156,7 @@ def check_directory(path: str | Path, *, force: bool = False) -> None:
     if target.exists() and not target.is_dir():
         raise OrdtoolError(f"{path}: is a file, and the output is a folder")
     if target.is_dir() and any(target.iterdir()) and not force:
-        raise OrdtoolError(f"{path}: exists already", "--force replaces it")
+        raise OrdtoolError(f"{path}: exists already", "`force` replaces it")
 
 
 def recover_directory(path: str | Path) -> None:

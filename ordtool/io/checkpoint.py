@@ -105,9 +105,9 @@ def read_checkpoint(path: Path, fields: Fields) -> tuple[dict[str, Tensor], dict
             state = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
-        raise OrdtoolError(f"{path}: not a readable checkpoint: {error}", "start anew with --force") from None
+        raise OrdtoolError(f"{path}: not a readable checkpoint: {error}", "start anew with `force`") from None
     if not has_fields(state, fields):
-        raise OrdtoolError(f"{path}: not a checkpoint of this kind of training", "start anew with --force")
+        raise OrdtoolError(f"{path}: not a checkpoint of this kind of training", "start anew with `force`")
     return tensors, state
 
 

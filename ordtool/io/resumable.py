@@ -121,7 +121,7 @@ def resumable_lines(
             yield Lines(stream, None, {})
         return
     if resume and not inputs:
-        raise UsageError("--resume needs input files; a pipe can't be read again", "save the input in a file")
+        raise UsageError("`resume` needs input files; a pipe can't be read again", "save the input in a file")
     check_output(path, force=force)
     target = Path(os.path.realpath(path))
     with as_output_errors(path), lock(_partial(target)):
@@ -140,7 +140,7 @@ def _journalled(
     if partial.exists() and not resume and not force and not _is_empty_run(partial, position):
         raise OrdtoolError(
             f"{partial}: an interrupted run left this",
-            "--resume goes on with it, --force begins anew" if metadata["input"] else "--force begins anew",
+            "`resume` goes on with it, `force` begins anew" if metadata["input"] else "`force` begins anew",
         )
     state: dict[str, Any] = {}
     if resume and partial.exists() and not _is_empty_run(partial, position):
@@ -190,6 +190,6 @@ def _state(path: str | Path, partial: Path, position: Path, metadata: dict[str, 
     if size < state["bytes"]:
         raise OrdtoolError(
             f"{partial}: has {size:,} bytes, and the interrupted run had written {state['bytes']:,}: its end is lost",
-            "--force begins anew",
+            "`force` begins anew",
         )
     return state

@@ -84,10 +84,10 @@ def check_resumable(path: str | Path, found: Mapping[str, Any], wanted: Mapping[
         shown = "; ".join(value for value in values if len(value) < 80)
         raise OrdtoolError(
             f"{path}: the interrupted run had other settings ({', '.join(changed)})",
-            f"{shown + ': ' if shown else ''}repeat its command with --resume, or begin anew with --force",
+            f"{shown + ': ' if shown else ''}repeat its command with `resume`, or begin anew with `force`",
         )
     if found["input"] != wanted["input"]:
-        raise OrdtoolError(f"{path}: the input has changed since the interrupted run", "--force begins anew")
+        raise OrdtoolError(f"{path}: the input has changed since the interrupted run", "`force` begins anew")
 
 
 def read_record(path: Path, fields: Fields) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def read_record(path: Path, fields: Fields) -> dict[str, Any]:
         found = None
     if not has_fields(found, fields):
         raise OrdtoolError(
-            f"{path}: missing or damaged, so the interrupted run can't be gone on with", "--force begins anew"
+            f"{path}: missing or damaged, so the interrupted run can't be gone on with", "`force` begins anew"
         )
     return dict(found)
 
@@ -199,7 +199,7 @@ def run_folder(
     with as_output_errors(path), lock(path):
         if has_checkpoint(path) and not (resume or force):
             raise OrdtoolError(
-                f"{path}: an interrupted run left this", "--resume goes on with it, --force begins anew"
+                f"{path}: an interrupted run left this", "`resume` goes on with it, `force` begins anew"
             )
         try:
             yield RunFolder(path, has_checkpoint, resume=resume)

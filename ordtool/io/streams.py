@@ -46,7 +46,7 @@ def is_stream(path: str | Path | None) -> bool:
 def refuse_resume(path: str | Path | None) -> None:
     """Raise a UsageError where a run is to be resumed into such an output."""
     if is_stream(path):
-        raise UsageError("--resume needs an output file to go on with", "name it with -o")
+        raise UsageError("`resume` needs an output file to go on with", "name it with `output`")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +173,13 @@ def no_column(name: str, cells: Sequence[str], where: str, hint: str = _HINT) ->
     )
 
 
+def no_field(name: str, data: Mapping[str, Any], where: str, hint: str = _HINT) -> OrdtoolError:
+    """Return the error that a JSON object has no such field, or null in it."""
+    if name in data:
+        return OrdtoolError(f"{where}: field {name!r} is null", hint)
+    return OrdtoolError(f"{where}: no field {name!r} (keys: {', '.join(data)[:80] or 'none'})", hint)
+
+
 @dataclass(frozen=True, slots=True)
 class _Columns:
     """Where the fields of a table are.
@@ -225,8 +232,7 @@ def _objects(
             data = parse_json_object(line, source, number)
             for name in names:
                 if data.get(name) is None:
-                    keys = ", ".join(data) or "none"
-                    raise OrdtoolError(f"{source}:{number}: no field {name!r} (keys: {keys})", hint)
+                    raise no_field(name, data, f"{source}:{number}", hint)
         except OrdtoolError as error:
             reject(error, on_error)
             continue

@@ -174,7 +174,7 @@ def _config(ranks: Sequence[Mapping[str, Any]], file: Path, heads: int | None) -
     heads = heads or hidden // _HEAD_SIZE
     if not heads or hidden % heads or heads % len(ranks):
         raise OrdtoolError(
-            f"{file}: {hidden} hidden don't make {heads} heads on {len(ranks)} machines", "give --heads"
+            f"{file}: {hidden} hidden don't make {heads} heads on {len(ranks)} machines", "give `heads`"
         )
     return {
         "architectures": ["GPT2LMHeadModel"],

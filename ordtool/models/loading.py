@@ -112,7 +112,7 @@ def check_causal(folder: Path, config: Any) -> None:
     if config.is_encoder_decoder or (names and not any(name.endswith(_CAUSAL) for name in names)):
         raise OrdtoolError(
             f"{folder}: {(names or [config.model_type])[0]} is not a causal language model",
-            "name one that continues texts, such as --model smollm2",
+            "name one that continues texts, such as `model=smollm2`",
         )
 
 

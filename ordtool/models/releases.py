@@ -16,6 +16,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from ordtool.errors import OrdtoolError
 if TYPE_CHECKING:
     import torch
 
+LIBRARIES = ("torch", "transformers")
+"""What models run on."""
 CACHE_NAMES = ("cache", "past_key_values")
 """What releases of transformers call the cache, the newest name first."""
 
@@ -335,3 +338,38 @@ def _forget(package: str, before: set[str]) -> None:
     for name in set(sys.modules) - before:
         if name.split(".")[0] == package:
             del sys.modules[name]
+
+
+def installed_releases() -> dict[str, str | None]:
+    """Return the installed release of each of `LIBRARIES`, such as `2.13.0+cpu`; None where there is none."""
+    return {name: _release(name) for name in LIBRARIES}
+
+
+@functools.cache
+def untested_releases() -> tuple[str, ...]:
+    """Name each of `LIBRARIES` whose release lies outside the range that this ordtool asks for.
+
+    Returns:
+        Phrases such as `transformers 6.0.0 (tested: >=5.0,<5.25)`; none where ordtool itself isn't installed, and the
+        range isn't known.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        asked = [Requirement(line) for line in metadata.requires("ordtool") or ()]
+    except metadata.PackageNotFoundError:
+        return ()
+    tested = {requirement.name: requirement.specifier for requirement in asked}
+    found = []
+    for name, release in installed_releases().items():
+        if release and name in tested and not tested[name].contains(release, prereleases=True):
+            bounds = ",".join(sorted(map(str, tested[name]), reverse=True))
+            found.append(f"{name} {release} (tested: {bounds})")
+    return tuple(found)
+
+
+def _release(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

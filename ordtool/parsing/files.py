@@ -63,8 +63,8 @@ def check_resume(config: ParseFilesConfig) -> None:
     """Raise a UsageError where a run is to be resumed whose output is one picture or page."""
     if config.resume and config.format not in LINE_FORMATS:
         raise UsageError(
-            f"--resume needs an output of lines, and {config.format} is none",
-            f"choices of --format: {', '.join(LINE_FORMATS)}",
+            f"`resume` needs an output of lines, and {config.format} is none",
+            f"choices of `output_format`: {', '.join(LINE_FORMATS)}",
         )
 
 

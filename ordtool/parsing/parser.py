@@ -260,7 +260,7 @@ class Parser:
             if tokens != read[0]:
                 raise UsageError(
                     f"{name} reads other tokens than {self.config.models[0]}, so they can't vote",
-                    "take models that were trained with the same --tokens and --punctuation",
+                    "take models that were trained on the same tokens, with punctuation or without",
                 )
 
     @overload
@@ -543,12 +543,12 @@ def _layer_weights(layer: str, layers: int) -> tuple[float, ...]:
     for part in layer.split(","):
         match = _LAYER.fullmatch(part.strip())
         if match is None:
-            raise UsageError(f"--layer {layer!r} is no layer", "for example 2, or 2,3, or 2:0.25,3:0.75")
+            raise UsageError(f"`layer` {layer!r} is no layer", "for example 2, or 2,3, or 2:0.25,3:0.75")
         number = int(match[1])
         if not 1 <= number <= layers:
             hint = "an ON-LSTM has several: -m english-onlstm" if layers == 1 else None
             raise UsageError(f"there is no layer {number}: the model has layers 1 to {layers}", hint)
         weights[number - 1] = float(match[2] or 1.0)
     if not any(weights):
-        raise UsageError(f"--layer {layer!r} gives no layer any weight")
+        raise UsageError(f"`layer` {layer!r} gives no layer any weight")
     return tuple(weights)

@@ -76,8 +76,8 @@ def worker_count(
     if asked is not None:
         if asked > 1 and not (chosen in LINE_FORMATS and _on_cpu(config.device)):
             raise UsageError(
-                f"--workers {asked} needs the CPU and an output of lines",
-                f"choices of --format: {', '.join(LINE_FORMATS)}; or leave --workers out",
+                f"`workers` {asked} needs the CPU and an output of lines",
+                f"choices of `output_format`: {', '.join(LINE_FORMATS)}; or leave `workers` out",
             )
         return asked
     files = [Path(path) for path in paths]
@@ -147,7 +147,7 @@ def parse_lines(
         finished = True
     except BrokenProcessPool:
         raise OrdtoolError(
-            "a worker process ended unexpectedly", "out of memory? fewer --workers need less"
+            "a worker process ended unexpectedly", "out of memory? fewer `workers` need less"
         ) from None
     finally:
         if not finished:  # Python's exit would otherwise wait for chunks that nobody wants

@@ -67,7 +67,7 @@ class BottleneckClassifier:
         if name is None:
             raise OrdtoolError(
                 f"{self._folder}: takes vectors, and doesn't say what made them",
-                "--embed-model MODEL embeds texts; ordtool train bottleneck --embed-model MODEL records it",
+                "`embed_model` embeds texts; ordtool train bottleneck --embed-model MODEL records it",
             )
         config = EncoderConfig(model=name, device=self._config.device, threads=self._config.threads)
         return load_encoder(config, self._progress)

@@ -42,7 +42,7 @@ class LadderClassifier:
     def __init__(self, ladder: Ladder | PlainLadder, backbone: Backbone) -> None:
         if not ladder.config.labels:
             raise OrdtoolError(
-                f"a ladder of --task {ladder.config.task} writes text and gives no labels",
+                f"a ladder of the task {ladder.config.task} writes text and gives no labels",
                 "ordtool generate -m LADDER uses it",
             )
         self.ladder, self.backbone = ladder, backbone

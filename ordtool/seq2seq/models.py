@@ -154,7 +154,7 @@ def _check_encoder(folder: Path, config: Any) -> None:
     if any(name.endswith(_CAUSAL) for name in config.architectures or []):
         raise OrdtoolError(
             f"{folder}: a causal language model ({names}), and an encoder or an encoder-decoder is needed here",
-            "for example --model minilm; a causal model can be given examples instead: "
+            "for example `model=minilm`; a causal model can be given examples instead: "
             "ordtool generate --examples pairs.jsonl --template '{source} => {target}'",
         )
     raise OrdtoolError(

@@ -83,7 +83,7 @@ class PairEncoder:
 
     def report(self, progress: Progress) -> None:
         """Say how many pairs were too long."""
-        limits = f"--max-source {self.max_source}, --max-target {self.max_target}"
+        limits = f"`max_source` {self.max_source}, `max_target` {self.max_target}"
         for count, what in ((self.truncated, "truncated"), (self.dropped, "dropped")):
             if count:
                 progress.warn(f"{count:,} pair(s) too long ({limits}) and {what}")

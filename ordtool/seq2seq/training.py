@@ -225,7 +225,7 @@ def _fit_vocabulary(
     resize_embeddings(model, len(made) - len(added), added)
     progress.note(
         f"the vocabulary gets {len(added):,} pieces more, so that case, accents and spaces of targets are kept "
-        "(--no-lossless leaves it as it is)"
+        "(`lossless=False` leaves it as it is)"
     )
     return made
 

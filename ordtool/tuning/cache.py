@@ -228,7 +228,7 @@ def _write_cache(
     if size + _SPARE > free:
         raise OrdtoolError(
             f"{parent}: the hidden states take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-            "--no-cache computes them in every epoch; fewer --layers make them smaller; --cache-dir names another disk",
+            "`cache=False` computes them in every epoch; fewer `layers` make them smaller; `cache_dir` names another disk",
         )
     # Every batch in the file's order; texts of like length lie side by side, as batches will ask for them.
     batches = batches_by_length(data.lengths, tokens=BATCH_TOKENS, longest_first=True)
@@ -288,6 +288,6 @@ class _Writer:
         rows = states[mask.bool()].cpu().numpy()
         if not np.isfinite(rows).all():
             raise OrdtoolError(
-                "a hidden state of this backbone is too large for float16", "--no-cache keeps float32"
+                "a hidden state of this backbone is too large for float16", "`cache=False` keeps float32"
             )
         self._rows.write(rows)

@@ -12,7 +12,7 @@ from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import Input, open_input, separator_of
 from ordtool.io.jsonl import holds_jsonl
-from ordtool.io.tables import find_column, rows_of
+from ordtool.io.tables import find_column, no_field, rows_of
 from ordtool.progress import Progress
 
 TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
@@ -139,7 +139,7 @@ def json_texts(data: dict[str, Any], fields: Fields, where: str) -> tuple[str, s
     """
     for name in fields.texts:
         if data.get(name) is None:
-            raise OrdtoolError(f"{where}: no field {name!r} (keys: {', '.join(data) or 'none'})", _HINT)
+            raise no_field(name, data, where, _HINT)
     return _texts([data[name] for name in fields.texts], fields, where)
 
 

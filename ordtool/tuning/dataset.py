@@ -79,8 +79,8 @@ def read_data(
     if config.task == "lm":
         if backbone.decodes:
             raise UsageError(
-                f"--task lm continues a text, and {backbone.name} is an encoder-decoder: it answers one",
-                "--task seq2seq teaches it to, from pairs; or name a causal model, such as -m smollm2",
+                f"`task=lm` continues a text, and {backbone.name} is an encoder-decoder: it answers one",
+                "`task=seq2seq` teaches it to, from pairs; or name a causal model, such as `model=smollm2`",
             )
         return _read_lm((paths, dev, test), config, tokenizer, length)
     examples = read_examples(paths, fields)
@@ -134,7 +134,7 @@ def _split(examples: list[Example], holdout: float, seed: int) -> tuple[list[Exa
     if count < MIN_DEV or len(examples) - count < MIN_DEV:
         raise UsageError(
             f"holding out {holdout:g} of {len(examples)} records leaves the dev set empty, or nothing to train on",
-            "a larger --holdout, or --dev FILE",
+            "a larger `holdout`, or dev data (`dev`)",
         )
     kept, held = hold_out(len(examples), count, [seed, 0x53504C])
     return [examples[k] for k in kept], [examples[k] for k in held]
@@ -155,7 +155,7 @@ def _read_lm(
     if not 0 < config.holdout < 1 or count >= len(train):
         raise UsageError(
             f"holding out {config.holdout:g} of {len(train)} block(s) leaves nothing to train on",
-            "more text, a shorter --max-length, or --dev FILE",
+            "more text, a shorter `max_length`, or dev data (`dev`)",
         )
     # The end of the text, not blocks out of its middle, which would share sentences with their neighbours.
     parts = [Encoded(ids, starts=[1] * len(ids)) for ids in (train.ids[:-count], train.ids[-count:])]

@@ -156,8 +156,8 @@ def encode_pairs(tokenizer: Any, examples: Sequence[Example], max_length: int) -
         target = tokenizer(example.label, add_special_tokens=False)["input_ids"] + end
         if len(source) >= max_length:
             raise OrdtoolError(
-                f"{example.where}: the source has {len(source)} tokens, and --max-length is {max_length}",
-                "a longer --max-length leaves room for the target",
+                f"{example.where}: the source has {len(source)} tokens, and `max_length` is {max_length}",
+                "a longer `max_length` leaves room for the target",
             )
         ids.append(np.array((source + target)[:max_length], dtype=np.int64))
         starts.append(len(source))

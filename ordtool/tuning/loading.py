@@ -56,7 +56,7 @@ def load_backbone(
         except OrdtoolError as error:
             raise OrdtoolError(
                 error.message,
-                "a causal language model, such as --model smollm2, is needed; seq2seq takes an encoder-decoder too",
+                "a causal language model, such as `model=smollm2`, is needed; seq2seq takes an encoder-decoder too",
             ) from error
         full = load_model(folder, "causal", dtype=dtype, device=place).model
         tokenizer = load_tokenizer(folder)
@@ -230,7 +230,7 @@ def load_plain_ladder(
 
 def _hint(labels: bool) -> str:
     if labels:
-        return "--backbone names the place where it is now"
+        return "`backbone` names the place where it is now"
     return "its config.json says under 'backbone' where it is; write the place where it is now there"
 
 
@@ -244,5 +244,5 @@ def check_backbone(expected: str, backbone: Backbone, ladder: str) -> None:
         raise OrdtoolError(
             f"{ladder}: belongs to another backbone (weights {expected[:12]}), and {backbone.name} has "
             f"{backbone.hash[:12]}",
-            "name the model that it was trained on with --backbone",
+            "name the model that it was trained on with `backbone`",
         )

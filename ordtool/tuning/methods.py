@@ -39,7 +39,7 @@ def check_baselines(methods: Sequence[str], config: LadderTrainingConfig) -> Non
     """
     if "head" in methods and config.writes:
         raise UsageError(
-            f"--task {config.task} has its head already, and there is none to train", "full, lora, bitfit"
+            f"`task` {config.task} has its head already, and there is none to train", "full, lora, bitfit"
         )
     if "lora" in methods:
         require("peft", "tune")

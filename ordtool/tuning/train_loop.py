@@ -94,7 +94,7 @@ def train(
         loop.checkpoint.save(history, best)
     progress.close()
     if best is None:
-        raise OrdtoolError("the dev figure was never a number", "try a smaller --learning-rate")
+        raise OrdtoolError("the dev figure was never a number", "try a smaller `learning_rate`")
     with torch.no_grad():
         for parameter, value in zip(loop.parameters, best, strict=True):
             parameter.copy_(value)
@@ -180,7 +180,7 @@ def _step(
     loss = method.loss(index)
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise OrdtoolError(f"the training loss is {value}", "try a smaller --learning-rate")
+        raise OrdtoolError(f"the training loss is {value}", "try a smaller `learning_rate`")
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
@@ -219,7 +219,7 @@ class _Checkpoint:
             best = saved.pop("best")
             return TrainHistory(best=Metric(**best) if best else None, **saved)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{self._file}: damaged: {error}", "--force begins anew") from None
+            raise OrdtoolError(f"{self._file}: damaged: {error}", "`force` begins anew") from None
 
     def _put(self, tensors: dict[str, Tensor]) -> None:
         bests = [tensors.get(f"best.{i}") for i in range(len(self._parameters))]

@@ -217,7 +217,7 @@ def train_ladder(
     job = _Job(tuple(as_many(paths)), tuple(as_many(dev)), model, config or LadderTrainingConfig(), progress)
     if output is None:
         if resume:
-            raise UsageError("--resume needs the folder to go on with", "name it with -o")
+            raise UsageError("`resume` needs the folder to go on with", "name it with `output`")
         return job.run(None)[0]
     check_directory(output, force=force or resume)
     with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as folder:

@@ -11,7 +11,7 @@ import pytest
 
 import ordtool
 import ordtool.cli.app
-from ordtool.models.installed import installed_releases, untested_releases
+from ordtool.models.releases import installed_releases, untested_releases
 
 
 def test_version(run):

@@ -121,7 +121,7 @@ def test_bad_lines_can_be_skipped(here, pairs):
         file.write("only one cell\n")
     status, rows, stderr = here("pairs.csv", "-m", "static", "--on-error", "skip", "-q")
     assert (status, rows[0]["pairs"]) == (0, 10)
-    assert "warning: 1 bad line skipped, the first: pairs.csv:11: 1 columns" in stderr
+    assert "warning: 1 bad record skipped\nwarning: pairs.csv:11: 1 column(s), and 3 are needed" in stderr
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_bad_lines_can_be_skipped(here, pairs):
         (
             ("pairs.csv", "-m", "static", "--columns", "1,2,9"),
             1,
-            "pairs.csv:1: 3 columns, and column 9 is needed",
+            "pairs.csv:1: 3 column(s), and 9 are needed",
         ),
         (("pairs.csv", "-m", "static", "--on-error", "ignore"), 2, "unknown --on-error 'ignore'"),
         (("pairs.csv", "-m", "static", "-o", "no/such.jsonl"), 1, "mkdir -p"),

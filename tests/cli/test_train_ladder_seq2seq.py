@@ -46,7 +46,7 @@ def test_a_copy_is_learnt_and_written(kind, run_in_process, run, writers, copies
     assert alone == {"id": 7, **rows[8]}
     done = run_in_process("predict", "s.txt", "-m", "m")
     assert done.returncode == 1
-    assert "a ladder of --task seq2seq writes text" in done.stderr
+    assert "a ladder of the task seq2seq writes text" in done.stderr
     assert "hint: ordtool generate -m LADDER" in done.stderr
 
 

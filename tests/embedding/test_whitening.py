@@ -526,7 +526,7 @@ def mixed_units(rows: int = 500) -> np.ndarray:
 
 
 def test_a_cut_by_units_is_not_called_a_lack_of_variance():
-    with pytest.warns(WhiteningWarning, match="do vary are cut; --standardize") as told:
+    with pytest.warns(WhiteningWarning, match="do vary are cut; `standardize`") as told:
         whitening = Whitening(method="zca").fit(mixed_units())
     assert whitening.rank_ == 1
     note = str(told[0].message)

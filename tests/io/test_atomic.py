@@ -46,7 +46,7 @@ def test_existing_needs_force(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(OrdtoolError, match="exists already") as caught, atomic_output(tmp_path / "a"):
         pass
-    assert "--force" in caught.value.hint
+    assert "`force`" in caught.value.hint
     with atomic_output(tmp_path / "a", force=True) as file:
         file.write(b"new")
     assert (tmp_path / "a").read_bytes() == b"new"

@@ -128,7 +128,7 @@ def test_a_damaged_record_is_one_line(tmp_path, write, damage):
     record.write_text(damage)
     with pytest.raises(OrdtoolError, match="missing or damaged") as caught:
         write(resume=True)
-    assert "--force" in caught.value.hint
+    assert "`force`" in caught.value.hint
     write(force=True)
     assert (tmp_path / "out").read_text() == WHOLE
 

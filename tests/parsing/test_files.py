@@ -202,5 +202,5 @@ def test_a_picture_that_no_program_shows_is_refused_early(tmp_path, config):
     job = ParseFilesConfig((str(tmp_path / "a.txt"),), tmp_path / "a.svg", "svg", config)
     with pytest.raises(OrdtoolError, match="trees make a picture of more than 32,767 pixels") as caught:
         parse_files(job)
-    assert "--format html" in caught.value.hint
+    assert "`output_format=html`" in caught.value.hint
     assert [path.name for path in Path(tmp_path).iterdir()] == ["a.txt"]

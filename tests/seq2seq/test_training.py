@@ -238,7 +238,7 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, pairs, encoders
     wrong = fails_in_process(
         "train", "seq2seq", "pairs.jsonl", "-o", "n", "-m", bert, "--target-field", "text"
     )
-    assert "pairs.jsonl:1: no field 'text' (fields: source, target)" in wrong
+    assert "pairs.jsonl:1: no field 'text' (keys: source, target)" in wrong
     assert "hint: --source-field and --target-field" in wrong
     assert not list(tmp_path.glob("n*"))
 

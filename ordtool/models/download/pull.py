@@ -80,7 +80,7 @@ def _make_folder(folder: Path) -> None:
 def _fetch_hint(entry: Entry, target: Path) -> str:
     hint = (
         f"with a network: ordtool models pull {entry.name}; without one, "
-        f"copy the model's folder to {target}, or name any folder with --model"
+        f"copy the model's folder to {target}, or name any folder with `model`"
     )
     if "encoder" in entry.kinds:
         hint += "; embed -m static needs no download"

@@ -210,7 +210,7 @@ class _Trainer:
             interrupt.check()
         except KeyboardInterrupt:
             self.save()
-            self.progress.note(f"stopped at step {at.step:,}; the same command with --resume goes on")
+            self.progress.note(f"stopped at step {at.step:,}; the same command with `resume` goes on")
             raise
         if time.monotonic() - self.saved > 60 * self.run.machine.checkpoint_minutes:
             self.save()
@@ -267,7 +267,7 @@ class _Trainer:
             load_moments(self.steps.optimizer, part_of(tensors, "optimiser."))
             self.at = _Position(**state["position"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None
+            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with `force`") from None
 
 
 def rate_share(step: int, total: int) -> float:

@@ -93,14 +93,14 @@ class _Block(nn.Module):
         self.feed_out = nn.Linear(config.intermediate_size, size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, cos_sin: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         batch, length, size = hidden.shape
         mixed = self.query_key_value(self.attention_norm(hidden))
         query, key, value = mixed.view(batch, length, 3, self.heads, size // self.heads).permute(
             2, 0, 3, 1, 4
         )
         attended = F.scaled_dot_product_attention(
-            apply_rotary(query, *turn), apply_rotary(key, *turn), value, mask
+            apply_rotary(query, *cos_sin), apply_rotary(key, *cos_sin), value, mask
         )
         joined = attended.transpose(1, 2).reshape(batch, length, size)
         hidden = hidden + self.dropout(self.attention_out(joined))
@@ -226,12 +226,12 @@ class SpanModel(nn.Module):
         # Punctuation belongs to what follows it: a word, or the end.
         hidden = self.dropout(hidden + F.pad(self.marks(present), (0, 0, 1, 0)))
         frequencies = inverse_frequencies(self.config.hidden_size // self.config.num_attention_heads)
-        turn = rotary_cos_sin(positions, frequencies, hidden.dtype)
+        cos_sin = rotary_cos_sin(positions, frequencies, hidden.dtype)
         full = bool((lengths == longest).all())
         mask = None if full else (positions <= lengths[:, None] + 1)[:, None, None]
         for block in self.blocks:
-            hidden = block(hidden, turn, mask)
-        return self.norm(hidden)
+            hidden = block(hidden, cos_sin, mask)
+        recos_sin self.norm(hidden)
 
 
 def _initialise(module: nn.Module) -> None:

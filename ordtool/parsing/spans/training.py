@@ -366,7 +366,7 @@ class _Trainer:
             load_moments(self.optimizer, part_of(tensors, "optimiser."))
             self.at = _Position(**state["position"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None
+            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with `force`") from None
 
 
 def _save(model: SpanModel, vocabulary: Words, folder: Path, *, half: bool) -> None:

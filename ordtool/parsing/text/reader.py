@@ -106,7 +106,7 @@ def _files(path: str, config: InputConfig) -> Iterator[str | Path]:
 def _refuse_sentences(kind: Format | Literal["trees"], stream: Input) -> None:
     if kind in ("trees", "conllu"):
         what = "trees" if kind == "trees" else "CoNLL-U"
-        raise UsageError(f"{stream.source}: holds {what}, which is sentences already", "leave --split out")
+        raise UsageError(f"{stream.source}: holds {what}, which is sentences already", "leave `split` out")
 
 
 def read_inputs(

@@ -189,7 +189,7 @@ def build_vocabulary(
         OrdtoolError: A size too small to hold a word.
     """
     if size < 3:
-        raise OrdtoolError(f"a vocabulary of {size} holds no word", hint="use --vocab-size 1000 or more")
+        raise OrdtoolError(f"a vocabulary of {size} holds no word", hint="use `vocab_size=1000` or more")
     plain = Vocabulary([EOS, UNKNOWN], lowercase=lowercase, digits=digits)
     if simplified:
         counts = _folded(counts)

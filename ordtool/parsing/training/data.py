@@ -222,7 +222,7 @@ def streams(encoded: Encoded, batch: int, eos: int, order: np.ndarray | None = N
     if steps < 1:
         raise OrdtoolError(
             f"{len(flat) - 1} tokens are too few for {batch} streams",
-            hint="use more text or a smaller --batch-size",
+            hint="use more text or a smaller `batch_size`",
         )
     # Neighbouring streams share a token: the last target of one is the first input of the next.
     starts = np.arange(batch) * steps

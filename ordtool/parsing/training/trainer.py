@@ -209,7 +209,7 @@ class _Trainer:
                 interrupt.check()
             except KeyboardInterrupt:
                 self.save()
-                self.progress.note(f"stopped at step {at.step:,}; the same command with --resume goes on")
+                self.progress.note(f"stopped at step {at.step:,}; the same command with `resume` goes on")
                 raise
             if time.monotonic() - self.saved > 60 * self.run.machine.checkpoint_minutes:
                 self.save()
@@ -316,4 +316,4 @@ class _Trainer:
             self.loss.load(part_of(tensors, "loss."))
             self.at = _Position(**state["position"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with --force") from None
+            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with `force`") from None

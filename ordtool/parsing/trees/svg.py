@@ -47,7 +47,7 @@ def draw_svg(trees: Iterable[tuple[Sequence[str], Sequence[Span]]]) -> str:
         if max(top, width) > _LARGEST:
             raise OrdtoolError(
                 f"{len(parts):,} trees make a picture of more than {_LARGEST:,} pixels, which no program shows",
-                "--format html writes a page of any length: -o trees.html",
+                "`output_format=html` writes a page of any length",
             )
     total_width = _number(width + 2 * _MARGIN)
     total_height = _number(max(top - _BETWEEN + _MARGIN, 2 * _MARGIN))

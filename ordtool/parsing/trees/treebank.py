@@ -286,7 +286,7 @@ class _BracketReader:
             raise OrdtoolError(
                 f"{self.source}:{self.lines[0][0]}: the bracket that opens here never closes"
                 f" ({self.depth} open at the end of the file)",
-                "add the missing ')', or leave bad trees out with --on-error skip",
+                "add the missing ')', or leave bad trees out with `on_error=skip`",
             )
 
 

@@ -60,13 +60,13 @@ def choose_layers(wanted: str | None, total: int) -> tuple[int, ...]:
     try:
         numbers = [int(part) for part in wanted.split(",")]
     except ValueError:
-        raise UsageError(f"--layers {wanted}: a number, or numbers with commas, is expected") from None
+        raise UsageError(f"`layers` {wanted}: a number, or numbers with commas, is expected") from None
     if "," not in wanted:
         if not 1 <= numbers[0] <= total:
-            raise UsageError(f"--layers {wanted}: the backbone has {total} layers")
+            raise UsageError(f"`layers` {wanted}: the backbone has {total} layers")
         return tuple(round(total * (i + 1) / numbers[0]) for i in range(numbers[0]))
     if any(not 1 <= n <= total for n in numbers) or sorted(set(numbers)) != numbers:
-        raise UsageError(f"--layers {wanted}: ascending numbers from 1 to {total} are expected")
+        raise UsageError(f"`layers` {wanted}: ascending numbers from 1 to {total} are expected")
     return tuple(numbers)
 
 

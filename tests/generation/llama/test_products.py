@@ -45,17 +45,17 @@ def test_infinities_and_nan_stay():
     assert found[0, 2] == -torch.inf
 
 
-def test_numba_only_for_what_it_can_and_what_is_worth_it(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+def test_numba_only_for_what_it_can_and_what_is_worth_it():
     small, large = torch.zeros(8, 8), torch.zeros(4096, 4096)
-    assert choose_row_product([small]) is linear
-    assert choose_row_product([large, torch.zeros(4096)]) is row_product
-    assert choose_row_product([large], "torch") is linear
-    assert choose_row_product([small], "numba") is row_product
-    assert choose_row_product([large, torch.zeros(64, 64, dtype=torch.float16)]) is linear
-    assert choose_row_product([large, torch.zeros(64, 32).T]) is linear
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    assert choose_row_product([large]) is linear
+    with use_threads(2):
+        assert choose_row_product([small]) is linear
+        assert choose_row_product([large, torch.zeros(4096)]) is row_product
+        assert choose_row_product([large], "torch") is linear
+        assert choose_row_product([small], "numba") is row_product
+        assert choose_row_product([large, torch.zeros(64, 64, dtype=torch.float16)]) is linear
+        assert choose_row_product([large, torch.zeros(64, 32).T]) is linear
+    with use_threads(8):
+        assert choose_row_product([large]) is linear
     with pytest.raises(ValueError, match="float32 and bfloat16"):
         choose_row_product([small.double()], "numba")
     with pytest.raises(ValueError, match="unknown kernel"):
@@ -94,6 +94,7 @@ def test_numba_is_not_waited_for_before_the_first_token(tmp_path):
 import json, sys, torch
 from pathlib import Path
 from ordtool.generation.llama.llama import read_llama
+from ordtool.runtime import use_threads
 folder = Path(sys.argv[1])
 model = read_llama(folder, json.loads((folder / "config.json").read_text()), torch.device("cpu"), torch.float32, "numba")
 out = model(torch.tensor([[1, 2, 3]]), logits_to_keep=1)
