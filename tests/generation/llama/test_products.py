@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ordtool.generation.llama.llama import read_llama
 from ordtool.generation.llama.products import choose_row_product, row_product
+from ordtool.runtime import use_threads
 
 pytest.importorskip("numba")
 CPU = torch.device("cpu")
