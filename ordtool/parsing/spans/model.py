@@ -231,7 +231,7 @@ class SpanModel(nn.Module):
         mask = None if full else (positions <= lengths[:, None] + 1)[:, None, None]
         for block in self.blocks:
             hidden = block(hidden, cos_sin, mask)
-        recos_sin self.norm(hidden)
+        return self.norm(hidden)
 
 
 def _initialise(module: nn.Module) -> None:
