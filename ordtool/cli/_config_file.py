@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
+from ordtool.cli.options import option
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 
 PANEL = "Configuration"
@@ -29,11 +30,10 @@ def config_options() -> list[Any]:
     def carry(
         config: Annotated[
             Path | None,
-            typer.Option(
-                "--config",
+            option(
+                "Options from a TOML file; those on the line go before it.",
+                PANEL,
                 metavar="FILE",
-                help="Options from a TOML file; those on the line go before it.",
-                rich_help_panel=PANEL,
                 is_eager=True,
                 expose_value=False,
                 callback=_read,
@@ -41,11 +41,10 @@ def config_options() -> list[Any]:
         ] = None,
         save_config: Annotated[
             Path | None,
-            typer.Option(
-                "--save-config",
+            option(
+                "Write the options in effect to a TOML file, and run.",
+                PANEL,
                 metavar="FILE",
-                help="Write the options in effect to a TOML file, and run.",
-                rich_help_panel=PANEL,
                 expose_value=False,
                 callback=_remember,
             ),

@@ -6,9 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from ordtool.cli.options import OUT
+from ordtool.cli.options import OUT, option
 
 if TYPE_CHECKING:
     from ordtool.progress import Progress
@@ -16,37 +14,22 @@ if TYPE_CHECKING:
 TRAINING = "Training"
 COMPARISON = "Comparison"
 
-ModelFolder = Annotated[
-    Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
-]
-Epochs = Annotated[
-    int, typer.Option("--epochs", min=1, help="Passes over the data.", rich_help_panel=TRAINING)
-]
-Accumulate = Annotated[
-    int, typer.Option("--accumulate", min=1, help="Batches an update.", rich_help_panel=TRAINING)
-]
-LearningRate = Annotated[
-    float, typer.Option("--learning-rate", "--lr", min=0, help="At its peak.", rich_help_panel=TRAINING)
-]
+ModelFolder = Annotated[Path, option("The model folder to make.", names="--output -o", metavar="MODEL")]
+Epochs = Annotated[int, option("Passes over the data.", TRAINING, "--epochs", min=1)]
+Accumulate = Annotated[int, option("Batches an update.", TRAINING, "--accumulate", min=1)]
+LearningRate = Annotated[float, option("At its peak.", TRAINING, "--learning-rate --lr", min=0)]
 Patience = Annotated[
     int | None,
-    typer.Option(
-        "--patience",
-        min=1,
-        help="Dev losses without a better one before it stops.  [default: never]",
-        rich_help_panel=TRAINING,
+    option(
+        "Dev losses without a better one before it stops.  [default: never]", TRAINING, "--patience", min=1
     ),
 ]
-ResumeTraining = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on from the last checkpoint in MODEL.partial.", rich_help_panel=OUT),
-]
-Runs = Annotated[int, typer.Option("--runs", min=1, help="Seeds a method.", rich_help_panel=COMPARISON)]
+ResumeTraining = Annotated[bool, option("Go on from the last checkpoint in MODEL.partial.", OUT, "--resume")]
+Runs = Annotated[int, option("Seeds a method.", COMPARISON, "--runs", min=1)]
 MatmulDtype = Annotated[
-    str,
-    typer.Option("--dtype", envvar="ORDTOOL_DTYPE", help="Of matrix products: auto, float32 or bfloat16."),
+    str, option("Of matrix products: auto, float32 or bfloat16.", names="--dtype", envvar="ORDTOOL_DTYPE")
 ]
-Half = Annotated[bool, typer.Option("--half", help="Save the weights as float16.")]
+Half = Annotated[bool, option("Save the weights as float16.", names="--half")]
 
 
 def say_trained(output: Path, figures: str, following: str, progress: Progress) -> None:

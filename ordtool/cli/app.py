@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from ordtool import __version__
 from ordtool.cli._lazy import CONTEXT, lazy_group
+from ordtool.cli.options import option
 from ordtool.errors import OrdtoolError
 from ordtool.io.streams import occupy_standard_descriptors, stdout_bytes
 from ordtool.progress import close_bars, hold_bars
@@ -60,16 +61,11 @@ def _print_version(wanted: bool) -> None:
 def ordtool(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the versions and exit."
-        ),
+        option("Print the versions and exit.", names="--version", callback=_print_version, is_eager=True),
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option(
-            "--debug",
-            help="Show an error's traceback and libraries' warnings; may stand anywhere.",
-        ),
+        option("Show an error's traceback and libraries' warnings; may stand anywhere.", names="--debug"),
     ] = False,
 ) -> None:
     """Ordered neurons, whitening, HSIC and other good ideas of NLP, for any Hugging Face model.

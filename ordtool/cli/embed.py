@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ordtool.cli.options import (
     OUT,
     RUN,
@@ -22,6 +20,7 @@ from ordtool.cli.options import (
     Quiet,
     Resume,
     Threads,
+    option,
 )
 
 VECTOR = "The vector of a text"
@@ -34,111 +33,59 @@ def embed(
     model: Model = "minilm",
     pooling: Annotated[
         str | None,
-        typer.Option(
-            "--pooling",
-            help=f"{', '.join(POOLINGS)}; several with commas stand side by side.  [default: the model's own, or mean]",
-            rich_help_panel=VECTOR,
+        option(
+            f"{', '.join(POOLINGS)}; several with commas stand side by side.  [default: the model's own, or mean]",
+            VECTOR,
             autocompletion=lambda: POOLINGS,
         ),
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(
-            "--layers",
+        option(
+            "Average these layers (0: the embeddings, -1: the last); `all`: a folder with a file a layer.",
+            VECTOR,
             metavar="1,-1",
-            help="Average these layers (0: the embeddings, -1: the last); `all`: a folder with a file a layer.",
-            rich_help_panel=VECTOR,
         ),
     ] = None,
     skip_first: Annotated[
         int | None,
-        typer.Option(
-            "--skip-first",
-            min=0,
-            help="Tokens at the start that aren't pooled.  [default: 1 for causal LMs, else 0]",
-            rich_help_panel=VECTOR,
-        ),
+        option("Tokens at the start that aren't pooled.  [default: 1 for causal LMs, else 0]", VECTOR, min=0),
     ] = None,
     prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt",
-            help="One of the model's prompts by name, or a text to put first.",
-            rich_help_panel=VECTOR,
-        ),
+        str | None, option("One of the model's prompts by name, or a text to put first.", VECTOR)
     ] = None,
     max_length: Annotated[
-        int | None,
-        typer.Option(
-            "--max-length",
-            min=1,
-            help="Tokens of a text to read.  [default: the model's own]",
-            rich_help_panel=VECTOR,
-        ),
+        int | None, option("Tokens of a text to read.  [default: the model's own]", VECTOR, min=1)
     ] = None,
     normalize: Annotated[
         bool | None,
-        typer.Option(
-            "--normalize/--no-normalize",
-            help="Scale vectors to length 1.  [default: the model's own]",
-            rich_help_panel=AFTER,
-        ),
+        option("Scale vectors to length 1.  [default: the model's own]", AFTER, "--normalize/--no-normalize"),
     ] = None,
-    dims: Annotated[
-        int | None,
-        typer.Option(
-            "--dims", min=1, help="Numbers to keep; with --whiten, directions.", rich_help_panel=AFTER
-        ),
-    ] = None,
+    dims: Annotated[int | None, option("Numbers to keep; with --whiten, directions.", AFTER, min=1)] = None,
     whiten: Annotated[
-        bool,
-        typer.Option(
-            "--whiten", help="Fit a whitening on these vectors and apply it.", rich_help_panel=AFTER
-        ),
+        bool, option("Fit a whitening on these vectors and apply it.", AFTER, "--whiten")
     ] = False,
     transform: Annotated[
-        Path | None,
-        typer.Option(
-            "--transform",
-            metavar="FILE",
-            help="Apply what `ordtool whiten --save` fitted.",
-            rich_help_panel=AFTER,
-        ),
+        Path | None, option("Apply what `ordtool whiten --save` fitted.", AFTER, metavar="FILE")
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(
-            "--precision",
-            help="float32, float16, or int8 (directions kept, lengths not).",
-            rich_help_panel=AFTER,
+        option(
+            "float32, float16, or int8 (directions kept, lengths not).",
+            AFTER,
             autocompletion=lambda: ["float32", "float16", "int8"],
         ),
     ] = "float32",
     field: Field = "text",
     on_error: OnError = "stop",
     shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard", metavar="i/N", help="Only the i-th of N equal parts of the input.", rich_help_panel=RUN
-        ),
+        str | None, option("Only the i-th of N equal parts of the input.", RUN, metavar="i/N")
     ] = None,
     batch_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-tokens",
-            min=1,
-            help="Tokens a batch.  [default: 1024 on a CPU, 32768 on a GPU]",
-            rich_help_panel=RUN,
-        ),
+        int | None, option("Tokens a batch.  [default: 1024 on a CPU, 32768 on a GPU]", RUN, min=1)
     ] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="Texts a batch at most.  [default: as many as --batch-tokens hold]",
-            rich_help_panel=RUN,
-        ),
+        int | None, option("Texts a batch at most.  [default: as many as --batch-tokens hold]", RUN, min=1)
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -146,10 +93,9 @@ def embed(
     output: Output = None,
     format: Annotated[
         str | None,
-        typer.Option(
-            "--format",
-            help="npy, jsonl, csv or parquet.  [default: by the name of -o, else npy]",
-            rich_help_panel=OUT,
+        option(
+            "npy, jsonl, csv or parquet.  [default: by the name of -o, else npy]",
+            OUT,
             autocompletion=lambda: ["npy", "jsonl", "csv", "parquet"],
         ),
     ] = None,

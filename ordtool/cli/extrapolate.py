@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ordtool.cli.options import (
     OUT,
     Device,
@@ -21,6 +19,7 @@ from ordtool.cli.options import (
     Quiet,
     Resume,
     Threads,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -46,134 +45,88 @@ def _method_names() -> list[str]:
 def extrapolate(
     inputs: Inputs = None,
     model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="A causal LM with rotary positions: a folder, a name or a hub id."
-        ),
+        str, option("A causal LM with rotary positions: a folder, a name or a hub id.", names="--model -m")
     ] = "tinylm",
     methods: Annotated[
         str,
-        typer.Option(
-            "--methods",
+        option(
+            "Names, joined by + to combine, with parameters: `rerope:window=128+logn`; `all` is every one.",
+            WHAT,
             metavar="A,B,...",
-            help="Names, joined by + to combine, with parameters: `rerope:window=128+logn`; `all` is every one.",
-            rich_help_panel=WHAT,
             autocompletion=_method_names,
         ),
     ] = "none,ntk,yarn,rerope",
     lengths: Annotated[
         str | None,
-        typer.Option(
-            "--lengths",
+        option(
+            "Of the context: tokens, or `2x` the trained length.  [default: 1x,2x,4x,8x, as far as the text reaches]",
+            WHAT,
             metavar="A,B,...",
-            help="Of the context: tokens, or `2x` the trained length.  [default: 1x,2x,4x,8x, as far as the text reaches]",
-            rich_help_panel=WHAT,
         ),
     ] = None,
     train_length: Annotated[
-        int | None,
-        typer.Option(
-            "--train-length",
-            min=2,
-            help="What the model was trained at.  [default: its configuration's]",
-            rich_help_panel=WHAT,
-        ),
+        int | None, option("What the model was trained at.  [default: its configuration's]", WHAT, min=2)
     ] = None,
     last: Annotated[
         str | None,
-        typer.Option(
-            "--last",
+        option(
+            "Score the last ones of each window.  [default: half the shortest length]",
+            SCORED,
             metavar="TOKENS",
-            help="Score the last ones of each window.  [default: half the shortest length]",
-            rich_help_panel=SCORED,
         ),
     ] = None,
-    windows: Annotated[
-        int,
-        typer.Option(
-            "--windows", min=1, help="Stretches of text, one after the other.", rich_help_panel=SCORED
-        ),
-    ] = 8,
+    windows: Annotated[int, option("Stretches of text, one after the other.", SCORED, min=1)] = 8,
     by_position: Annotated[
         bool,
-        typer.Option(
-            "--by-position",
-            help="The loss along the text, in --bins parts, at the longest length.",
-            rich_help_panel=SCORED,
-        ),
+        option("The loss along the text, in --bins parts, at the longest length.", SCORED, "--by-position"),
     ] = False,
-    bins: Annotated[
-        int, typer.Option("--bins", min=1, help="Parts of --by-position.", rich_help_panel=SCORED)
-    ] = 16,
+    bins: Annotated[int, option("Parts of --by-position.", SCORED, min=1)] = 16,
     repeat: Annotated[
-        bool,
-        typer.Option("--repeat", help="Score a text that repeats: far memory shows.", rich_help_panel=SCORED),
+        bool, option("Score a text that repeats: far memory shows.", SCORED, "--repeat")
     ] = False,
-    period: Annotated[
-        str,
-        typer.Option("--period", metavar="TOKENS", help="After which it repeats.", rich_help_panel=SCORED),
-    ] = "1x",
+    period: Annotated[str, option("After which it repeats.", SCORED, metavar="TOKENS")] = "1x",
     window: Annotated[
         str | None,
-        typer.Option(
-            "--window",
-            metavar="TOKENS",
-            help="w of window, lambda, rerope, leaky-rerope and self-extend.  [default: 1x, 0.75x, 0.25x, "
+        option(
+            "w of window, lambda, rerope, leaky-rerope and self-extend.  [default: 1x, 0.75x, 0.25x, "
             "0.25x, 0.5x]",
-            rich_help_panel=PARAMETERS,
+            PARAMETERS,
+            metavar="TOKENS",
         ),
     ] = None,
     factor: Annotated[
         str | None,
-        typer.Option(
-            "--factor",
+        option(
+            "s, by which texts get longer: a number, or `each` length's own.  [default: the longest's]",
+            PARAMETERS,
             metavar="S",
-            help="s, by which texts get longer: a number, or `each` length's own.  [default: the longest's]",
-            rich_help_panel=PARAMETERS,
         ),
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(
-            "--max-tokens",
-            min=1,
-            help="Read no more in all: fewer windows, then fewer lengths, are taken.",
-            rich_help_panel=SCORED,
-        ),
+        option("Read no more in all: fewer windows, then fewer lengths, are taken.", SCORED, min=1),
     ] = None,
     field: Field = "text",
     on_error: OnError = "stop",
     output: Output = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", metavar="FILE", help="Draw the curves: .svg, .png or .pdf.", rich_help_panel=OUT
-        ),
-    ] = None,
+    plot: Annotated[Path | None, option("Draw the curves: .svg, .png or .pdf.", OUT, metavar="FILE")] = None,
     timings: Annotated[
-        bool,
-        typer.Option(
-            "--timings",
-            help="Write tokens a second and memory too, which differ from run to run.",
-            rich_help_panel=OUT,
-        ),
+        bool, option("Write tokens a second and memory too, which differ from run to run.", OUT, "--timings")
     ] = False,
     explain: Annotated[
         bool,
-        typer.Option(
-            "--explain",
-            help="Read nothing: tell the turns of every frequency, what methods make of them at the longest of "
+        option(
+            "Read nothing: tell the turns of every frequency, what methods make of them at the longest of "
             "--lengths [8x], the least base, and what the context costs.",
-            rich_help_panel=WHAT,
+            WHAT,
+            "--explain",
         ),
     ] = False,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Windows a batch.", rich_help_panel="Running")
-    ] = 1,
+    batch_size: Annotated[int, option("Windows a batch.", "Running", min=1)] = 1,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,

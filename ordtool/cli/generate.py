@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ordtool.cli.options import (
     OUT,
     RUN,
@@ -22,6 +20,7 @@ from ordtool.cli.options import (
     Resume,
     Seed,
     Threads,
+    option,
     options_for_fields,
 )
 
@@ -51,130 +50,77 @@ def _mask_kinds() -> list[str]:
 def generate(
     inputs: Inputs = None,
     prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", help="A prompt itself, instead of files.", rich_help_panel=PROMPT),
+        list[str] | None, option("A prompt itself, instead of files.", PROMPT, "--prompt -p")
     ] = None,
     model: Model = "smollm2",
     field: Annotated[
         str | None,
-        typer.Option(
-            "--field",
-            help="The key of a JSONL object that holds the prompt.  [default: text, or the template's first]",
-            rich_help_panel=PROMPT,
+        option(
+            "The key of a JSONL object that holds the prompt.  [default: text, or the template's first]",
+            PROMPT,
         ),
     ] = None,
     chat: Annotated[
         bool | None,
-        typer.Option(
-            "--chat/--no-chat",
-            help="Use the model's chat template.  [default: if it has one]",
-            rich_help_panel=PROMPT,
-        ),
+        option("Use the model's chat template.  [default: if it has one]", PROMPT, "--chat/--no-chat"),
     ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", help="A system message of the chat.", rich_help_panel=PROMPT)
-    ] = None,
+    system: Annotated[str | None, option("A system message of the chat.", PROMPT)] = None,
     template: Annotated[
         str | None,
-        typer.Option(
-            "--template",
-            metavar="TEXT",
-            help="A prompt with {field} holes, filled from the record's keys.",
-            rich_help_panel=PROMPT,
-        ),
+        option("A prompt with {field} holes, filled from the record's keys.", PROMPT, metavar="TEXT"),
     ] = None,
     examples: Annotated[
         str | None,
-        typer.Option(
-            "--examples",
+        option(
+            "JSONL of solved examples before each prompt; the model fills in the template's last field.",
+            PROMPT,
             metavar="FILE",
-            help="JSONL of solved examples before each prompt; the model fills in the template's last field.",
-            rich_help_panel=PROMPT,
         ),
     ] = None,
     context: Annotated[
         str | None,
-        typer.Option(
-            "--context",
+        option(
+            "Read prompts longer than the model's context, by a method of `ordtool extrapolate`.",
+            PROMPT,
             metavar="METHOD",
-            help="Read prompts longer than the model's context, by a method of `ordtool extrapolate`.",
-            rich_help_panel=PROMPT,
             autocompletion=_methods,
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", help="Tokens to write at most.", rich_help_panel=END)
-    ] = 128,
+    max_new_tokens: Annotated[int, option("Tokens to write at most.", END)] = 128,
     stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stop", metavar="TEXT", help="End before this text; may be repeated.", rich_help_panel=END
-        ),
+        list[str] | None, option("End before this text; may be repeated.", END, metavar="TEXT")
     ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", help="Divides the logits; 0 is greedy.", rich_help_panel=CHOICE),
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option("--top-k", help="Draw among the k most probable.", rich_help_panel=CHOICE)
-    ] = None,
+    temperature: Annotated[float | None, option("Divides the logits; 0 is greedy.", CHOICE)] = None,
+    top_k: Annotated[int | None, option("Draw among the k most probable.", CHOICE)] = None,
     top_p: Annotated[
-        float | None,
-        typer.Option(
-            "--top-p", help="Draw among the fewest that hold this probability.", rich_help_panel=CHOICE
-        ),
+        float | None, option("Draw among the fewest that hold this probability.", CHOICE)
     ] = None,
     min_p: Annotated[
-        float | None,
-        typer.Option(
-            "--min-p", help="Draw among those this probable, relative to the best.", rich_help_panel=CHOICE
-        ),
+        float | None, option("Draw among those this probable, relative to the best.", CHOICE)
     ] = None,
-    typical: Annotated[
-        float | None,
-        typer.Option("--typical", help="Locally typical sampling of this mass.", rich_help_panel=CHOICE),
-    ] = None,
+    typical: Annotated[float | None, option("Locally typical sampling of this mass.", CHOICE)] = None,
     repetition_penalty: Annotated[
-        float,
-        typer.Option(
-            "--repetition-penalty",
-            help="Above 1: tokens seen before are less likely.",
-            rich_help_panel=CHOICE,
-        ),
+        float, option("Above 1: tokens seen before are less likely.", CHOICE)
     ] = 1.0,
-    no_repeat_ngram: Annotated[
-        int,
-        typer.Option("--no-repeat-ngram", help="No n-gram of this length twice.", rich_help_panel=CHOICE),
-    ] = 0,
-    beams: Annotated[
-        int, typer.Option("--beams", help="Beam search of this width.", rich_help_panel=CHOICE)
-    ] = 1,
-    length_penalty: Annotated[
-        float,
-        typer.Option("--length-penalty", help="Beams: above 1 favours longer texts.", rich_help_panel=CHOICE),
-    ] = 1.0,
+    no_repeat_ngram: Annotated[int, option("No n-gram of this length twice.", CHOICE)] = 0,
+    beams: Annotated[int, option("Beam search of this width.", CHOICE)] = 1,
+    length_penalty: Annotated[float, option("Beams: above 1 favours longer texts.", CHOICE)] = 1.0,
     choices: Annotated[
         str | None,
-        typer.Option(
-            "--choices",
+        option(
+            "Compare these answers (or a JSON list) by log-probability, and give the best.",
+            CHOICE,
             metavar="A,B,...",
-            help="Compare these answers (or a JSON list) by log-probability, and give the best.",
-            rich_help_panel=CHOICE,
         ),
     ] = None,
-    n: Annotated[
-        int, typer.Option("-n", help="Continuations a prompt, with scores.", rich_help_panel=OUT)
-    ] = 1,
-    logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="Each token's log-probability too.", rich_help_panel=OUT)
-    ] = False,
+    n: Annotated[int, option("Continuations a prompt, with scores.", OUT, "-n")] = 1,
+    logprobs: Annotated[bool, option("Each token's log-probability too.", OUT, "--logprobs")] = False,
     show_mask: Annotated[
         str | None,
-        typer.Option(
-            "--show-mask",
+        option(
+            "Draw an attention mask and end: bidirectional, causal, prefix, permutation, window, lambda.",
+            OUT,
             metavar="KIND",
-            help="Draw an attention mask and end: bidirectional, causal, prefix, permutation, window, lambda.",
-            rich_help_panel=OUT,
             autocompletion=_mask_kinds,
         ),
     ] = None,
@@ -186,13 +132,7 @@ def generate(
     quiet: Quiet = False,
     seed: Seed = 0,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="Sequences at once.  [default: 32; on a GPU as its memory allows]",
-            rich_help_panel=RUN,
-        ),
+        int | None, option("Sequences at once.  [default: 32; on a GPU as its memory allows]", RUN, min=1)
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",

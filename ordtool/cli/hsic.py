@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ordtool.cli.options import OUT, RUN, Device, Force, Json, Output, Quiet, Seed, Threads, renamed_options
+from ordtool.cli.options import (
+    OUT,
+    RUN,
+    Device,
+    Force,
+    Json,
+    Output,
+    Quiet,
+    Seed,
+    Threads,
+    option,
+    renamed_options,
+)
 
 if TYPE_CHECKING:
     from ordtool.independence.hsic import HsicConfig
@@ -27,133 +39,76 @@ def hsic(
     ],
     given: Annotated[
         str | None,
-        typer.Option(
-            "--given",
+        option(
+            "Measure and test what dependence is left once these are known: NPY, JSONL or texts.",
+            MEASURE,
             metavar="Z",
-            help="Measure and test what dependence is left once these are known: NPY, JSONL or texts.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     kernel: Annotated[
         str,
-        typer.Option(
-            "--kernel",
-            help="gaussian, linear, laplacian or cosine; `gaussian,linear` for left and right.",
-            rich_help_panel=MEASURE,
+        option(
+            "gaussian, linear, laplacian or cosine; `gaussian,linear` for left and right.",
+            MEASURE,
             autocompletion=lambda: ["gaussian", "linear", "laplacian", "cosine"],
         ),
     ] = "gaussian",
     bandwidth: Annotated[
         str | None,
-        typer.Option(
-            "--bandwidth",
+        option(
+            "In the units of the vectors; `1.5,median` for left and right.  [default: median heuristic]",
+            MEASURE,
             metavar="SIGMA",
-            help="In the units of the vectors; `1.5,median` for left and right.  [default: median heuristic]",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     multiples: Annotated[
-        str,
-        typer.Option(
-            "--multiples",
-            metavar="0.5,1,2",
-            help="Of the bandwidth; the kernels of several are added up.",
-            rich_help_panel=MEASURE,
-        ),
+        str, option("Of the bandwidth; the kernels of several are added up.", MEASURE, metavar="0.5,1,2")
     ] = "1",
     estimator: Annotated[
         str,
-        typer.Option(
-            "--estimator",
-            help="unbiased, biased, gretton (biased, over (n-1)^2), or normalized (nHSIC).",
-            rich_help_panel=MEASURE,
+        option(
+            "unbiased, biased, gretton (biased, over (n-1)^2), or normalized (nHSIC).",
+            MEASURE,
             autocompletion=lambda: ["unbiased", "biased", "gretton", "normalized"],
         ),
     ] = "unbiased",
-    cka: Annotated[
-        bool, typer.Option("--cka", help="Show CKA in the table and the plot.", rich_help_panel=MEASURE)
-    ] = False,
+    cka: Annotated[bool, option("Show CKA in the table and the plot.", MEASURE, "--cka")] = False,
     random_features: Annotated[
-        int | None,
-        typer.Option(
-            "--random-features",
-            metavar="D",
-            help="Approximate the kernels by D random Fourier features.",
-            rich_help_panel=MEASURE,
-        ),
+        int | None, option("Approximate the kernels by D random Fourier features.", MEASURE, metavar="D")
     ] = None,
     test: Annotated[
         str,
-        typer.Option(
-            "--test",
-            help="permutation, gamma, aggregated (many bandwidths), block (an interval too), or none.",
-            rich_help_panel=TEST,
+        option(
+            "permutation, gamma, aggregated (many bandwidths), block (an interval too), or none.",
+            TEST,
             autocompletion=lambda: ["permutation", "gamma", "aggregated", "block", "none"],
         ),
     ] = "permutation",
-    permutations: Annotated[
-        int, typer.Option("--permutations", help="How many are drawn.", rich_help_panel=TEST)
-    ] = 1000,
+    permutations: Annotated[int, option("How many are drawn.", TEST)] = 1000,
     scheme: Annotated[
         str,
-        typer.Option(
-            "--scheme",
-            help="How: cyclic (thousands at once), independent, or auto.",
-            rich_help_panel=TEST,
+        option(
+            "How: cyclic (thousands at once), independent, or auto.",
+            TEST,
             autocompletion=lambda: ["auto", "cyclic", "independent"],
         ),
     ] = "auto",
     grid: Annotated[
-        str,
-        typer.Option(
-            "--grid",
-            help="Multiples of the median that the aggregated test looks at.",
-            rich_help_panel=TEST,
-        ),
+        str, option("Multiples of the median that the aggregated test looks at.", TEST)
     ] = "0.25,0.5,1,2,4",
     group_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--group-rows",
-            help="Rows a group of the block test.  [default: the root of their number]",
-            rich_help_panel=TEST,
-        ),
+        int | None, option("Rows a group of the block test.  [default: the root of their number]", TEST)
     ] = None,
-    confidence: Annotated[
-        float, typer.Option("--confidence", help="Of the block test's interval.", rich_help_panel=TEST)
-    ] = 0.95,
+    confidence: Annotated[float, option("Of the block test's interval.", TEST)] = 0.95,
     label_field: Annotated[
-        str | None,
-        typer.Option(
-            "--label-field",
-            metavar="KEY",
-            help="Take this key of the last JSONL file as class labels.",
-            rich_help_panel=READ,
-        ),
+        str | None, option("Take this key of the last JSONL file as class labels.", READ, metavar="KEY")
     ] = None,
-    embed_model: Annotated[
-        str | None,
-        typer.Option(
-            "--embed-model", metavar="MODEL", help="Embed texts with this model.", rich_help_panel=READ
-        ),
-    ] = None,
-    field: Annotated[
-        str, typer.Option("--field", help="The key of a JSONL file's texts.", rich_help_panel=READ)
-    ] = "text",
+    embed_model: Annotated[str | None, option("Embed texts with this model.", READ, metavar="MODEL")] = None,
+    field: Annotated[str, option("The key of a JSONL file's texts.", READ)] = "text",
     id_field: Annotated[
-        str,
-        typer.Option(
-            "--id-field",
-            help="The key of its ids, which must agree where files have them.",
-            rich_help_panel=READ,
-        ),
+        str, option("The key of its ids, which must agree where files have them.", READ)
     ] = "id",
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", metavar="FILE", help="Draw a heat-map: .png, .svg or .pdf.", rich_help_panel=OUT
-        ),
-    ] = None,
+    plot: Annotated[Path | None, option("Draw a heat-map: .png, .svg or .pdf.", OUT, metavar="FILE")] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
@@ -161,10 +116,9 @@ def hsic(
     seed: Seed = 0,
     precision: Annotated[
         str,
-        typer.Option(
-            "--precision",
-            help="float32, float64, or auto: as the vectors are.",
-            rich_help_panel=RUN,
+        option(
+            "float32, float64, or auto: as the vectors are.",
+            RUN,
             autocompletion=lambda: ["auto", "float32", "float64"],
         ),
     ] = "auto",

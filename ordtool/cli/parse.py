@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ordtool.cli.options import (
     OUT,
     Device,
@@ -21,6 +19,7 @@ from ordtool.cli.options import (
     Quiet,
     Resume,
     Threads,
+    option,
     renamed_options,
 )
 
@@ -50,105 +49,73 @@ def parse(
     inputs: Inputs = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A folder, or a name from `ordtool models list`; given several times, the models vote."
+        option(
+            "A folder, or a name from `ordtool models list`; given several times, the models vote."
             "  [default: english]",
+            TREES,
+            "--model -m",
             autocompletion=_model_names,
-            rich_help_panel=TREES,
         ),
     ] = None,
     builder: Annotated[
         str | None,
-        typer.Option(
-            "--builder",
-            "-b",
-            help="`paper`, `unbiased`, `chart` or `mixed`.  [default: the model's]",
+        option(
+            "`paper`, `unbiased`, `chart` or `mixed`.  [default: the model's]",
+            TREES,
+            "--builder -b",
             autocompletion=lambda: ["paper", "unbiased", "chart", "mixed"],
-            rich_help_panel=TREES,
         ),
     ] = None,
     layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer",
-            help="`2`, or a mixture: `2,3` or `2:0.25,3:0.75`.  [default: the model's]",
-            rich_help_panel=TREES,
-        ),
+        str | None, option("`2`, or a mixture: `2,3` or `2:0.25,3:0.75`.  [default: the model's]", TREES)
     ] = None,
     right_branching_bias: Annotated[
         float | None,
-        typer.Option(
-            "--right-branching-bias",
-            help="How far trees lean to the right where distances leave it open; 0 not at all.  [default: the model's]",
-            rich_help_panel=TREES,
+        option(
+            "How far trees lean to the right where distances leave it open; 0 not at all.  [default: the model's]",
+            TREES,
         ),
     ] = None,
     vote: Annotated[
         str,
-        typer.Option(
-            "--vote",
-            help="Several models agree by their `trees`, or by their `posteriors` of all spans.",
+        option(
+            "Several models agree by their `trees`, or by their `posteriors` of all spans.",
+            TREES,
             autocompletion=lambda: ["trees", "posteriors"],
-            rich_help_panel=TREES,
         ),
     ] = "trees",
     weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            help="What each model's posteriors count, such as `2,1,1`.  [default: the same]",
-            rich_help_panel=TREES,
-        ),
+        str | None, option("What each model's posteriors count, such as `2,1,1`.  [default: the same]", TREES)
     ] = None,
     binary: Annotated[
         bool,
-        typer.Option(
-            "--binary",
-            help="Draw a binary tree also where a model with labels would leave out spans.",
-            rich_help_panel=TREES,
-        ),
+        option("Draw a binary tree also where a model with labels would leave out spans.", TREES, "--binary"),
     ] = False,
     punctuation: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Let commas, brackets and other punctuation say where phrases end.",
+            TREES,
             "--punctuation/--no-punctuation",
-            help="Let commas, brackets and other punctuation say where phrases end.",
-            rich_help_panel=TREES,
         ),
     ] = True,
     tokenized: Annotated[
-        bool,
-        typer.Option(
-            "--tokenized", help="Take the tokens between spaces as they stand.", rich_help_panel=INPUT
-        ),
+        bool, option("Take the tokens between spaces as they stand.", INPUT, "--tokenized")
     ] = False,
-    split: Annotated[
-        bool, typer.Option("--split", help="Split running text into sentences.", rich_help_panel=INPUT)
-    ] = False,
-    language: Annotated[
-        str, typer.Option("--language", help="Of running text, for its abbreviations.", rich_help_panel=INPUT)
-    ] = "en",
+    split: Annotated[bool, option("Split running text into sentences.", INPUT, "--split")] = False,
+    language: Annotated[str, option("Of running text, for its abbreviations.", INPUT)] = "en",
     input_format: Annotated[
-        str,
-        typer.Option(
-            "--input", help="auto, text, jsonl, conllu or trees (bracketed).", rich_help_panel=INPUT
-        ),
+        str, option("auto, text, jsonl, conllu or trees (bracketed).", INPUT, "--input")
     ] = "auto",
     field: Field = "text",
     on_error: OnError = "stop",
-    batch_size: Annotated[
-        int,
-        typer.Option("--batch-size", min=1, help="Sentences a batch, at most.", rich_help_panel="Running"),
-    ] = 128,
+    batch_size: Annotated[int, option("Sentences a batch, at most.", "Running", min=1)] = 128,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers",
+        option(
+            "Processes that parse.  [default: one a core for files over 1 MB on the CPU, else 1]",
+            "Running",
             min=1,
-            help="Processes that parse.  [default: one a core for files over 1 MB on the CPU, else 1]",
-            rich_help_panel="Running",
         ),
     ] = None,
     device: Device = "auto",
@@ -157,25 +124,20 @@ def parse(
     output: Output = None,
     output_format: Annotated[
         str,
-        typer.Option(
-            "--format",
-            "-f",
-            help="jsonl, csv, brackets, penn (labelled), tree (drawn), svg, html.  [default: jsonl, drawn on a terminal]",
+        option(
+            "jsonl, csv, brackets, penn (labelled), tree (drawn), svg, html.  [default: jsonl, drawn on a terminal]",
+            OUT,
+            "--format -f",
             show_default=False,
             autocompletion=lambda: list(FORMATS),
-            rich_help_panel=OUT,
         ),
     ] = "auto",
     width: Annotated[
-        int | None,
-        typer.Option(
-            "--width", min=20, help="Columns of a drawn tree.  [default: the terminal's]", rich_help_panel=OUT
-        ),
+        int | None, option("Columns of a drawn tree.  [default: the terminal's]", OUT, min=20)
     ] = None,
     json: Json = False,
     posteriors: Annotated[
-        bool,
-        typer.Option("--posteriors", help="Add the probabilities of spans to the JSON.", rich_help_panel=OUT),
+        bool, option("Add the probabilities of spans to the JSON.", OUT, "--posteriors")
     ] = False,
     resume: Resume = False,
     force: Force = False,

@@ -20,6 +20,7 @@ from ordtool.cli.options import (
     Quiet,
     Resume,
     Threads,
+    option,
     options_for_fields,
     renamed_options,
 )
@@ -41,32 +42,22 @@ def predict(
     ] = None,
     embed_model: Annotated[
         str | None,
-        typer.Option(
-            "--embed-model",
-            metavar="MODEL",
-            help="What embeds texts for a model of vectors.  [default: what it was trained with]",
+        option(
+            "What embeds texts for a model of vectors.  [default: what it was trained with]", metavar="MODEL"
         ),
     ] = None,
     backbone: Annotated[
-        str | None,
-        typer.Option("--backbone", metavar="MODEL", help="Where a ladder's backbone is, if it has moved."),
+        str | None, option("Where a ladder's backbone is, if it has moved.", metavar="MODEL")
     ] = None,
     field: Field = "text",
-    label_field: Annotated[
-        str, typer.Option("--label-field", metavar="KEY", help="A label that is known, to measure with.")
-    ] = "label",
+    label_field: Annotated[str, option("A label that is known, to measure with.", metavar="KEY")] = "label",
     vectors: Annotated[
-        bool, typer.Option("--vectors", help="Write the `vector` that each label is read from.")
+        bool, option("Write the `vector` that each label is read from.", names="--vectors")
     ] = False,
     output: Output = None,
     metrics: Annotated[
         Path | None,
-        typer.Option(
-            "--metrics",
-            metavar="FILE",
-            help="Write the figures here too, as JSON, where labels are known.",
-            rich_help_panel=OUT,
-        ),
+        option("Write the figures here too, as JSON, where labels are known.", OUT, metavar="FILE"),
     ] = None,
     json: Json = False,
     resume: Resume = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ordtool.cli.embed import POOLINGS, VECTOR
-from ordtool.cli.options import Device, Force, Json, OnError, Output, Quiet, Threads
+from ordtool.cli.options import Device, Force, Json, OnError, Output, Quiet, Threads, option
 
 if TYPE_CHECKING:
     from ordtool.embedding.similarity import SimilarityRow
@@ -27,102 +27,78 @@ def similarity(
     ] = "-",
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A folder, a name from `ordtool models list`, or a hub id.  [default: minilm]",
-            rich_help_panel=VECTOR,
+        option(
+            "A folder, a name from `ordtool models list`, or a hub id.  [default: minilm]",
+            VECTOR,
+            "--model -m",
         ),
     ] = None,
     vectors: Annotated[
         list[str] | None,
-        typer.Option(
-            "--vectors",
-            metavar="NPY",
-            help="Vectors instead of a model: a file with both sentences of each pair in turn, or (given twice) the "
+        option(
+            "Vectors instead of a model: a file with both sentences of each pair in turn, or (given twice) the "
             "first sentences and the second ones.",
-            rich_help_panel=VECTOR,
+            VECTOR,
+            metavar="NPY",
         ),
     ] = None,
     pooling: Annotated[
         str | None,
-        typer.Option(
-            "--pooling",
-            help=f"{', '.join(POOLINGS)}.  [default: the model's own, or mean]",
-            rich_help_panel=VECTOR,
+        option(
+            f"{', '.join(POOLINGS)}.  [default: the model's own, or mean]",
+            VECTOR,
             autocompletion=lambda: POOLINGS,
         ),
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(
-            "--layers",
+        option(
+            "Average these layers (0: the embeddings, -1: the last); `all` scores each.",
+            VECTOR,
             metavar="1,-1",
-            help="Average these layers (0: the embeddings, -1: the last); `all` scores each.",
-            rich_help_panel=VECTOR,
         ),
     ] = None,
     skip_first: Annotated[
         int | None,
-        typer.Option(
-            "--skip-first",
-            min=0,
-            help="Tokens at the start that aren't pooled.  [default: 1 for causal LMs, else 0]",
-            rich_help_panel=VECTOR,
-        ),
+        option("Tokens at the start that aren't pooled.  [default: 1 for causal LMs, else 0]", VECTOR, min=0),
     ] = None,
     prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt",
-            help="One of the model's prompts by name, or a text to put first.",
-            rich_help_panel=VECTOR,
-        ),
+        str | None, option("One of the model's prompts by name, or a text to put first.", VECTOR)
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option(
-            "--setting",
+        option(
+            "One more row, whitened with these options; may be given several times.",
+            WHITENED,
             metavar="beta=0,gamma=0,dims=128",
-            help="One more row, whitened with these options; may be given several times.",
-            rich_help_panel=WHITENED,
         ),
     ] = None,
     transform: Annotated[
-        Path | None,
-        typer.Option(
-            "--transform",
-            metavar="FILE",
-            help="Whiten with what `ordtool whiten --save` fitted.",
-            rich_help_panel=WHITENED,
-        ),
+        Path | None, option("Whiten with what `ordtool whiten --save` fitted.", WHITENED, metavar="FILE")
     ] = None,
     fit_on: Annotated[
         str | None,
-        typer.Option(
-            "--fit-on",
+        option(
+            "Fit on these: pairs (.csv, .tsv), texts, or with --vectors an NPY file.  [default: the sentences scored]",
+            WHITENED,
             metavar="FILE",
-            help="Fit on these: pairs (.csv, .tsv), texts, or with --vectors an NPY file.  [default: the sentences scored]",
-            rich_help_panel=WHITENED,
         ),
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(
-            "--columns",
+        option(
+            "Columns by name or position from 1.  [default: sentence1,sentence2,score or the first three]",
             metavar="A,B,SCORE",
-            help="Columns by name or position from 1.  [default: sentence1,sentence2,score or the first three]",
         ),
     ] = None,
     on_error: OnError = "stop",
     device: Device = "auto",
     dtype: Annotated[
         str,
-        typer.Option(
-            "--dtype",
+        option(
+            "float32, so that scores are the same on every machine; auto, bfloat16 or float16.",
+            "Running",
             envvar="ORDTOOL_DTYPE",
-            help="float32, so that scores are the same on every machine; auto, bfloat16 or float16.",
-            rich_help_panel="Running",
         ),
     ] = "float32",
     threads: Threads = None,

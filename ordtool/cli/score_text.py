@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ordtool.cli.options import Force, Json, Output, Quiet
+from ordtool.cli.options import Force, Json, Output, Quiet, option
 
 
 def text(
@@ -20,23 +20,19 @@ def text(
             metavar="REF...", help="A reference a line, or JSONL; several files are several each."
         ),
     ],
-    field: Annotated[str, typer.Option("--field", help="The key of the predictions in JSONL.")] = "output",
+    field: Annotated[str, option("The key of the predictions in JSONL.")] = "output",
     reference_field: Annotated[
-        str,
-        typer.Option(
-            "--reference-field", help="The key of the references in JSONL: a string or a list of strings."
-        ),
+        str, option("The key of the references in JSONL: a string or a list of strings.")
     ] = "references",
     tokenize: Annotated[
         str,
-        typer.Option(
-            "--tokenize",
-            help="BLEU's tokenizer: 13a, intl, zh, char or none; ROUGE-L takes characters for zh and char.",
+        option(
+            "BLEU's tokenizer: 13a, intl, zh, char or none; ROUGE-L takes characters for zh and char.",
             autocompletion=lambda: ["13a", "intl", "zh", "char", "none"],
         ),
     ] = "13a",
     lowercase: Annotated[
-        bool, typer.Option("--lowercase", help="BLEU and chrF take A for a, as some shared tasks do.")
+        bool, option("BLEU and chrF take A for a, as some shared tasks do.", names="--lowercase")
     ] = False,
     output: Output = None,
     json: Json = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ordtool.cli.options import OUT, Force, Json, Output, Quiet
+from ordtool.cli.options import OUT, Force, Json, Output, Quiet, option
 
 if TYPE_CHECKING:
     from ordtool.parsing.trees.scoring import Protocol, Row
@@ -25,80 +25,44 @@ def trees(
         list[str], typer.Argument(metavar="GOLD...", help="Files or folders of Penn-style trees.")
     ],
     protocol: Annotated[
-        str,
-        typer.Option(
-            "--protocol",
-            help="default, kim, wsj10 or wsj40; the options below change it.",
-            rich_help_panel=PROTOCOL,
-        ),
+        str, option("default, kim, wsj10 or wsj40; the options below change it.", PROTOCOL)
     ] = "default",
     punctuation: Annotated[
         str | None,
-        typer.Option(
-            "--punctuation",
-            help="`remove` (by tag, and tokens without a letter or digit), `tags` (by tag alone) or `keep`.",
-            rich_help_panel=PROTOCOL,
+        option(
+            "`remove` (by tag, and tokens without a letter or digit), `tags` (by tag alone) or `keep`.",
+            PROTOCOL,
         ),
     ] = None,
     whole_span: Annotated[
-        bool | None,
-        typer.Option(
-            "--whole-span/--no-whole-span",
-            help="Count the span of the whole sentence.",
-            rich_help_panel=PROTOCOL,
-        ),
+        bool | None, option("Count the span of the whole sentence.", PROTOCOL, "--whole-span/--no-whole-span")
     ] = None,
     unary_roots: Annotated[
         bool | None,
-        typer.Option(
+        option(
+            "Keep a second node over the whole sentence in the gold, as Kim et al. do.",
+            PROTOCOL,
             "--unary-roots/--no-unary-roots",
-            help="Keep a second node over the whole sentence in the gold, as Kim et al. do.",
-            rich_help_panel=PROTOCOL,
         ),
     ] = None,
-    min_length: Annotated[
-        int | None,
-        typer.Option("--min-length", min=1, help="Shortest sentence, in words.", rich_help_panel=PROTOCOL),
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option("--max-length", min=1, help="Longest sentence, in words.", rich_help_panel=PROTOCOL),
-    ] = None,
+    min_length: Annotated[int | None, option("Shortest sentence, in words.", PROTOCOL, min=1)] = None,
+    max_length: Annotated[int | None, option("Longest sentence, in words.", PROTOCOL, min=1)] = None,
     empty_gold: Annotated[
-        str | None,
-        typer.Option(
-            "--empty-gold",
-            help="A gold tree without spans: `one` (recall 1) or `skip`.",
-            rich_help_panel=PROTOCOL,
-        ),
+        str | None, option("A gold tree without spans: `one` (recall 1) or `skip`.", PROTOCOL)
     ] = None,
-    binarize_gold: Annotated[
-        str | None,
-        typer.Option(
-            "--binarize-gold", help="Binarise the gold: none, left or right.", rich_help_panel=PROTOCOL
-        ),
-    ] = None,
+    binarize_gold: Annotated[str | None, option("Binarise the gold: none, left or right.", PROTOCOL)] = None,
     labels: Annotated[
         bool,
-        typer.Option(
-            "--labels", help="Score labels too, as EVALB does: precision, recall and F1 of labelled nodes."
+        option(
+            "Score labels too, as EVALB does: precision, recall and F1 of labelled nodes.", names="--labels"
         ),
     ] = False,
     baselines: Annotated[
-        bool,
-        typer.Option("--baselines/--no-baselines", help="Score left, right, balanced and random trees too."),
+        bool, option("Score left, right, balanced and random trees too.", names="--baselines/--no-baselines")
     ] = True,
-    seed: Annotated[
-        int, typer.Option("--seed", envvar="ORDTOOL_SEED", min=0, max=2**32 - 1, help="Of the random trees.")
-    ] = 0,
+    seed: Annotated[int, option("Of the random trees.", envvar="ORDTOOL_SEED", min=0, max=2**32 - 1)] = 0,
     plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot",
-            metavar="FILE",
-            help="Draw F1 by length: .png, .svg or .pdf.",
-            rich_help_panel=OUT,
-        ),
+        Path | None, option("Draw F1 by length: .png, .svg or .pdf.", OUT, metavar="FILE")
     ] = None,
     output: Output = None,
     json: Json = False,
@@ -180,10 +144,10 @@ def _protocol(name: str, changes: dict[str, Any]) -> Protocol:
         "binarize-gold": ("none", "left", "right"),
     }
     given = {"protocol": name} | {key.replace("_", "-"): value for key, value in changes.items()}
-    for option, values in choices.items():
-        value = given[option]
+    for asked, values in choices.items():
+        value = given[asked]
         if value is not None and value not in values:
-            raise UsageError(f"unknown --{option} {value!r}", close_match_hint(str(value), values))
+            raise UsageError(f"unknown --{asked} {value!r}", close_match_hint(str(value), values))
     return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
 
 

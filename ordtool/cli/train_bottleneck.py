@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, Runs
-from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads, renamed_options
+from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads, option, renamed_options
 
 if TYPE_CHECKING:
     from ordtool.independence.bottleneck_comparison import Comparison
@@ -33,83 +33,44 @@ def bottleneck(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
+        option(
+            "The model folder to make.  [default: none, only the comparison]",
+            OUT,
+            "--output -o",
             metavar="MODEL",
-            help="The model folder to make.  [default: none, only the comparison]",
-            rich_help_panel=OUT,
         ),
     ] = None,
-    layers: Annotated[
-        str, typer.Option("--layers", metavar="WIDTHS", help="Widths of the layers.", rich_help_panel=NETWORK)
-    ] = "128,128,128",
+    layers: Annotated[str, option("Widths of the layers.", NETWORK, metavar="WIDTHS")] = "128,128,128",
     activation: Annotated[
-        str,
-        typer.Option(
-            "--activation",
-            help="relu, tanh or gelu.",
-            rich_help_panel=NETWORK,
-            autocompletion=lambda: ["relu", "tanh", "gelu"],
-        ),
+        str, option("relu, tanh or gelu.", NETWORK, autocompletion=lambda: ["relu", "tanh", "gelu"])
     ] = "relu",
-    sigma: Annotated[
-        float,
-        typer.Option(
-            "--sigma", help="Of the gaussian kernels, over the root of the width.", rich_help_panel=TRAINING
-        ),
-    ] = 5.0,
-    beta: Annotated[
-        float,
-        typer.Option("--beta", help="Weight of the labels against the inputs.", rich_help_panel=TRAINING),
-    ] = 500.0,
-    epsilon: Annotated[float, typer.Option("--epsilon", help="Of nHSIC.", rich_help_panel=TRAINING)] = 1e-5,
+    sigma: Annotated[float, option("Of the gaussian kernels, over the root of the width.", TRAINING)] = 5.0,
+    beta: Annotated[float, option("Weight of the labels against the inputs.", TRAINING)] = 500.0,
+    epsilon: Annotated[float, option("Of nHSIC.", TRAINING)] = 1e-5,
     epochs: Epochs = 30,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Rows a batch.", rich_help_panel=TRAINING)
-    ] = 256,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", "--lr", help="Of Adam.", rich_help_panel=TRAINING)
-    ] = 1e-3,
-    ridge: Annotated[
-        float,
-        typer.Option("--ridge", help="Weight of the read-out's squared weights.", rich_help_panel=TRAINING),
-    ] = 1e-2,
-    test_vectors: Annotated[
-        str | None,
-        typer.Option("--test-vectors", metavar="FILE", help="Held-out data.", rich_help_panel=MEASURE),
-    ] = None,
-    test_labels: Annotated[
-        str | None,
-        typer.Option("--test-labels", metavar="FILE", help="Its labels.", rich_help_panel=MEASURE),
-    ] = None,
+    batch_size: Annotated[int, option("Rows a batch.", TRAINING)] = 256,
+    learning_rate: Annotated[float, option("Of Adam.", TRAINING, "--learning-rate --lr")] = 1e-3,
+    ridge: Annotated[float, option("Weight of the read-out's squared weights.", TRAINING)] = 1e-2,
+    test_vectors: Annotated[str | None, option("Held-out data.", MEASURE, metavar="FILE")] = None,
+    test_labels: Annotated[str | None, option("Its labels.", MEASURE, metavar="FILE")] = None,
     holdout: Annotated[
-        float,
-        typer.Option(
-            "--holdout",
-            help="Share of the rows held out where no test data is given.",
-            rich_help_panel=MEASURE,
-        ),
+        float, option("Share of the rows held out where no test data is given.", MEASURE)
     ] = 0.1,
     methods: Annotated[
-        str,
-        typer.Option("--methods", help="What is trained and compared.", rich_help_panel=COMPARISON),
+        str, option("What is trained and compared.", COMPARISON)
     ] = "hsic,backprop,linear,random",
     runs: Runs = 3,
-    label_field: Annotated[
-        str, typer.Option("--label-field", metavar="KEY", help="A JSONL's labels.", rich_help_panel=READ)
-    ] = "label",
+    label_field: Annotated[str, option("A JSONL's labels.", READ, metavar="KEY")] = "label",
     embed_model: Annotated[
         str | None,
-        typer.Option(
-            "--embed-model",
+        option(
+            "Embed texts with this model; `ordtool predict` will too. With vectors: what made them.",
+            READ,
             metavar="MODEL",
-            help="Embed texts with this model; `ordtool predict` will too. With vectors: what made them.",
-            rich_help_panel=READ,
         ),
     ] = None,
-    field: Annotated[str, typer.Option("--field", help="A JSONL's texts.", rich_help_panel=READ)] = "text",
-    id_field: Annotated[str, typer.Option("--id-field", help="A JSONL's ids.", rich_help_panel=READ)] = "id",
+    field: Annotated[str, option("A JSONL's texts.", READ)] = "text",
+    id_field: Annotated[str, option("A JSONL's ids.", READ)] = "id",
     json: Json = False,
     force: Force = False,
     quiet: Quiet = False,

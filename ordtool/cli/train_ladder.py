@@ -19,6 +19,7 @@ from ordtool.cli.options import (
     Quiet,
     Seed,
     Threads,
+    option,
     options_for_fields,
 )
 
@@ -40,176 +41,100 @@ def ladder(
     ],
     model: Model,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="LADDER", help="The folder to make.", rich_help_panel=OUT),
+        Path | None, option("The folder to make.", OUT, "--output -o", metavar="LADDER")
     ] = None,
     task: Annotated[
         str,
-        typer.Option(
-            "--task",
-            help="classify, regress, pairs (of texts, with classes), lm or seq2seq.",
+        option(
+            "classify, regress, pairs (of texts, with classes), lm or seq2seq.",
             autocompletion=lambda: ["classify", "regress", "pairs", "lm", "seq2seq"],
         ),
     ] = "classify",
-    dev: Annotated[
-        list[str] | None,
-        typer.Option("--dev", metavar="FILE", help="Held-out data.", rich_help_panel=READ),
-    ] = None,
+    dev: Annotated[list[str] | None, option("Held-out data.", READ, metavar="FILE")] = None,
     test: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--test", metavar="FILE", help="Measured once, at the end, by --compare.", rich_help_panel=READ
-        ),
+        list[str] | None, option("Measured once, at the end, by --compare.", READ, metavar="FILE")
     ] = None,
-    holdout: Annotated[
-        float,
-        typer.Option("--holdout", help="Share held out where there is no --dev.", rich_help_panel=READ),
-    ] = 0.1,
+    holdout: Annotated[float, option("Share held out where there is no --dev.", READ)] = 0.1,
     field: Annotated[
-        str | None,
-        typer.Option(
-            "--field",
-            metavar="KEY",
-            help="The text: a key, or a column's name or number.",
-            rich_help_panel=READ,
-        ),
+        str | None, option("The text: a key, or a column's name or number.", READ, metavar="KEY")
     ] = None,
     pair_field: Annotated[
-        str | None,
-        typer.Option(
-            "--pair-field",
-            metavar="KEY",
-            help="The second text.  [default: text2 for pairs]",
-            rich_help_panel=READ,
-        ),
+        str | None, option("The second text.  [default: text2 for pairs]", READ, metavar="KEY")
     ] = None,
     label_field: Annotated[
         str | None,
-        typer.Option(
-            "--label-field",
-            metavar="KEY",
-            help="The label.  [default: label; score for regress, target for seq2seq]",
-            rich_help_panel=READ,
-        ),
+        option("The label.  [default: label; score for regress, target for seq2seq]", READ, metavar="KEY"),
     ] = None,
-    max_length: Annotated[
-        int,
-        typer.Option(
-            "--max-length", help="Tokens of a text that are read; of a block, for lm.", rich_help_panel=READ
-        ),
-    ] = 128,
-    reduction: Annotated[
-        int,
-        typer.Option(
-            "--reduction", "-r", min=1, help="Hidden size over the ladder's.", rich_help_panel=LADDER
-        ),
-    ] = 8,
+    max_length: Annotated[int, option("Tokens of a text that are read; of a block, for lm.", READ)] = 128,
+    reduction: Annotated[int, option("Hidden size over the ladder's.", LADDER, "--reduction -r", min=1)] = 8,
     layers: Annotated[
         str | None,
-        typer.Option(
-            "--layers",
+        option(
+            "Layers with one of the ladder's: a number, or a list as 2,4,6.  [default: every second, at most 12]",
+            LADDER,
             metavar="LAYERS",
-            help="Layers with one of the ladder's: a number, or a list as 2,4,6.  [default: every second, at most 12]",
-            rich_help_panel=LADDER,
         ),
     ] = None,
     kind: Annotated[
         str,
-        typer.Option(
+        option(
+            "gated (as in the paper) or additive.",
+            LADDER,
             "--ladder",
-            help="gated (as in the paper) or additive.",
-            rich_help_panel=LADDER,
             autocompletion=lambda: ["gated", "additive"],
         ),
     ] = "gated",
     residual: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Add the ladder's output to the backbone's, or use it alone (the paper).",
+            LADDER,
             "--residual/--no-residual",
-            help="Add the ladder's output to the backbone's, or use it alone (the paper).",
-            rich_help_panel=LADDER,
         ),
     ] = True,
     initialisation: Annotated[
         str,
-        typer.Option(
+        option(
+            "magnitude or fisher (the backbone's layers, pruned), or random.",
+            LADDER,
             "--init",
-            help="magnitude or fisher (the backbone's layers, pruned), or random.",
-            rich_help_panel=LADDER,
             autocompletion=lambda: ["magnitude", "fisher", "random"],
         ),
     ] = "magnitude",
     pooling: Annotated[
-        str | None,
-        typer.Option(
-            "--pooling",
-            help="mean, cls or last.  [default: last for causal models, else mean]",
-            rich_help_panel=LADDER,
-        ),
+        str | None, option("mean, cls or last.  [default: last for causal models, else mean]", LADDER)
     ] = None,
-    dropout: Annotated[
-        float, typer.Option("--dropout", help="In the ladder's layers.", rich_help_panel=LADDER)
-    ] = 0.0,
+    dropout: Annotated[float, option("In the ladder's layers.", LADDER)] = 0.0,
     epochs: Epochs = 10,
-    max_steps: Annotated[
-        int | None, typer.Option("--max-steps", min=1, help="Steps at most.", rich_help_panel=TRAINING)
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Records a step.", rich_help_panel=TRAINING)
-    ] = 32,
+    max_steps: Annotated[int | None, option("Steps at most.", TRAINING, min=1)] = None,
+    batch_size: Annotated[int, option("Records a step.", TRAINING, min=1)] = 32,
     learning_rate: Annotated[
         float | None,
-        typer.Option(
-            "--learning-rate",
-            "--lr",
+        option(
+            "At its peak.  [default: 3e-3; for labels less beyond 200 steps]",
+            TRAINING,
+            "--learning-rate --lr",
             min=0,
-            help="At its peak.  [default: 3e-3; for labels less beyond 200 steps]",
-            rich_help_panel=TRAINING,
         ),
     ] = None,
-    optimizer: Annotated[
-        str, typer.Option("--optimizer", help="adamw or adafactor.", rich_help_panel=TRAINING)
-    ] = "adamw",
+    optimizer: Annotated[str, option("adamw or adafactor.", TRAINING)] = "adamw",
     patience: Annotated[
         int | None,
-        typer.Option(
-            "--patience",
-            min=1,
-            help="Epochs without a better dev figure before it stops.  [default: never]",
-            rich_help_panel=TRAINING,
-        ),
+        option("Epochs without a better dev figure before it stops.  [default: never]", TRAINING, min=1),
     ] = None,
     cache: Annotated[
-        bool,
-        typer.Option(
-            "--cache/--no-cache", help="Keep the backbone's hidden states on disk.", rich_help_panel=STATES
-        ),
+        bool, option("Keep the backbone's hidden states on disk.", STATES, "--cache/--no-cache")
     ] = True,
     cache_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache-dir", metavar="FOLDER", help="Where.  [default: ordtool's cache]", rich_help_panel=STATES
-        ),
+        Path | None, option("Where.  [default: ordtool's cache]", STATES, metavar="FOLDER")
     ] = None,
     compare: Annotated[
-        str | None,
-        typer.Option(
-            "--compare",
-            metavar="METHODS",
-            help="Train these too: full,lora,bitfit,head.",
-            rich_help_panel=COMPARISON,
-        ),
+        str | None, option("Train these too: full,lora,bitfit,head.", COMPARISON, metavar="METHODS")
     ] = None,
     runs: Runs = 3,
-    compare_epochs: Annotated[
-        int,
-        typer.Option("--compare-epochs", min=1, help="Of full, lora and bitfit.", rich_help_panel=COMPARISON),
-    ] = 3,
+    compare_epochs: Annotated[int, option("Of full, lora and bitfit.", COMPARISON, min=1)] = 3,
     json: Json = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on from the last epoch in LADDER.partial.", rich_help_panel=OUT),
-    ] = False,
+    resume: Annotated[bool, option("Go on from the last epoch in LADDER.partial.", OUT, "--resume")] = False,
     force: Force = False,
     quiet: Quiet = False,
     seed: Seed = 0,

@@ -24,6 +24,7 @@ from ordtool.cli.options import (
     Quiet,
     Seed,
     Threads,
+    option,
     options_for_fields,
     renamed_options,
 )
@@ -45,123 +46,64 @@ def lm(
     ],
     output: ModelFolder,
     dev: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dev", help="Held-out text.  [default: the last 2% of the tokens]", rich_help_panel=TEXT
-        ),
+        list[str] | None, option("Held-out text.  [default: the last 2% of the tokens]", TEXT)
     ] = None,
     field: Field = "text",
-    vocab_size: Annotated[
-        int, typer.Option("--vocab-size", help="Pieces of the BPE vocabulary to train.", rich_help_panel=TEXT)
-    ] = 4096,
+    vocab_size: Annotated[int, option("Pieces of the BPE vocabulary to train.", TEXT)] = 4096,
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            "--tokenizer",
-            metavar="MODEL",
-            help="A model, or a folder with a tokenizer.json, whose tokenizer to take.",
-            rich_help_panel=TEXT,
-        ),
+        option("A model, or a folder with a tokenizer.json, whose tokenizer to take.", TEXT, metavar="MODEL"),
     ] = None,
     objective: Annotated[
         str,
-        typer.Option(
-            "--objective",
-            help="causal, prefix (reads a source in both directions) or permutation (any order).",
-            rich_help_panel=MODEL,
+        option(
+            "causal, prefix (reads a source in both directions) or permutation (any order).",
+            MODEL,
             autocompletion=lambda: ["causal", "prefix", "permutation"],
         ),
     ] = "causal",
-    context: Annotated[
-        int, typer.Option("--context", help="Tokens trained on at once.", rich_help_panel=MODEL)
-    ] = 256,
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Blocks.", rich_help_panel=MODEL)] = 6,
-    hidden: Annotated[
-        int, typer.Option("--hidden", min=2, help="Size of hidden states.", rich_help_panel=MODEL)
-    ] = 256,
-    heads: Annotated[int, typer.Option("--heads", min=1, help="Attention heads.", rich_help_panel=MODEL)] = 8,
+    context: Annotated[int, option("Tokens trained on at once.", MODEL)] = 256,
+    layers: Annotated[int, option("Blocks.", MODEL, min=1)] = 6,
+    hidden: Annotated[int, option("Size of hidden states.", MODEL, min=2)] = 256,
+    heads: Annotated[int, option("Attention heads.", MODEL, min=1)] = 8,
     kv_heads: Annotated[
-        int | None,
-        typer.Option(
-            "--kv-heads",
-            min=1,
-            help="Heads of keys and values, shared in groups.  [default: as heads]",
-            rich_help_panel=MODEL,
-        ),
+        int | None, option("Heads of keys and values, shared in groups.  [default: as heads]", MODEL, min=1)
     ] = None,
     key_size: Annotated[
-        int | None,
-        typer.Option(
-            "--key-size",
-            min=1,
-            help="Size of a head's queries and keys.  [default: hidden / heads]",
-            rich_help_panel=MODEL,
-        ),
+        int | None, option("Size of a head's queries and keys.  [default: hidden / heads]", MODEL, min=1)
     ] = None,
     intermediate: Annotated[
-        int | None,
-        typer.Option(
-            "--intermediate",
-            min=1,
-            help="Inner size of the feed-forward blocks.  [default: 8/3 of hidden]",
-            rich_help_panel=MODEL,
-        ),
+        int | None, option("Inner size of the feed-forward blocks.  [default: 8/3 of hidden]", MODEL, min=1)
     ] = None,
     talking_heads: Annotated[
-        bool,
-        typer.Option("--talking-heads", help="Mix scores and weights across heads.", rich_help_panel=MODEL),
+        bool, option("Mix scores and weights across heads.", MODEL, "--talking-heads")
     ] = False,
     logn: Annotated[
-        bool,
-        typer.Option(
-            "--logn",
-            help="Scale scores by the logarithm of the length, beyond the context.",
-            rich_help_panel=MODEL,
-        ),
+        bool, option("Scale scores by the logarithm of the length, beyond the context.", MODEL, "--logn")
     ] = False,
     logn_trained: Annotated[
-        bool,
-        typer.Option(
-            "--logn-trained", help="The same within the context too: train with it.", rich_help_panel=MODEL
-        ),
+        bool, option("The same within the context too: train with it.", MODEL, "--logn-trained")
     ] = False,
     positions: Annotated[
         str,
-        typer.Option(
-            "--positions",
-            metavar="SCHEME",
-            help="rope, alibi, kerple, kerple-power, sandwich, xpos, nope (none), keynorm, querynorm, cosine, hwfa, "
+        option(
+            "rope, alibi, kerple, kerple-power, sandwich, xpos, nope (none), keynorm, querynorm, cosine, hwfa, "
             "hwfa2, rerope, random or inverse-leaky; with parameters such as hwfa2:window=64.",
-            rich_help_panel=MODEL,
+            MODEL,
+            metavar="SCHEME",
             autocompletion=_schemes,
         ),
     ] = "rope",
     rope_base: Annotated[
-        float | None,
-        typer.Option(
-            "--rope-base",
-            metavar="B",
-            help="Base of the rotary frequencies.  [default: 10000]",
-            rich_help_panel=MODEL,
-        ),
+        float | None, option("Base of the rotary frequencies.  [default: 10000]", MODEL, metavar="B")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Updates.", rich_help_panel=TRAINING)] = 2000,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Blocks a batch.", rich_help_panel=TRAINING)
-    ] = 16,
+    steps: Annotated[int, option("Updates.", TRAINING, min=1)] = 2000,
+    batch_size: Annotated[int, option("Blocks a batch.", TRAINING, min=1)] = 16,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-3,
-    eval_every: Annotated[
-        int,
-        typer.Option(
-            "--eval-every",
-            min=1,
-            help="Updates between dev losses and checkpoints.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 200,
+    eval_every: Annotated[int, option("Updates between dev losses and checkpoints.", TRAINING, min=1)] = 200,
     patience: Patience = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16.", rich_help_panel=RUN)] = False,
+    bf16: Annotated[bool, option("Multiply in bfloat16.", RUN, "--bf16")] = False,
     device: Device = "auto",
     threads: Threads = None,
     seed: Seed = 0,

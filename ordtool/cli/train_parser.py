@@ -18,6 +18,7 @@ from ordtool.cli.options import (
     Seed,
     Threads,
     field_options,
+    option,
     renamed_options,
 )
 
@@ -36,148 +37,67 @@ def parser(
     ],
     output: ModelFolder,
     dev: Annotated[
-        list[str] | None,
-        typer.Option("--dev", help="Held-out text for the perplexity.  [default: --holdout]"),
+        list[str] | None, option("Held-out text for the perplexity.  [default: --holdout]")
     ] = None,
     holdout: Annotated[
-        float | None,
-        typer.Option(
-            "--holdout", help="Share of the sentences held out where there is no --dev.  [default: 0.01]"
-        ),
+        float | None, option("Share of the sentences held out where there is no --dev.  [default: 0.01]")
     ] = None,
     treebank: Annotated[
-        list[str] | None,
-        typer.Option("--treebank", help="Trees to score each epoch against; reported, never used to choose."),
+        list[str] | None, option("Trees to score each epoch against; reported, never used to choose.")
     ] = None,
     tune: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tune", help="Development trees: the model's layers and builder are chosen on them at the end."
-        ),
+        option("Development trees: the model's layers and builder are chosen on them at the end."),
     ] = None,
-    kind: Annotated[
-        str, typer.Option("--kind", help="`onlstm`, or `pcfg`: a neural probabilistic grammar.")
-    ] = "onlstm",
+    kind: Annotated[str, option("`onlstm`, or `pcfg`: a neural probabilistic grammar.")] = "onlstm",
     recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe", help="`small`, or `paper`: the paper's sizes, SGD and averaging.  [default: small]"
-        ),
+        str | None, option("`small`, or `paper`: the paper's sizes, SGD and averaging.  [default: small]")
     ] = None,
     tokens: Annotated[
-        str | None,
-        typer.Option(
-            "--tokens", help="`words` (Penn-style), `chars` or `jieba` for Chinese.", rich_help_panel=TEXT
-        ),
+        str | None, option("`words` (Penn-style), `chars` or `jieba` for Chinese.", TEXT)
     ] = None,
     layout: Annotated[
-        str | None,
-        typer.Option(
-            "--layout",
-            help="Lines are `sentences`, `paragraphs` or `wrapped`; `auto` looks.",
-            rich_help_panel=TEXT,
-        ),
+        str | None, option("Lines are `sentences`, `paragraphs` or `wrapped`; `auto` looks.", TEXT)
     ] = None,
     field: Field = "text",
     lowercase: Annotated[
-        bool | None,
-        typer.Option("--lowercase/--cased", help="Look words up in lower case.", rich_help_panel=TEXT),
+        bool | None, option("Look words up in lower case.", TEXT, "--lowercase/--cased")
     ] = None,
     punctuation: Annotated[
-        bool | None,
-        typer.Option("--punctuation/--no-punctuation", help="Keep punctuation.", rich_help_panel=TEXT),
+        bool | None, option("Keep punctuation.", TEXT, "--punctuation/--no-punctuation")
     ] = None,
-    vocab_size: Annotated[
-        int | None, typer.Option("--vocab-size", min=3, help="Words and shape classes.", rich_help_panel=TEXT)
-    ] = None,
+    vocab_size: Annotated[int | None, option("Words and shape classes.", TEXT, min=3)] = None,
     embedding_size: Annotated[
-        int | None,
-        typer.Option(
-            "--embedding", min=1, help="Size of word vectors and the last layer.", rich_help_panel=MODEL
-        ),
+        int | None, option("Size of word vectors and the last layer.", MODEL, "--embedding", min=1)
     ] = None,
-    hidden_size: Annotated[
-        int | None, typer.Option("--hidden", min=1, help="Size of the other layers.", rich_help_panel=MODEL)
-    ] = None,
-    layers: Annotated[
-        int | None, typer.Option("--layers", min=1, help="Number of layers.", rich_help_panel=MODEL)
-    ] = None,
-    chunk_size: Annotated[
-        int | None, typer.Option("--chunk", min=1, help="Neurons a master gate unit.", rich_help_panel=MODEL)
-    ] = None,
-    nonterminals: Annotated[
-        int | None,
-        typer.Option(
-            "--nonterminals", min=1, help="Symbols with two children (`pcfg`).", rich_help_panel=MODEL
-        ),
-    ] = None,
-    preterminals: Annotated[
-        int | None,
-        typer.Option("--preterminals", min=1, help="Symbols with a word (`pcfg`).", rich_help_panel=MODEL),
-    ] = None,
-    state_size: Annotated[
-        int | None,
-        typer.Option(
-            "--state-size", min=1, help="Size of a symbol's vector (`pcfg`).", rich_help_panel=MODEL
-        ),
-    ] = None,
-    input_dropout: Annotated[float | None, typer.Option("--input-dropout", rich_help_panel=MODEL)] = None,
-    layer_dropout: Annotated[float | None, typer.Option("--layer-dropout", rich_help_panel=MODEL)] = None,
-    output_dropout: Annotated[float | None, typer.Option("--output-dropout", rich_help_panel=MODEL)] = None,
-    weight_dropout: Annotated[float | None, typer.Option("--weight-dropout", rich_help_panel=MODEL)] = None,
-    word_dropout: Annotated[float | None, typer.Option("--word-dropout", rich_help_panel=MODEL)] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option("--epochs", help="Passes over the text, 2.5 too.", rich_help_panel=TRAINING),
-    ] = None,
+    hidden_size: Annotated[int | None, option("Size of the other layers.", MODEL, "--hidden", min=1)] = None,
+    layers: Annotated[int | None, option("Number of layers.", MODEL, min=1)] = None,
+    chunk_size: Annotated[int | None, option("Neurons a master gate unit.", MODEL, "--chunk", min=1)] = None,
+    nonterminals: Annotated[int | None, option("Symbols with two children (`pcfg`).", MODEL, min=1)] = None,
+    preterminals: Annotated[int | None, option("Symbols with a word (`pcfg`).", MODEL, min=1)] = None,
+    state_size: Annotated[int | None, option("Size of a symbol's vector (`pcfg`).", MODEL, min=1)] = None,
+    input_dropout: Annotated[float | None, option(panel=MODEL)] = None,
+    layer_dropout: Annotated[float | None, option(panel=MODEL)] = None,
+    output_dropout: Annotated[float | None, option(panel=MODEL)] = None,
+    weight_dropout: Annotated[float | None, option(panel=MODEL)] = None,
+    word_dropout: Annotated[float | None, option(panel=MODEL)] = None,
+    epochs: Annotated[float | None, option("Passes over the text, 2.5 too.", TRAINING)] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="Parallel streams; for `pcfg` sentences a step.",
-            rich_help_panel=TRAINING,
-        ),
+        int | None, option("Parallel streams; for `pcfg` sentences a step.", TRAINING, min=1)
     ] = None,
     max_length: Annotated[
-        int | None,
-        typer.Option(
-            "--max-length", min=2, help="Words of the longest sentence (`pcfg`).", rich_help_panel=TRAINING
-        ),
+        int | None, option("Words of the longest sentence (`pcfg`).", TRAINING, min=2)
     ] = None,
-    window: Annotated[
-        int | None,
-        typer.Option("--window", min=1, help="Steps of back-propagation.", rich_help_panel=TRAINING),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", rich_help_panel=TRAINING)
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option("--weight-decay", rich_help_panel=TRAINING)] = None,
-    clip: Annotated[
-        float | None, typer.Option("--clip", help="Largest gradient norm.", rich_help_panel=TRAINING)
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option("--warmup", min=0, help="Steps.", rich_help_panel=TRAINING)
-    ] = None,
+    window: Annotated[int | None, option("Steps of back-propagation.", TRAINING, min=1)] = None,
+    learning_rate: Annotated[float | None, option(panel=TRAINING, names="--learning-rate --lr")] = None,
+    weight_decay: Annotated[float | None, option(panel=TRAINING)] = None,
+    clip: Annotated[float | None, option("Largest gradient norm.", TRAINING)] = None,
+    warmup: Annotated[int | None, option("Steps.", TRAINING, min=0)] = None,
     patience: Annotated[
-        int | None,
-        typer.Option(
-            "--patience",
-            min=1,
-            help="Evaluations without improvement before averaging (`paper`).",
-            rich_help_panel=TRAINING,
-        ),
+        int | None, option("Evaluations without improvement before averaging (`paper`).", TRAINING, min=1)
     ] = None,
-    shards: Annotated[
-        int | None,
-        typer.Option("--shards", min=1, help="Parts of a batch, a thread each.", rich_help_panel=TRAINING),
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option(
-            "--checkpoint-minutes", min=0, help="Minutes between checkpoints.", rich_help_panel=TRAINING
-        ),
-    ] = 10.0,
+    shards: Annotated[int | None, option("Parts of a batch, a thread each.", TRAINING, min=1)] = None,
+    checkpoint_minutes: Annotated[float, option("Minutes between checkpoints.", TRAINING, min=0)] = 10.0,
     half: Half = False,
     seed: Seed = 0,
     device: Device = "auto",

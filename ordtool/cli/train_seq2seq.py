@@ -23,6 +23,7 @@ from ordtool.cli.options import (
     Quiet,
     Seed,
     Threads,
+    option,
     options_for_fields,
     renamed_options,
 )
@@ -40,108 +41,56 @@ def seq2seq(
     ],
     model: Model,
     output: ModelFolder,
-    source_field: Annotated[
-        str, typer.Option("--source-field", help="Key or column of the source.", rich_help_panel=PAIRS)
-    ] = "source",
-    target_field: Annotated[
-        str, typer.Option("--target-field", help="Key or column of the target.", rich_help_panel=PAIRS)
-    ] = "target",
-    dev: Annotated[
-        list[str] | None,
-        typer.Option("--dev", help="Held-out pairs.  [default: --holdout]", rich_help_panel=PAIRS),
-    ] = None,
-    holdout: Annotated[
-        float,
-        typer.Option("--holdout", help="Share of the sources held out.", rich_help_panel=PAIRS),
-    ] = 0.02,
+    source_field: Annotated[str, option("Key or column of the source.", PAIRS)] = "source",
+    target_field: Annotated[str, option("Key or column of the target.", PAIRS)] = "target",
+    dev: Annotated[list[str] | None, option("Held-out pairs.  [default: --holdout]", PAIRS)] = None,
+    holdout: Annotated[float, option("Share of the sources held out.", PAIRS)] = 0.02,
     max_source: Annotated[
-        int | None,
-        typer.Option(
-            "--max-source",
-            help="Tokens of a source at most.  [default: what the target leaves, up to 384]",
-            rich_help_panel=PAIRS,
-        ),
+        int | None, option("Tokens of a source at most.  [default: what the target leaves, up to 384]", PAIRS)
     ] = None,
-    max_target: Annotated[
-        int | None,
-        typer.Option(
-            "--max-target", help="Tokens of a target at most.  [default: 128]", rich_help_panel=PAIRS
-        ),
-    ] = None,
+    max_target: Annotated[int | None, option("Tokens of a target at most.  [default: 128]", PAIRS)] = None,
     overlong: Annotated[
         str,
-        typer.Option(
-            "--overlong",
-            help="`truncate` or `drop` longer pairs; they are counted.",
-            rich_help_panel=PAIRS,
+        option(
+            "`truncate` or `drop` longer pairs; they are counted.",
+            PAIRS,
             autocompletion=lambda: ["truncate", "drop"],
         ),
     ] = "truncate",
     lossless: Annotated[
         bool | None,
-        typer.Option(
+        option(
+            "Extend BERT's vocabulary so that case, accents and spaces are written.  [default: if needed]",
+            PAIRS,
             "--lossless/--no-lossless",
-            help="Extend BERT's vocabulary so that case, accents and spaces are written.  [default: if needed]",
-            rich_help_panel=PAIRS,
         ),
     ] = None,
     vocabulary: Annotated[
         str,
-        typer.Option(
-            "--vocabulary",
-            help="What can be written: `full`, or tokens `seen` in the pairs (faster).",
-            rich_help_panel=PAIRS,
+        option(
+            "What can be written: `full`, or tokens `seen` in the pairs (faster).",
+            PAIRS,
             autocompletion=lambda: ["full", "seen"],
         ),
     ] = "full",
-    epochs: Annotated[
-        float, typer.Option("--epochs", help="Passes over the pairs, 2.5 too.", rich_help_panel=TRAINING)
-    ] = 3.0,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Pairs a batch.", rich_help_panel=TRAINING)
-    ] = 32,
-    together: Annotated[
-        int,
-        typer.Option(
-            "--together",
-            min=1,
-            help="Targets of one source read in one row.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 8,
+    epochs: Annotated[float, option("Passes over the pairs, 2.5 too.", TRAINING)] = 3.0,
+    batch_size: Annotated[int, option("Pairs a batch.", TRAINING, min=1)] = 32,
+    together: Annotated[int, option("Targets of one source read in one row.", TRAINING, min=1)] = 8,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-4,
-    weight_decay: Annotated[
-        float, typer.Option("--weight-decay", min=0, help="Of AdamW.", rich_help_panel=TRAINING)
-    ] = 0.01,
+    weight_decay: Annotated[float, option("Of AdamW.", TRAINING, min=0)] = 0.01,
     dropout: Annotated[
-        float | None,
-        typer.Option(
-            "--dropout",
-            min=0,
-            max=0.9,
-            help="Of hidden states.  [default: the checkpoint's]",
-            rich_help_panel=TRAINING,
-        ),
+        float | None, option("Of hidden states.  [default: the checkpoint's]", TRAINING, min=0, max=0.9)
     ] = None,
     eval_every: Annotated[
         int | None,
-        typer.Option(
-            "--eval-every",
-            min=1,
-            help="Updates between dev losses and checkpoints.  [default: an epoch's, ten at most]",
-            rich_help_panel=TRAINING,
+        option(
+            "Updates between dev losses and checkpoints.  [default: an epoch's, ten at most]", TRAINING, min=1
         ),
     ] = None,
     patience: Patience = None,
     dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype",
-            envvar="ORDTOOL_DTYPE",
-            help="Of matrix products: auto, float32 or bfloat16.",
-            rich_help_panel=RUN,
-        ),
+        str, option("Of matrix products: auto, float32 or bfloat16.", RUN, envvar="ORDTOOL_DTYPE")
     ] = "auto",
     device: Device = "auto",
     threads: Threads = None,

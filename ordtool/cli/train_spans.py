@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
-from ordtool.cli.options import Device, Force, Quiet, Resume, Seed, Threads, field_options
+from ordtool.cli.options import Device, Force, Quiet, Resume, Seed, Threads, field_options, option
 
 MODEL = "Model"
 TEXT = "Text"
@@ -24,101 +24,50 @@ def spans(
     ],
     output: ModelFolder,
     tokens: Annotated[
-        str,
-        typer.Option(
-            "--tokens", help="What the trees' tokens are: `words`, `chars` or `jieba`.", rich_help_panel=TEXT
-        ),
+        str, option("What the trees' tokens are: `words`, `chars` or `jieba`.", TEXT)
     ] = "words",
-    lowercase: Annotated[
-        bool, typer.Option("--lowercase/--cased", help="Look words up in lower case.", rich_help_panel=TEXT)
-    ] = True,
-    vocab_size: Annotated[
-        int, typer.Option("--vocab-size", min=3, help="Words and shape classes.", rich_help_panel=TEXT)
-    ] = 12_000,
-    holdout: Annotated[
-        float,
-        typer.Option("--holdout", help="Share of the trees that is held out.", rich_help_panel=TEXT),
-    ] = 0.02,
-    embedding_size: Annotated[
-        int, typer.Option("--embedding", min=1, help="Size of word vectors.", rich_help_panel=MODEL)
-    ] = 128,
-    hidden_size: Annotated[
-        int, typer.Option("--hidden", min=1, help="Size of the blocks.", rich_help_panel=MODEL)
-    ] = 192,
-    layers: Annotated[
-        int, typer.Option("--layers", min=1, help="Number of blocks.", rich_help_panel=MODEL)
-    ] = 3,
-    heads: Annotated[int, typer.Option("--heads", min=1, help="Attention heads.", rich_help_panel=MODEL)] = 4,
-    span_size: Annotated[
-        int, typer.Option("--span-size", min=1, help="Of a boundary's two vectors.", rich_help_panel=MODEL)
-    ] = 128,
+    lowercase: Annotated[bool, option("Look words up in lower case.", TEXT, "--lowercase/--cased")] = True,
+    vocab_size: Annotated[int, option("Words and shape classes.", TEXT, min=3)] = 12_000,
+    holdout: Annotated[float, option("Share of the trees that is held out.", TEXT)] = 0.02,
+    embedding_size: Annotated[int, option("Size of word vectors.", MODEL, "--embedding", min=1)] = 128,
+    hidden_size: Annotated[int, option("Size of the blocks.", MODEL, "--hidden", min=1)] = 192,
+    layers: Annotated[int, option("Number of blocks.", MODEL, min=1)] = 3,
+    heads: Annotated[int, option("Attention heads.", MODEL, min=1)] = 4,
+    span_size: Annotated[int, option("Of a boundary's two vectors.", MODEL, min=1)] = 128,
     affixes: Annotated[
-        bool,
-        typer.Option(
-            "--affixes/--no-affixes", help="Read the shapes and affixes of words.", rich_help_panel=MODEL
-        ),
+        bool, option("Read the shapes and affixes of words.", MODEL, "--affixes/--no-affixes")
     ] = False,
     binary: Annotated[
         bool | None,
-        typer.Option(
+        option(
+            "Draw binary trees, or leave out spans less likely than not.  [default: flat if the trees have labels]",
+            MODEL,
             "--binary/--flat",
-            help="Draw binary trees, or leave out spans less likely than not.  [default: flat if the trees have labels]",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(
-            "--encoder",
-            help="A pre-trained encoder that gives the word vectors, such as `minilm`; it is trained along.",
-            rich_help_panel=MODEL,
+        option(
+            "A pre-trained encoder that gives the word vectors, such as `minilm`; it is trained along.", MODEL
         ),
     ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            "--teacher", help="A span scorer that parses `--text` for this one.", rich_help_panel=TEXT
-        ),
-    ] = None,
-    text: Annotated[
-        list[str] | None,
-        typer.Option("--text", help="Text for the teacher, a sentence a line.", rich_help_panel=TEXT),
-    ] = None,
+    teacher: Annotated[str | None, option("A span scorer that parses `--text` for this one.", TEXT)] = None,
+    text: Annotated[list[str] | None, option("Text for the teacher, a sentence a line.", TEXT)] = None,
     text_tokens: Annotated[
         str | None,
-        typer.Option(
-            "--text-tokens",
-            help="How that text is split: as `--tokens`, or `whitespace`.  [default: as the trees]",
-            rich_help_panel=TEXT,
-        ),
+        option("How that text is split: as `--tokens`, or `whitespace`.  [default: as the trees]", TEXT),
     ] = None,
-    dropout: Annotated[float, typer.Option("--dropout", rich_help_panel=MODEL)] = 0.1,
-    word_dropout: Annotated[
-        float,
-        typer.Option("--word-dropout", help="Share of words read as unknown ones.", rich_help_panel=MODEL),
-    ] = 0.1,
-    epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes over the trees.", rich_help_panel=TRAINING)
-    ] = 4,
-    batch_words: Annotated[
-        int, typer.Option("--batch-words", min=1, help="Words of a batch, about.", rich_help_panel=TRAINING)
-    ] = 1024,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", rich_help_panel=TRAINING)] = 1e-3,
-    encoder_learning_rate: Annotated[
-        float, typer.Option("--encoder-learning-rate", rich_help_panel=TRAINING)
-    ] = 1e-4,
+    dropout: Annotated[float, option(panel=MODEL)] = 0.1,
+    word_dropout: Annotated[float, option("Share of words read as unknown ones.", MODEL)] = 0.1,
+    epochs: Annotated[int, option("Passes over the trees.", TRAINING, min=1)] = 4,
+    batch_words: Annotated[int, option("Words of a batch, about.", TRAINING, min=1)] = 1024,
+    learning_rate: Annotated[float, option(panel=TRAINING, names="--learning-rate --lr")] = 1e-3,
+    encoder_learning_rate: Annotated[float, option(panel=TRAINING)] = 1e-4,
     label_weight: Annotated[
-        float,
-        typer.Option(
-            "--label-weight",
-            help="Of labels and parts of speech in the loss, beside spans.",
-            rich_help_panel=TRAINING,
-        ),
+        float, option("Of labels and parts of speech in the loss, beside spans.", TRAINING)
     ] = 0.2,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", rich_help_panel=TRAINING)] = 0.01,
-    clip: Annotated[
-        float, typer.Option("--clip", help="Largest gradient norm.", rich_help_panel=TRAINING)
-    ] = 1.0,
+    weight_decay: Annotated[float, option(panel=TRAINING)] = 0.01,
+    clip: Annotated[float, option("Largest gradient norm.", TRAINING)] = 1.0,
     half: Half = False,
     seed: Seed = 0,
     device: Device = "auto",

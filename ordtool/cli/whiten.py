@@ -10,73 +10,56 @@ import typer
 
 from ordtool.cli._command import Command
 from ordtool.cli._lazy import CONTEXT
-from ordtool.cli.options import OUT, RUN, Force, Output, Quiet, Threads
+from ordtool.cli.options import OUT, RUN, Force, Output, Quiet, Threads, option
 
 MAP = "The map"
 TRANSFORM = "The fitted transform"
 
-Dims = Annotated[
-    int | None,
-    typer.Option("--dims", min=1, help="Columns to keep: directions of most variance.", rich_help_panel=MAP),
-]
+Dims = Annotated[int | None, option("Columns to keep: directions of most variance.", MAP, "--dims", min=1)]
 Beta = Annotated[
-    float | None,
-    typer.Option(
-        "--beta", min=0, max=1, help="Share of the mean to subtract.  [default: 1]", rich_help_panel=MAP
-    ),
+    float | None, option("Share of the mean to subtract.  [default: 1]", MAP, "--beta", min=0, max=1)
 ]
 Gamma = Annotated[
-    float | None,
-    typer.Option(
-        "--gamma", min=0, max=1, help="Share of the spread to equalise.  [default: 1]", rich_help_panel=MAP
-    ),
+    float | None, option("Share of the spread to equalise.  [default: 1]", MAP, "--gamma", min=0, max=1)
 ]
 Method = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "pca, zca, cholesky, or abtt (all but the top).  [default: pca]",
+        MAP,
         "--method",
-        help="pca, zca, cholesky, or abtt (all but the top).  [default: pca]",
-        rich_help_panel=MAP,
         autocompletion=lambda: ["pca", "zca", "cholesky", "abtt"],
     ),
 ]
-Ridge = Annotated[
-    float | None, typer.Option("--ridge", min=0, help="Added to every variance.", rich_help_panel=MAP)
-]
+Ridge = Annotated[float | None, option("Added to every variance.", MAP, "--ridge", min=0)]
 Shrinkage = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "0 to 1, or `oas` to estimate it: pulls variances to their average, for few rows.",
+        MAP,
         "--shrinkage",
         metavar="WEIGHT",
-        help="0 to 1, or `oas` to estimate it: pulls variances to their average, for few rows.",
-        rich_help_panel=MAP,
     ),
 ]
 Remove = Annotated[
-    int | None,
-    typer.Option(
-        "--remove", min=0, help="Directions that abtt removes.  [default: columns / 100]", rich_help_panel=MAP
-    ),
+    int | None, option("Directions that abtt removes.  [default: columns / 100]", MAP, "--remove", min=0)
 ]
-Normalize = Annotated[
-    bool | None,
-    typer.Option("--normalize/--no-normalize", help="Scale every row to length 1.", rich_help_panel=MAP),
-]
+Normalize = Annotated[bool | None, option("Scale every row to length 1.", MAP, "--normalize/--no-normalize")]
 Standardize = Annotated[
     bool | None,
-    typer.Option(
+    option(
+        "Divide every column by its standard deviation first: for columns of different units.",
+        MAP,
         "--standardize/--no-standardize",
-        help="Divide every column by its standard deviation first: for columns of different units.",
-        rich_help_panel=MAP,
     ),
 ]
 
 Covariance = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "What a beta under 1 whitens: shifted (of x - beta mean), or centred (of x - mean).  [default: shifted]",
+        MAP,
         "--covariance",
-        help="What a beta under 1 whitens: shifted (of x - beta mean), or centred (of x - mean).  [default: shifted]",
-        rich_help_panel=MAP,
         autocompletion=lambda: ["shifted", "centred"],
     ),
 ]
@@ -114,39 +97,21 @@ def whiten(
     standardize: Standardize = None,
     covariance: Covariance = None,
     save: Annotated[
-        Path | None,
-        typer.Option(
-            "--save", metavar="FILE", help="Write the transform (safetensors).", rich_help_panel=TRANSFORM
-        ),
+        Path | None, option("Write the transform (safetensors).", TRANSFORM, metavar="FILE")
     ] = None,
-    transform: Annotated[
-        Path | None,
-        typer.Option(
-            "--transform", metavar="FILE", help="Apply this one, don't fit.", rich_help_panel=TRANSFORM
-        ),
-    ] = None,
+    transform: Annotated[Path | None, option("Apply this one, don't fit.", TRANSFORM, metavar="FILE")] = None,
     export: Annotated[
         Path | None,
-        typer.Option(
-            "--export",
-            metavar="FOLDER",
-            help="Write a sentence-transformers model that ends with the transform.",
-            rich_help_panel=TRANSFORM,
+        option(
+            "Write a sentence-transformers model that ends with the transform.", TRANSFORM, metavar="FOLDER"
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="The model to export, which made the vectors.", rich_help_panel=TRANSFORM
-        ),
+        str | None, option("The model to export, which made the vectors.", TRANSFORM, "--model -m")
     ] = None,
     pooling: Annotated[
         str | None,
-        typer.Option(
-            "--pooling",
-            help="Pooling of the exported model: cls, mean, max, last.  [default: its own]",
-            rich_help_panel=TRANSFORM,
-        ),
+        option("Pooling of the exported model: cls, mean, max, last.  [default: its own]", TRANSFORM),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -158,17 +123,9 @@ def whiten(
         ),
     ] = None,
     output: Output = None,
-    precision: Annotated[
-        str,
-        typer.Option("--precision", help="auto, float32, float16 or float64.", rich_help_panel=OUT),
-    ] = "auto",
+    precision: Annotated[str, option("auto, float32, float16 or float64.", OUT)] = "auto",
     threads: Threads = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device", envvar="ORDTOOL_DEVICE", help="cpu, or cuda for wide vectors.", rich_help_panel=RUN
-        ),
-    ] = "cpu",
+    device: Annotated[str, option("cpu, or cuda for wide vectors.", RUN, envvar="ORDTOOL_DEVICE")] = "cpu",
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
@@ -227,10 +184,7 @@ def merge(
     transforms: Annotated[
         list[Path], typer.Argument(metavar="FILE", help="Transforms that `ordtool whiten --save` wrote.")
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", help="The merged transform.", rich_help_panel=OUT),
-    ],
+    output: Annotated[Path, option("The merged transform.", OUT, "--output -o", metavar="FILE")],
     dims: Dims = None,
     beta: Beta = None,
     gamma: Gamma = None,
