@@ -115,7 +115,6 @@ def embed(
         ordtool embed examples/questions.jsonl -m static | ordtool whiten --dims 8 > white.npy
     """
     from ordtool import console
-    from ordtool.cli.options import options_for_fields
     from ordtool.errors import UsageError
 
     format = "jsonl" if json else format
@@ -127,34 +126,33 @@ def embed(
     from ordtool.embedding.embed_job import embed_files
     from ordtool.embedding.encoder import EncoderConfig
 
-    with options_for_fields(EncoderConfig), options_for_fields(EmbedConfig):
-        encoder = EncoderConfig(
-            model=model,
-            pooling=pooling,
-            layers=layers,
-            skip_first=skip_first,
-            prompt=prompt,
-            max_length=max_length,
-            normalize=normalize,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-            batch_tokens=batch_tokens,
-            batch_size=batch_size,
-        )
-        config = EmbedConfig(
-            encoder=encoder,
-            inputs=tuple(inputs or ()),
-            field=field,
-            output=output,
-            format=format,
-            dims=dims,
-            precision=precision,
-            whiten=whiten,
-            transform=transform,
-            on_error=on_error,
-            shard=shard,
-            resume=resume,
-            force=force,
-        )
-        embed_files(config, console.RichProgress(quiet))
+    encoder = EncoderConfig(
+        model=model,
+        pooling=pooling,
+        layers=layers,
+        skip_first=skip_first,
+        prompt=prompt,
+        max_length=max_length,
+        normalize=normalize,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        batch_tokens=batch_tokens,
+        batch_size=batch_size,
+    )
+    config = EmbedConfig(
+        encoder=encoder,
+        inputs=tuple(inputs or ()),
+        field=field,
+        output=output,
+        format=format,
+        dims=dims,
+        precision=precision,
+        whiten=whiten,
+        transform=transform,
+        on_error=on_error,
+        shard=shard,
+        resume=resume,
+        force=force,
+    )
+    embed_files(config, console.RichProgress(quiet))

@@ -143,7 +143,6 @@ def extrapolate(
     """
     from ordtool import console
     from ordtool.cli._extrapolation_view import show
-    from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
     from ordtool.io.atomic import check_output
@@ -154,39 +153,38 @@ def extrapolate(
     from ordtool.progress import report_skipped
 
     progress = RichProgress(quiet)
-    with options_for_fields(ExtrapolateConfig, period="--period", bins="--bins"):
-        config = ExtrapolateConfig(
-            model=model,
-            methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
-            lengths=tuple(part.strip() for part in lengths.split(",")) if lengths else None,
-            train_length=train_length,
-            last=last,
-            windows=windows,
-            bins=bins if by_position else None,
-            period=period if repeat else None,
-            window=window,
-            factor=_parse_factor(factor),
-            max_tokens=max_tokens,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-        )
-        if explain:
-            _explain(config, inputs, output, plot, json=json, force=force, progress=progress)
-            return
-        check_inputs(
-            inputs or (),
-            missing="no input: give a long text, or pipe one in",
-            hint="for example: ordtool extrapolate book.txt",
-        )
-        if plot is not None:
-            check_plot(plot)
-            check_output(plot, force=force or resume)
-        output_format(output, ("jsonl",), "jsonl" if json else None)
-        check_output(output, force=force)
-        skipped: list[OrdtoolError] = []
-        comparison = Comparison(config, _read_texts(inputs or (), field, on_error, skipped), progress)
+    config = ExtrapolateConfig(
+        model=model,
+        methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
+        lengths=tuple(part.strip() for part in lengths.split(",")) if lengths else None,
+        train_length=train_length,
+        last=last,
+        windows=windows,
+        bins=bins if by_position else None,
+        period=period if repeat else None,
+        window=window,
+        factor=_parse_factor(factor),
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+    if explain:
+        _explain(config, inputs, output, plot, json=json, force=force, progress=progress)
+        return
+    check_inputs(
+        inputs or (),
+        missing="no input: give a long text, or pipe one in",
+        hint="for example: ordtool extrapolate book.txt",
+    )
+    if plot is not None:
+        check_plot(plot)
+        check_output(plot, force=force or resume)
+    output_format(output, ("jsonl",), "jsonl" if json else None)
+    check_output(output, force=force)
+    skipped: list[OrdtoolError] = []
+    comparison = Comparison(config, _read_texts(inputs or (), field, on_error, skipped), progress)
     title = comparison.title(inputs or ("-",))
     rows: Rows = []
     to_terminal = stdout_is_terminal() and output is None and not json

@@ -20,8 +20,8 @@ from ordtool.cli.options import (
     Resume,
     Seed,
     Threads,
+    field_options,
     option,
-    options_for_fields,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def _mask_kinds() -> list[str]:
     return list(KINDS)
 
 
+@field_options(prompts="prompt")
 def generate(
     inputs: Inputs = None,
     prompt: Annotated[
@@ -157,34 +158,32 @@ def generate(
     from ordtool.generation.prompts import parse_choices, unescape
     from ordtool.io.formats import output_format
 
-    with options_for_fields(Decoding, n="-n"):
-        decoding = Decoding(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            typical=typical,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
-            beams=beams,
-            length_penalty=length_penalty,
-            n=n,
-            stop=tuple(unescape(text) for text in stop or ()),
-            choices=parse_choices(choices) if choices is not None else (),
-            logprobs=logprobs,
-            seed=seed,
-            batch_size=batch_size,
-        )
-    with options_for_fields(GenerateConfig, prompts="--prompt"):
-        config = GenerateConfig(
-            inputs=tuple(inputs or ()),
-            prompts=tuple(prompt or ()),
-            field=field,
-            on_error=on_error,
-            decoding=decoding,
-            style=_style(template, examples, chat, system),
-        )
+    decoding = Decoding(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical=typical,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        beams=beams,
+        length_penalty=length_penalty,
+        n=n,
+        stop=tuple(unescape(text) for text in stop or ()),
+        choices=parse_choices(choices) if choices is not None else (),
+        logprobs=logprobs,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    config = GenerateConfig(
+        inputs=tuple(inputs or ()),
+        prompts=tuple(prompt or ()),
+        field=field,
+        on_error=on_error,
+        decoding=decoding,
+        style=_style(template, examples, chat, system),
+    )
     if context is not None:
         from ordtool.extrapolation.plan import parse_spec
 

@@ -17,6 +17,7 @@ from ordtool.cli.options import (
     Quiet,
     Seed,
     Threads,
+    field_options,
     option,
     renamed_options,
 )
@@ -31,6 +32,7 @@ READ = "What is read"
 MANY_ROWS = 20_000
 
 
+@field_options(dtype="precision")
 @renamed_options({"--embed": "--embed-model"})
 def hsic(
     inputs: Annotated[
@@ -138,7 +140,6 @@ def hsic(
     """
     from ordtool.cli._hsic_view import show
     from ordtool.cli._text_encoder import text_encoder
-    from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.independence.hsic import HsicConfig, compare
     from ordtool.independence.variables import (
@@ -152,26 +153,25 @@ def hsic(
     from ordtool.io.formats import RowLines, output_format
     from ordtool.plotting import check_plot
 
-    with options_for_fields(HsicConfig, dtype="--precision", given="--given"):
-        config = HsicConfig(
-            kernel=_one_or_two(kernel),
-            bandwidth=_bandwidths(bandwidth),
-            multiples=_numbers(multiples, "--multiples"),
-            estimator=estimator,
-            test=test,
-            permutations=permutations,
-            scheme=scheme,
-            grid=_numbers(grid, "--grid"),
-            random_features=random_features,
-            group_rows=group_rows,
-            confidence=confidence,
-            seed=seed,
-            dtype=precision,
-            threads=threads,
-            device=device if device.startswith("cuda") else "cpu",
-        )
-        if given is not None:
-            config.check_given()
+    config = HsicConfig(
+        kernel=_one_or_two(kernel),
+        bandwidth=_bandwidths(bandwidth),
+        multiples=_numbers(multiples, "--multiples"),
+        estimator=estimator,
+        test=test,
+        permutations=permutations,
+        scheme=scheme,
+        grid=_numbers(grid, "--grid"),
+        random_features=random_features,
+        group_rows=group_rows,
+        confidence=confidence,
+        seed=seed,
+        dtype=precision,
+        threads=threads,
+        device=device if device.startswith("cuda") else "cpu",
+    )
+    if given is not None:
+        config.check_given()
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     plot_format = check_plot(plot) if plot is not None else None
     for path in (output, plot):

@@ -6,18 +6,15 @@ Each is an `Annotated` type for a Typer function; the default stands in the func
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import UsageError
 
 RUN = "Running"
 OUT = "Output"
@@ -71,27 +68,6 @@ Force = Annotated[bool, option("Replace an existing output.", OUT, "--force")]
 Resume = Annotated[
     bool, option("Go on where an interrupted run of the same command stopped.", OUT, "--resume")
 ]
-
-
-@contextmanager
-def options_for_fields(config_class: type[Any], **renamed: str) -> Iterator[None]:
-    """Let errors about a config's fields name the options that they come from.
-
-    A config says `batch_size`, in backticks; the person who typed a command reads --batch-size.
-
-    Args:
-        config_class: A dataclass.
-        **renamed: The options of fields that have another name: `dtype="--precision"`.
-    """
-    names = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(config_class)} | renamed
-
-    def named(text: str) -> str:
-        return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), text)
-
-    try:
-        yield
-    except OrdtoolError as error:
-        raise type(error)(named(error.message), error.hint and named(error.hint)) from error
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:

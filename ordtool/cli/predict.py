@@ -21,7 +21,6 @@ from ordtool.cli.options import (
     Resume,
     Threads,
     option,
-    options_for_fields,
     renamed_options,
 )
 
@@ -95,19 +94,18 @@ def predict(
         hint="echo 'Who was Galileo?' | ordtool predict -m MODEL",
     )
     progress = RichProgress(quiet)
-    with options_for_fields(PredictConfig):
-        config = PredictConfig(
-            model=model,
-            field=field,
-            label_field=label_field,
-            embed_model=embed_model,
-            backbone=backbone,
-            vectors=vectors,
-            on_error=on_error,
-            batch_size=batch_size,
-            device=device,
-            threads=threads,
-        )
+    config = PredictConfig(
+        model=model,
+        field=field,
+        label_field=label_field,
+        embed_model=embed_model,
+        backbone=backbone,
+        vectors=vectors,
+        on_error=on_error,
+        batch_size=batch_size,
+        device=device,
+        threads=threads,
+    )
     run = PredictionRun(inputs or [], config, progress)
     try:
         if stdout_is_terminal() and output is None and not json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ordtool.cli.embed import POOLINGS, VECTOR
-from ordtool.cli.options import Device, Force, Json, OnError, Output, Quiet, Threads, option
+from ordtool.cli.options import Device, Force, Json, OnError, Output, Quiet, Threads, field_options, option
 
 if TYPE_CHECKING:
     from ordtool.embedding.similarity import SimilarityRow
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 WHITENED = "Whitening"
 
 
+@field_options(settings="setting")
 def similarity(
     pairs: Annotated[
         str,
@@ -118,7 +119,6 @@ def similarity(
         ordtool score similarity pairs.tsv -m static --setting beta=0,gamma=0,dims=2
     """
     from ordtool import console
-    from ordtool.cli.options import options_for_fields
     from ordtool.embedding.encoder import EncoderConfig
     from ordtool.embedding.similarity_job import SimilarityConfig, score_pairs
     from ordtool.errors import UsageError
@@ -131,28 +131,27 @@ def similarity(
         )
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     check_output(output, force=force)
-    with options_for_fields(EncoderConfig), options_for_fields(SimilarityConfig, settings="--setting"):
-        encoder = EncoderConfig(
-            model=model or "minilm",
-            pooling=pooling,
-            layers=layers,
-            skip_first=skip_first,
-            prompt=prompt,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-        )
-        config = SimilarityConfig(
-            pairs,
-            encoder,
-            vectors=tuple(vectors or ()),
-            columns=tuple(name.strip() for name in columns.split(",")) if columns else None,
-            settings=tuple(setting or ()),
-            transform=transform,
-            fit_on=fit_on,
-            on_error=on_error,
-        )
-        rows = score_pairs(config, console.RichProgress(quiet))
+    encoder = EncoderConfig(
+        model=model or "minilm",
+        pooling=pooling,
+        layers=layers,
+        skip_first=skip_first,
+        prompt=prompt,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+    config = SimilarityConfig(
+        pairs,
+        encoder,
+        vectors=tuple(vectors or ()),
+        columns=tuple(name.strip() for name in columns.split(",")) if columns else None,
+        settings=tuple(setting or ()),
+        transform=transform,
+        fit_on=fit_on,
+        on_error=on_error,
+    )
+    rows = score_pairs(config, console.RichProgress(quiet))
     if output is None and not json and console.stdout_is_terminal():
         _print(rows)
         return

@@ -91,7 +91,6 @@ def bottleneck(
     from ordtool import console
     from ordtool.cli._text_encoder import text_encoder
     from ordtool.cli._training_options import say_trained
-    from ordtool.cli.options import options_for_fields
     from ordtool.independence.bottleneck_comparison import check_methods, compare_methods
     from ordtool.independence.bottleneck_training import BottleneckTrainingConfig
     from ordtool.independence.variables import VariablesConfig
@@ -102,20 +101,19 @@ def bottleneck(
     from ordtool.runtime import set_threads
 
     quiet_transformers()
-    with options_for_fields(BottleneckTrainingConfig):
-        config = BottleneckTrainingConfig(
-            layers=_widths(layers),
-            activation=activation,
-            sigma=sigma,
-            beta=beta,
-            epsilon=epsilon,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            ridge=ridge,
-            seed=seed,
-            device=device,
-        )
+    config = BottleneckTrainingConfig(
+        layers=_widths(layers),
+        activation=activation,
+        sigma=sigma,
+        beta=beta,
+        epsilon=epsilon,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        ridge=ridge,
+        seed=seed,
+        device=device,
+    )
     names = check_methods(methods.split(","))
     if output is not None:
         check_directory(output, force=force)

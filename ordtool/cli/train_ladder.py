@@ -20,7 +20,6 @@ from ordtool.cli.options import (
     Seed,
     Threads,
     option,
-    options_for_fields,
 )
 
 if TYPE_CHECKING:
@@ -163,38 +162,36 @@ def ladder(
     if test and compare is None:
         raise UsageError("--test is for --compare", "ordtool predict tells the accuracy on labelled data")
     usual = default_fields(task)
-    with options_for_fields(ScheduleConfig), options_for_fields(LadderTrainingConfig):
-        config = LadderTrainingConfig(
-            task=task,
-            fields=Fields(field or usual.text, pair_field or usual.pair, label_field or usual.label),
-            kind=kind,
-            reduction=reduction,
-            layers=layers,
-            residual=residual,
-            initialisation=initialisation,
-            pooling=pooling,
-            dropout=dropout,
-            max_length=max_length,
-            schedule=ScheduleConfig(
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                optimizer=optimizer,
-                patience=patience,
-                max_steps=max_steps,
-                seed=seed,
-            ),
-            holdout=holdout,
-            cache=cache,
-            cache_dir=None if cache_dir is None else str(cache_dir),
-            device=device,
-            dtype=dtype,
-        )
+    config = LadderTrainingConfig(
+        task=task,
+        fields=Fields(field or usual.text, pair_field or usual.pair, label_field or usual.label),
+        kind=kind,
+        reduction=reduction,
+        layers=layers,
+        residual=residual,
+        initialisation=initialisation,
+        pooling=pooling,
+        dropout=dropout,
+        max_length=max_length,
+        schedule=ScheduleConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            patience=patience,
+            max_steps=max_steps,
+            seed=seed,
+        ),
+        holdout=holdout,
+        cache=cache,
+        cache_dir=None if cache_dir is None else str(cache_dir),
+        device=device,
+        dtype=dtype,
+    )
     comparison = None
     if compare is not None:
         methods = tuple(name.strip() for name in compare.split(",") if name.strip())
-        with options_for_fields(ComparisonConfig, epochs="--compare-epochs"):
-            comparison = ComparisonConfig(methods, runs, compare_epochs)
+        comparison = ComparisonConfig(methods, runs, compare_epochs)
     set_threads(threads)
     progress = RichProgress(quiet)
     job = _Job(data, output, model, config, dev or [], test or [], resume, force, progress)

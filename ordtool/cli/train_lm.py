@@ -25,7 +25,6 @@ from ordtool.cli.options import (
     Seed,
     Threads,
     option,
-    options_for_fields,
     renamed_options,
 )
 
@@ -125,46 +124,45 @@ def lm(
 
     set_threads(threads)
     progress = RichProgress(quiet)
-    with options_for_fields(LMTrainingConfig):
-        config = LMTrainingConfig(
-            objective=objective,
-            vocab_size=vocab_size,
-            tokenizer=_folder(tokenizer),
-            context=context,
-            layers=layers,
-            hidden=hidden,
-            heads=heads,
-            kv_heads=kv_heads,
-            key_size=key_size,
-            intermediate=intermediate,
-            talking_heads=talking_heads,
-            logn=logn,
-            logn_trained=logn_trained,
-            positions=positions,
-            rope_base=rope_base,
-            steps=steps,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            learning_rate=learning_rate,
-            eval_every=eval_every,
-            patience=patience,
-            seed=seed,
-            bf16=bf16,
+    config = LMTrainingConfig(
+        objective=objective,
+        vocab_size=vocab_size,
+        tokenizer=_folder(tokenizer),
+        context=context,
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        key_size=key_size,
+        intermediate=intermediate,
+        talking_heads=talking_heads,
+        logn=logn,
+        logn_trained=logn_trained,
+        positions=positions,
+        rope_base=rope_base,
+        steps=steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+        patience=patience,
+        seed=seed,
+        bf16=bf16,
+    )
+    try:
+        report = train_lm(
+            text,
+            output,
+            config,
+            dev=dev or [],
+            field=field,
+            device=device,
+            resume=resume,
+            force=force,
+            progress=progress,
         )
-        try:
-            report = train_lm(
-                text,
-                output,
-                config,
-                dev=dev or [],
-                field=field,
-                device=device,
-                resume=resume,
-                force=force,
-                progress=progress,
-            )
-        finally:
-            progress.close()
+    finally:
+        progress.close()
     bits = "" if report.bits_per_byte is None else f", {report.bits_per_byte:.3f} bits a byte"
     figures = f"dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f}{bits}"
     say_trained(output, figures, "ordtool generate -m MODEL -p 'It was'", progress)

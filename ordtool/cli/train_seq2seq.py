@@ -24,7 +24,6 @@ from ordtool.cli.options import (
     Seed,
     Threads,
     option,
-    options_for_fields,
     renamed_options,
 )
 
@@ -117,42 +116,41 @@ def seq2seq(
 
     set_threads(threads)
     progress = RichProgress(quiet)
-    with options_for_fields(Seq2SeqTrainingConfig, dev="--dev"):
-        config = Seq2SeqTrainingConfig(
-            source_field=source_field,
-            target_field=target_field,
-            max_source=max_source,
-            max_target=max_target,
-            overlong=overlong,
-            together=together,
-            vocabulary=vocabulary,
-            lossless=lossless,
-            holdout=holdout,
-            epochs=epochs,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            dropout=dropout,
-            eval_every=eval_every,
-            patience=patience,
-            seed=seed,
-            dtype=dtype,
+    config = Seq2SeqTrainingConfig(
+        source_field=source_field,
+        target_field=target_field,
+        max_source=max_source,
+        max_target=max_target,
+        overlong=overlong,
+        together=together,
+        vocabulary=vocabulary,
+        lossless=lossless,
+        holdout=holdout,
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        eval_every=eval_every,
+        patience=patience,
+        seed=seed,
+        dtype=dtype,
+    )
+    try:
+        report = train_seq2seq(
+            pairs,
+            resolve_model(model, progress),
+            output,
+            config,
+            dev=dev or [],
+            device=device,
+            resume=resume,
+            force=force,
+            progress=progress,
         )
-        try:
-            report = train_seq2seq(
-                pairs,
-                resolve_model(model, progress),
-                output,
-                config,
-                dev=dev or [],
-                device=device,
-                resume=resume,
-                force=force,
-                progress=progress,
-            )
-        finally:
-            progress.close()
+    finally:
+        progress.close()
     figures = (
         f"dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f} "
         f"({counted(report.dev_pairs, 'held-out pair')})"

@@ -114,13 +114,7 @@ def whiten(
         option("Pooling of the exported model: cls, mean, max, last.  [default: its own]", TRANSFORM),
     ] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot",
-            metavar="FILE",
-            help="Draw the spectrum before and after: .png, .svg or .pdf.",
-            rich_help_panel=OUT,
-        ),
+        Path | None, option("Draw the spectrum before and after: .png, .svg or .pdf.", OUT, metavar="FILE")
     ] = None,
     output: Output = None,
     precision: Annotated[str, option("auto, float32, float16 or float64.", OUT)] = "auto",
@@ -142,10 +136,8 @@ def whiten(
         ordtool embed examples/notes.txt -m static | ordtool whiten --transform map.safetensors -o notes.npy
     """
     _limit_threads(threads)
-    from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress
     from ordtool.embedding import whitening_job
-    from ordtool.embedding.whitening_solver import WhiteningConfig
 
     progress = RichProgress(quiet)
     given = {
@@ -160,23 +152,22 @@ def whiten(
         "standardize": standardize,
         "covariance": covariance,
     }
-    with options_for_fields(WhiteningConfig), options_for_fields(whitening_job.WhitenConfig):
-        config = whitening_job.WhitenConfig(
-            source=npy,
-            output=output,
-            options={name: value for name, value in given.items() if value is not None},
-            transform=transform,
-            save=save,
-            export=export,
-            model=_model_folder(model, progress),
-            pooling=pooling,
-            plot=plot,
-            precision=precision,
-            threads=threads,
-            device=device if device.startswith("cuda") else "cpu",
-            force=force,
-        )
-        whitening_job.whiten(config, progress)
+    config = whitening_job.WhitenConfig(
+        source=npy,
+        output=output,
+        options={name: value for name, value in given.items() if value is not None},
+        transform=transform,
+        save=save,
+        export=export,
+        model=_model_folder(model, progress),
+        pooling=pooling,
+        plot=plot,
+        precision=precision,
+        threads=threads,
+        device=device if device.startswith("cuda") else "cpu",
+        force=force,
+    )
+    whitening_job.whiten(config, progress)
 
 
 @merge_app.command("merge", cls=Command)
@@ -208,10 +199,8 @@ def merge(
         ordtool embed examples/story.txt -m static | ordtool whiten --save b.safetensors
         ordtool whiten merge a.safetensors b.safetensors -o all.safetensors
     """
-    from ordtool.cli.options import options_for_fields
     from ordtool.console import RichProgress
     from ordtool.embedding import whitening_job
-    from ordtool.embedding.whitening_solver import WhiteningConfig
 
     given = {
         "dims": dims,
@@ -226,8 +215,7 @@ def merge(
         "covariance": covariance,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    with options_for_fields(WhiteningConfig):
-        whitening_job.merge(transforms, output, options, force=force, progress=RichProgress(quiet))
+    whitening_job.merge(transforms, output, options, force=force, progress=RichProgress(quiet))
 
 
 def _weight(shrinkage: str | None) -> float | str | None:
