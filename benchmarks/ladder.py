@@ -196,10 +196,10 @@ def lm(args):
             if rate == "start":
                 # One step at a rate of nearly 0: U is 0, so this is the backbone's own loss.
                 still = replace(config, schedule=replace(config.schedule, max_steps=1, learning_rate=1e-12))
-                found = train_ladder([part], None, "smollm2", still, dev=[dev])
+                found = train_ladder([part], None, still, model="smollm2", dev=[dev])
             else:
                 found = train_ladder(
-                    [part], args.keep, "smollm2", config, dev=[dev], force=True, progress=RichProgress()
+                    [part], args.keep, config, model="smollm2", dev=[dev], force=True, progress=RichProgress()
                 )
             say({"book": book.name, "characters": args.characters, "what": rate, **found.record()})
 

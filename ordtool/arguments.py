@@ -7,8 +7,9 @@ function that takes texts or files asks here instead: a text or a path on its ow
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ordtool.errors import UsageError
 
@@ -41,3 +42,36 @@ def as_many(given: Any, *kinds: type) -> Iterable[Any]:
 def as_strings(given: Any) -> tuple[str, ...]:
     """Give names or paths as strings, one or many; raises as `is_one`."""
     return tuple(str(one) for one in as_many(given))
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+C = TypeVar("C", bound=_Dataclass)
+
+
+def with_options(
+    config: C, options: Mapping[str, Any], others: Iterable[str] = ()
+) -> tuple[C, dict[str, Any]]:
+    """Set the fields of a config that stand among a function's keywords.
+
+    Args:
+        config: A dataclass.
+        options: The keywords.
+        others: Keywords that the function knows beside the fields.
+
+    Returns:
+        The config with them set, and the rest of the keywords.
+
+    Raises:
+        TypeError: For a keyword that is neither, as Python does.
+    """
+    known = {field.name for field in fields(config)}
+    rest = {name: value for name, value in options.items() if name not in known}
+    if unknown := [name for name in rest if name not in set(others)]:
+        raise TypeError(
+            f"{type(config).__name__} has no field {unknown[0]!r}, and it is no option of a training"
+        )
+    own = {name: value for name, value in options.items() if name in known}
+    return replace(config, **own) if own else config, rest

@@ -156,11 +156,10 @@ def test_one_path_is_read(tmp_path):
 
 
 def trainings(model):
-    from ordtool.seq2seq.config import Seq2SeqTrainingConfig
 
     yield lambda: ordtool.train_lm("lost.txt", "out")
-    yield lambda: ordtool.train_seq2seq("lost.txt", model, "out", Seq2SeqTrainingConfig())
-    yield lambda: ordtool.train_ladder("lost.txt", "out", model)
+    yield lambda: ordtool.train_seq2seq("lost.txt", "out", model=model)
+    yield lambda: ordtool.train_ladder("lost.txt", "out", model=model)
     yield lambda: ordtool.train_parser("lost.txt", "out")
     yield lambda: ordtool.train_spans("lost.txt", "out")
 

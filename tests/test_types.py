@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import inspect
 import typing
 from pathlib import Path
 
@@ -66,10 +67,20 @@ ordtool.context_extension(None, "rerope", 512)  # wrong
 ordtool.score_trees([[(0, 2)]], ordtool.read_trees("gold.mrg"), baseline=False)  # wrong
 ordtool.read_trees("gold.mrg", on_eror=print)  # wrong
 ordtool.train_parser("book.txt")  # wrong
+ordtool.train_parser("book.txt", "model", epochs=2.5, hidden_size=64, resume=True)
+ordtool.train_parser("book.txt", "model", epoch=2.5)  # wrong
+ordtool.train_pcfg("book.txt", "model", max_length=20, threads=1)
+ordtool.train_pcfg("book.txt", "model", states=3)  # wrong
 ordtool.train_spans("trees.jsonl")  # wrong
+ordtool.train_spans("trees.jsonl", "model", epochs="2")  # wrong
+ordtool.train_lm("book.txt", "model", steps=3, device="cpu")
 ordtool.train_lm("book.txt", "model", step=3)  # wrong
-ordtool.train_seq2seq("pairs.jsonl", "minilm", "model", step=3)  # wrong
-ordtool.train_ladder("reviews.tsv", "ladder", "minilm", step=3)  # wrong
+ordtool.train_seq2seq("pairs.jsonl", "model", model="minilm", epochs=1.5)
+ordtool.train_seq2seq("pairs.jsonl", "model")  # wrong
+ordtool.train_seq2seq("pairs.jsonl", "model", model="minilm", step=3)  # wrong
+ordtool.train_ladder("reviews.tsv", "ladder", model="minilm", reduction=4, epochs=2)
+ordtool.train_ladder("reviews.tsv", "ladder")  # wrong
+ordtool.train_ladder("reviews.tsv", "ladder", model="minilm", step=3)  # wrong
 ordtool.train_bottleneck([[1.0]])  # wrong
 assert_type(ordtool.predict("A text.", "model"), Prediction)
 assert_type(ordtool.predict(["A text."], "model", vectors=True), list[Prediction])
@@ -133,6 +144,14 @@ def test_plain_imports_and_the_lazy_table_are_the_same():
         ("ordtool.embedding.whitening_solver", "WhiteningOptions", "WhiteningConfig", {"dims"}),
         ("ordtool.generation.config", "DecodingOptions", "Decoding", set()),
         ("ordtool.independence.hsic", "HsicOptions", "HsicConfig", set()),
+        ("ordtool.parsing.training.recipes", "TrainingOptions", "TrainingConfig", set()),
+        (
+            "ordtool.independence.bottleneck_training",
+            "BottleneckTrainingOptions",
+            "BottleneckTrainingConfig",
+            set(),
+        ),
+        ("ordtool.tuning.config", "ScheduleOptions", "ScheduleConfig", set()),
         (
             "ordtool.prediction.config",
             "PredictOptions",
@@ -146,3 +165,31 @@ def test_keywords_are_the_fields_of_the_configuration(module, options, config, o
     keywords = typing.get_type_hints(getattr(found, options))
     fields = {field.name for field in dataclasses.fields(getattr(found, config))} - own
     assert set(keywords) == fields
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "configs"),
+    [
+        ("ordtool.lm.training", "LMTrainingOptions", ["LMTrainingConfig", "RunConfig"]),
+        ("ordtool.parsing.spans.training", "SpanTrainingOptions", ["SpanTrainingConfig", "RunConfig"]),
+        ("ordtool.seq2seq.training", "Seq2SeqTrainingOptions", ["Seq2SeqTrainingConfig", "RunConfig"]),
+        ("ordtool.parsing.training.trainer", "_Options", ["TrainingConfig", "ParserRunConfig"]),
+        ("ordtool.parsing.pcfg.training", "_Options", ["PcfgTrainingConfig", "ParserRunConfig"]),
+        ("ordtool.tuning.config", "LadderTrainingOptions", ["LadderTrainingConfig", "ScheduleConfig"]),
+    ],
+)
+def test_keywords_of_trainings_are_the_fields_of_what_they_configure(module, options, configs):
+    found = importlib.import_module(module)
+    fields = {field.name for config in configs for field in dataclasses.fields(getattr(found, config))}
+    assert set(typing.get_type_hints(getattr(found, options))) == fields
+
+
+@pytest.mark.parametrize("name", [name for name in ordtool._EXPORTS if name.startswith("train_")])
+def test_all_trainings_are_called_alike(name):
+    parameters = inspect.signature(getattr(ordtool, name)).parameters
+    plain = [p.name for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert plain[1:] == ["output", "config"]
+    assert parameters["config"].default is None
+    assert parameters["progress"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert parameters["options"].kind is inspect.Parameter.VAR_KEYWORD
+    assert not {"embedding_model", "backbone", "valid", "paths"} & set(parameters)

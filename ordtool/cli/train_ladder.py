@@ -227,8 +227,8 @@ class _Job:
         trained = train_ladder(
             self.data,
             self.output,
-            self.model,
             self.config,
+            model=self.model,
             dev=self.dev,
             resume=self.resume,
             force=self.force,

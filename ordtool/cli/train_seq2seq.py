@@ -108,7 +108,6 @@ def seq2seq(
         ordtool generate -m reverser -p 'black white' --max-new-tokens 8
     """
     from ordtool.console import RichProgress
-    from ordtool.models.resolve import resolve_model
     from ordtool.progress import counted
     from ordtool.runtime import set_threads
     from ordtool.seq2seq.config import Seq2SeqTrainingConfig
@@ -140,9 +139,9 @@ def seq2seq(
     try:
         report = train_seq2seq(
             pairs,
-            resolve_model(model, progress),
             output,
             config,
+            model=model,
             dev=dev or [],
             device=device,
             resume=resume,

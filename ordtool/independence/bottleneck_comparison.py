@@ -111,7 +111,7 @@ def compare_methods(
         for run in range(1 if method == "linear" else runs):  # the linear read-out has one answer
             run_config = replace(config, method=method, seed=config.seed + run)
             trained.append(
-                train_bottleneck(train, run_config, embedding_model=embedding_model, progress=progress)
+                train_bottleneck(train, config=run_config, embed_model=embedding_model, progress=progress)
             )
         dependence = [layer_dependence(t.model, held_out, config) for t in trained if t.model.layers]
         comparisons.append(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ordtool.arguments import with_options
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.independence.bottleneck import (
     BottleneckConfig,
@@ -19,6 +22,7 @@ from ordtool.independence.bottleneck import (
 )
 from ordtool.independence.labelled import Labelled
 from ordtool.independence.loss import normalized_gram
+from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
 
@@ -76,6 +80,23 @@ class BottleneckTrainingConfig:
             raise UsageError("`epochs` of 1, a `batch_size` of 4 and a `ridge` of 0 are the least")
 
 
+class BottleneckTrainingOptions(TypedDict, total=False):
+    """The fields of `BottleneckTrainingConfig`, as keywords of `train_bottleneck`."""
+
+    layers: tuple[int, ...]
+    method: str
+    activation: str
+    sigma: float
+    beta: float
+    epsilon: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    ridge: float
+    seed: int
+    device: str
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A trained network.
@@ -93,18 +114,24 @@ class Trained:
 
 def train_bottleneck(
     data: Labelled,
-    config: BottleneckTrainingConfig,
+    output: str | Path | None = None,
+    config: BottleneckTrainingConfig | None = None,
     *,
-    embedding_model: str | None = None,
+    embed_model: str | None = None,
+    force: bool = False,
     progress: Progress = SILENT,
+    **options: Unpack[BottleneckTrainingOptions],
 ) -> Trained:
-    """Train a network on vectors and their classes.
+    """Train a network on vectors and their classes, and save it.
 
     Args:
         data: What to train on.
+        output: The model folder to make; None saves nothing.
         config: How.
-        embedding_model: Recorded in the model, so that it can be given texts.
+        embed_model: What made the vectors: recorded in the model, so that it can be given texts.
+        force: Replace an existing folder.
         progress: Told of the epochs.
+        **options: Fields of `BottleneckTrainingConfig`, on top of `config`.
 
     Returns:
         The network.
@@ -113,12 +140,25 @@ def train_bottleneck(
         UsageError: For settings that make no sense.
         OrdtoolError: For fewer rows than classes, a single class, or a loss that is no number.
     """
+    config, _ = with_options(config or BottleneckTrainingConfig(), options)
+    if output is not None:
+        check_directory(output, force=force)
+    trained = _train(data, config, embed_model, progress)
+    if output is not None:
+        with atomic_directory(output, force=force) as folder:
+            trained.model.save_pretrained(folder)
+    return trained
+
+
+def _train(
+    data: Labelled, config: BottleneckTrainingConfig, embed_model: str | None, progress: Progress
+) -> Trained:
     if len(data.names) < 2:
         raise OrdtoolError(f"all labels are {data.names[0]!r}: there is nothing to tell apart")
     started = time.perf_counter()
     device = resolve_device(config.device)
     torch.manual_seed(config.seed)
-    model = _new_model(data, config, embedding_model).to(device)
+    model = _new_model(data, config, embed_model).to(device)
     vectors = torch.tensor(np.asarray(data.vectors, dtype=np.float32), device=device)
     labels = torch.tensor(data.labels, device=device)
     losses: list[float] = []

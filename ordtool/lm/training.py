@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from ordtool.arguments import as_many
+from ordtool.arguments import as_many, with_options
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
@@ -133,6 +133,36 @@ class LMTrainingConfig:
                 )
 
 
+class LMTrainingOptions(RunOptions, total=False):
+    """The fields of `LMTrainingConfig` and of a run, as keywords of `train_lm`."""
+
+    objective: str
+    vocab_size: int
+    tokenizer: str | None
+    context: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int | None
+    key_size: int | None
+    intermediate: int | None
+    talking_heads: bool
+    logn: bool
+    logn_trained: bool
+    positions: str
+    rope_base: float | None
+    steps: int
+    batch_size: int
+    accumulate: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    eval_every: int
+    patience: int | None
+    seed: int
+    bf16: bool
+
+
 @dataclass(frozen=True, slots=True)
 class LMTrainingReport:
     """What came of the training.
@@ -162,7 +192,7 @@ def train_lm(
     dev: str | Path | Sequence[str | Path] = (),
     field: str = "text",
     progress: Progress = SILENT,
-    **run: Unpack[RunOptions],
+    **options: Unpack[LMTrainingOptions],
 ) -> LMTrainingReport:
     """Train a language model on text and save it with its tokenizer.
 
@@ -175,7 +205,7 @@ def train_lm(
         dev: Held-out text; none: the last 2% of the tokens.
         field: The key of JSONL records.
         progress: Told of steps with the loss.
-        **run: The fields of `RunConfig`: `device`, `resume`, `force`.
+        **options: Fields of `LMTrainingConfig`, on top of `config`, and of `RunConfig`: `device`, `resume`, `force`.
 
     Returns:
         The report, which is also `training.json` in the folder.
@@ -185,7 +215,8 @@ def train_lm(
             interrupted run had another input or other settings.
     """
     texts, dev = tuple(as_many(texts)), tuple(as_many(dev))
-    config, machine = config or LMTrainingConfig(), RunConfig(**run)
+    config, run = with_options(config or LMTrainingConfig(), options, RunOptions.__annotations__)
+    machine = RunConfig(**run)
     quiet_libraries()
     check_directory(output, force=machine.force)
     check_read_twice([*texts, *dev])

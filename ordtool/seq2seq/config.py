@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ordtool.errors import UsageError, close_match_hint
+from ordtool.io.runs import RunOptions
 
 OVERLONG = ("truncate", "drop")
 VOCABULARIES = ("full", "seen")
@@ -72,3 +73,28 @@ class Seq2SeqTrainingConfig:
         for name, size in (("max_source", self.max_source), ("max_target", self.max_target)):
             if size is not None and size < 3:
                 raise UsageError(f"`{name}` {size} is too small", "two special tokens are among them")
+
+
+class Seq2SeqTrainingOptions(RunOptions, total=False):
+    """The fields of `Seq2SeqTrainingConfig` and of a run, as keywords of `train_seq2seq`."""
+
+    source_field: str
+    target_field: str
+    max_source: int | None
+    max_target: int | None
+    overlong: str
+    together: int
+    vocabulary: str
+    lossless: bool | None
+    holdout: float
+    epochs: float
+    batch_size: int
+    accumulate: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    dropout: float | None
+    eval_every: int | None
+    patience: int | None
+    seed: int
+    dtype: str

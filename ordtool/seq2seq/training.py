@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ordtool.arguments import as_many
+from ordtool.arguments import as_many, with_options
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, run_metadata
 from ordtool.models.releases import one_device_a_process
+from ordtool.models.resolve import resolve_model
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, resolve_dtype, seed_everything
-from ordtool.seq2seq.config import Seq2SeqTrainingConfig
+from ordtool.seq2seq.config import Seq2SeqTrainingConfig, Seq2SeqTrainingOptions
 from ordtool.trainer import (
     has_checkpoint,
     last_checkpoint,
@@ -65,13 +66,13 @@ class Seq2SeqTrainingReport:
 
 def train_seq2seq(
     pairs: str | Path | Sequence[str | Path],
-    model: str | Path,
     output: str | Path,
     config: Seq2SeqTrainingConfig | None = None,
     *,
+    model: str | Path,
     dev: str | Path | Sequence[str | Path] = (),
     progress: Progress = SILENT,
-    **run: Unpack[RunOptions],
+    **options: Unpack[Seq2SeqTrainingOptions],
 ) -> Seq2SeqTrainingReport:
     """Train an encoder under the sequence-to-sequence mask, or an encoder-decoder, on pairs.
 
@@ -79,12 +80,12 @@ def train_seq2seq(
 
     Args:
         pairs: JSONL, CSV or TSV files; see `read_pairs`.
-        model: The folder of an encoder, an encoder-decoder or a model trained here before.
         output: The model folder to make, for `ordtool generate`.
         config: See `Seq2SeqTrainingConfig`.
+        model: An encoder, an encoder-decoder or a model trained here before: a folder, a name or a hub id.
         dev: Files of held-out pairs; none: `holdout` of the sources.
         progress: Told of steps with the loss.
-        **run: The fields of `RunConfig`: `device`, `resume`, `force`.
+        **options: Fields of `Seq2SeqTrainingConfig`, on top of `config`, and of `RunConfig`: `device`, `resume`, `force`.
 
     Returns:
         The report, which is also in the folder's `training.json`.
@@ -94,18 +95,20 @@ def train_seq2seq(
             output exists or the interrupted run was another.
     """
     pairs, dev = tuple(as_many(pairs)), tuple(as_many(dev))
-    config, machine = config or Seq2SeqTrainingConfig(), RunConfig(**run)
+    config, run = with_options(config or Seq2SeqTrainingConfig(), options, RunOptions.__annotations__)
+    machine = RunConfig(**run)
     quiet_libraries()
     check_directory(output, force=machine.force)
     check_read_twice([*pairs, *dev], "a file of pairs")
-    settings = {**asdict(config), "model": str(Path(model).name)}
+    source = resolve_model(str(model), progress)
+    settings = {**asdict(config), "model": source.name}
     partial = partial_folder(output)
     with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
         resume = folder.start(run_metadata([*pairs, *dev], settings), progress)
         seed_everything(config.seed)
         train, held_out = _read(pairs, dev, config)
         checkpoint = last_checkpoint(folder.path) if resume else None
-        prepared = _prepare(Path(model), train, held_out, config, progress)
+        prepared = _prepare(source, train, held_out, config, progress)
         report, trained = _train(prepared, config, machine.device, folder.path, checkpoint, progress)
         facts = {**asdict(report), "settings": settings, "pairs_from": [Path(path).name for path in pairs]}
         save_trained(output, trained, prepared.tokenizer, facts, force=machine.force)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict
 
+from ordtool.arguments import with_options
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.runtime import resolve_dtype
 from ordtool.tuning.data import Fields, check_task, default_fields
@@ -73,6 +76,20 @@ class ScheduleConfig:
     def steps(self, texts: int) -> int:
         """Return the steps that a training on some texts takes at most."""
         return int(min(self.epochs * math.ceil(texts / self.batch_size), self.max_steps or math.inf))
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """The fields of `ScheduleConfig`, as keywords."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float | None
+    warmup: float
+    weight_decay: float
+    optimizer: str
+    patience: int | None
+    max_steps: int | None
+    seed: int
 
 
 def label_rate(steps: int) -> float:
@@ -161,6 +178,40 @@ class LadderTrainingConfig:
     def pooling_of(self, causal: bool) -> str:
         """Return how tokens become a text, beside a causal backbone or another."""
         return self.pooling or ("last" if causal else "mean")
+
+
+def with_ladder_options(config: LadderTrainingConfig, options: Mapping[str, Any]) -> LadderTrainingConfig:
+    """Set fields of a config, and of its schedule, by keywords.
+
+    Raises:
+        TypeError: For a keyword that is neither.
+    """
+    times = {item.name for item in fields(ScheduleConfig)}
+    schedule, rest = with_options(config.schedule, options, options)
+    return with_options(
+        replace(config, schedule=schedule), {k: v for k, v in rest.items() if k not in times}
+    )[0]
+
+
+class LadderTrainingOptions(ScheduleOptions, total=False):
+    """The fields of `LadderTrainingConfig` and of its schedule, as keywords of `train_ladder`."""
+
+    task: str
+    fields: Fields | None
+    kind: str
+    reduction: int
+    layers: str | None
+    residual: bool
+    initialisation: str
+    pooling: str | None
+    dropout: float
+    max_length: int
+    schedule: ScheduleConfig
+    holdout: float
+    cache: bool
+    cache_dir: str | None
+    device: str
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -22,7 +22,7 @@ from ordtool.progress import SILENT, Progress, counted
 from ordtool.runtime import resolve_device, resolve_dtype, seed_everything
 from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.cache import CachedStates, LiveStates, StateSource, build_cache, cache_bytes
-from ordtool.tuning.config import LadderTrainingConfig
+from ordtool.tuning.config import LadderTrainingConfig, LadderTrainingOptions, with_ladder_options
 from ordtool.tuning.dataset import LadderData, read_data, text_length
 from ordtool.tuning.fisher import squared_gradients
 from ordtool.tuning.ladder.config import LadderConfig
@@ -185,27 +185,29 @@ def state_sources(
 
 
 def train_ladder(
-    paths: str | Path | Sequence[str | Path],
+    data: str | Path | Sequence[str | Path],
     output: str | Path | None,
-    model: str,
     config: LadderTrainingConfig | None = None,
     *,
+    model: str | Path,
     dev: str | Path | Sequence[str | Path] = (),
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
+    **options: Unpack[LadderTrainingOptions],
 ) -> TrainedLadder:
     """Train a ladder beside a frozen model and save it.
 
     Args:
-        paths: Training data: JSONL, TSV or CSV; text for `lm`.
+        data: Training files: JSONL, TSV or CSV; text for `lm`.
         output: The folder to make; None saves nothing.
-        model: The backbone: a folder, a catalogue name or a hub id.
         config: How.
+        model: The backbone: a folder, a catalogue name or a hub id.
         dev: Held-out data; without it a share of the training data is held out.
         resume: Go on from `output.partial`.
         force: Replace an existing folder.
         progress: Told of everything.
+        **options: Fields of `LadderTrainingConfig` and of its schedule, on top of `config`: `epochs`, `reduction`, ...
 
     Returns:
         The ladder and its figures.
@@ -214,7 +216,8 @@ def train_ladder(
         UsageError: For a run that is to be resumed and has no folder.
         OrdtoolError: For bad data, or a backbone that can't be used.
     """
-    job = _Job(tuple(as_many(paths)), tuple(as_many(dev)), model, config or LadderTrainingConfig(), progress)
+    config = with_ladder_options(config or LadderTrainingConfig(), options)
+    job = _Job(tuple(as_many(data)), tuple(as_many(dev)), str(model), config, progress)
     if output is None:
         if resume:
             raise UsageError("`resume` needs the folder to go on with", "name it with `output`")

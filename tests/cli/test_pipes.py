@@ -118,7 +118,9 @@ def classifiers(tmp_path_factory):
     for name, vectors in (("VECTORS", VECTORS), ("TEXTS", RNG.standard_normal((40, 240)).astype(np.float32))):
         data = Labelled(vectors, (vectors[:, 0] > 0).astype(int), ("minus", "plus"))
         folders[name] = tmp_path_factory.mktemp("model") / name
-        train_bottleneck(data, BottleneckTrainingConfig(method="linear")).model.save_pretrained(folders[name])
+        train_bottleneck(data, config=BottleneckTrainingConfig(method="linear")).model.save_pretrained(
+            folders[name]
+        )
     return folders
 
 

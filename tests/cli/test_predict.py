@@ -16,7 +16,7 @@ def model(tmp_path_factory):
     vectors = rng.standard_normal((200, 4)).astype(np.float32)
     data = Labelled(vectors, (vectors[:, 0] > 0).astype(int), ("minus", "plus"))
     folder = tmp_path_factory.mktemp("model") / "m"
-    train_bottleneck(data, BottleneckTrainingConfig(method="linear")).model.save_pretrained(folder)
+    train_bottleneck(data, config=BottleneckTrainingConfig(method="linear")).model.save_pretrained(folder)
     return folder
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ordtool.tuning.config import LadderTrainingConfig, ScheduleConfig
 from ordtool.tuning.training import train_ladder
 
 QUESTIONS = Path(__file__).parents[2] / "examples" / "questions.jsonl"
@@ -102,8 +101,7 @@ def test_pairs_are_scored_without_transformers(imported, encoders):
 
 
 def test_a_ladder_beside_a_plain_bert_labels_without_transformers(imported, encoders, tmp_path):
-    config = LadderTrainingConfig(schedule=ScheduleConfig(epochs=1))
-    train_ladder(QUESTIONS, tmp_path / "ladder", str(encoders("plain-bert")), config)
+    train_ladder(QUESTIONS, tmp_path / "ladder", model=str(encoders("plain-bert")), epochs=1)
     found, modules = imported("predict", "-m", tmp_path / "ladder", stdin="Who was Galileo?\n")
     assert found["prediction"] in ("number", "person", "place", "thing")
     assert heavy_among(modules) == []

@@ -95,13 +95,13 @@ def test_the_bottleneck_learns_what_a_line_cannot(rings):
 
 
 def test_the_objective_falls(rings):
-    losses = train_bottleneck(rings[0], BottleneckTrainingConfig(**SMALL)).losses
+    losses = train_bottleneck(rings[0], config=BottleneckTrainingConfig(**SMALL)).losses
     assert losses[-1] < losses[0]
 
 
 def test_the_read_out_is_logistic_regression(rings):
     train = rings[0]
-    model = train_bottleneck(train, BottleneckTrainingConfig(method="linear", ridge=0.01)).model
+    model = train_bottleneck(train, config=BottleneckTrainingConfig(method="linear", ridge=0.01)).model
     x = (train.vectors - train.vectors.mean(axis=0)) / train.vectors.std(axis=0)
     from scipy.optimize import minimize
 
@@ -120,7 +120,7 @@ def test_the_read_out_is_logistic_regression(rings):
 def test_a_seed_is_a_network(rings):
     def weights(seed):
         model = train_bottleneck(
-            rings[0], BottleneckTrainingConfig(**{**SMALL, "epochs": 2}, seed=seed)
+            rings[0], config=BottleneckTrainingConfig(**{**SMALL, "epochs": 2}, seed=seed)
         ).model
         return b"".join(p.detach().numpy().tobytes() for p in model.parameters())
 
@@ -129,7 +129,7 @@ def test_a_seed_is_a_network(rings):
 
 def test_saved_and_loaded(rings, tmp_path):
     train, held_out = rings
-    trained = train_bottleneck(train, BottleneckTrainingConfig(**SMALL), embedding_model="minilm").model
+    trained = train_bottleneck(train, config=BottleneckTrainingConfig(**SMALL), embed_model="minilm").model
     trained.save_pretrained(tmp_path / "model")
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
     loaded = load_bottleneck(tmp_path / "model")
@@ -157,7 +157,7 @@ def test_labels_and_loss_of_the_forward_pass():
 def test_a_dimension_that_never_changes(rings):
     train = rings[0]
     wider = Labelled(np.hstack([train.vectors, np.ones((len(train), 1))]), train.labels, train.names)
-    model = train_bottleneck(wider, BottleneckTrainingConfig(**SMALL, sigma=2.0)).model
+    model = train_bottleneck(wider, config=BottleneckTrainingConfig(**SMALL, sigma=2.0)).model
     assert np.isfinite(model.probabilities(wider.vectors)).all()
     assert accuracy(model, wider) > 0.9
     assert all(np.isfinite(layer_dependence(model, wider, BottleneckTrainingConfig())[0]))
@@ -180,13 +180,13 @@ def test_a_dimension_that_never_changes(rings):
 )
 def test_impossible_settings(options, rings):
     with pytest.raises(UsageError):
-        train_bottleneck(rings[0], BottleneckTrainingConfig(**options))
+        train_bottleneck(rings[0], config=BottleneckTrainingConfig(**options))
 
 
 def test_one_class_is_nothing_to_learn(rings):
     train = rings[0]
     with pytest.raises(OrdtoolError, match="all labels are 'a'"):
-        train_bottleneck(Labelled(train.vectors, 0 * train.labels, ("a",)), BottleneckTrainingConfig())
+        train_bottleneck(Labelled(train.vectors, 0 * train.labels, ("a",)))
 
 
 def test_splitting(rings):

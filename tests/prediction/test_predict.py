@@ -23,7 +23,9 @@ def test_vectors(tmp_path, encoders):
 
     rows = np.random.default_rng(0).standard_normal((80, 4)).astype(np.float32)
     data = Labelled(rows, (rows[:, 0] > 0).astype(int), ("minus", "plus"))
-    train_bottleneck(data, BottleneckTrainingConfig(method="linear")).model.save_pretrained(tmp_path / "m")
+    train_bottleneck(data, config=BottleneckTrainingConfig(method="linear")).model.save_pretrained(
+        tmp_path / "m"
+    )
     found = ordtool.predict(np.array([[3.0, 0, 0, 0], [-3, 0, 0, 0]]), str(tmp_path / "m"))
     assert [prediction.label for prediction in found] == ["plus", "minus"]
     with pytest.raises(ordtool.OrdtoolError, match="doesn't say what made them"):

@@ -50,7 +50,7 @@ def test_it_learns_and_writes(pairs, tmp_path, fresh):
     from ordtool.generation.engine import generate
 
     options = Seq2SeqTrainingConfig(**{**FAST, "learning_rate": 3e-3}, epochs=60, vocabulary="seen")
-    report = train_seq2seq([pairs], fresh, tmp_path / "m", options, dev=[pairs], device="cpu")
+    report = train_seq2seq([pairs], tmp_path / "m", options, model=fresh, dev=[pairs], device="cpu")
     assert (report.kind, report.sources, report.pairs, report.dev_pairs) == ("unilm", 15, 30, 30)
     # Two targets are as good as each other: ln 2 at one token of nine, if all else is known.
     assert report.dev_loss < 0.4
@@ -75,10 +75,10 @@ def test_it_learns_and_writes(pairs, tmp_path, fresh):
             assert result.outputs[0].finish_reason == "stop"
         assert right >= 3
     with pytest.raises(OrdtoolError, match="exists already"):
-        train_seq2seq([pairs], fresh, tmp_path / "m", options, device="cpu")
+        train_seq2seq([pairs], tmp_path / "m", options, model=fresh, device="cpu")
     # What was trained can be trained further, and keeps its vocabulary.
     more = Seq2SeqTrainingConfig(**FAST, epochs=1)
-    again = train_seq2seq([pairs], tmp_path / "m", tmp_path / "n", more, dev=[pairs], device="cpu")
+    again = train_seq2seq([pairs], tmp_path / "n", more, model=tmp_path / "m", dev=[pairs], device="cpu")
     assert again.dev_loss < 1
     assert again.parameters == report.parameters
 
@@ -106,14 +106,16 @@ class Interrupting:
 )
 def test_resumed_is_as_never_interrupted(pairs, tmp_path, encoders, options):
     settings = Seq2SeqTrainingConfig(**{**FAST, **options}, epochs=3)
-    whole = train_seq2seq([pairs], encoders("bert"), tmp_path / "whole", settings, device="cpu")
+    whole = train_seq2seq([pairs], tmp_path / "whole", settings, model=encoders("bert"), device="cpu")
     stop = Interrupting(settings.eval_every + 1)  # in the middle of an epoch
     with pytest.raises(KeyboardInterrupt):
-        train_seq2seq([pairs], encoders("bert"), tmp_path / "m", settings, device="cpu", progress=stop)
+        train_seq2seq([pairs], tmp_path / "m", settings, model=encoders("bert"), device="cpu", progress=stop)
     with pytest.raises(OrdtoolError, match="other settings \\(max_target\\)"):
         other = Seq2SeqTrainingConfig(**{**FAST, **options}, epochs=3, max_target=10)
-        train_seq2seq([pairs], encoders("bert"), tmp_path / "m", other, device="cpu", resume=True)
-    resumed = train_seq2seq([pairs], encoders("bert"), tmp_path / "m", settings, device="cpu", resume=True)
+        train_seq2seq([pairs], tmp_path / "m", other, model=encoders("bert"), device="cpu", resume=True)
+    resumed = train_seq2seq(
+        [pairs], tmp_path / "m", settings, model=encoders("bert"), device="cpu", resume=True
+    )
     assert resumed == whole
     left, right = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "m"))
     assert all(torch.equal(left[name], right[name]) for name in left)
@@ -123,7 +125,7 @@ def test_resumed_is_as_never_interrupted(pairs, tmp_path, encoders, options):
 def test_other_encoders(pairs, tmp_path, encoders, kind):
     """A position offset, and a head that is of no use."""
     settings = Seq2SeqTrainingConfig(**FAST, epochs=6)
-    report = train_seq2seq([pairs], encoders(kind), tmp_path / "m", settings, device="cpu")
+    report = train_seq2seq([pairs], tmp_path / "m", settings, model=encoders(kind), device="cpu")
     assert report.dev_loss < 4
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert config["position_offset"] == (1 if kind == "roberta" else 0)
@@ -135,10 +137,10 @@ def test_encoder_decoders(pairs, tmp_path, writers, kind):
     from ordtool.generation.engine import generate
 
     settings = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-2, epochs=12, holdout=0.14)
-    report = train_seq2seq([pairs], writers(kind), tmp_path / "m", settings, device="cpu")
+    report = train_seq2seq([pairs], tmp_path / "m", settings, model=writers(kind), device="cpu")
     assert report.kind == "encoder-decoder"
     untrained = Seq2SeqTrainingConfig(batch_size=6, learning_rate=1e-9, epochs=0.1, holdout=0.14)
-    before = train_seq2seq([pairs], writers(kind), tmp_path / "n", untrained, device="cpu")
+    before = train_seq2seq([pairs], tmp_path / "n", untrained, model=writers(kind), device="cpu")
     assert report.dev_loss < before.dev_loss - 0.5
     generate(["cat red"], str(tmp_path / "m"), device="cpu", max_new_tokens=3)
 
@@ -146,7 +148,7 @@ def test_encoder_decoders(pairs, tmp_path, writers, kind):
 def test_patience_and_the_best_weights(pairs, tmp_path, encoders):
     """A learning rate that destroys: the first measurement stays the best."""
     settings = Seq2SeqTrainingConfig(**{**FAST, "learning_rate": 1.0}, epochs=30, eval_every=4, patience=2)
-    report = train_seq2seq([pairs], encoders("bert"), tmp_path / "m", settings, device="cpu")
+    report = train_seq2seq([pairs], tmp_path / "m", settings, model=encoders("bert"), device="cpu")
     assert report.steps < 30 * 4
 
 
@@ -168,7 +170,7 @@ def test_long_pairs_are_counted(pairs, tmp_path, encoders, overlong):
     settings = Seq2SeqTrainingConfig(**FAST, epochs=0.2, overlong=overlong, max_source=12, max_target=14)
     heard = Listener()
     report = train_seq2seq(
-        [pairs], encoders("bert"), tmp_path / "m", settings, dev=[pairs], device="cpu", progress=heard
+        [pairs], tmp_path / "m", settings, model=encoders("bert"), dev=[pairs], device="cpu", progress=heard
     )
     # Training and held-out pairs are the same file, so each counts twice.
     assert (report.truncated, report.dropped) == ((4, 0) if overlong == "truncate" else (0, 4))
@@ -204,16 +206,16 @@ def test_what_is_refused(pairs, tmp_path, encoders, writers, parsers):
         (parsers(), "not a model that can be trained to write|OnlstmForCausalLM.*, and an encoder"),
     ):
         with pytest.raises(OrdtoolError, match=message) as caught:
-            train_seq2seq([pairs], model, tmp_path / "m", plain, device="cpu")
+            train_seq2seq([pairs], tmp_path / "m", plain, model=model, device="cpu")
         assert caught.value.hint
         assert not list(tmp_path.glob("m*"))
     with pytest.raises(UsageError, match="don't fit in the model's 40 positions"):
         big = Seq2SeqTrainingConfig(**FAST, max_source=30, max_target=30)
-        train_seq2seq([pairs], encoders("bert"), tmp_path / "m", big, device="cpu")
+        train_seq2seq([pairs], tmp_path / "m", big, model=encoders("bert"), device="cpu")
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(OrdtoolError, match="no pairs in it"):
-        train_seq2seq([empty], encoders("bert"), tmp_path / "m", plain, device="cpu")
+        train_seq2seq([empty], tmp_path / "m", plain, model=encoders("bert"), device="cpu")
     assert not list(tmp_path.glob("m*"))
 
 
@@ -245,11 +247,9 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, pairs, encoders
 
 def test_killed_while_a_checkpoint_is_written(pairs, tmp_path, encoders, killed_while_writing):
     settings = Seq2SeqTrainingConfig(**FAST, epochs=3, eval_every=3)
-    arguments = ([pairs], encoders("bert"))
-    whole = train_seq2seq(*arguments, tmp_path / "whole", settings, device="cpu")
-    killed_while_writing(
-        "checkpoint-6", lambda: train_seq2seq(*arguments, tmp_path / "m", settings, device="cpu")
-    )
-    assert train_seq2seq(*arguments, tmp_path / "m", settings, device="cpu", resume=True) == whole
+    options = {"model": encoders("bert"), "device": "cpu"}
+    whole = train_seq2seq([pairs], tmp_path / "whole", settings, **options)
+    killed_while_writing("checkpoint-6", lambda: train_seq2seq([pairs], tmp_path / "m", settings, **options))
+    assert train_seq2seq([pairs], tmp_path / "m", settings, **options, resume=True) == whole
     left, right = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "m"))
     assert all(torch.equal(left[name], right[name]) for name in left)

@@ -276,7 +276,7 @@ def trained(copies, tmp_path_factory, writers):
                 schedule=ScheduleConfig(epochs=12, batch_size=16, learning_rate=1e-2),
                 cache_dir=str(folder / "states"),
             )
-            found = train_ladder([copies], folder / "ladder", str(writers(kind)), settings)
+            found = train_ladder([copies], folder / "ladder", settings, model=str(writers(kind)))
             made[kind] = folder / "ladder", found
         return made[kind]
 
@@ -365,6 +365,6 @@ def test_cached_training_is_uncached_training(copies, writers, tmp_path):
             task="seq2seq", reduction=2, max_length=24, cache=cache, cache_dir=str(tmp_path),
             schedule=ScheduleConfig(epochs=2, batch_size=16, learning_rate=3e-3),
         )  # fmt: skip
-        histories.append(train_ladder([copies], None, str(writers("marian")), settings).history.epochs)
+        histories.append(train_ladder([copies], None, settings, model=str(writers("marian"))).history.epochs)
     for a, b in zip(*histories, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=0.02)

@@ -76,7 +76,7 @@ def test_another_text_layer_or_model_has_another_cache(bert, encoders):
 def test_cached_training_is_uncached_training(dtype, encoders, table, settings):
     data, dev = table("a.tsv", 40), table("d.tsv", 20, 1)
     first, second = (
-        train_ladder([data], None, str(encoders("bert")), settings(cache=cache, dtype=dtype), dev=[dev])
+        train_ladder([data], None, settings(cache=cache, dtype=dtype), model=str(encoders("bert")), dev=[dev])
         for cache in (True, False)
     )
     for a, b in zip(first.history.epochs, second.history.epochs, strict=True):
@@ -91,7 +91,7 @@ def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, set
     shutil.copytree(encoders("bert"), home)
     data, dev = table("a.tsv", 80), table("d.tsv", 20, 1)
     longer = settings(schedule=ScheduleConfig(epochs=5, batch_size=8, learning_rate=3e-3))
-    trained = train_ladder([data], tmp_path / "ladder", str(home), longer, dev=[dev])
+    trained = train_ladder([data], tmp_path / "ladder", longer, model=str(home), dev=[dev])
     losses = [row["loss"] for row in trained.history.epochs]
     assert min(losses[1:]) < losses[0]
     assert "side.embeddings.word_embeddings.weight" not in tensors(tmp_path / "ladder")
@@ -132,7 +132,7 @@ def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, set
 def test_resumed_is_uninterrupted(encoders, table, settings, tmp_path):
     data, dev = table("a.tsv", 40), table("d.tsv", 20, 1)
     options = {"initialisation": "random", "dropout": 0.2}
-    train_ladder([data], tmp_path / "whole", str(encoders("bert")), settings(**options), dev=[dev])
+    train_ladder([data], tmp_path / "whole", settings(**options), model=str(encoders("bert")), dev=[dev])
 
     class Stop(Exception):
         pass
@@ -154,17 +154,18 @@ def test_resumed_is_uninterrupted(encoders, table, settings, tmp_path):
             if "epoch 3" in message:
                 raise Stop
 
-    arguments = ([data], tmp_path / "parts", str(encoders("bert")), settings(**options))
+    arguments = ([data], tmp_path / "parts", settings(**options))
+    beside = {"dev": [dev], "model": str(encoders("bert"))}
     with pytest.raises(Stop):
-        train_ladder(*arguments, dev=[dev], progress=Stopping())
+        train_ladder(*arguments, **beside, progress=Stopping())
     assert (tmp_path / "parts.partial" / "checkpoint.safetensors").is_file()
     with pytest.raises(OrdtoolError, match="an interrupted run left this"):
-        train_ladder(*arguments, dev=[dev])
+        train_ladder(*arguments, **beside)
     with pytest.raises(OrdtoolError, match="had other settings \\(dropout, initialisation\\)"):
-        train_ladder(*arguments[:3], settings(dropout=0.1), dev=[dev], resume=True)
+        train_ladder(*arguments[:2], settings(dropout=0.1), **beside, resume=True)
     counted = Stopping()
     counted.note = lambda message: None
-    train_ladder(*arguments, dev=[dev], resume=True, progress=counted)
+    train_ladder(*arguments, **beside, resume=True, progress=counted)
     whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
@@ -172,7 +173,7 @@ def test_resumed_is_uninterrupted(encoders, table, settings, tmp_path):
 def test_early_stop_and_best_weights(encoders, table, settings):
     data, dev = table("a.tsv", 40), table("d.tsv", 20, 1)
     wild = settings(schedule=ScheduleConfig(epochs=30, batch_size=8, learning_rate=0.02, patience=2))
-    found = train_ladder([data], None, str(encoders("bert")), wild, dev=[dev])
+    found = train_ladder([data], None, wild, model=str(encoders("bert")), dev=[dev])
     best = max(row["accuracy"] for row in found.history.epochs)
     assert found.history.best.value == best
     assert len(found.history.epochs) <= found.history.epoch + 2
@@ -191,7 +192,7 @@ def test_regression_of_pairs(encoders, tmp_path, settings):
     own = settings(
         task="regress", fields=fields, schedule=ScheduleConfig(epochs=10, batch_size=8, learning_rate=3e-3)
     )
-    found = train_ladder([path], tmp_path / "l", str(encoders("bert")), own)
+    found = train_ladder([path], tmp_path / "l", own, model=str(encoders("bert")))
     assert found.history.best.name == "pearson" and found.history.best.value > 20
     classifier = LadderClassifier.load(tmp_path / "l")
     assert classifier.labels == [] and classifier.pair_field == "s2"
@@ -209,7 +210,7 @@ def test_a_language_model_begins_at_its_backbone_and_falls(writers, tmp_path, se
     own = settings(
         task="lm", max_length=32, schedule=ScheduleConfig(epochs=8, batch_size=4, learning_rate=1e-2)
     )
-    found = train_ladder([text], tmp_path / "l", str(writers("llama")), own, dev=[text])
+    found = train_ladder([text], tmp_path / "l", own, model=str(writers("llama")), dev=[text])
     losses = [row["loss"] for row in found.history.epochs]
     with torch.no_grad():
         total = count = 0.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ordtool.errors import UsageError
 from ordtool.parsing.pcfg.model import PcfgConfig
-from ordtool.parsing.training.recipes import TextTrainingConfig, check_at_least_one
+from ordtool.parsing.training.recipes import TextTrainingConfig, TextTrainingOptions, check_at_least_one
 
-__all__ = ["PcfgTrainingConfig"]
+__all__ = ["PcfgTrainingConfig", "PcfgTrainingOptions"]
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,13 @@ class PcfgTrainingConfig(TextTrainingConfig):
     def shape(self, vocab_size: int) -> PcfgConfig:
         """Return the shape of the grammar."""
         return PcfgConfig(vocab_size, self.num_nonterminals, self.num_preterminals, self.state_size)
+
+
+class PcfgTrainingOptions(TextTrainingOptions, total=False):
+    """The fields of `PcfgTrainingConfig`, as keywords of `train_pcfg`."""
+
+    num_nonterminals: int
+    num_preterminals: int
+    state_size: int
+    max_length: int
+    batch_size: int

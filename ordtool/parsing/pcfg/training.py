@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from ordtool.arguments import with_options
 from ordtool.errors import OrdtoolError
 from ordtool.io.checkpoint import (
     CHECKPOINT,
@@ -23,7 +24,7 @@ from ordtool.io.checkpoint import (
     write_checkpoint,
 )
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.pcfg.config import PcfgTrainingConfig
+from ordtool.parsing.pcfg.config import PcfgTrainingConfig, PcfgTrainingOptions
 from ordtool.parsing.pcfg.inference import PcfgParser, merger_for
 from ordtool.parsing.pcfg.inside import inside
 from ordtool.parsing.pcfg.model import MODEL_TYPE, PcfgModel
@@ -61,6 +62,10 @@ class _Position:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+class _Options(PcfgTrainingOptions, ParserRunOptions, total=False):
+    """The keywords of `train_pcfg`."""
+
+
 def train_pcfg(
     text: str | Path | Sequence[str | Path],
     output: str | Path,
@@ -70,7 +75,7 @@ def train_pcfg(
     treebank: str | Path | Sequence[str | Path] = (),
     tune: str | Path | Sequence[str | Path] = (),
     progress: Progress = SILENT,
-    **machine: Unpack[ParserRunOptions],
+    **options: Unpack[_Options],
 ) -> list[dict[str, Any]]:
     """Train a neural grammar on text and save it as a model folder.
 
@@ -82,7 +87,7 @@ def train_pcfg(
         treebank: Trees to score after each epoch: reported, never used to choose.
         tune: Development trees on which the punctuation bonus of the finished model is chosen.
         progress: Told of everything.
-        **machine: The fields of `ParserRunConfig`: `device`, `resume`, `force`, ...
+        **options: Fields of `PcfgTrainingConfig`, on top of `config`, and of `ParserRunConfig`: `device`, `resume`, ...
 
     Returns:
         A record an epoch: `epoch`, `step`, `train_perplexity`, `dev_perplexity` (of a word, in sentences of 2 to
@@ -92,7 +97,9 @@ def train_pcfg(
         OrdtoolError: Unreadable or empty text or treebank, an output that exists, a checkpoint of another run, a
             loss that is no number.
     """
-    config = config or PcfgTrainingConfig()
+    config, machine = with_options(
+        config or PcfgTrainingConfig(), options, [item.name for item in fields(ParserRunConfig)]
+    )
     files = ParserFiles(text, output, dev, treebank, tune)
     fixed = {**asdict(config), "kind": "pcfg"}
     with open_run(files, config, fixed, ParserRunConfig(**machine), progress) as run:

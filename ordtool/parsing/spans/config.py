@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from ordtool.arguments import as_many
 from ordtool.errors import UsageError
+from ordtool.io.runs import RunOptions
 from ordtool.parsing.spans.model import SpanConfig
 from ordtool.parsing.text.tokenize import TOKEN_KINDS
 from ordtool.parsing.training.recipes import check_at_least_one, check_choice, check_positive, check_shares
 
-__all__ = ["SpanTrainingConfig"]
+__all__ = ["SpanTrainingConfig", "SpanTrainingOptions"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,34 @@ class SpanTrainingConfig:
             tags=tags,
             threshold=None if binary else 0.5,
         )
+
+
+class SpanTrainingOptions(RunOptions, total=False):
+    """The fields of `SpanTrainingConfig` and of a run, as keywords of `train_spans`."""
+
+    tokens: str
+    encoder: str | None
+    teacher: str | None
+    text: Sequence[str]
+    text_tokens: str | None
+    lowercase: bool
+    vocab_size: int
+    embedding_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    span_size: int
+    affixes: bool
+    binary: bool | None
+    dropout: float
+    word_dropout: float
+    learning_rate: float
+    encoder_learning_rate: float
+    label_weight: float
+    weight_decay: float
+    clip: float
+    epochs: int
+    batch_words: int
+    holdout: float
+    seed: int
+    dtype: str

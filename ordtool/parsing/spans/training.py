@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ordtool.arguments import as_many
+from ordtool.arguments import as_many, with_options
 from ordtool.batching import batches_by_length, cut_batches
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_directory, check_directory
@@ -33,7 +33,7 @@ from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, r
 from ordtool.models.resolve import resolve_model
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.spans.config import SpanTrainingConfig
+from ordtool.parsing.spans.config import SpanTrainingConfig, SpanTrainingOptions
 from ordtool.parsing.spans.data import (
     TeacherTree,
     count_labels,
@@ -74,7 +74,7 @@ def train_spans(
     *,
     half: bool = False,
     progress: Progress = SILENT,
-    **run: Unpack[RunOptions],
+    **options: Unpack[SpanTrainingOptions],
 ) -> list[dict[str, Any]]:
     """Train a span scorer on trees and save it as a model folder.
 
@@ -88,7 +88,7 @@ def train_spans(
         config: What is trained and how.
         half: Save weights as float16.
         progress: Told of everything.
-        **run: The fields of `RunConfig`: `device`, `resume`, `force`.
+        **options: Fields of `SpanTrainingConfig`, on top of `config`, and of `RunConfig`: `device`, `resume`, `force`.
 
     Returns:
         A record an epoch: `epoch`, `step`, `train_loss`, `agreement` (in percent), `seconds`.
@@ -98,7 +98,8 @@ def train_spans(
         UsageError: A share held out that leaves nothing.
     """
     trees = tuple(as_many(trees))
-    config, machine = config or SpanTrainingConfig(), RunConfig(**run)
+    config, run = with_options(config or SpanTrainingConfig(), options, RunOptions.__annotations__)
+    machine = RunConfig(**run)
     check_directory(output, force=machine.force or machine.resume)
     files = [*tree_files(trees), *config.text]
     check_read_twice(files, "a file of trees")

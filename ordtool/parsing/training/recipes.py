@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from ordtool.errors import UsageError, close_match_hint
 
@@ -58,6 +58,24 @@ class TextTrainingConfig:
         check_choice(self, "tokens", ("words", "chars", "jieba"))
         check_choice(self, "layout", ("auto", "sentences", "paragraphs", "wrapped"))
         check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
+
+
+class TextTrainingOptions(TypedDict, total=False):
+    """The fields of `TextTrainingConfig`, as keywords."""
+
+    tokens: str
+    layout: str
+    field: str
+    lowercase: bool
+    digits: bool
+    punctuation: bool
+    vocab_size: int
+    holdout: float
+    seed: int
+    dtype: str
+    learning_rate: float
+    clip: float
+    epochs: float
 
 
 def check_at_least_one(config: object, *names: str) -> None:
@@ -173,6 +191,31 @@ class TrainingConfig(TextTrainingConfig):
         """
         defaults = asdict(TrainingConfig())
         return {k: v for k, v in asdict(self).items() if k != "epochs" and v != defaults[k]}
+
+
+class TrainingOptions(TextTrainingOptions, total=False):
+    """The fields of `TrainingConfig`, as keywords of `train_parser`."""
+
+    optimizer: str
+    embedding_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    chunk_size: int
+    input_dropout: float
+    layer_dropout: float
+    output_dropout: float
+    weight_dropout: float
+    word_dropout: float
+    activation_penalty: float
+    temporal_penalty: float
+    weight_decay: float
+    warmup: int
+    patience: int
+    batch_size: int
+    window: int
+    random_window: bool
+    shards: int | None
+    shuffle: bool
 
 
 RECIPES: dict[str, dict[str, Any]] = {

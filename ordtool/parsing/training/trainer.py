@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import torch
 
+from ordtool.arguments import with_options
 from ordtool.errors import OrdtoolError
 from ordtool.io.checkpoint import (
     CHECKPOINT,
@@ -30,7 +31,7 @@ from ordtool.parsing.training.data import streams
 from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import make_optimizer
 from ordtool.parsing.training.plateau import PlateauWatch
-from ordtool.parsing.training.recipes import TrainingConfig
+from ordtool.parsing.training.recipes import TrainingConfig, TrainingOptions
 from ordtool.parsing.training.run import (
     ParserFiles,
     ParserRun,
@@ -61,6 +62,10 @@ class _Position:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+class _Options(TrainingOptions, ParserRunOptions, total=False):
+    """The keywords of `train_parser`."""
+
+
 def train_parser(
     text: str | Path | Sequence[str | Path],
     output: str | Path,
@@ -70,7 +75,7 @@ def train_parser(
     treebank: str | Path | Sequence[str | Path] = (),
     tune: str | Path | Sequence[str | Path] = (),
     progress: Progress = SILENT,
-    **machine: Unpack[ParserRunOptions],
+    **options: Unpack[_Options],
 ) -> list[dict[str, Any]]:
     """Train a language model on text and save it as a model folder.
 
@@ -82,7 +87,8 @@ def train_parser(
         treebank: Trees to score after each epoch: reported, never used to choose.
         tune: Development trees on which the layers and the builder of the finished model are chosen.
         progress: Told of everything.
-        **machine: The fields of `ParserRunConfig`: `device`, `threads`, `resume`, `force`, ...
+        **options: Fields of `TrainingConfig`, on top of `config`, and of `ParserRunConfig`: `device`, `threads`, `resume`,
+            `force`, ...
 
     Returns:
         A record an epoch: `epoch`, `step`, `train_perplexity`, `dev_perplexity`, `seconds`, and with a treebank
@@ -92,7 +98,9 @@ def train_parser(
         OrdtoolError: Unreadable or empty text or treebank, an output that exists, a checkpoint of another run, a
             loss that is no number.
     """
-    config = config or TrainingConfig()
+    config, machine = with_options(
+        config or TrainingConfig(), options, [item.name for item in fields(ParserRunConfig)]
+    )
     files = ParserFiles(text, output, dev, treebank, tune)
     with open_run(files, config, config.fixed_part(), ParserRunConfig(**machine), progress) as run:
         trainer = _Trainer(run, config)
