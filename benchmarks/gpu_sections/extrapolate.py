@@ -54,7 +54,7 @@ def measure(bench: Bench, model: Any, method: str, length: int, dtype: torch.dty
     bench.free()
     with warnings.catch_warnings(record=True) as told, torch.inference_mode():
         warnings.simplefilter("always")
-        with context_extension(model, method):
+        with context_extension(model, method, length=length):
 
             def read() -> Any:
                 return model(tokens, use_cache=False, logits_to_keep=1).logits

@@ -8,7 +8,9 @@ its blocks follow from the bounds of the runs: no mask of all pairs is ever made
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -96,15 +98,16 @@ class FlexRegions:
         for shown in self._plan(index, total):
             region = shown.region
             keys = rotate(key, region.key(every) if region.key else None)
-            output, aux = attend(
-                _padded(rotate(query, region.query(index))),
-                _padded(keys),
-                padded_value,
-                block_mask=shown.blocks,
-                scale=scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
-                return_aux=AuxRequest(lse=True),
-            )
+            with _quiet_compiler():
+                output, aux = attend(
+                    _padded(rotate(query, region.query(index))),
+                    _padded(keys),
+                    padded_value,
+                    block_mask=shown.blocks,
+                    scale=scaling,
+                    enable_gqa=query.shape[1] != key.shape[1],
+                    return_aux=AuxRequest(lse=True),
+                )
             lse = aux.lse[:, :, :count]
             output = output[:, :, :count].to(lse.dtype)
             if shown.blind is not None:
@@ -182,6 +185,14 @@ def _padded(states: torch.Tensor) -> torch.Tensor:
     """Fill the third dimension up to whole blocks, in one layout: every other shape or layout would be compiled for."""
     missing = -states.shape[2] % BLOCK
     return pad(states, (0, 0, 0, missing)) if missing else states.contiguous()
+
+
+@contextmanager
+def _quiet_compiler() -> Iterator[None]:
+    """Leave out what torch's compiler says of torch's own old functions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 @cache
