@@ -116,8 +116,8 @@ def extrapolate(
     explain: Annotated[
         bool,
         option(
-            "Read nothing: tell the turns of every frequency, what methods make of them at the longest of "
-            "--lengths [8x], the least base, and what the context costs.",
+            "Read nothing: tell the turns of every frequency, what methods make of them at the longest of --lengths [8x], "
+            "the least base, and what the context costs.",
             WHAT,
             "--explain",
         ),

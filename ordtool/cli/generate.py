@@ -87,6 +87,17 @@ def generate(
             autocompletion=_methods,
         ),
     ] = None,
+    contexts: Annotated[
+        str | None,
+        option(
+            "A field of --template with a list of texts, which are read side by side (NBCE).",
+            PROMPT,
+            metavar="FIELD",
+        ),
+    ] = None,
+    beta: Annotated[
+        float, option("With --contexts: take off so much of what the model says without any.", PROMPT)
+    ] = 0.25,
     max_new_tokens: Annotated[int, option("Tokens to write at most.", END)] = 128,
     stop: Annotated[
         list[str] | None, option("End before this text; may be repeated.", END, metavar="TEXT")
@@ -172,6 +183,7 @@ def generate(
         n=n,
         stop=tuple(unescape(text) for text in stop or ()),
         choices=parse_choices(choices) if choices is not None else (),
+        beta=beta,
         logprobs=logprobs,
         seed=seed,
         batch_size=batch_size,
@@ -182,9 +194,13 @@ def generate(
         field=field,
         on_error=on_error,
         decoding=decoding,
-        style=_style(template, examples, chat, system),
+        style=_style(template, examples, chat, system, contexts),
     )
     if context is not None:
+        if contexts is not None:
+            from ordtool.errors import UsageError
+
+            raise UsageError("--context and --contexts are two ways to read more", "leave one of them out")
         from ordtool.extrapolation.plan import parse_spec
 
         parse_spec(context)  # unknown names end here, before a model is loaded
@@ -195,7 +211,9 @@ def generate(
     settings = {"model": model, "dtype": dtype, "context": context, **config.facts()}
     with _lines(None if shown else output, config, settings, resume, force) as lines:
         # A method of extrapolation works on transformers' model.
-        writer = _load(model, device, dtype, threads, progress, fast_start=context is None)
+        writer = _load(
+            model, device, dtype, threads, progress, fast_start=context is None and contexts is None
+        )
         if context is not None:
             from ordtool.extrapolation.context_extension import RotaryContextExtension
 
@@ -213,7 +231,9 @@ def _show_mask(kind: str) -> None:
     write_line(draw(example(kind)))
 
 
-def _style(template: str | None, examples: str | None, chat: bool | None, system: str | None) -> PromptStyle:
+def _style(
+    template: str | None, examples: str | None, chat: bool | None, system: str | None, contexts: str | None
+) -> PromptStyle:
     from ordtool.generation.prompts import PromptStyle, Template, read_examples, unescape
 
     return PromptStyle(
@@ -221,6 +241,7 @@ def _style(template: str | None, examples: str | None, chat: bool | None, system
         examples=read_examples(examples) if examples is not None else (),
         chat=chat,
         system=system,
+        contexts=contexts,
     )
 
 

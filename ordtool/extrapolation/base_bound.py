@@ -18,7 +18,7 @@ _CHUNK = 4096
 _NEAR = 1024
 
 
-def least_base(length: int, size: int = 128, *, digits: int = 3) -> float:
+def least_base(length: int, size: int = 128, *, digits: int = 3) -> float | None:
     """Return the least base with which a context of `length` tokens is all within reach.
 
     The article's search: of 10 equal steps up to 1,000 L the least that will do, of 100 steps up to that the least, and
@@ -30,14 +30,16 @@ def least_base(length: int, size: int = 128, *, digits: int = 3) -> float:
         digits: How many times steps are made smaller; the last are 10^digits.
 
     Returns:
-        The base.
+        The base; None if 1,000 L won't do, as in heads of a few coordinates.
     """
     exponents = -2 * np.arange(size // 2) / size
     top = _WIDEST * length
+    if _failing(top**exponents, length, 0) is not None:
+        return None
     for digit in range(1, digits + 1):
         bases = top * np.arange(1, 10**digit + 1) / 10**digit
         top = _least_of(bases, exponents, length)
-    return float(top)
+    return top
 
 
 def _least_of(bases: np.ndarray, exponents: np.ndarray, length: int) -> float:

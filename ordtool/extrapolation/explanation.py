@@ -98,7 +98,8 @@ class Explanation:
         train_length: L, in tokens.
         length: The length to come.
         base: Of its frequencies.
-        least_base: That L asks for, see `ordtool.extrapolation.base_bound`; None where L is too long to tell in time.
+        least_base: That L asks for, see `ordtool.extrapolation.base_bound`; None where there is none up to 1,000 L, or L is
+            too long to tell in time.
         least_base_at_length: That the length to come asks for; likewise.
         pairs: Its frequencies, the fastest first.
         effects: Of each method.

@@ -39,6 +39,7 @@ class Decoding:
         n: Continuations a prompt: samples, or the best beams.
         stop: The text ends before the first of these.
         choices: Only these answers are compared, by their log-probability.
+        beta: With several contexts side by side: what the model says without any is taken off beta times.
         logprobs: Give every token's log-probability (natural logarithm) too.
         seed: Of the draws; a record's draws don't depend on the others.
         batch_size: Sequences at once: prompts times `n` or `beams`; None: 32, and on a GPU as many as its memory takes
@@ -58,6 +59,7 @@ class Decoding:
     n: int = 1
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    beta: float = 0.25
     logprobs: bool = False
     seed: int = 0
     batch_size: int | None = None
@@ -106,6 +108,8 @@ class Decoding:
                 f"`repetition_penalty` {self.repetition_penalty} is not possible",
                 "1 is off, 1.1 a mild penalty",
             )
+        if not -1 <= self.beta < 100:
+            raise UsageError(f"`beta` {self.beta} is out of range", "0.25 is usual; -1 is the least")
         if not isfinite(self.length_penalty):
             raise UsageError(f"`length_penalty` {self.length_penalty} is not possible", "1 ranks by the mean")
         if self.no_repeat_ngram < 0:
@@ -180,6 +184,7 @@ class DecodingOptions(TypedDict, total=False):
     n: int
     stop: str | Iterable[str]
     choices: str | Iterable[str]
+    beta: float
     logprobs: bool
     seed: int
     batch_size: int | None
@@ -251,3 +256,21 @@ class Result:
     def __str__(self) -> str:
         """Return the first continuation."""
         return self.text
+
+
+def check_side_by_side(decoding: Decoding) -> None:
+    """Refuse what several texts side by side don't go with.
+
+    Raises:
+        UsageError: For beams, several continuations, choices and log-probabilities.
+    """
+    for name, given in (
+        ("beams", decoding.beams > 1),
+        ("n", decoding.n > 1),
+        ("choices", bool(decoding.choices)),
+        ("logprobs", decoding.logprobs),
+    ):
+        if given:
+            raise UsageError(
+                f"`{name}` doesn't go with several contexts side by side", "leave one of them out"
+            )

@@ -9,6 +9,7 @@ import torch
 from ordtool.errors import OrdtoolError
 from ordtool.generation.backends.backend import Backend
 from ordtool.generation.config import Decoding
+from ordtool.generation.nbce import ContextPool
 from ordtool.generation.processors import TokenSelector
 from ordtool.generation.stopping import StopStrings, TextStream
 
@@ -17,7 +18,7 @@ def decode(
     backend: Backend,
     inputs: Mapping[str, torch.Tensor],
     steps: int,
-    select: TokenSelector,
+    select: TokenSelector | ContextPool,
     decoding: Decoding,
     stop: StopStrings | None,
     stream: TextStream | None,

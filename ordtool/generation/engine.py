@@ -15,9 +15,17 @@ from ordtool.errors import OnError, OrdtoolError, reject
 from ordtool.generation.backends.backend import Backend
 from ordtool.generation.batch_plan import ContextExtension, extended, level_of, plan_batches
 from ordtool.generation.codec import PromptCodec
-from ordtool.generation.config import Choice, Continuation, Decoding, DecodingOptions, Result
+from ordtool.generation.config import (
+    Choice,
+    Continuation,
+    Decoding,
+    DecodingOptions,
+    Result,
+    check_side_by_side,
+)
 from ordtool.generation.decode import decode
 from ordtool.generation.loading import load_backend
+from ordtool.generation.nbce import ContextPool
 from ordtool.generation.processors import TokenSelector
 from ordtool.generation.prompts import PromptStyle
 from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
@@ -35,12 +43,14 @@ class Prompt:
     Attributes:
         index: The record's number in the stream, from 0.
         record: The record.
-        ids: The prompt's tokens.
+        ids: The prompt's tokens; where several contexts are read side by side, without any of them.
+        beside: The prompt's tokens with each of those contexts.
     """
 
     index: int
     record: Record
     ids: tuple[int, ...]
+    beside: tuple[tuple[int, ...], ...] = ()
 
 
 class TextGenerator:
@@ -142,6 +152,8 @@ class TextGenerator:
             A result a prompt, in the order given.
         """
         style = style or PromptStyle()
+        if style.contexts is not None:
+            return [self._write_beside(prompt, decoding, style, write, progress) for prompt in prompts]
         if decoding.beams > 1 and not self.backend.searches_beams:
             self.backend, _ = load_backend(self.folder, self.device, self.dtype)
         results: dict[int, Result] = {}
@@ -199,6 +211,31 @@ class TextGenerator:
         if stream is not None:
             stream.finish(results[0].text)
         return results
+
+    def _write_beside(
+        self,
+        prompt: Prompt,
+        decoding: Decoding,
+        style: PromptStyle,
+        write: Callable[[str], None] | None,
+        progress: Progress,
+    ) -> Result:
+        """Write for one prompt whose contexts are read side by side."""
+        rows = [prompt.ids, *prompt.beside]
+        inputs, pads, columns = self.backend.batch(rows)
+        stops = decoding.stop + style.stop
+        befores = [self.codec.before(row) for row in rows]
+        stop = StopStrings(stops, befores, columns, self.codec.decode) if stops else None
+        select = self._selector([prompt], decoding, pads[:1], columns)
+        select.margin = 0.0  # one row alone says nothing of a near tie of them all
+        longest = replace(prompt, ids=max(rows, key=len))
+        pool = ContextPool(select, decoding.beta)
+        sequences = decode(self.backend, inputs, self._steps(longest, decoding), pool, decoding, stop, None)
+        result = self._finish(prompt, sequences[:1, columns:].tolist(), decoding, stops, strip=False)
+        if write is not None:
+            write(result.text)
+        progress.advance(1)
+        return result
 
     def _selector(
         self, batch: Sequence[Prompt], decoding: Decoding, pads: list[int], columns: int
@@ -304,6 +341,8 @@ class TextGenerator:
             (the number of records consumed, the record, its result), in the input's order.
         """
         style = style or PromptStyle()
+        if style.contexts is not None:
+            check_side_by_side(decoding)
         size = 1 if write is not None else self._batch_prompts(decoding) * _WINDOW
         for window in windows(self._prompts(records, style, start, on_error), size):
             if begin is not None:
@@ -319,11 +358,17 @@ class TextGenerator:
             if index < start:
                 continue
             try:
-                prompt = Prompt(index, record, self.encode(record, style))
+                prompt = self._prompt(index, record, style)
             except OrdtoolError as error:
                 reject(error, on_error)
                 continue
             yield prompt
+
+    def _prompt(self, index: int, record: Record, style: PromptStyle) -> Prompt:
+        if style.contexts is None:
+            return Prompt(index, record, self.encode(record, style))
+        ids, *beside = (self.encode(each, style) for each in style.side_by_side(record))
+        return Prompt(index, record, ids, tuple(beside))
 
 
 @overload
@@ -383,7 +428,10 @@ def generate(
     decoding = Decoding(**options)  # type: ignore[arg-type]  # it makes a tuple of one string, or of a list
     if system is not None:
         style = replace(style or PromptStyle(), system=system)
-    writer = TextGenerator(resolve_model(model, progress, kind="causal"), device=device, fast_start=True)
+    beside = style is not None and style.contexts is not None  # which transformers' loop alone can do
+    writer = TextGenerator(
+        resolve_model(model, progress, kind="causal"), device=device, fast_start=not beside
+    )
     records = [Record("prompts", number, text) for number, text in enumerate(as_many(prompts), start=1)]
     results = [result for _, _, result in writer.stream(records, decoding, style, progress=progress)]
     return results[0] if is_one(prompts) else results

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ordtool.arguments import as_strings
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.generation.config import Decoding, Result
+from ordtool.generation.config import Decoding, Result, check_side_by_side
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.formats import RowLines
 from ordtool.io.inputs import check_inputs, read_again
@@ -49,6 +49,8 @@ class GenerateConfig:
             object.__setattr__(self, name, as_strings(getattr(self, name)))
         if self.on_error not in ON_ERROR:
             raise UsageError(f"unknown `on_error` {self.on_error!r}", f"choices: {', '.join(ON_ERROR)}")
+        if self.style.contexts is not None:
+            check_side_by_side(self.decoding)
         if self.prompts and self.inputs:
             raise UsageError("`prompts` and input files together", "give one of them")
 
@@ -76,6 +78,7 @@ class GenerateConfig:
             "examples": self.style.examples,
             "chat": self.style.chat,
             "system": self.style.system,
+            "contexts": self.style.contexts,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,23 @@ class PromptStyle:
             whose last field the model fills in.
         chat: Use the tokenizer's chat template; None: if it has one and there are no examples.
         system: A system message for the chat template.
+        contexts: A field of the template whose value is a list of texts, read side by side; see `ordtool.generation.nbce`.
     """
 
     template: Template | None = None
     examples: tuple[dict[str, Any], ...] = ()
     chat: bool | None = None
     system: str | None = None
+    contexts: str | None = None
 
     def __post_init__(self) -> None:
+        if self.contexts is not None and (
+            self.template is None or self.contexts not in self.template.fields or self.examples
+        ):
+            raise UsageError(
+                f"`contexts` {self.contexts!r} is no field of a template without examples",
+                f"for example --contexts {self.contexts} --template '{{{self.contexts}}}\\n\\n{{question}}'",
+            )
         if self.examples and self.template is None:
             raise UsageError(
                 "`examples` needs a `template` that says how an example is written",
@@ -189,6 +198,16 @@ class PromptStyle:
         _not_empty(self.template.value(data, self.template.fields[0], record.where), record)
         shots = [self.template.render(example, "example") for example in self.examples]
         return self.template.separator.join([*shots, self.template.head(data, record.where)])
+
+    def side_by_side(self, record: Record) -> list[Record]:
+        """Return a record without any of its texts, then with each.
+
+        Raises:
+            OrdtoolError: If its texts are no list.
+        """
+        data, field = fields_of(record), str(self.contexts)
+        texts = check_texts(data.get(field), field, record.where)
+        return [replace(record, data={**data, field: text}) for text in ("", *texts)]
 
     def messages(self, record: Record) -> list[Message]:
         """Return a record as a chat: examples become earlier turns; raises as `text`."""
@@ -253,3 +272,16 @@ def parse_choices(text: str) -> tuple[str, ...]:
             raise UsageError("`choices` must be a list of strings", 'for example \'["yes", "no"]\'')
         return tuple(values)
     return tuple(piece.strip() for piece in text.split(","))
+
+
+def check_texts(texts: object, field: str, where: str) -> Sequence[str]:
+    """Return a record's texts.
+
+    Raises:
+        OrdtoolError: If they are no list of strings, or there are none.
+    """
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise OrdtoolError(
+            f"{where}: {field!r} must be a list of texts", f'{{"{field}": ["...", "..."], ...}}'
+        )
+    return texts

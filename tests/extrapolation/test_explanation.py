@@ -45,6 +45,11 @@ def test_the_least_base_by_trying_all(length, size):
     assert holds(least_base(length, size), length, size)
 
 
+def test_few_coordinates_have_no_base_that_will_do():
+    assert not any(holds(base, 512, 8) for base in (1e3, 1e4, 1e5, 512_000))
+    assert least_base(512, 8) is None
+
+
 @pytest.mark.parametrize(("thousands", "published"), [(1, "4.3e3"), (2, "1.2e4"), (4, "2.7e4"), (8, "8.4e4")])
 def test_the_article_s_table_of_least_bases(thousands, published):
     """kexue.fm/archives/10122, 128 coordinates; the figures there have two digits."""
@@ -145,9 +150,10 @@ def test_the_dtype_asked_for_counts(folder):
 
 
 def test_sentences_say_what_is_too_small(folder):
-    text = "\n".join(lines_of(explain(model=folder(), methods=("none",), lengths=("40x",))))
+    text = "\n".join(lines_of(explain(model=folder(), methods=("none",), lengths=("4x",))))
     assert "4 of 5 pairs never complete a turn in training (from number 1 on)" in text
-    assert "520 tokens ask for a base of" in text and "97 is too small" in text
+    assert "13 tokens ask for a base of 74 or more: 97 is enough" in text
+    assert "52 tokens ask for a base of 4,169 or more: 97 is too small" in text
 
 
 @pytest.mark.parametrize("format", ["svg", "png"])

@@ -11,6 +11,7 @@ from ordtool.generation.batch_plan import BATCH_SIZE, STEP_COST
 
 if TYPE_CHECKING:
     from ordtool.generation.config import Decoding
+    from ordtool.generation.nbce import ContextPool
     from ordtool.generation.processors import TokenSelector
     from ordtool.generation.stopping import StopStrings, TextStream
 
@@ -67,7 +68,7 @@ class Backend(Protocol):
         self,
         inputs: Mapping[str, torch.Tensor],
         steps: int,
-        select: TokenSelector,
+        select: TokenSelector | ContextPool,
         decoding: Decoding,
         stop: StopStrings | None = None,
         stream: TextStream | None = None,

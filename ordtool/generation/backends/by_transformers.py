@@ -11,6 +11,7 @@ from ordtool.generation.backends.backend import BackendDefaults
 
 if TYPE_CHECKING:
     from ordtool.generation.config import Decoding
+    from ordtool.generation.nbce import ContextPool
     from ordtool.generation.processors import TokenSelector
     from ordtool.generation.stopping import StopStrings, TextStream
 
@@ -30,7 +31,7 @@ class ByTransformers(BackendDefaults):
         self,
         inputs: Mapping[str, torch.Tensor],
         steps: int,
-        select: TokenSelector,
+        select: TokenSelector | ContextPool,
         decoding: Decoding,
         stop: StopStrings | None = None,
         stream: TextStream | None = None,
