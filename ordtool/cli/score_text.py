@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ordtool.cli.options import Force, Json, Output, Quiet, option
+from ordtool.cli.options import Force, Json, Output, Quiet, field_options, option
 
 
+@field_options(tokenizer="tokenize")
 def text(
     predicted: Annotated[
         str,

@@ -86,7 +86,7 @@ def score_text(
             reference, or a package is missing.
     """
     if tokenizer not in TOKENIZERS:
-        raise UsageError(f"unknown `tokenize` {tokenizer!r}", close_match_hint(tokenizer, TOKENIZERS))
+        raise UsageError(f"unknown `tokenizer` {tokenizer!r}", close_match_hint(tokenizer, TOKENIZERS))
     predictions = list(as_many(predictions))
     references = [list(as_many(some)) for some in as_many(references)]
     _check_pairs(predictions, references)
@@ -136,7 +136,7 @@ def _rouge(
     own = {"zh": _Characters(), "char": _Characters(), "none": _Words()}.get(tokenizer)
     scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=own)
     if own is None and not any(_known(text) for some in references for text in some):
-        progress.warn("ROUGE-L's tokenizer sees only a-z and 0-9; `tokenize=zh` or char counts characters")
+        progress.warn("ROUGE-L's tokenizer sees only a-z and 0-9; `tokenizer=zh` or char counts characters")
     total = 0.0
     for prediction, some in zip(predictions, references, strict=True):
         total += scorer.score_multi(list(some), prediction)["rougeL"].fmeasure

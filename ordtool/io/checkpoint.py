@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "has_checkpoint",
     "part_of",
     "read_checkpoint",
+    "restoring",
     "write_checkpoint",
 ]
 
@@ -109,6 +110,19 @@ def read_checkpoint(path: Path, fields: Fields) -> tuple[dict[str, Tensor], dict
     if not has_fields(state, fields):
         raise OrdtoolError(f"{path}: not a checkpoint of this kind of training", "start anew with `force`")
     return tensors, state
+
+
+@contextmanager
+def restoring(path: Path | None) -> Iterator[None]:
+    """Take what a checkpoint holds up into a model and an optimizer.
+
+    Raises:
+        OrdtoolError: The parts don't fit them: the file is damaged.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise OrdtoolError(f"{path}: damaged: {error}", "start anew with `force`") from None
 
 
 def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

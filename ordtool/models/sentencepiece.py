@@ -1,7 +1,9 @@
 """Tokenizers from SentencePiece `.model` files, without the sentencepiece package.
 
 The file is a protocol buffer of pieces with scores and a few switches. Everything
-needed to run it is in the `tokenizers` library; only the reading is done here.
+needed to run it is in the `tokenizers` library; only the reading is done here. The package
+tells pieces and scores alone: how text is normalised and whether bytes stand in for unknown
+characters it keeps to itself, and its protocol buffer classes need the protobuf package too.
 
 Source: Kudo and Richardson, "SentencePiece", 2018; field numbers from its
 `sentencepiece_model.proto`.

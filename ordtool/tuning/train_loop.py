@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ordtool.batching import shuffled_batches
 from ordtool.errors import OrdtoolError
-from ordtool.io.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
+from ordtool.io.checkpoint import CHECKPOINT, read_checkpoint, restoring, write_checkpoint
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import seed_everything, use_threads
 from ordtool.tuning.config import ScheduleConfig
@@ -213,13 +213,11 @@ class _Checkpoint:
         if self._file is None:
             return TrainHistory()
         tensors, state = read_checkpoint(self._file, {"history": (dict,)})
-        try:
+        with restoring(self._file):
             self._put(tensors)
             saved = state["history"]
             best = saved.pop("best")
             return TrainHistory(best=Metric(**best) if best else None, **saved)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{self._file}: damaged: {error}", "`force` begins anew") from None
 
     def _put(self, tensors: dict[str, Tensor]) -> None:
         bests = [tensors.get(f"best.{i}") for i in range(len(self._parameters))]

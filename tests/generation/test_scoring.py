@@ -82,7 +82,7 @@ def test_chinese_counts_characters():
 
     assert score_text(["床前明月光"], [["床前看月光"]], tokenizer="zh").rouge_l == pytest.approx(80)
     assert score_text(["床前明月光"], [["床前看月光"]], progress=Listener()).rouge_l == 0
-    assert "--tokenize zh" in Listener.warnings[0]
+    assert "`tokenizer=zh`" in Listener.warnings[0]
 
 
 def test_what_is_refused():

@@ -12,7 +12,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ordtool.arguments import with_options
 from ordtool.errors import OrdtoolError
@@ -21,6 +20,7 @@ from ordtool.io.checkpoint import (
     DeferredInterrupt,
     part_of,
     read_checkpoint,
+    restoring,
     write_checkpoint,
 )
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
@@ -39,6 +39,7 @@ from ordtool.parsing.training.run import (
     ParserRunOptions,
     describe_epoch,
     open_run,
+    write_weights,
 )
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
@@ -269,12 +270,10 @@ class _Trainer:
         """
         path = self.run.folder / CHECKPOINT
         tensors, state = read_checkpoint(path, {"position": (dict,)})
-        try:
+        with restoring(path):
             self.model.load_state_dict(part_of(tensors, "model."))
             load_moments(self.steps.optimizer, part_of(tensors, "optimiser."))
             self.at = _Position(**state["position"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with `force`") from None
 
 
 def rate_share(step: int, total: int) -> float:
@@ -320,11 +319,5 @@ def save_grammar(
     """
     config = {"model_type": MODEL_TYPE, "architectures": ["PcfgModel"], **asdict(model.config), **more}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    dtype = torch.float16 if half else torch.float32
-    tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
-    }
-    weights = folder / "model.safetensors"
-    save_file(tensors, weights, metadata={"format": "pt"})
-    weights.chmod((folder / "config.json").stat().st_mode)
+    write_weights(model.state_dict(), folder, half=half)
     tokenizer.save_pretrained(folder)

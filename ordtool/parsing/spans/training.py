@@ -14,7 +14,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ordtool.arguments import as_many, with_options
 from ordtool.batching import batches_by_length, cut_batches
@@ -26,6 +25,7 @@ from ordtool.io.checkpoint import (
     has_checkpoint,
     part_of,
     read_checkpoint,
+    restoring,
     write_checkpoint,
 )
 from ordtool.io.inputs import check_read_twice
@@ -49,6 +49,7 @@ from ordtool.parsing.spans.text import Text, read_text
 from ordtool.parsing.spans.words import PieceVocabulary, hide_words
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.training.optimizers import load_moments, moments, warmup_cosine, weight_groups
+from ordtool.parsing.training.run import write_weights
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.chart import Span, flat_trees
 from ordtool.parsing.trees.treebank import tree_files
@@ -390,12 +391,10 @@ class _Trainer:
         """
         path = self.folder / CHECKPOINT
         tensors, state = read_checkpoint(path, {"position": (dict,)})
-        try:
+        with restoring(path):
             self.model.load_state_dict(part_of(tensors, "model."))
             load_moments(self.optimizer, part_of(tensors, "optimiser."))
             self.at = _Position(**state["position"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with `force`") from None
 
 
 def _save(model: SpanModel, shape: SpanConfig, vocabulary: Words, folder: Path, *, half: bool) -> None:
@@ -403,17 +402,12 @@ def _save(model: SpanModel, shape: SpanConfig, vocabulary: Words, folder: Path, 
     if isinstance(vocabulary, PieceVocabulary):
         config["token_kind"] = vocabulary.token_kind
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    dtype = torch.float16 if half else torch.float32
-    tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-        if not name.startswith("encoder.")
-    }
-    weights = folder / "model.safetensors"
-    save_file(tensors, weights, metadata={"format": "pt"})
-    weights.chmod((folder / "config.json").stat().st_mode)
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("encoder.")}
+    write_weights(own, folder, half=half)
     if isinstance(model.encoder, PieceEncoder):
-        model.encoder.model.to(dtype).save_pretrained(folder / ENCODER_FOLDER)
+        model.encoder.model.to(torch.float16 if half else torch.float32).save_pretrained(
+            folder / ENCODER_FOLDER
+        )
     if isinstance(vocabulary, PieceVocabulary):
         vocabulary.save(folder / ENCODER_FOLDER / "tokenizer.json")
         return

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from ordtool.arguments import as_many
 from ordtool.errors import OrdtoolError
@@ -22,7 +26,15 @@ from ordtool.parsing.training.selection import sample_trees
 from ordtool.parsing.trees.treebank import Tree, read_trees
 from ordtool.progress import Progress
 
-__all__ = ["ParserFiles", "ParserRun", "ParserRunConfig", "ParserRunOptions", "describe_epoch", "open_run"]
+__all__ = [
+    "ParserFiles",
+    "ParserRun",
+    "ParserRunConfig",
+    "ParserRunOptions",
+    "describe_epoch",
+    "open_run",
+    "write_weights",
+]
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -167,6 +179,15 @@ def _read_treebank(paths: Sequence[str | Path], count: int) -> list[Tree]:
             f"{', '.join(map(str, paths))}: no tree of two words or more", "name Penn-style trees"
         )
     return trees
+
+
+def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, half: bool) -> None:
+    """Write the weights of a model into its folder, which has a config.json, as float16 or float32."""
+    dtype = torch.float16 if half else torch.float32
+    plain = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+    # safetensors makes files that only their owner can read.
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
 
 
 def describe_epoch(record: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from ordtool.io.checkpoint import (
     DeferredInterrupt,
     part_of,
     read_checkpoint,
+    restoring,
     write_checkpoint,
 )
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM, save_model
@@ -317,11 +318,9 @@ class _Trainer:
         """
         path = self.run.folder / CHECKPOINT
         tensors, state = read_checkpoint(path, {"position": (dict,), "optimiser": (dict,)})
-        try:
+        with restoring(path):
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
             self.optimizer.load(part_of(tensors, "optimiser."), state["optimiser"])
             self.loss.load(part_of(tensors, "loss."))
             self.at = _Position(**state["position"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OrdtoolError(f"{path}: damaged: {error}", "start anew with `force`") from None
