@@ -499,7 +499,7 @@ def chain_of_ten(rng, n):
 def direct_link(rng, n):
     """The noise of x is a part of y."""
     z, noise = rng.standard_normal((n, 1)), rng.standard_normal((n, 1))
-    y = np.tanh(2 * z) + 0.2 * noise + 0.5 * rng.standard_normal((n, 1))
+    y = np.tanh(2 * z) + 0.1 * noise + 0.5 * rng.standard_normal((n, 1))
     return np.sin(2 * z) + z + 0.5 * noise, y, z
 
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ordtool.cli.embed import POOLINGS, VECTOR
-from ordtool.cli.options import Device, Force, Json, OnError, Output, Quiet, Threads, field_options, option
+from ordtool.cli.options import (
+    OUT,
+    Device,
+    Force,
+    Json,
+    OnError,
+    Output,
+    Quiet,
+    Threads,
+    field_options,
+    option,
+)
 
 if TYPE_CHECKING:
     from ordtool.embedding.similarity import SimilarityRow
@@ -22,7 +33,8 @@ def similarity(
         str,
         typer.Argument(
             metavar="PAIRS",
-            help="CSV, TSV or JSONL with two sentences and a score; none or `-` is stdin.",
+            help="CSV, TSV or JSONL with two sentences and a score, or a folder of tasks (STS12, SICK, ATEC, ...); "
+            "none or `-` is stdin.",
             show_default=False,
         ),
     ] = "-",
@@ -74,13 +86,22 @@ def similarity(
             metavar="beta=0,gamma=0,dims=128",
         ),
     ] = None,
+    dims: Annotated[
+        str | None,
+        option(
+            "More rows: the plain whitening and each setting cut to so many columns.",
+            WHITENED,
+            metavar="16,32,64",
+        ),
+    ] = None,
     transform: Annotated[
         Path | None, option("Whiten with what `ordtool whiten --save` fitted.", WHITENED, metavar="FILE")
     ] = None,
     fit_on: Annotated[
         str | None,
         option(
-            "Fit on these: pairs (.csv, .tsv), texts, or with --vectors an NPY file.  [default: the sentences scored]",
+            "Fit on these: pairs, texts, a folder of tasks, or with --vectors an NPY file.  "
+            "[default: the sentences scored]",
             WHITENED,
             metavar="FILE",
         ),
@@ -103,6 +124,9 @@ def similarity(
         ),
     ] = "float32",
     threads: Threads = None,
+    plot: Annotated[
+        Path | None, option("Draw Spearman's correlation by --dims: .png, .svg or .pdf.", OUT, metavar="FILE")
+    ] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
@@ -120,17 +144,23 @@ def similarity(
     """
     from ordtool import console
     from ordtool.embedding.encoder import EncoderConfig
+    from ordtool.embedding.similarity import OPTIONAL
     from ordtool.embedding.similarity_job import SimilarityConfig, score_pairs
     from ordtool.errors import UsageError
     from ordtool.io.atomic import atomic_output, check_output
     from ordtool.io.formats import RowLines, output_format
+    from ordtool.plotting import check_plot
 
     if model is not None and vectors:
         raise UsageError(
             "--model and --vectors contradict each other", "vectors are there already: leave out --model"
         )
+    if plot is not None and dims is None:
+        raise UsageError("--plot draws a curve by --dims", "--dims 16,32,64,128")
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
-    check_output(output, force=force)
+    plot_format = check_plot(plot) if plot is not None else None
+    for path in (output, plot):
+        check_output(path, force=force)
     encoder = EncoderConfig(
         model=model or "minilm",
         pooling=pooling,
@@ -147,24 +177,42 @@ def similarity(
         vectors=tuple(vectors or ()),
         columns=tuple(name.strip() for name in columns.split(",")) if columns else None,
         settings=tuple(setting or ()),
+        dims=_counts(dims),
         transform=transform,
         fit_on=fit_on,
         on_error=on_error,
     )
     rows = score_pairs(config, console.RichProgress(quiet))
+    optional = [name for name in OPTIONAL if any(getattr(row, name) is not None for row in rows)]
     if output is None and not json and console.stdout_is_terminal():
-        _print(rows)
-        return
-    with atomic_output(output, force=force) as file:
-        for row in rows:
-            file.writelines(line.encode() + b"\n" for line in table.lines(row.to_dict()))
+        _print(rows, optional)
+    else:
+        with atomic_output(output, force=force) as file:
+            for row in rows:
+                lines = table.lines(row.to_dict(optional))
+                file.writelines(line.encode() + b"\n" for line in lines)
+    if plot is not None and plot_format is not None:
+        from ordtool.embedding.similarity_plot import draw_dims
+
+        with atomic_output(plot, force=force) as file:
+            draw_dims(rows, file, plot_format)
 
 
-def _print(rows: list[SimilarityRow]) -> None:
+def _counts(text: str | None) -> tuple[int, ...]:
+    from ordtool.errors import UsageError
+
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--dims {text}: numbers with commas are expected", "16,32,64") from None
+
+
+def _print(rows: list[SimilarityRow], optional: list[str]) -> None:
     from ordtool import console
 
     cells = [
         [
+            *([row.task or "", row.part or ""] if "task" in optional else []),
             row.vectors,
             row.transform,
             "-" if row.spearman is None else f"{row.spearman:.2f}",
@@ -174,4 +222,7 @@ def _print(rows: list[SimilarityRow]) -> None:
         for row in rows
     ]
     columns = ["vectors", "transform", "Spearman", "Pearson", "fitted on"]
-    console.print_table(f"{rows[0].pairs:,} pairs, percent", columns, cells, to_stderr=False)
+    if "task" in optional:
+        columns = ["task", "part", *columns]
+    title = "percent" if "task" in optional else f"{rows[0].pairs:,} pairs, percent"
+    console.print_table(title, columns, cells, to_stderr=False)

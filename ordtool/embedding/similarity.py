@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ordtool.errors import UsageError, close_match_hint
 from ordtool.progress import SILENT, Progress
 
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
+OPTIONAL = ("task", "part", "dims")
 TRANSDUCTIVE = "the scored sentences themselves (transductive)"
 
 
@@ -30,6 +31,9 @@ class SimilarityRow:
         pearson: Linear correlation of the same, percent.
         pairs: How many pairs.
         fitted_on: What the transform was fitted on; None for raw vectors.
+        task: Of a folder of tasks: the task.
+        part: The task's part, or `all` (its pairs together), `mean` or `weighted mean` (of the parts' figures).
+        dims: How many columns were kept, where several numbers were compared.
     """
 
     vectors: str
@@ -38,10 +42,16 @@ class SimilarityRow:
     pearson: float | None
     pairs: int
     fitted_on: str | None
+    task: str | None = None
+    part: str | None = None
+    dims: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, correlations to four digits after the point."""
+    def to_dict(self, optional: Collection[str] = ()) -> dict[str, Any]:
+        """The fields by name, correlations to four digits after the point; of the last three those that are asked for."""
         fields = asdict(self)
+        for name in OPTIONAL:
+            if name not in optional:
+                del fields[name]
         for name in ("spearman", "pearson"):
             fields[name] = None if fields[name] is None else round(fields[name], 4)
         return fields
@@ -114,7 +124,7 @@ def score_similarity(
         return SimilarityRow(vectors, name, spearman, pearson, len(scores), fitted_on)
 
     rows = [row("raw", (left, right), None)]
-    fitted = transform if transform is not None else _fit_on_pairs(left, right)
+    fitted = transform if transform is not None else fit_on_pairs(left, right)
     wanted = {transform_name: fitted} | {
         name: fitted.with_options(**{**DEFAULTS, **options}) for name, options in (settings or {}).items()
     }
@@ -129,10 +139,40 @@ def score_similarity(
 DEFAULTS: Mapping[str, Any] = Whitening().get_params()
 
 
-def _fit_on_pairs(left: NDArray[Any], right: NDArray[Any]) -> Whitening:
+def fit_on_pairs(left: NDArray[Any], right: NDArray[Any]) -> Whitening:
+    """Fit a whitening on both sides of the pairs that are scored, `(n, dim)` each."""
     whitening = Whitening().partial_fit(left).partial_fit(right)
     whitening.fitted_on_ = TRANSDUCTIVE
     return whitening
+
+
+def mean_rows(parts: Sequence[Sequence[SimilarityRow]]) -> list[SimilarityRow]:
+    """Average the figures of a task's parts, as they are and weighted by their pairs.
+
+    Args:
+        parts: The rows of each part; all parts have the same rows.
+
+    Returns:
+        For each row its `mean` and its `weighted mean`; a figure that a part doesn't have, its mean doesn't either.
+    """
+    rows = []
+    for part, weights in (("mean", [1] * len(parts)), ("weighted mean", [part[0].pairs for part in parts])):
+        for same in zip(*parts, strict=True):
+            rows.append(
+                replace(
+                    same[0],
+                    spearman=_average([row.spearman for row in same], weights),
+                    pearson=_average([row.pearson for row in same], weights),
+                    pairs=sum(row.pairs for row in same),
+                    part=part,
+                )
+            )
+    return rows
+
+
+def _average(values: Sequence[float | None], weights: Sequence[int]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.average(known, weights=weights)) if len(known) == len(values) else None
 
 
 def parse_setting(text: str) -> dict[str, Any]:

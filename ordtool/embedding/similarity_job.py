@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,17 @@ from numpy.typing import NDArray
 from ordtool.batching import windows
 from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig
 from ordtool.embedding.loading import load_encoder
+from ordtool.embedding.pair_folders import PairTask, read_pair_folder
 from ordtool.embedding.pairs import Pair, begins_pairs, pairs_of, read_pairs
-from ordtool.embedding.similarity import SimilarityRow, parse_setting, score_similarity
+from ordtool.embedding.similarity import (
+    SimilarityRow,
+    fit_on_pairs,
+    mean_rows,
+    parse_setting,
+    score_similarity,
+)
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import OnError, OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import open_input, separator_of, source_name
 from ordtool.io.npy import read_npy
 from ordtool.io.text import records_of
@@ -31,15 +39,16 @@ class SimilarityConfig:
     """What one run of `ordtool score similarity` does.
 
     Attributes:
-        pairs: The file of pairs; `-` is stdin.
+        pairs: The file of pairs, or a folder of tasks (see `read_pair_folder`); `-` is stdin.
         encoder: The model that embeds the sentences; not used with `vectors`.
         vectors: One NPY file with the vectors of both sentences of a pair in turn (`2n` rows), or two with the
             first and the second sentences (`n` rows each); empty embeds with `encoder`.
         columns: Names or positions of the two sentences and the score; None finds them.
         settings: Options of `Whitening` for a row each, such as `beta=0,gamma=0,dims=128`.
+        dims: Numbers of columns to keep: the plain whitening and each setting have a row for each of them too.
         transform: A fitted transform.
-        fit_on: What to fit on instead of the scored sentences: pairs (`.csv`, `.tsv`), texts, or with `vectors`
-            an NPY file.
+        fit_on: What to fit on instead of the scored sentences: pairs, texts, a folder of tasks, or with `vectors` an
+            NPY file.
         on_error: `stop` at a bad line of `pairs`, or `skip` it and tell of it at the end.
     """
 
@@ -48,6 +57,7 @@ class SimilarityConfig:
     vectors: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
     settings: tuple[str, ...] = ()
+    dims: tuple[int, ...] = ()
     transform: Path | None = None
     fit_on: str | None = None
     on_error: str = "stop"
@@ -75,8 +85,20 @@ class SimilarityConfig:
             raise UsageError(
                 "`on_error` skip would shift the rows of `vectors`", "mend the file of pairs first"
             )
-        for text in self.settings:
+        if self.vectors and Path(self.pairs).is_dir():
+            raise UsageError(
+                "`vectors` go with one file of pairs, not with a folder", "leave them out: a model embeds"
+            )
+        for text in self.all_settings():
             parse_setting(text)
+
+    def all_settings(self) -> dict[str, int | None]:
+        """Return what each row but the first two is whitened with, and the number of columns that `dims` asked for."""
+        plain = {text: None for text in self.settings}
+        bases = ["", *(text for text in self.settings if "dims" not in parse_setting(text))]
+        return plain | {
+            ",".join(filter(None, [base, f"dims={count}"])): count for base in bases for count in self.dims
+        }
 
 
 def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[SimilarityRow]:
@@ -89,29 +111,80 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
         OrdtoolError: A file can't be read or doesn't fit the pairs.
         UsageError: Options without meaning.
     """
-    settings = {text: parse_setting(text) for text in config.settings}
+    kept = config.all_settings()
     fitted = Whitening.load(config.transform) if config.transform else None
     skipped: list[OrdtoolError] = []
-    on_error = skipped.append if config.on_error == "skip" else None
-    pairs = read_pairs(config.pairs, columns=config.columns, on_error=on_error)
-    gold = [pair.score for pair in pairs]
+    tasks = _read_tasks(config, skipped.append if config.on_error == "skip" else None)
     rows: list[SimilarityRow] = []
-    for name, left, right, reference in _vectors(config, pairs, progress):
-        transform, transform_name = fitted, Path(config.transform or "").name
-        if reference is not None:
-            transform, transform_name = _fit(reference, source_name(str(config.fit_on))), "whitened"
-        rows += score_similarity(
-            left,
-            right,
-            gold,
-            settings=settings,
-            transform=transform,
-            transform_name=transform_name if transform is not None else "whitened",
-            vectors=name,
-            progress=progress,
+    for name, left, right, reference in _vectors(
+        config, [pair for task in tasks for pair in task.pairs], progress
+    ):
+        scoring = _Scoring(
+            {text: parse_setting(text) for text in kept}, fitted, Path(config.transform or "").name
         )
+        if reference is not None:
+            scoring = replace(
+                scoring,
+                transform=_fit(reference, source_name(str(config.fit_on))),
+                transform_name="whitened",
+            )
+        end = 0
+        for task in tasks:
+            start, end = end, end + len(task.pairs)
+            rows += _score_task(task, (left[start:end], right[start:end]), name, scoring, progress)
     progress.close()
     report_skipped([error.message for error in skipped], progress)
+    return [replace(row, dims=kept.get(row.transform)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """What vectors are whitened with: the settings by name, and what was fitted before."""
+
+    settings: dict[str, dict[str, Any]]
+    transform: Whitening | None
+    transform_name: str
+
+
+def _read_tasks(config: SimilarityConfig, on_error: OnError | None) -> list[PairTask]:
+    if Path(config.pairs).is_dir():
+        return read_pair_folder(config.pairs, on_error=on_error)
+    return [PairTask(None, {"": read_pairs(config.pairs, columns=config.columns, on_error=on_error)})]
+
+
+def _score_task(
+    task: PairTask, vectors: tuple[Rows, Rows], name: str, scoring: _Scoring, progress: Progress
+) -> list[SimilarityRow]:
+    """Score each part of a task with one whitening, fitted on all of it; then the whole, and the parts' means."""
+    left, right = vectors
+    transform = scoring.transform
+    if transform is None and task.name is not None:
+        transform = fit_on_pairs(left, right)
+
+    def rows_of_pairs(pairs: list[Pair], first: int, listener: Progress) -> list[SimilarityRow]:
+        part = slice(first, first + len(pairs))
+        return score_similarity(
+            left[part],
+            right[part],
+            [pair.score for pair in pairs],
+            settings=scoring.settings,
+            transform=transform,
+            transform_name=scoring.transform_name if scoring.transform is not None else "whitened",
+            vectors=name,
+            progress=listener,
+        )
+
+    whole = rows_of_pairs(task.pairs, 0, progress)
+    if task.name is None:
+        return whole
+    parts, first = [], 0
+    for part, pairs in task.parts.items():
+        found = rows_of_pairs(pairs, first, SILENT)
+        parts.append([replace(row, task=task.name, part=part) for row in found])
+        first += len(pairs)
+    rows = [row for part_rows in parts for row in part_rows]
+    if len(parts) > 1:
+        rows += [replace(row, task=task.name, part="all") for row in whole] + mean_rows(parts)
     return rows
 
 
@@ -167,10 +240,12 @@ def _read(names: Sequence[str], pairs: int) -> tuple[Rows, Rows]:
 
 
 def _texts_to_fit_on(path: str) -> list[str]:
+    if Path(path).is_dir():
+        found = [pair for task in read_pair_folder(path) for pair in task.pairs]
+        return [text for pair in found for text in (pair.left, pair.right)]
     with open_input(path) as stream:
-        if separator_of(path) is not None or (
-            stream.once and begins_pairs(stream.first_line().decode("utf-8", "replace"))
-        ):
+        first = stream.first_line().decode("utf-8", "replace")
+        if separator_of(path) is not None or ((stream.once or "\t" in first) and begins_pairs(first)):
             return [text for pair in pairs_of(stream) for text in (pair.left, pair.right)]
         return [record.text for record in records_of(stream)]
 

@@ -41,7 +41,7 @@ Float64Array = NDArray[np.float64]
 
 RIDGES = tuple(np.geomspace(1e-3, 1e3, 13))
 """Ridges that are tried, in units of the kernel's diagonal."""
-WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+WIDTHS = (0.0625, 0.25, 1.0, 4.0)
 """Bandwidths of z that are tried, as multiples of the median heuristic's."""
 MAX_FEATURES = 300
 # Shares of a kernel's trace that its features may miss.
