@@ -89,6 +89,13 @@ ENTRIES: tuple[Entry, ...] = (
         15_500_000,
     ),
     Entry(
+        "english-pcfg",
+        ("parser",),
+        "trees of English sentences by a neural grammar: better than english, and slower",
+        "CC-BY-SA-4.0",
+        9_200_000,
+    ),
+    Entry(
         "chinese",
         ("parser",),
         "trees of Chinese sentences, simplified or traditional; its words need the extra zh",

@@ -113,18 +113,22 @@ def test_long_sentences_neither_vanish_nor_overflow():
     assert float(words.grad.sum()) == pytest.approx(120, rel=1e-3)  # every word has one preterminal
 
 
-@pytest.mark.parametrize(("nonterminals", "preterminals", "length"), [(3, 5, 4), (20, 7, 5)])
-def test_triton_kernels_do_what_pytorch_does(nonterminals, preterminals, length):
-    pytest.importorskip("triton")
-    from ordtool.parsing.pcfg.kernels_triton import TritonMerger
+@pytest.mark.parametrize("kernels", ["triton", "numba"])
+@pytest.mark.parametrize(("nonterminals", "preterminals", "length"), [(3, 5, 4), (20, 7, 5), (3, 2, 2)])
+def test_kernels_do_what_pytorch_does(kernels, nonterminals, preterminals, length):
+    pytest.importorskip(kernels)
+    if kernels == "triton":
+        from ordtool.parsing.pcfg.kernels_triton import TritonMerger as Kernels
+    else:
+        from ordtool.parsing.pcfg.kernels_numba import NumbaMerger as Kernels
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() and kernels == "triton" else "cpu"
     rules = grammar(nonterminals, preterminals, torch.float32)
     parts = (rules.root, rules.nonterminal_children, rules.preterminal_children)
     words = sentences(2, length, preterminals, torch.float32)
     potentials = torch.randn(2, length, length + 1)
     results = []
-    for merger in (None, TritonMerger()):
+    for merger in (None, Kernels()):
         given = [x.clone().to(device).requires_grad_() for x in (words, *parts)]
         likelihood = inside(given[0], Grammar(*given[1:]), merger)
         likelihood.sum().backward()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ordtool.parsing.onlstm.kernels_torch import numba_available
 from ordtool.parsing.pcfg.inside import Grammar, span_posteriors
 from ordtool.parsing.pcfg.merging import Merger, span_count
 from ordtool.parsing.pcfg.model import PcfgConfig, PcfgModel
@@ -23,6 +24,8 @@ __all__ = ["PUNCTUATION_BONUS", "PcfgParser", "merger_for"]
 
 # A longer line is read in pieces: the chart holds n^2 m numbers.
 _LONGEST, _PIECE = 200, 100
+# Words from which compiled loops, which take a while to load, save more time than that.
+_COMPILED_WORDS = 200
 # Numbers of a batch's chart that are held at a time.
 _NUMBERS = 1 << 26
 
@@ -32,6 +35,10 @@ PUNCTUATION_BONUS = {"comma": 2.0, "colon": 2.0, "open": 2.0, "close": 2.0, "das
 
 def merger_for(device: torch.device) -> Merger | None:
     """Return the kernels that sum over splits on a device; None: plain PyTorch."""
+    if device.type == "cpu" and numba_available():
+        from ordtool.parsing.pcfg.kernels_numba import NumbaMerger
+
+        return NumbaMerger()
     if device.type != "cuda":
         return None
     try:
@@ -72,7 +79,8 @@ class PcfgParser:
         self.matmul_dtype = matmul_dtype
         self.punctuation_bonus = dict(punctuation_bonus)
         self._model = model
-        self._merger = merger_for(model.words.device)
+        self._merger: Merger | None = None
+        self._compiled = False
         self.refresh()
 
     @torch.no_grad()
@@ -149,6 +157,9 @@ class PcfgParser:
     ) -> list[np.ndarray]:
         """Return the probability of each span, `(words, words + 1)` a sentence; see `span_posteriors`."""
         tables: list[np.ndarray] = [np.zeros((len(s), len(s) + 1), dtype=np.float32) for s in sentences]
+        device = self._model.words.device
+        if not self._compiled and (device.type == "cuda" or sum(map(len, sentences)) >= _COMPILED_WORDS):
+            self._merger, self._compiled = merger_for(device), True
         for length, group in _by_length(sentences):
             if length < 2:
                 continue
