@@ -122,9 +122,11 @@ class Explanation:
         return tuple(pair.number for pair in self.pairs if not pair.complete)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields of a JSON object; `slowed` is null where a pair stops."""
+        """Return the fields of a JSON object; `slowed` and `wavelength` are null where a pair doesn't turn."""
         fields = asdict(self)
         fields["incomplete"] = self.incomplete
+        for pair in fields["pairs"]:
+            pair["wavelength"] = pair["wavelength"] if math.isfinite(pair["wavelength"]) else None
         for effect in fields["effects"]:
             effect["slowed"] = [value if math.isfinite(value) else None for value in effect["slowed"]]
         return fields
@@ -166,7 +168,6 @@ def explain(
     length = max(parse_tokens(str(length), trained) for length in config.lengths or (DEFAULT_LENGTH,))
     model: Any = load_model(folder, "causal").model
     rotary = find_rotary(model)
-    check_frequencies(model, rotary)
     theta = rotary.inv_freq.double().tolist()
     pairs = tuple(
         Pair(number, value, 2 * math.pi / value if value else math.inf, value * trained / (2 * math.pi))
@@ -177,6 +178,8 @@ def explain(
         make_plan(spec, train_length=trained, length=length, parameters=given, lenient=True)
         for spec in config.specs()
     ]
+    if any(plan.part.frequencies is not None for plan in plans):
+        check_frequencies(model, rotary)
     size = 2 * len(theta)
     return Explanation(
         model=config.model,
@@ -244,7 +247,7 @@ def _effect(plan: Plan, rotary: Rotary, length: int) -> Effect:
         parameters=plan.describe(),
         furthest=furthest,
         keys=keys,
-        slowed=tuple((own / frequencies).tolist()),
+        slowed=tuple(torch.where(own == frequencies, 1.0, own / frequencies).tolist()),
         unseen=tuple(unseen.nonzero().flatten().tolist()),
         scale=scale,
     )

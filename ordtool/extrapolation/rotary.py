@@ -138,6 +138,11 @@ def check_frequencies(model: nn.Module, rotary: Rotary) -> None:
     Raises:
         OrdtoolError: If the model's frequencies are scaled already.
     """
+    if bool((rotary.inv_freq == 0).any()):
+        raise OrdtoolError(
+            f"{model_name(model)}: some of its pairs were trained not to turn, and other frequencies would turn them",
+            "position methods (rerope, self-extend, dca) work on it as it is",
+        )
     if rotary.rope_type != "default":
         raise OrdtoolError(
             f"{model_name(model)}: its frequencies are scaled already (rope type {rotary.rope_type}), "

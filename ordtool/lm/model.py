@@ -91,6 +91,11 @@ class OrdtoolLMPreTrainedModel(PreTrainedModel):
             module.reset()
 
 
+def _rotary(config: OrdtoolLMConfig) -> RotaryEmbedding:
+    share = config.position_parameters["share"] if config.positions in ("p-rope", "partial") else 1.0
+    return RotaryEmbedding(config.key_size, config.rope_theta, share, narrow=config.positions == "partial")
+
+
 class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
     """Embeddings and blocks, without a softmax layer."""
 
@@ -103,8 +108,7 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         self.embed_targets = nn.Embedding(*size) if permuted else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        rotates = SCHEMES[config.positions].rotary
-        self.rotary_emb = RotaryEmbedding(config.key_size, config.rope_theta) if rotates else None
+        self.rotary_emb = _rotary(config) if SCHEMES[config.positions].rotary else None
         self.post_init()
 
     @property

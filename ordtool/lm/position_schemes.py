@@ -36,6 +36,7 @@ class SchemeParameter:
         default: Its default.
         whole: A whole number.
         least: The smallest value allowed.
+        most: The largest.
         even: An even number.
     """
 
@@ -43,6 +44,7 @@ class SchemeParameter:
     default: Callable[[TrainedShape], float]
     whole: bool = True
     least: float = 1
+    most: float = 1e9
     even: bool = False
 
 
@@ -159,6 +161,16 @@ SCHEMES: dict[str, Scheme] = {
         "Su, kexue.fm/archives/9948: reads no further, where rope in training and rerope afterwards does",
         {"window": SchemeParameter("w", _half)},
     ),
+    "p-rope": Scheme(
+        "rope whose slowest pairs don't turn: base^(-2m/D) for m < p D/2, 0 for the others",
+        "Barbero et al., Round and round we go, 2024",
+        {"share": SchemeParameter("p: of the pairs that turn", lambda s: 0.75, False, 0.01, most=1)},
+    ),
+    "partial": Scheme(
+        "rope on a part of the coordinates: base^(-2m/pD) for m < p D/2, 0 for the others",
+        "Black et al., GPT-NeoX-20B, 2022",
+        {"share": SchemeParameter("p: of the coordinates that turn", lambda s: 0.25, False, 0.01, most=1)},
+    ),
     "random": Scheme(
         "rope at L positions drawn from 0 .. M - 1 and sorted in training, at 0, 1, 2 .. afterwards",
         "Ruoss et al., Randomized positional encodings, 2023",
@@ -222,10 +234,9 @@ def check_parameters(name: str, values: Mapping[str, float]) -> None:
             raise UsageError(f"{name}: unknown parameter {key!r}", hint)
         rule = known[key]
         wanted = "a whole number" if rule.whole else "a number"
-        if not rule.least <= value < 1e9 or (rule.whole and value != int(value)):
-            raise UsageError(
-                f"{name}: {key} is {value:g}, and must be {wanted} of {rule.least:g} or more", rule.summary
-            )
+        if not rule.least <= value <= rule.most or (rule.whole and value != int(value)):
+            limit = f"{rule.least:g} or more" if rule.most == 1e9 else f"{rule.least:g} to {rule.most:g}"
+            raise UsageError(f"{name}: {key} is {value:g}, and must be {wanted} of {limit}", rule.summary)
         if rule.even and value % 2:
             raise UsageError(f"{name}: {key} is {value:g}, and must be even", rule.summary)
 

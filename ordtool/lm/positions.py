@@ -405,6 +405,9 @@ _CLASSES: dict[str, type[Positions]] = {
     "hwfa": Hwfa,
     "hwfa2": Hwfa2,
     "rerope": ReRope,
+    # These two differ in the model's frequencies.
+    "p-rope": Rope,
+    "partial": Rope,
     # Positions are drawn with the text, by `ordtool.lm.corpus.Blocks`.
     "random": Rope,
     "inverse-leaky": InverseLeaky,

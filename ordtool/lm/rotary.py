@@ -26,6 +26,24 @@ def inverse_frequencies(head_dim: int, base: float = 10000.0) -> Tensor:
     return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
 
 
+def partial_frequencies(head_dim: int, base: float, share: float, *, narrow: bool) -> Tensor:
+    """Return frequencies of which the first `share` turn, and 0 for the others.
+
+    Args:
+        head_dim: Even size of a head; D.
+        base: b.
+        share: p; of the D/2 pairs, pD/2 turn, rounded, one at least.
+        narrow: `b^(-2m/pD)`: all wavelengths in the pairs that turn (partial rotation, as in GPT-NeoX). Else `b^(-2m/D)`:
+            the slowest wavelengths are left out (p-RoPE).
+
+    Returns:
+        Angles a position, in radians, `(head_dim / 2,)`.
+    """
+    turning = max(1, round(share * head_dim / 2))
+    found = inverse_frequencies(2 * turning if narrow else head_dim, base)[:turning]
+    return torch.cat([found, found.new_zeros(head_dim // 2 - turning)])
+
+
 def rotary_cos_sin(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines of every position's angles.
 
@@ -87,6 +105,8 @@ class RotaryEmbedding(nn.Module):
     Args:
         head_dim: Even size of a head.
         base: Of the frequencies.
+        share: Of the pairs that turn.
+        narrow: See `partial_frequencies`.
 
     Attributes:
         attention_scaling: Multiplies cosines and sines.
@@ -95,12 +115,16 @@ class RotaryEmbedding(nn.Module):
     bits: Tensor
     """The frequencies' bits as integers: `model.half()` would make halves of a buffer of floats."""
 
-    def __init__(self, head_dim: int, base: float) -> None:
+    def __init__(self, head_dim: int, base: float, share: float = 1.0, *, narrow: bool = False) -> None:
         super().__init__()
-        self.head_dim, self.base = head_dim, base
+        self.head_dim, self.base, self.share, self.narrow = head_dim, base, share, narrow
         self.attention_scaling = 1.0
-        bits = inverse_frequencies(head_dim, base).view(torch.int64)
-        self.register_buffer("bits", bits, persistent=False)
+        self.register_buffer("bits", self._initial().view(torch.int64), persistent=False)
+
+    def _initial(self) -> Tensor:
+        if self.share == 1:
+            return inverse_frequencies(self.head_dim, self.base)
+        return partial_frequencies(self.head_dim, self.base, self.share, narrow=self.narrow)
 
     @property
     def inv_freq(self) -> Tensor:
@@ -116,7 +140,7 @@ class RotaryEmbedding(nn.Module):
 
     def reset(self) -> None:
         """Compute the frequencies anew: checkpoints don't hold them."""
-        fill(self.bits, inverse_frequencies(self.head_dim, self.base).view(torch.int64))
+        fill(self.bits, self._initial().view(torch.int64))
 
     @torch.no_grad()
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,6 +141,19 @@ def test_a_context_costs_what_the_model_spends(family, folder, tiny, tmp_path):
     assert angles in (0, 2 * 5)  # transformers multiplies a position and frequencies as matrices
 
 
+def test_pairs_that_do_not_turn(tmp_path):
+    config = OrdtoolLMConfig(
+        vocab_size=61, hidden_size=20, intermediate_size=23, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=TRAINED, positions="p-rope", position_parameters={"share": 0.4},
+    )  # fmt: skip
+    OrdtoolLMForCausalLM(config).save_pretrained(tmp_path)
+    found = explain(model=str(tmp_path), methods=("none", "rerope"), lengths=("4x",))
+    assert [pair.turns > 0 for pair in found.pairs] == [True, True, False, False, False]
+    assert found.effects[0].unseen == (1,) and found.effects[0].slowed == (1, 1, 1, 1, 1)
+    fields = found.to_dict()
+    assert fields["pairs"][4]["wavelength"] is None
+
+
 def test_the_dtype_asked_for_counts(folder):
     path = folder()
     whole, half = (

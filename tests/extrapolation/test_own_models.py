@@ -158,6 +158,19 @@ def test_what_can_not_be_changed_is_measured_as_it_is(options, reason, tokens):
         check_grid(model, Grid(("none", "rerope"), (13, 41), TRAINED))
 
 
+@torch.no_grad()
+def test_pairs_that_do_not_turn_are_left_so(tokens):
+    model = own(positions="p-rope")
+    with (
+        pytest.raises(OrdtoolError, match="trained not to turn"),
+        context_extension(model, "yarn", length=52),
+    ):
+        pass
+    before = model(tokens[:, :7]).logits
+    with context_extension(model, "rerope:window=7"):
+        torch.testing.assert_close(model(tokens[:, :7]).logits, before, rtol=0, atol=1e-5)
+
+
 def test_a_logarithm_is_enough():
     with (
         pytest.raises(OrdtoolError, match="logarithm of the length already"),

@@ -46,6 +46,8 @@ VARIANTS = {
     "rerope grouped": {"positions": "rerope", "position_parameters": {"window": 3}, "num_key_value_heads": 3},
     "cosine talking": {"positions": "cosine", "talking_heads": True},
     "kerple-power": {"positions": "kerple-power"},
+    "p-rope": {"positions": "p-rope"},
+    "partial": {"positions": "partial"},
     "random": {"positions": "random"},
     "inverse-leaky": {"positions": "inverse-leaky"},
     "logn trained": {"logn": "trained"},

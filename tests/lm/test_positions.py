@@ -31,12 +31,12 @@ def build(positions, parameters=None, **options):
     return model
 
 
-def turned(q, k, distance, decay=0.0, gamma=0.4):
-    """Sum over pairs of coordinates: turn by the distance, and maybe decay."""
+def turned(q, k, distance, decay=0.0, gamma=0.4, turning=SIZE // 2, size=SIZE):
+    """Sum over pairs of coordinates: turn by the distance, the first ones, and maybe decay."""
     total = 0.0
     for m in range(SIZE // 2):
         pair = complex(q[m], q[m + SIZE // 2]) * complex(k[m], k[m + SIZE // 2]).conjugate()
-        angle = distance * 10000 ** (-2 * m / SIZE)
+        angle = distance * 10000 ** (-2 * m / size) if m < turning else 0.0
         shrink = ((2 * m / SIZE + gamma) / (1 + gamma)) ** (distance * decay)
         total += shrink * (pair * complex(math.cos(angle), math.sin(angle))).real
     return total
@@ -77,6 +77,10 @@ def score(scheme, model, q, k, i, j, head, layer, p):
     if scheme == "keynorm":
         length = math.sqrt(dot(k, k))
         return turned(q, [value / length for value in k], d)
+    if scheme == "p-rope":  # 0.6 of 7 pairs
+        return turned(q, k, d, turning=4) / root
+    if scheme == "partial":
+        return turned(q, k, d, turning=3, size=6) / root
     if scheme == "querynorm":
         length = math.sqrt(dot(q, q))
         return turned([value / length for value in q], k, d)
@@ -131,7 +135,7 @@ def reference(model, scheme, positions=None, sharpen=lambda n: 1.0):
 
 PARAMETERS = {
     "hwfa": {"window": 4}, "hwfa2": {"window": 4, "rerope": 3}, "rerope": {"window": 3}, "cosine": {"scale": 2.5},
-    "xpos": {"base": 5}, "inverse-leaky": {"window": 3, "stretch": 2.5},
+    "p-rope": {"share": 0.6}, "partial": {"share": 0.4}, "xpos": {"base": 5}, "inverse-leaky": {"window": 3, "stretch": 2.5},
 }  # fmt: skip
 
 
@@ -293,6 +297,7 @@ def test_defaults_follow_the_shape_and_are_saved():
         ("hwfa:window=nan", "must be a whole number"),
         ("hwfa:window", "is no parameter=value"),
         ("hwfa2:full=1", "unknown parameter 'full'"),
+        ("p-rope:share=1.1", "must be a number of 0.01 to 1"),
         ("xpos:base=ten", "is 'ten', no number"),
         ("rope:base=10", "rope: unknown parameter 'base'"),
         ("sandwich:size=7", "must be even"),
