@@ -171,7 +171,7 @@ def test_the_old_name_of_embed_model_works_with_a_note(run_in_process, tmp_path)
         (["x.npy"], 2, "is one variable, and two are compared"),
         (["-", "-"], 2, "stdin can be one input only"),
         (["x.npy", "y.npy", "--label-field", "label"], 2, "--label-field needs a .jsonl file"),
-        (["x.npy", "text.txt"], 1, "--embed-model MODEL embeds them"),
+        (["x.npy", "text.txt"], 1, "--embed-model minilm, or another model, embeds them"),
         (["labels.jsonl", "moved.jsonl"], 1, "labels.jsonl:3 has id 2 and moved.jsonl:3 has id 99"),
         (["nan.npy", "y.npy"], 1, "nan.npy: row 7 holds nan in column 2"),
         (["three.npy", "three.npy"], 1, "three.npy: has 3 rows, and HSIC needs 4"),

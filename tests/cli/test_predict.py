@@ -80,7 +80,7 @@ def test_a_table_has_a_column_a_class(run_in_process, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "message"),
     [
-        (["-m", "MODEL"], b"a text\n", 1, "--embed-model MODEL embeds texts"),
+        (["-m", "MODEL"], b"a text\n", 1, "--embed-model embeds texts"),
         (["-m", "MODEL", "none.jsonl"], b"", 1, "none.jsonl: no such file"),
         (["-m", "MODEL", "--on-error", "ignore"], b"x\n", 2, "unknown --on-error"),
         (["-m", "empty"], b"x\n", 1, "config.json"),
