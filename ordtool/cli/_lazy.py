@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,8 @@ from ordtool.cli._command import Command, ModelCommand, plain_types
 from ordtool.errors import UsageError, close_match_hint
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+typer_app = partial(typer.Typer, add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
+"""A group of commands, or a command alone, as all of ours are."""
 WITHOUT_MODELS = {"ordtool.cli.score_trees:trees", "ordtool.cli.score_text:text"}
 """Commands that count and compare: what releases of torch and transformers do is nothing to them."""
 
@@ -52,7 +55,7 @@ def load(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
     entry = getattr(import_module(module), attribute)
     if not isinstance(entry, typer.Typer):
-        app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
+        app = typer_app()
         kind = Command if target in WITHOUT_MODELS else ModelCommand
         app.command(name, cls=kind, no_args_is_help=False)(entry)
         entry = app

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ordtool.cli._command import Command
-from ordtool.cli._lazy import CONTEXT
+from ordtool.cli._lazy import typer_app
 from ordtool.cli.options import Force, Json, Quiet, option
 
 if TYPE_CHECKING:
     from ordtool.models.entries import Entry
 
-app = typer.Typer(
-    add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT, no_args_is_help=True
-)
+app = typer_app(no_args_is_help=True)
 
 
 def _names() -> list[str]:

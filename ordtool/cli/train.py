@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from ordtool.cli._lazy import CONTEXT, lazy_group
+from ordtool.cli._lazy import lazy_group, typer_app
 
 COMMANDS = {
     "parser": "ordtool.cli.train_parser:parser",
@@ -15,13 +13,7 @@ COMMANDS = {
     "bottleneck": "ordtool.cli.train_bottleneck:bottleneck",
 }
 
-app = typer.Typer(
-    cls=lazy_group(COMMANDS),
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    context_settings=CONTEXT,
-)
+app = typer_app(cls=lazy_group(COMMANDS), no_args_is_help=True)
 
 
 @app.callback()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ordtool.cli._command import Command
-from ordtool.cli._lazy import CONTEXT
+from ordtool.cli._lazy import typer_app
 from ordtool.cli.options import OUT, RUN, Force, Output, Quiet, Threads, option
 
 MAP = "The map"
@@ -76,8 +76,8 @@ class _WithMerge(Command):
         return super().make_context(info_name, args, parent, **extra)
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
-merge_app = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=CONTEXT)
+app = typer_app()
+merge_app = typer_app()
 
 
 @app.command("whiten", cls=_WithMerge)

@@ -149,6 +149,9 @@ def test_examples_file(tmp_path):
     file = tmp_path / "shots.jsonl"
     file.write_text('{"a": 1}\n\n{"a": 2}\n')
     assert read_examples(file) == ({"a": 1}, {"a": 2})
+    table = file.with_suffix(".csv")
+    table.write_text("word,plural\ndog,dogs\n")
+    assert read_examples(table) == ({"word": "dog", "plural": "dogs"},)
     file.write_text('{"a": 1}\n[2]\n')
     with pytest.raises(OrdtoolError, match="shots.jsonl:2: expected a JSON object"):
         read_examples(file)

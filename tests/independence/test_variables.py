@@ -48,6 +48,17 @@ def test_jsonl(tmp_path):
     assert read_variable(str(tmp_path / "b.jsonl.gz")).rows.tolist() == found.rows.tolist()
 
 
+def test_tables(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('id,text,label\n1,"one, two",x\n2,three,y\n3,four,x\n')
+    found = read_variable(str(path), VariablesConfig(label_field="label"))
+    assert found.rows.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert (found.ids, found.lines) == (["1", "2", "3"], [2, 3, 4])
+    assert read_variable(str(path)).texts == ["one, two", "three", "four"]
+    with pytest.raises(OrdtoolError, match=r"a.csv:2: label field 'class' is missing"):
+        read_variable(str(path), VariablesConfig(label_field="class"))
+
+
 def test_texts(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\nthree\n")
     assert read_variable(str(tmp_path / "a.txt")).texts == ["one", "", "three"]
