@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from ordtool.auto_hook import wait_for_transformers
+
 TYPE_CHECKING = False  # type checkers take a variable of this name for true; `typing` would take longer than all else here
 if TYPE_CHECKING:
     from ordtool.auto import register_models as register_models
@@ -90,3 +92,6 @@ if not TYPE_CHECKING:  # a type checker would take any misspelt name for one tha
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+wait_for_transformers()

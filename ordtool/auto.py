@@ -6,14 +6,14 @@ from ordtool.models.own import OWN_MODELS, register
 
 
 def register_models() -> None:
-    """Make `AutoModel.from_pretrained` and its kin load every model that `ordtool train` writes.
+    """Import and register every kind of model that `ordtool train` writes, now.
 
-    `import ordtool` alone doesn't do it, because it would have to import torch and transformers.
+    `import ordtool` is enough for `AutoModel.from_pretrained` and its kin to load them: a kind is imported when a folder
+    of it is read. This does it at once, for code that asks for the classes themselves.
 
     Example:
         >>> import ordtool
         >>> from transformers import AutoModelForCausalLM
-        >>> ordtool.register_models()
         >>> AutoModelForCausalLM.from_pretrained(ordtool.resolve_model("english-onlstm")).config.model_type
         'onlstm'
     """

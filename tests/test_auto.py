@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 KINDS = ["onlstm", "ordtool_lm", "ordtool_unilm", "ordtool_ladder", "hsic_bottleneck"]
 CODE = f"""
-import ordtool
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-ordtool.register_models()
+IMPORTS
 folder = ordtool.resolve_model("english-onlstm")
 print(AutoModelForCausalLM.from_pretrained(folder).config.model_type)
 print(type(AutoTokenizer.from_pretrained(folder)).__name__)
@@ -15,6 +15,15 @@ print(*[AutoConfig.for_model(kind).model_type for kind in {KINDS}])
 """
 
 
-def test_own_models_load_after_one_call():
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+ORDTOOL = "import ordtool, sys; assert not {'torch', 'transformers'} & set(sys.modules) or len(sys.argv) > 1"
+TRANSFORMERS = "from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer"
+
+
+@pytest.mark.parametrize(
+    "imports", [[ORDTOOL, TRANSFORMERS], [TRANSFORMERS, ORDTOOL]], ids=["before", "after"]
+)
+def test_own_models_load_wherever_ordtool_is_imported(imports):
+    code = CODE.replace("IMPORTS", "\n".join(imports))
+    order = ["transformers first"] if imports[0] == TRANSFORMERS else []
+    done = subprocess.run([sys.executable, "-c", code, *order], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["onlstm", "OnlstmTokenizer", " ".join(KINDS)], done.stderr

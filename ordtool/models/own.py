@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 OWN_MODELS: dict[str, tuple[str, ...]] = {
     "hsic_bottleneck": ("ordtool.independence.bottleneck",),
@@ -23,6 +24,14 @@ def register(model_type: str) -> None:
     """Let the Auto classes load a kind of model, if it is one of ours."""
     for module in OWN_MODELS.get(model_type, ()):
         import_module(module)
+
+
+def config_class(model_type: str) -> Any:
+    """Return the configuration of one of our kinds, imported and registered."""
+    register(model_type)
+    from transformers import AutoConfig
+
+    return type(AutoConfig.for_model(model_type))
 
 
 def register_kind_of(folder: Path) -> None:
