@@ -155,7 +155,7 @@ def _print(rows: list[Row]) -> None:
     from ordtool import console
     from ordtool.parsing.trees.scoring import LABELLED
 
-    labels = list(rows[0].label_recall)[:LABELS_SHOWN]
+    labels = [label for label in rows[0].label_recall if label][:LABELS_SHOWN]  # trees may have none
     lengths = list(rows[0].length_f1)
     labelled = rows[0].labelled is not None
     columns = [
@@ -179,9 +179,8 @@ def _print(rows: list[Row]) -> None:
     ]
     title = f"{rows[0].sentences:,} sentences; {rows[0].protocol}"
     console.print_table(title, columns, cells, to_stderr=False)
-    console.note(
-        "S-F1, C-F1: sentence and corpus F1; then recall of the commonest labels, and S-F1 by length; all in percent"
-    )
+    recall = "then recall of the commonest labels, and S-F1 by length" if labels else "then S-F1 by length"
+    console.note(f"S-F1, C-F1: sentence and corpus F1; {recall}; all in percent")
     if labelled:
         console.note(f"LP, LR, L-F1: labelled precision, recall and F1 of all sentences together; {LABELLED}")
 
