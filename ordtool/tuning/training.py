@@ -90,6 +90,7 @@ def new_ladder(backbone: Backbone, data: LadderData, config: LadderTrainingConfi
             backbone_config=backbone.config.to_dict(),
             task=config.task,
             kind=config.kind,
+            adds_after=config.kind == "additive",
             reduction=config.reduction,
             layers=choose_layers(config.layers, backbone.depth),
             residual=config.residual,

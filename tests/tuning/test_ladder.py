@@ -33,10 +33,11 @@ def texts(backbone, lengths=(7, 5, 3)):
     return Encoded(ids, None, np.array([0, 1, 0]))
 
 
-@pytest.mark.parametrize("kind", ["gated", "additive"])
+@pytest.mark.parametrize("kind", ["gated", "additive", "additive, as it was"])
 @pytest.mark.parametrize("residual", [True, False])
 def test_the_formula_against_a_loop(kind, residual, bert):
-    ladder = build(bert, kind=kind, residual=residual, layers=[1, 3])
+    form = {"kind": kind.partition(",")[0], "adds_after": kind == "additive"}
+    ladder = build(bert, **form, residual=residual, layers=[1, 3])
     inputs = texts(bert).inputs([0], 0)
     with torch.no_grad():
         found = bert.states(inputs, [1, 3], torch.float32)
@@ -54,13 +55,35 @@ def test_the_formula_against_a_loop(kind, residual, bert):
             if kind == "gated":
                 mu = 1 / (1 + torch.exp(-ladder.gates[index] / 0.1))
                 h = block(mu * h + (1 - mu) * down[index + 1])
+            elif kind == "additive":  # the article's, h_l = Block(h_(l-1)) + D_l b_l
+                h = block(h)
             else:
                 h = block(h + down[index + 1])
             h = h[0] if isinstance(h, tuple) else h
+            h = h + down[index + 1] if kind == "additive" else h
         h = F.layer_norm(h, h.shape[-1:], ladder.norm.weight, ladder.norm.bias, ladder.norm.eps)
         u = h @ ladder.up.weight.T + ladder.up.bias
         wanted = ladder.classifier((u + output.last_hidden_state if residual else u).mean(dim=1))
     torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "distilbert"])
+def test_the_last_addition_reaches_the_top_past_silent_blocks(name, encoders, writers):
+    backbone = load_backbone(str(writers(name) if name != "distilbert" else encoders(name)))
+    ladder = build(backbone, kind="additive", adds_after=True, layers=[1, 2])
+    states = backbone.states(texts(backbone).inputs([0], backbone.pad), [1, 2], torch.float32)
+    with torch.no_grad():
+        whole = ladder.run_side(states.hidden, states.mask)
+        # Only h_2 holds D_2 b_2: what it changes is seen behind the last block as it is.
+        outputs = []
+        ladder.norm.register_forward_pre_hook(lambda module, args: outputs.append(args[0]))
+        ladder.run_side(states.hidden, states.mask)
+        changed = states.hidden.clone()
+        changed[2] += 1
+        ladder.run_side(changed, states.mask)
+    shift = ladder.down_weight[2].sum(0).expand_as(outputs[0])
+    torch.testing.assert_close(outputs[1] - outputs[0], shift, rtol=1e-3, atol=1e-4)
+    assert whole.shape == outputs[0].shape
 
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))

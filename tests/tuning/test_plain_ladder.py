@@ -46,6 +46,7 @@ def ladder(encoders, tmp_path):
     [
         {},
         {"kind": "additive", "pooling": "cls"},
+        {"kind": "additive", "adds_after": True},
         {"pooling": "last", "residual": False},
         {"task": "regress", "target_mean": 2.0, "target_scale": 3.0},
     ],
@@ -72,13 +73,30 @@ def test_scores_are_those_of_the_trained_ladder(ladder, options):
 
 
 @pytest.mark.parametrize(
-    "change", [{"task": "lm"}, {"kind": "other"}, {"layers": [1, 4]}, {"reduction": 0}, {"a_new_key": 1}]
+    "change",
+    [
+        {"task": "lm"},
+        {"kind": "other"},
+        {"layers": [1, 4]},
+        {"reduction": 0},
+        {"a_new_key": 1},
+        {"adds_after": 1},
+    ],
 )
 def test_what_is_not_known_is_left_to_the_loader(ladder, change):
     folder = ladder()
     said = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(said | change))
     assert read_plain_ladder(folder) is None
+
+
+def test_an_older_additive_ladder_keeps_its_form(ladder):
+    folder = ladder(kind="additive")
+    said = json.loads((folder / "config.json").read_text())
+    del said["adds_after"]
+    (folder / "config.json").write_text(json.dumps(said))
+    plain, whole = read_plain_ladder(folder), load_ladder_and_backbone(folder)[0]
+    assert plain is not None and plain.config.adds_after is False and whole.config.adds_after is False
 
 
 def test_another_backbone_is_refused(ladder):

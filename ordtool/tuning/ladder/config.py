@@ -24,6 +24,8 @@ class LadderConfig(PreTrainedConfig):
         backbone_config: Its configuration, as a dictionary with `model_type`.
         task: `classify`, `regress`, `pairs`, `lm` or `seq2seq`.
         kind: `gated` or `additive`.
+        adds_after: An additive ladder adds what comes from the backbone behind each side layer, as the article does, and
+            not before it. Files that don't say it were trained with the latter.
         reduction: r: hidden size over the ladder's.
         layers: The backbone's layers that have a side layer, from 1, ascending.
         residual: Add the ladder's output to the backbone's, instead of using it alone.
@@ -46,6 +48,7 @@ class LadderConfig(PreTrainedConfig):
     backbone_config: dict[str, Any] | None = None
     task: str = "classify"
     kind: str = "gated"
+    adds_after: bool = False
     reduction: int = 8
     layers: list[int] | tuple[int, ...] = (1,)
     residual: bool = True

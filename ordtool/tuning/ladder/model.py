@@ -6,7 +6,8 @@ hidden to hidden / r. A gated ladder (Sung et al. 2022, section 3.2) is
 $$h_0 = D_0 b_0, \qquad h_l = \mathrm{Block}_l(\mu_l h_{l-1} + (1 - \mu_l) D_l b_l), \qquad
 \mu_l = \sigma(\alpha_l / T), \; T = 0.1, \; \alpha_l = 0 \text{ at first}$$
 
-and an additive one (after bojone's LST-CLUE) by $h_l = \mathrm{Block}_l(h_{l-1} + D_l b_l)$. At the top
+and an additive one (after bojone's LST-CLUE) is $h_l = \mathrm{Block}_l(h_{l-1}) + D_l b_l$, whose last addition reaches the
+top without a block in between (`adds_after`; older files have $h_l = \mathrm{Block}_l(h_{l-1} + D_l b_l)$). At the top
 $u = U \, \mathrm{LayerNorm}(h)$ has the backbone's width again.
 
 Deviations: $b_l$ is brought to mean 0 and spread 1 in each token before $D_l$ (without weights), which lets one learning
@@ -98,6 +99,7 @@ class Ladder(PreTrainedModel):
         self.up = nn.Linear(self.width, self.hidden_size)
         self.head_dropout = nn.Dropout(HEAD_DROPOUT)
         self.classifier = nn.Linear(self.hidden_size, config.num_labels) if config.labels else None
+        self._adds_after = config.kind == "additive" and config.adds_after
         self._incoming: Sequence[Tensor] | None = None
         self._top: Tensor | None = None
         self._bert_blocks = has_bert_blocks(inner, self.side_layers)
@@ -139,12 +141,12 @@ class Ladder(PreTrainedModel):
                     return (self._mix(index, args[0]), *args[1:]), kwargs
                 return args, {**kwargs, "hidden_states": self._mix(index, kwargs["hidden_states"])}
 
+            def leave(module: nn.Module, args: Any, output: Any, index: int = index) -> Any:
+                self._top = self._add(index, output[0] if isinstance(output, tuple) else output)
+                return (self._top, *output[1:]) if isinstance(output, tuple) else self._top
+
             layer.register_forward_pre_hook(enter, with_kwargs=True)
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._top = output[0] if isinstance(output, tuple) else output
-
-        self.side_layers[-1].register_forward_hook(leave)
+            layer.register_forward_hook(leave)
 
     def _leave_out_unused(self) -> None:
         names = unused_names(self.side, list(self.side_layers))
@@ -162,8 +164,14 @@ class Ladder(PreTrainedModel):
     def _mix(self, index: int, hidden: Tensor) -> Tensor:
         assert self._incoming is not None
         below = self._incoming[0] if index == 0 else hidden
+        if self._adds_after:
+            return below
         beside = self._incoming[index + 1]
         return mix(below, beside, None if self.gates is None else self.gates[index])
+
+    def _add(self, index: int, hidden: Tensor) -> Tensor:
+        assert self._incoming is not None
+        return hidden + self._incoming[index + 1] if self._adds_after else hidden
 
     def run_side(
         self,
@@ -214,7 +222,7 @@ class Ladder(PreTrainedModel):
         assert self._incoming is not None
         hidden = self._incoming[0]
         for index, layer in enumerate(self.side_layers):
-            hidden = bert_side_block(layer, self._mix(index, hidden), mask)
+            hidden = self._add(index, bert_side_block(layer, self._mix(index, hidden), mask))
         return hidden
 
     def forward(

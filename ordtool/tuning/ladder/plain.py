@@ -29,8 +29,8 @@ _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "residual": (True, False),
 }
 _ELSEWHERE = {
-    "architectures", "backbone_config", "dropout", "dtype", "id2label", "label2id", "reduction", "problem_type",
-    "transformers_version",
+    "adds_after", "architectures", "backbone_config", "dropout", "dtype", "id2label", "label2id", "reduction",
+    "problem_type", "transformers_version",
 }  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class PlainLadderConfig:
     target_mean: float
     target_scale: float
     id2label: dict[int, str]
+    adds_after: bool = False
 
     labels = True
 
@@ -77,6 +78,7 @@ class PlainLadder(nn.Module):
         super().__init__()
         self.config = config
         self.hidden_size = shape.hidden_size
+        self._adds_after = config.kind == "additive" and config.adds_after
         self._tensors = dict(tensors)
         self._side = nn.ModuleList(
             BertLayer(tensors, f"side.encoder.layer.{number}", heads, shape.layer_norm_eps)
@@ -94,6 +96,9 @@ class PlainLadder(nn.Module):
         beside = down.view(rows, batch, length, -1)
         seen, narrow, gates = attention_mask(mask), beside[0], weights.get("gates")
         for index, layer in enumerate(self._side):
+            if self._adds_after:
+                narrow = bert_side_block(layer, narrow, seen) + beside[index + 1]
+                continue
             mixed = mix(narrow, beside[index + 1], None if gates is None else gates[index])
             narrow = bert_side_block(layer, mixed, seen)
         narrow = F.layer_norm(narrow, narrow.shape[-1:], weights["norm.weight"], weights["norm.bias"])
@@ -141,13 +146,20 @@ def _config(said: Mapping[str, Any]) -> PlainLadderConfig | None:
         return None
     try:
         names = {int(key): str(name) for key, name in labels.items()}
-        found = {name: said[name] for name in known - {"id2label"}}
+        found = {name: said[name] for name in known - {"id2label", "adds_after"}}
     except (KeyError, ValueError):
         return None
     numbers = [found["target_mean"], found["target_scale"]]
     if type(found["text_length"]) is not int or not all(isinstance(x, int | float) for x in numbers):
         return None
-    return PlainLadderConfig(**found, id2label=names) if set(names) == set(range(len(names))) else None
+    adds_after = said.get("adds_after", False)  # absent in older files, which add before
+    if type(adds_after) is not bool:
+        return None
+    return (
+        PlainLadderConfig(**found, id2label=names, adds_after=adds_after)
+        if set(names) == set(range(len(names)))
+        else None
+    )
 
 
 def _expected(
