@@ -189,18 +189,23 @@ def require(module: str, extra: str) -> None:
         raise OrdtoolError(f"this needs {module}, which is not installed", f"pip install 'ordtool[{extra}]'")
 
 
+_MANY_MODULES = 100
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Import large libraries without the garbage collector, which finds nothing among modules but looks again and again.
 
-    For torch that is a fifth of the time. What was made meanwhile is left out of later collections too.
+    For torch that is a fifth of the time. Where many modules were imported, what was made meanwhile is left out of later
+    collections too.
     """
-    collecting = gc.isenabled()
+    collecting, before = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if len(sys.modules) - before > _MANY_MODULES:  # else garbage that holds a model might stay for good
+            gc.freeze()
         if collecting:
             gc.enable()
 

@@ -47,3 +47,24 @@ def test_missing_extra_names_itself():
 def test_close_matches():
     assert close_match_hint("maen", ["mean", "max", "cls"]).startswith("did you mean 'mean'?")
     assert close_match_hint("zzz", ["mean", "cls"]) == "choices: cls, mean"
+
+
+def test_only_large_imports_freeze_what_there_is():
+    import gc
+    import sys
+
+    from ordtool.runtime import importing
+
+    frozen, enabled = gc.get_freeze_count(), gc.isenabled()
+    with importing():
+        assert not gc.isenabled()
+    assert (gc.get_freeze_count(), gc.isenabled()) == (frozen, enabled)
+    names = [f"ordtool_test_{number}" for number in range(200)]
+    try:
+        with importing():
+            sys.modules.update((name, gc) for name in names)
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+        for name in names:
+            del sys.modules[name]

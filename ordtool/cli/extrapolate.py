@@ -144,14 +144,16 @@ def extrapolate(
     from ordtool import console
     from ordtool.cli._extrapolation_view import show
     from ordtool.console import RichProgress, stdout_is_terminal
-    from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
     from ordtool.io.atomic import check_output
     from ordtool.io.formats import output_format
     from ordtool.io.inputs import check_inputs, read_again
     from ordtool.io.resumable import resumable_lines
     from ordtool.plotting import check_plot
     from ordtool.progress import report_skipped
+    from ordtool.runtime import importing
 
+    with importing():
+        from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
     progress = RichProgress(quiet)
     config = ExtrapolateConfig(
         model=model,

@@ -160,6 +160,9 @@ class EmbedReport:
         empty: Different texts without a token; their rows are zeros.
         tokens: Tokens read.
         seconds: Time from the first text to the last, the model loaded.
+        timed_texts: Rows of which `timed_seconds` is the time: those after the first window that was computed, in which
+            everything warms up; all where there is no other.
+        timed_seconds: Their time.
         skipped: Bad records.
     """
 
@@ -170,13 +173,16 @@ class EmbedReport:
     empty: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    timed_texts: int = 0
+    timed_seconds: float = 0.0
     skipped: list[OrdtoolError] = field(default_factory=list)
 
 
 def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> None:
     """Say what happened, for people."""
     # Of less than a second, most is the beginning.
-    speed = f", {report.texts / report.seconds:,.0f} texts/s" if report.seconds >= 1 else ""
+    timed = report.timed_seconds >= 1
+    speed = f", {report.timed_texts / report.timed_seconds:,.0f} texts/s" if timed else ""
     repeated = report.texts - report.computed
     extra = f", {repeated:,} of them repeated" if repeated > 0 and report.computed else ""
     progress.note(f"{counted(report.texts, 'text')}{extra}, {report.dim} dimensions{speed}")

@@ -193,6 +193,7 @@ class _EmbedRun:
         begin = time.perf_counter()
         seen = EmbeddingCache()
         done = 0
+        warm: tuple[int, float] | None = None  # what was done, and when, once the first window was computed
         for window in one_ahead(self._prepared(output.done)):
             count = len(window.records)
             known = seen.get(window.texts)
@@ -205,9 +206,13 @@ class _EmbedRun:
             seen.add([text for text, row in zip(window.texts, known, strict=True) if row is None],
                      unique[[row is None for row in known]])  # fmt: skip
             done += count
+            if warm is None and window.tokens is not None:
+                warm = done, time.perf_counter()
         self._progress.close()
-        self._report.texts, self._report.dim = done, self._dims
-        self._report.seconds = time.perf_counter() - begin
+        end, report = time.perf_counter(), self._report
+        report.texts, report.dim, report.seconds = done, self._dims, end - begin
+        before, since = warm if warm is not None and warm[0] < done else (0, begin)
+        report.timed_texts, report.timed_seconds = done - before, end - since
 
     def _prepared(self, passed: int) -> Iterator[_Window]:
         start = 0

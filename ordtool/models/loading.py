@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ordtool.errors import OrdtoolError
 from ordtool.models.own import register_kind_of
-from ordtool.runtime import quiet_libraries
+from ordtool.runtime import importing, quiet_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -317,7 +317,10 @@ def load_part(folder: Path, auto: Any, what: str, **options: Any) -> Any:
     quiet_transformers()
     register_kind_of(folder)
     try:
-        return auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
+        with importing():  # transformers imports what a model needs only now
+            return auto.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, **options
+            )
     except OrdtoolError as error:  # our own configurations check what they are given
         raise OrdtoolError(f"{folder / 'config.json'}: damaged: {error.message}", error.hint) from error
     except BaseException as error:  # libraries raise anything here, Rust's panics among them
