@@ -69,6 +69,14 @@ def parse(
     layer: Annotated[
         str | None, option("`2`, or a mixture: `2,3` or `2:0.25,3:0.75`.  [default: the model's]", TREES)
     ] = None,
+    distance: Annotated[
+        str | None,
+        option(
+            "An ON-LSTM's master gate that measures: `forget`, or `input`.  [default: the model's]",
+            TREES,
+            autocompletion=lambda: ["forget", "input"],
+        ),
+    ] = None,
     right_branching_bias: Annotated[
         float | None,
         option(
@@ -135,6 +143,14 @@ def parse(
     width: Annotated[
         int | None, option("Columns of a drawn tree.  [default: the terminal's]", OUT, min=20)
     ] = None,
+    gates: Annotated[
+        Path | None,
+        option(
+            "Instead of trees: an ON-LSTM's master gates over one sentence, .svg, .png, .pdf or .json.",
+            OUT,
+            metavar="FILE",
+        ),
+    ] = None,
     json: Json = False,
     posteriors: Annotated[
         bool, option("Add the probabilities of spans to the JSON.", OUT, "--posteriors")
@@ -164,14 +180,18 @@ def parse(
         raise UsageError(f"unknown --on-error {on_error!r}", close_match_hint(on_error, ("stop", "skip")))
     paths = tuple(inputs or ())
     reading = InputConfig(input_format, field, split, language)
-    check_output(output, force=force)
+    for path in (output, gates):
+        check_output(path, force=force)
+    if gates is not None and output is not None:
+        raise UsageError("--gates writes gates instead of trees, and --output trees", "leave one of them out")
     check_inputs(paths, reading)
-    from ordtool.parsing.files import ParseFilesConfig, parse_files
+    from ordtool.parsing.files import ParseFilesConfig, gates_file, parse_files
     from ordtool.parsing.parser import ParseConfig
 
     how = ParseConfig(
         model=tuple(model or ["english"]),
         layer=layer,
+        distance=distance,
         builder=builder,
         right_branching_bias=right_branching_bias,
         vote=vote,
@@ -197,6 +217,9 @@ def parse(
         force=force,
     )
     progress = console.RichProgress(quiet)
+    if gates is not None:
+        gates_file(config, gates, progress)
+        return
     skipped: list[OrdtoolError] = []
     try:
         parse_files(

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -179,6 +180,32 @@ def _draw(
             file.write(("\n" * bool(number) + text + "\n").encode("utf-8", "replace"))
             if config.output is None:
                 file.flush()
+
+
+def gates_file(config: ParseFilesConfig, path: str | Path, progress: Progress = SILENT) -> None:
+    """Write the master gates of an ON-LSTM over the one sentence that the inputs hold.
+
+    Args:
+        config: Inputs and model; where trees would go is not looked at.
+        path: `.json`, or a picture: `.svg`, `.png` or `.pdf`.
+        progress: Told where a model comes from, if it must be fetched.
+
+    Raises:
+        UsageError: If the inputs hold another number of sentences, for a model without master gates, or another suffix.
+        OrdtoolError: As in `read_inputs` and `write_gates`.
+    """
+    from ordtool.parsing.onlstm.gates import check_gates_file, write_gates
+
+    check_gates_file(path)
+    set_threads(config.threads)
+    sentences = (s for s in read_inputs(config.inputs, config.reading) if s.tokens or s.text.strip())
+    found = list(islice(sentences, 2))
+    if len(found) != 1:
+        count = "more than one" if found else "none"
+        raise UsageError(
+            f"gates are shown of one sentence, and the input holds {count}", "for example: head -1 FILE"
+        )
+    write_gates(Parser(config.parse, progress).gates(found[0]), path, force=config.force)
 
 
 class _SentenceBar(Silent):

@@ -24,6 +24,7 @@ from ordtool.parsing.text.tokenize import (
 )
 from ordtool.parsing.trees.builders import BUILDERS, build_trees, mean_distances, mix_distances, needs_chart
 from ordtool.parsing.trees.chart import CHART_LIMIT, Span, best_distances, chart_trees
+from ordtool.parsing.trees.config import DISTANCES
 from ordtool.parsing.trees.labels import label_tokens
 from ordtool.parsing.trees.punctuation import attach_punctuation, is_punctuation, punctuation_between
 from ordtool.parsing.voting import (
@@ -38,6 +39,8 @@ from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from ordtool.parsing.loading import TreeModel
+    from ordtool.parsing.onlstm.gates import Gates
+    from ordtool.parsing.onlstm.inference import DistanceModel
     from ordtool.parsing.trees.config import TreeConfig
     from ordtool.parsing.trees.treebank import Constituent
 
@@ -60,6 +63,7 @@ class ParseConfig:
     Attributes:
         model: A model folder or name, or several, which vote.
         layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own.
+        distance: `forget` or `input`: the master gate of an ON-LSTM whose distances make trees; None: each model's own.
         builder: `paper`, `unbiased`, `chart` or `mixed`; None: each model's own. With several models, `chart` and `mixed`
             add up their span scores, and the others build a tree a model and let the trees vote.
         right_branching_bias: How far trees lean to the right where distances leave it open, see `add_right_branching_bias`;
@@ -79,6 +83,7 @@ class ParseConfig:
 
     model: str | Sequence[str] = "english"
     layer: str | None = None
+    distance: str | None = None
     builder: str | None = None
     right_branching_bias: float | None = None
     vote: str = "trees"
@@ -95,12 +100,16 @@ class ParseConfig:
         """Check what can be checked without the models.
 
         Raises:
-            UsageError: For no model at all, an unknown builder, vote or kind of tokens, or other than a weight a model.
+            UsageError: For no model, an unknown distance, builder, vote or kind of tokens, or other than a weight a model.
         """
         if not self.models:
             raise UsageError("no model was named")
         if self.builder is not None and self.builder not in BUILDERS:
             raise UsageError(f"unknown builder {self.builder!r}", close_match_hint(self.builder, BUILDERS))
+        if self.distance is not None and self.distance not in DISTANCES:
+            raise UsageError(
+                f"unknown `distance` {self.distance!r}", close_match_hint(self.distance, DISTANCES)
+            )
         if self.vote not in VOTES:
             raise UsageError(f"unknown vote {self.vote!r}", close_match_hint(self.vote, VOTES))
         if self.weights is not None:
@@ -120,6 +129,7 @@ class ParseOptions(TypedDict, total=False):
 
     model: str | Sequence[str]
     layer: str | None
+    distance: str | None
     builder: str | None
     right_branching_bias: float | None
     vote: str
@@ -272,6 +282,25 @@ class Parser:
         stream = self._parse(map(as_sentence, as_many(sentences, Sentence)))
         return next(stream) if is_one(sentences, Sentence) else stream
 
+    def gates(self, sentence: Parsable) -> Gates:
+        """Return the master gates of every layer over a sentence, by the one model of this parser.
+
+        Args:
+            sentence: A text, its tokens, or a sentence of spaCy; what the model leaves out (punctuation) has no gates.
+
+        Raises:
+            UsageError: If there are several models, or the model is no ON-LSTM.
+        """
+        from ordtool.parsing.onlstm.gates import Gates
+
+        if len(self._models) != 1:
+            raise UsageError(f"gates are of one model, and here are {len(self._models)}")
+        model = _onlstm(self._models[0])
+        words = self._prepare(as_sentence(sentence)).words
+        [ids] = model.vocabulary.encode_words([words])
+        found = model.gates(ids)
+        return Gates(words, [forget for forget, _ in found], [written for _, written in found])
+
     def parse_from(self, sentences: Iterable[Sentence], start: int) -> Iterator[Parse]:
         """Parse a stream as `parse` does, and yield the results from the one numbered `start` on, from 0.
 
@@ -406,7 +435,10 @@ class Parser:
                 continue
             weights = config.layer_weights
             depth = max(k + 1 for k, weight in enumerate(weights) if weight)
-            measured = model.distances(sentences, depth, punctuation, compiled=compiled)
+            if config.distance == "input":
+                measured = _onlstm(model).distances(sentences, depth, compiled=compiled, gate="input")
+            else:
+                measured = model.distances(sentences, depth, punctuation, compiled=compiled)
             for by_model, layers in zip(distances, measured, strict=True):
                 by_model.append(mix_distances(layers, weights[:depth]))
         return distances
@@ -527,11 +559,30 @@ def _tree_config(config: ParseConfig, model: TreeModel) -> TreeConfig:
     changes: dict[str, Any] = {}
     if config.layer is not None:
         changes["layer_weights"] = _layer_weights(config.layer, model.layers)
+    if config.distance is not None:
+        if config.distance == "input":
+            _onlstm(model)
+        changes["distance"] = config.distance
     if config.builder is not None:
         changes["builder"] = config.builder
     if config.right_branching_bias is not None:
         changes["right_branching_bias"] = config.right_branching_bias
     return replace(model.tree_config, **changes)
+
+
+def _onlstm(model: TreeModel) -> DistanceModel:
+    """Return a model that has master gates.
+
+    Raises:
+        UsageError: If it is of another kind.
+    """
+    from ordtool.parsing.onlstm.inference import DistanceModel
+    from ordtool.parsing.spans.inference import SpanParser
+
+    if not isinstance(model, DistanceModel):
+        kind = "a span scorer" if isinstance(model, SpanParser) else "a grammar"
+        raise UsageError(f"{kind} has no master gates; an ON-LSTM has", "for example -m english-onlstm")
+    return model
 
 
 _LAYER = re.compile(r"(\d+)(?::(-?\d*\.?\d+))?")

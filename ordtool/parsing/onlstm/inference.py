@@ -6,7 +6,7 @@ sentences, and parsing needs a small part of the model: the embedding and the la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ordtool.parsing.onlstm.graphs import DistanceGraphs, State
 from ordtool.parsing.onlstm.kernels_torch import FUSED, choose_kernels, numba_available
-from ordtool.parsing.onlstm.scan import ordered_scan
+from ordtool.parsing.onlstm.scan import ScanOutput, master_gates, ordered_scan
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.config import TreeConfig
 
@@ -114,6 +114,7 @@ class DistanceModel:
         punctuation: Sequence[np.ndarray] | None = None,
         *,
         compiled: bool = False,
+        gate: str = "forget",
     ) -> list[np.ndarray]:
         """Return the distance of each word: the height of the boundary before it.
 
@@ -126,34 +127,33 @@ class DistanceModel:
             punctuation: Not looked at: the network doesn't read it.
             compiled: Take numba's loops where they are installed, which are faster and take seconds to load. On CUDA
             Triton's kernels are taken where it is installed.
+            gate: `forget` or `input`: the master gate that measures.
 
         Returns:
-            For each sentence 1 - mean(master forget gate), `(depth, words)`, float32.
+            For each sentence 1 - mean(master forget gate), or mean(master input gate), `(depth, words)`, float32.
 
         Source: Shen et al. 2019, section 5.2.
         """
+        run = self._running(depth, compiled, gate)
         if all(len(sentence) <= _LONGEST for sentence in sentences):
-            return self._measure(sentences, depth, compiled)
+            return self._measure(sentences, run)
         return [
-            self._measure_long(s, depth, compiled)
-            if len(s) > _LONGEST
-            else self._measure([s], depth, compiled)[0]
-            for s in sentences
+            self._measure_long(s, run) if len(s) > _LONGEST else self._measure([s], run)[0] for s in sentences
         ]
 
-    def _measure_long(self, sentence: Sequence[int], depth: int | None, compiled: bool) -> np.ndarray:
+    def _measure_long(self, sentence: Sequence[int], run: Callable[[Tensor], Tensor]) -> np.ndarray:
         starts = range(0, len(sentence), _PIECE)
         pieces = [sentence[max(start - _CONTEXT, 0) : start + _PIECE] for start in starts]
         measured: list[np.ndarray] = []
         for first in range(0, len(pieces), _PIECES_AT_ONCE):
-            measured += self._measure(pieces[first : first + _PIECES_AT_ONCE], depth, compiled)
+            measured += self._measure(pieces[first : first + _PIECES_AT_ONCE], run)
         return np.concatenate(
             [piece[:, min(start, _CONTEXT) :] for start, piece in zip(starts, measured, strict=True)], axis=1
         )
 
     @torch.inference_mode()
     def _measure(
-        self, sentences: Sequence[Sequence[int]], depth: int | None, compiled: bool
+        self, sentences: Sequence[Sequence[int]], run: Callable[[Tensor], Tensor]
     ) -> list[np.ndarray]:
         """Run the layers over sentences side by side, a window at a time with carried state."""
         longest = max(map(len, sentences), default=0)
@@ -161,12 +161,52 @@ class DistanceModel:
         for column, sentence in enumerate(sentences):
             ids[1 : len(sentence) + 1, column] = torch.tensor(sentence, dtype=torch.long)
         ids = ids.to(self._embedding.device)
-        if compiled and self._runs_in_bf16():
-            measured = self._run_bf16(ids, self._bf16_stack[:depth])
-        else:
-            measured = self._run(ids, self._stack[:depth], self._kernel(compiled))
-        table = measured[:, 1:].cpu().numpy()
+        table = run(ids)[:, 1:].cpu().numpy()
         return [table[:, : len(sentence), column] for column, sentence in enumerate(sentences)]
+
+    def _running(self, depth: int | None, compiled: bool, gate: str) -> Callable[[Tensor], Tensor]:
+        """Return what measures ids `(words, batch)`: `(layers, words, batch)`."""
+        if gate == "forget" and compiled and self._runs_in_bf16():
+            return lambda ids: self._run_bf16(ids, self._bf16_stack[:depth])
+        return lambda ids: self._run(ids, self._stack[:depth], self._kernel(compiled), gate)
+
+    @torch.inference_mode()
+    def gates(self, words: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the master forget and input gates of each layer, `(words, chunks)` both.
+
+        Args:
+            words: Ids of a sentence, read as `<eos> words` from a zero state.
+        """
+        ids = torch.tensor([self._eos, *words], device=self._embedding.device)[:, None]
+        hidden = F.embedding(ids, self._embedding)
+        found = []
+        for layer, (before, cell) in zip(self._stack, self._zeros(1, self._stack), strict=True):
+            projected = self._project(hidden, layer)
+            hidden = self._scan(projected, layer, before, cell, self._kernel(False)).hidden_states
+            gates = self._master_gates(projected, layer, before, hidden)
+            forget, written = (gate[1:, 0].float().cpu().numpy() for gate in gates)
+            found.append((forget, written))
+        return found
+
+    def _master_gates(
+        self, projected: Tensor, layer: _Layer, before: Tensor, after: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the master gates of a scan from its states."""
+        previous = torch.cat((before[None], after[:-1]))
+        return master_gates(projected, layer.weight_hh, previous, self._chunk)
+
+    def _scan(
+        self, projected: Tensor, layer: _Layer, before: Tensor, cell: Tensor, kernel: str
+    ) -> ScanOutput:
+        return ordered_scan(
+            projected,
+            layer.weight_hh,
+            before,
+            cell,
+            self._chunk,
+            matmul_dtype=self.matmul_dtype,
+            kernel=kernel,
+        )
 
     def _kernel(self, compiled: bool) -> str:
         """Name of the scan's kernels."""
@@ -185,13 +225,13 @@ class DistanceModel:
             self.matmul_dtype == torch.bfloat16 and self._embedding.device.type == "cpu" and numba_available()
         )
 
-    def _run(self, ids: Tensor, stack: Sequence[_Layer], kernel: str) -> Tensor:
+    def _run(self, ids: Tensor, stack: Sequence[_Layer], kernel: str, gate: str) -> Tensor:
         """Distances of all layers of `stack`, `(layers, words, batch)`, of ids `(words, batch)`."""
 
         def window(ids: Tensor, state: State) -> tuple[list[Tensor], State]:
-            return self._run_window(ids, state, stack, kernel)
+            return self._run_window(ids, state, stack, kernel, gate)
 
-        if ids.device.type == "cuda" and kernel == FUSED:
+        if ids.device.type == "cuda" and kernel == FUSED and gate == "forget":
             return self._graphs.run(ids, lambda columns: self._zeros(columns, stack), window)
         out = torch.empty(len(stack), *ids.shape)
         state = self._zeros(ids.shape[1], stack)
@@ -208,23 +248,19 @@ class DistanceModel:
         return [(new(batch, size), new(batch, size)) for size in sizes]
 
     def _run_window(
-        self, ids: Tensor, state: State, stack: Sequence[_Layer], kernel: str
+        self, ids: Tensor, state: State, stack: Sequence[_Layer], kernel: str, gate: str
     ) -> tuple[list[Tensor], State]:
         hidden = F.embedding(ids, self._embedding)
         distances, after = [], []
         for layer, (before, cell) in zip(stack, state, strict=True):
-            scan = ordered_scan(
-                self._project(hidden, layer),
-                layer.weight_hh,
-                before,
-                cell,
-                self._chunk,
-                matmul_dtype=self.matmul_dtype,
-                kernel=kernel,
-            )
+            projected = self._project(hidden, layer)
+            scan = self._scan(projected, layer, before, cell, kernel)
             hidden = scan.hidden_states
             after.append((hidden[-1], scan.cell))
-            distances.append(scan.distances)
+            if gate == "forget":
+                distances.append(scan.distances)
+            else:
+                distances.append(self._master_gates(projected, layer, before, hidden)[1].mean(dim=-1))
         return distances, after
 
     def _run_bf16(self, ids: Tensor, layers: Sequence[_Layer]) -> Tensor:

@@ -59,7 +59,8 @@ class OnlstmConfig(PreTrainedConfig):
             `ordtool.parsing.trees.builders`. Its old name, `parse_tilt`, is read too.
         parse_punctuation_bonus: How far punctuation raises the boundaries at which it stands; see
             `ordtool.parsing.trees.punctuation`. Its old name, `parse_marks`, is read too.
-        parse_tuned_on: Treebank on which the four settings above were chosen, with its score; None: by default.
+        parse_distance: `forget` or `input`: the master gate whose distances make trees.
+        parse_tuned_on: Treebank on which the five settings above were chosen, with its score; None: by default.
         eos_token_id: Id of `<eos>`, which stands between sentences and pads.
 
     Raises:
@@ -85,6 +86,7 @@ class OnlstmConfig(PreTrainedConfig):
         "parse_builder": "paper",
         "parse_right_branching_bias": 0.0,
         "parse_punctuation_bonus": None,
+        "parse_distance": "forget",
         "parse_tuned_on": None,
     }
 

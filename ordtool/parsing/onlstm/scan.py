@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ordtool.parsing.onlstm.kernels_torch import FUSED, choose_kernels
 
-__all__ = ["ScanOutput", "ordered_scan"]
+__all__ = ["ScanOutput", "master_gates", "ordered_scan"]
 
 
 class ScanOutput(NamedTuple):
@@ -90,6 +90,24 @@ def ordered_scan(
         saved = _run_forward(inputs, weight, hidden, cell, chunk_size, dtype, kernels, keep=False)
         return ScanOutput(saved.hidden_states[1:], saved.cells[0], saved.distances)
     return ScanOutput(*_OrderedScan.apply(inputs, weight, hidden, cell, chunk_size, dtype, kernels))
+
+
+def master_gates(inputs: Tensor, weight: Tensor, previous: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
+    """Return the master gates of steps whose states are known.
+
+    Args:
+        inputs: As in `ordered_scan`, `(seq, batch, 4 * hidden + 2 * n)`.
+        weight: Recurrent weight, `(4 * hidden + 2 * n, hidden)`.
+        previous: h before each step, `(seq, batch, hidden)`.
+        chunk_size: Neurons that share one master gate unit.
+
+    Returns:
+        The forget gate f~ and the input gate i~, `(seq, batch, n)` both.
+    """
+    units = weight.shape[1] // chunk_size
+    scores = inputs[..., : 2 * units] + previous.to(inputs.dtype) @ weight[: 2 * units].t()
+    into, forget = (part.softmax(dim=-1).cumsum(dim=-1) for part in scores.split(units, dim=-1))
+    return forget, 1 - into
 
 
 def _check_shapes(inputs: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor, chunk_size: int) -> None:

@@ -11,10 +11,13 @@ import numpy as np
 from ordtool.parsing.trees.builders import add_right_branching_bias
 from ordtool.parsing.trees.punctuation import add_punctuation_bonus, check_punctuation_bonus
 
-__all__ = ["OLD_KEYS", "TreeConfig", "current_keys"]
+__all__ = ["DISTANCES", "OLD_KEYS", "TreeConfig", "current_keys"]
 
 OLD_KEYS = {"parse_tilt": "parse_right_branching_bias", "parse_marks": "parse_punctuation_bonus"}
 """Keys of `config.json` that were renamed; `current_keys` reads both."""
+
+DISTANCES = ("forget", "input")
+"""Master gates of an ON-LSTM that measure: 1 - mean of the forget gate, or the mean of the input gate."""
 
 _OLD_KINDS = {"joint": "hyphen"}
 
@@ -41,12 +44,21 @@ class TreeConfig:
         builder: `paper`, `unbiased`, `chart` or `mixed`.
         right_branching_bias: How far trees lean to the right; see `add_right_branching_bias`.
         punctuation_bonus: How far punctuation raises boundaries, by kind; see `add_punctuation_bonus`.
+        distance: `forget` or `input`: the master gate whose distances they are.
+
+    Raises:
+        ValueError: For a distance that is neither.
     """
 
     layer_weights: tuple[float, ...] = (1.0,)
     builder: str = "paper"
     right_branching_bias: float = 0.0
     punctuation_bonus: tuple[tuple[str, float], ...] = ()
+    distance: str = "forget"
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise ValueError(f"parse_distance is one of {', '.join(DISTANCES)}, found {self.distance!r}")
 
     @classmethod
     def from_model(cls, config: Mapping[str, Any]) -> TreeConfig:
@@ -72,6 +84,7 @@ class TreeConfig:
             str(config.get("parse_builder", "paper")),
             float(config.get("parse_right_branching_bias") or 0.0),
             tuple(check_punctuation_bonus(config.get("parse_punctuation_bonus") or {}).items()),
+            str(config.get("parse_distance") or "forget"),
         )
 
     def to_model(self) -> dict[str, Any]:
@@ -82,6 +95,7 @@ class TreeConfig:
             "parse_builder": self.builder,
             "parse_right_branching_bias": self.right_branching_bias,
             "parse_punctuation_bonus": dict(self.punctuation_bonus),
+            "parse_distance": self.distance,
         }
 
     @property
@@ -93,6 +107,7 @@ class TreeConfig:
             if weight
         )
         bias = self.right_branching_bias
+        layers += " (input gate)" if self.distance == "input" else ""
         parts = [layers, self.builder, *([f"right-branching bias {bias:g}"] if bias else [])]
         return ", ".join([*parts, *(f"{kind} {weight:g}" for kind, weight in self.punctuation_bonus)])
 
