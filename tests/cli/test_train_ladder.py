@@ -139,7 +139,7 @@ def test_a_comparison(run_in_process, encoders, data):
     [
         (["missing.jsonl", "-o", "m"], 1, "missing.jsonl: no such file"),
         (["nofield.jsonl", "-o", "m"], 1, "nofield.jsonl:3: no field 'label'"),
-        (["nulls.jsonl", "-o", "m"], 1, "nulls.jsonl:2: no field 'text'"),
+        (["nulls.jsonl", "-o", "m"], 1, "nulls.jsonl:2: field 'text' is null"),
         (["one.jsonl", "-o", "m"], 1, "all labels are 'sea'"),
         (["a.jsonl", "--dev", "empty.jsonl", "-o", "m"], 1, "the dev set is empty"),
         (["a.jsonl", "--dev", "other.jsonl", "-o", "m"], 1, "other.jsonl:1: the label 'sand' is not one"),
@@ -156,7 +156,7 @@ def test_a_comparison(run_in_process, encoders, data):
         (["a.jsonl", "-o", "m", "--compare", "fulll"], 2, "unknown method 'fulll'"),
         (["a.jsonl", "-o", "full"], 1, "exists already"),
         (["a.jsonl", "-o", "m", "--test", "a.jsonl"], 2, "--test is for --compare"),
-        (["short.tsv", "-o", "m"], 1, "short.tsv:2: 1 column(s), and 2 are expected"),
+        (["short.tsv", "-o", "m"], 1, "short.tsv:2: 1 column(s), and 2 are needed"),
     ],
 )
 def test_what_is_wrong_is_said(arguments, status, message, fails_in_process, encoders, data, tmp_path):
