@@ -111,7 +111,7 @@ def main() -> None:
 
     def row(name: str, with_marks: float, without: float) -> None:
         print(f"| {name} | {with_marks:.1f} | {without:.1f} |")
-        print(json.dumps({"voters": name, "f1": with_marks, "f1_no_punctuation": without}))
+        print(json.dumps({"voters": name, "f1": with_marks, "f1_no_punctuation": without}), flush=True)
 
     for k, name in enumerate(names):
         row(name, *(score(tables[k], trees) for tables in both))
