@@ -164,6 +164,9 @@ def parse(
     Reads a sentence a line, JSON, CoNLL-U, or bracketed trees (files or folders), and finds a tree over each
     sentence's own tokens. A terminal gets drawn trees, a pipe JSON lines: `text, tokens, offsets, distances, spans, tree`.
 
+    The default model, `english`, was never shown a tree: what it knows of phrases it has from raw text. `english-gold`
+    learned from treebanks: its phrases may have any number of parts, and it gives labels and parts of speech.
+
     Examples:
         echo "The children played in the garden." | ordtool parse
         ordtool parse --split examples/story.txt -o story.html
@@ -220,6 +223,10 @@ def parse(
     if gates is not None:
         gates_file(config, gates, progress)
         return
+    if model is None and output is None and console.stdout_is_terminal():
+        progress.note(
+            "english was never shown a tree; -m english-gold draws labelled ones, as treebanks have them"
+        )
     skipped: list[OrdtoolError] = []
     try:
         parse_files(

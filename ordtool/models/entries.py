@@ -82,6 +82,13 @@ ENTRIES: tuple[Entry, ...] = (
         4_500_000,
     ),
     Entry(
+        "english-gold",
+        ("parser",),
+        "labelled trees of English sentences, learned from treebanks",
+        "CC-BY-SA-4.0",
+        3_900_000,
+    ),
+    Entry(
         "english-onlstm",
         ("parser",),
         "trees of English sentences by an ON-LSTM's master gates",

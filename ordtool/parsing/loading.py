@@ -53,7 +53,7 @@ def load_parser(
             f"{folder}: a model of type {config.get('model_type')!r}, and a parser is one of {', '.join(_KINDS)}",
             "ordtool models list names parsers; ordtool train parser makes one",
         )
-    tensors = {name: tensor.float() for name, tensor in read_tensors(folder / WEIGHTS_FILE).items()}
+    tensors = _whole(read_tensors(folder / WEIGHTS_FILE))
     _check_sizes(folder, config, tensors)
     try:
         if kind is SpanParser and (folder / ENCODER_FOLDER).is_dir():
@@ -68,6 +68,18 @@ def load_parser(
             f"{folder}: the weights don't fit the configuration ({what})",
             "was the copy or download cut short?",
         ) from None
+
+
+def _whole(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights as float32: those with a `.scale`, one a row, are integers to be multiplied by it."""
+    scales = {name: tensor for name, tensor in stored.items() if name.endswith(".scale")}
+    return {
+        name: tensor.float() * scales[f"{name}.scale"].float().view(-1, 1)
+        if f"{name}.scale" in scales
+        else tensor.float()
+        for name, tensor in stored.items()
+        if name not in scales
+    }
 
 
 def _check_sizes(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -316,7 +316,8 @@ def test_every_entry_says_what_it_is():
         assert entry.kinds and entry.summary and entry.licence and entry.size
         if entry.wheel is not None:
             assert len(entry.wheel.sha256) == 64
-    assert entries.names_of_kind("parser") == ["english", "english-onlstm", "english-pcfg", "chinese"]
+    parsers = ["english", "english-gold", "english-onlstm", "english-pcfg", "chinese"]
+    assert entries.names_of_kind("parser") == parsers
     assert {"static", "minilm", "smollm2", "e5-multilingual"} <= set(entries.names_of_kind("encoder"))
 
 

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import ParseConfig, parse
@@ -289,3 +290,18 @@ def test_an_encoder_trains_along_and_teaches(treebank, encoder, tmp_path):
         load_parser(tmp_path / "pupil").network.config.labels
         == load_parser(tmp_path / "strong").network.config.labels
     )
+
+
+def test_packed_weights_are_integers_times_the_scale_of_their_row(trained, tmp_path):
+    folder, _ = trained
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    stored = load_file(tmp_path / "model.safetensors")
+    whole = stored.pop("tag.weight")
+    scale = (whole.abs().max(1, keepdim=True).values / 127).half()
+    integers = (whole / scale.float()).round().clamp(-127, 127)
+    packed = {**stored, "tag.weight": integers.to(torch.int8), "tag.weight.scale": scale}
+    save_file(packed, tmp_path / "model.safetensors")
+    network = load_parser(tmp_path).network
+    torch.testing.assert_close(network.tag.weight.detach(), integers * scale.float())
+    torch.testing.assert_close(network.widen.weight.detach(), stored["widen.weight"])

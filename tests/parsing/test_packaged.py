@@ -37,17 +37,20 @@ TRADITIONAL = [
 
 
 def test_they_are_listed_and_small():
-    assert names_of_kind("parser") == [*NAMES, "chinese"]
+    assert set(names_of_kind("parser")) >= {*NAMES, "english-gold", "chinese"}
+    assert sum(file.stat().st_size for file in (PACKAGED / "english-gold").iterdir()) < 4_000_000
     sizes = [sum(file.stat().st_size for file in (PACKAGED / name).iterdir()) for name in NAMES]
     assert sum(sizes) < 29_700_000
     assert sum(file.stat().st_size for file in (PACKAGED / "chinese").iterdir()) < 7_000_000
-    for name in (*NAMES, "chinese"):
+    for name in (*NAMES, "english-gold", "chinese"):
         assert {"README.md", "config.json", "model.safetensors", "vocab.txt"} <= {
             file.name for file in (PACKAGED / name).iterdir()
         }
 
 
-@pytest.mark.parametrize(("name", "least"), [("english", 4), ("english-onlstm", 3), ("english-pcfg", 4)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("english", 4), ("english-gold", 4), ("english-onlstm", 3), ("english-pcfg", 4)]
+)
 def test_plain_phrases_are_found(name, least):
     config = ParseConfig(model=(name,), tokens="whitespace", device="cpu", dtype="float32")
     results = list(parse([text for text, _ in PHRASES], config))
@@ -75,8 +78,20 @@ def test_the_two_vote_together():
     assert vote.spans[0] == (0, 9) and len(vote.spans) == 7
 
 
+def test_gold_trees_have_labels_and_flat_phrases():
+    config = ParseConfig(model="english-gold", device="cpu", dtype="float32")
+    plan, dog = parse(["The committee has approved the plan.", "The big old brown dog slept."], config)
+    assert plan.tree == "((The committee) (has (approved (the plan))) .)"
+    assert plan.penn == (
+        "(S (NP (DT The) (NN committee)) (VP (VBZ has) (VP (VBN approved) (NP (DT the) (NN plan)))) (. .))"
+    )
+    assert (0, 5) in dog.spans and not {(0, k) for k in (2, 3, 4)} & set(dog.spans)
+    [binary] = parse(["The big old brown dog slept."], model="english-gold", binary=True)
+    assert len(binary.spans) == 5 and binary.constituents is None
+
+
 def test_cards_name_what_the_configurations_hold():
-    for name in (*NAMES, "chinese"):
+    for name in (*NAMES, "english-gold", "chinese"):
         folder = resolve_model(name)
         card = (folder / "README.md").read_text()
         config = json.loads((folder / "config.json").read_text())
