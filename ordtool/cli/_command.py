@@ -11,7 +11,7 @@ from typer.core import TyperArgument, TyperCommand
 from typer.exceptions import TyperException
 
 from ordtool.cli._config_file import config_options, name_file, save_settings
-from ordtool.cli.options import check_numbers, current_options, known_options
+from ordtool.cli.options import check_numbers, current_options, known_options, with_usual_values
 
 _EXAMPLES = "Examples:"
 
@@ -37,9 +37,11 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line."""
         renamed = getattr(self.callback, "renamed_options", {})
+        usual = getattr(self.callback, "usual_values", {})
         options = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
         try:
-            rest: list[str] = super().parse_args(ctx, known_options(current_options(args, renamed), options))
+            current = with_usual_values(current_options(args, renamed), usual)
+            rest: list[str] = super().parse_args(ctx, known_options(current, options))
         except TyperException as error:
             raise name_file(ctx, error) or error from None
         check_numbers({param.opts[0]: ctx.params.get(param.name) for param in self.params})

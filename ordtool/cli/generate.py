@@ -22,6 +22,7 @@ from ordtool.cli.options import (
     Threads,
     field_options,
     option,
+    usual_values,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 PROMPT = "The prompt"
 CHOICE = "How a token is chosen (greedy unless one is given)"
 END = "Where it ends"
+_OWN_MASK = "model"
 
 
 def _methods() -> list[str]:
@@ -47,6 +49,13 @@ def _mask_kinds() -> list[str]:
     return list(KINDS)
 
 
+def _masks() -> tuple[str, ...]:
+    from ordtool.lm.masks import KINDS
+
+    return (_OWN_MASK, *KINDS)
+
+
+@usual_values({"--show-mask": _masks()})
 @field_options(prompts="prompt")
 def generate(
     inputs: Inputs = None,
@@ -130,11 +139,15 @@ def generate(
     show_mask: Annotated[
         str | None,
         option(
-            "Draw an attention mask and end: bidirectional, causal, prefix, permutation, window, lambda.",
+            "Draw a mask and end: bidirectional, causal, reversed, prefix, permutation, window, lambda; or, alone, "
+            "the model's own over its attention on --prompt, as text or with -o x.svg or .png.",
             OUT,
             metavar="KIND",
             autocompletion=_mask_kinds,
         ),
+    ] = None,
+    layer: Annotated[
+        int | None, option("Whose attention --show-mask draws, from 1.  [default: the last]", OUT)
     ] = None,
     output: Output = None,
     json: Json = False,
@@ -160,7 +173,7 @@ def generate(
         ordtool generate examples/notes.txt -m tinylm --temperature 0.7 --max-new-tokens 8 -o out.jsonl
     """
     if show_mask is not None:
-        _show_mask(show_mask)
+        _show_mask(show_mask, (inputs or [], prompt or []), model, layer, (output, force), (device, threads))
         return
     from ordtool.cli._generate_view import show_results
     from ordtool.console import RichProgress, stdout_is_terminal
@@ -224,11 +237,63 @@ def generate(
             write_results(writer, config, lines, progress, format=format)
 
 
-def _show_mask(kind: str) -> None:
+def _show_mask(
+    kind: str,
+    given: tuple[list[str], list[str]],
+    model: str,
+    layer: int | None,
+    written: tuple[Path | None, bool],
+    machine: tuple[str, int | None],
+) -> None:
     from ordtool.console import write_line
-    from ordtool.lm.masks import draw, example
+    from ordtool.errors import UsageError, close_match_hint
+    from ordtool.lm.masks import KINDS, draw, example
 
-    write_line(draw(example(kind)))
+    output, force = written
+    files, prompts = given
+    if kind != _OWN_MASK:
+        if output is not None or layer is not None:
+            raise UsageError(
+                "-o and --layer are for a model's own mask", "--show-mask alone, with -m MODEL and -p TEXT"
+            )
+        write_line(draw(example(kind)))
+        return
+    if files:  # what stands behind the option and is no kind
+        raise UsageError(f"unknown mask {files[0]!r}", close_match_hint(files[0], KINDS))
+    if len(prompts) != 1:
+        raise UsageError(
+            "--show-mask draws a model on one text", "ordtool generate --show-mask -m MODEL -p TEXT"
+        )
+    _show_attention(model, prompts[0], layer, output, force, machine)
+
+
+def _show_attention(
+    model: str,
+    text: str,
+    layer: int | None,
+    output: Path | None,
+    force: bool,
+    machine: tuple[str, int | None],
+) -> None:
+    from ordtool.console import write_line
+    from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.models.resolve import resolve_model
+    from ordtool.plotting import check_plot
+    from ordtool.runtime import importing, resolve_device, set_threads
+
+    format = None if output is None else check_plot(output)
+    check_output(output, force=force)
+    folder = resolve_model(model)
+    with importing():
+        from ordtool.generation.attention_map import attention_map, draw_characters, draw_picture
+
+        set_threads(machine[1])
+        found = attention_map(folder, text, layer, resolve_device(machine[0]))
+    if output is None or format is None:
+        write_line(draw_characters(found))
+        return
+    with atomic_output(output, force=force) as file:
+        draw_picture(file, format, found)
 
 
 def _style(

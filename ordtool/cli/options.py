@@ -102,6 +102,31 @@ def renamed_options(names: Mapping[str, str]) -> Callable[[F], F]:
     return mark
 
 
+def usual_values(values: Mapping[str, Sequence[str]]) -> Callable[[F], F]:
+    """Let options of a command stand without a value, as the switches that they were.
+
+    Args:
+        values: What each can have, the usual one first, such as `{"--talking-heads": ("both", "before", "after")}`.
+    """
+
+    def mark(command: F) -> F:
+        command.usual_values = values  # type: ignore[attr-defined]
+        return command
+
+    return mark
+
+
+def with_usual_values(args: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a command's arguments with a value behind each option that has a usual one and stands alone."""
+    end = args.index("--") if "--" in args else len(args)
+    found = list(args[:end])
+    for k in range(end - 1, -1, -1):
+        choices = values.get(args[k])
+        if choices is not None and (k + 1 == end or args[k + 1] not in choices):
+            found.insert(k + 1, choices[0])
+    return found + list(args[end:])
+
+
 def field_options(**names: str) -> Callable[[F], F]:
     """Say which parameters of a command set the fields of a config that have other names.
 
@@ -141,6 +166,7 @@ OTHER_NAMES = {
     "--out": "--output",
     "--permutation": "--permutations",
     "--temp": "--temperature",
+    "--text": "--prompt",
     "--validation": "--dev",
 }
 """What people type, to what it is called; a command that has an option of the first name means that one."""

@@ -26,10 +26,12 @@ from ordtool.cli.options import (
     Threads,
     option,
     renamed_options,
+    usual_values,
 )
 
 TEXT = "The text"
 MODEL = "The model"
+_TALKING = ("both", "before", "after")
 
 
 def _schemes() -> list[str]:
@@ -38,6 +40,7 @@ def _schemes() -> list[str]:
     return list(SCHEMES)
 
 
+@usual_values({"--talking-heads": _TALKING})
 @renamed_options({"--valid": "--dev"})
 def lm(
     text: Annotated[
@@ -56,9 +59,9 @@ def lm(
     objective: Annotated[
         str,
         option(
-            "causal, prefix (reads a source in both directions) or permutation (any order).",
+            "causal, prefix (reads a source in both directions), permutation (any order) or masked (an encoder).",
             MODEL,
-            autocompletion=lambda: ["causal", "prefix", "permutation"],
+            autocompletion=lambda: ["causal", "prefix", "permutation", "masked"],
         ),
     ] = "causal",
     context: Annotated[int, option("Tokens trained on at once.", MODEL)] = 256,
@@ -75,8 +78,14 @@ def lm(
         int | None, option("Inner size of the feed-forward blocks.  [default: 8/3 of hidden]", MODEL, min=1)
     ] = None,
     talking_heads: Annotated[
-        bool, option("Mix scores and weights across heads.", MODEL, "--talking-heads")
-    ] = False,
+        str | None,
+        option(
+            "Mix across heads: before the softmax the scores, after it the weights, or both.  [alone: both]",
+            MODEL,
+            metavar="WHERE",
+            autocompletion=lambda: list(_TALKING),
+        ),
+    ] = None,
     logn: Annotated[
         bool, option("Scale scores by the logarithm of the length, beyond the context.", MODEL, "--logn")
     ] = False,
@@ -135,7 +144,7 @@ def lm(
         kv_heads=kv_heads,
         key_size=key_size,
         intermediate=intermediate,
-        talking_heads=talking_heads,
+        talking_heads=_talks(talking_heads),
         logn=logn,
         logn_trained=logn_trained,
         positions=positions,
@@ -164,8 +173,17 @@ def lm(
     finally:
         progress.close()
     bits = "" if report.bits_per_byte is None else f", {report.bits_per_byte:.3f} bits a byte"
-    figures = f"dev loss {report.dev_loss:.4f} nats a token, perplexity {report.perplexity:.2f}{bits}"
-    say_trained(output, figures, "ordtool generate -m MODEL -p 'It was'", progress)
+    token = "hidden token" if objective == "masked" else "token"
+    figures = f"dev loss {report.dev_loss:.4f} nats a {token}, perplexity {report.perplexity:.2f}{bits}"
+    use = "embed FILE -m MODEL" if objective == "masked" else "generate -m MODEL -p 'It was'"
+    say_trained(output, figures, f"ordtool {use}", progress)
+
+
+def _talks(where: str | None) -> bool | str:
+    """Read `--talking-heads`, which was a switch; configuration files may still say true or false."""
+    if where is None or where == "false":
+        return False
+    return True if where in ("both", "true") else where
 
 
 def _folder(tokenizer: str | None) -> str | None:

@@ -71,6 +71,12 @@ def _check_architecture(folder: Path, config: Any) -> None:
             f"{folder}: a classification checkpoint ({labelling[0]}); it gives labels and has no head to write with",
             "name a causal language model or an encoder-decoder, such as `model=smollm2`",
         )
+    hiding = [name for name in names if name.endswith("ForMaskedLM")]
+    if hiding:
+        raise OrdtoolError(
+            f"{folder}: a masked language model ({hiding[0]}); it reads in both directions and does not write text",
+            "name a model that does, such as `model=smollm2`; ordtool train seq2seq teaches a BERT to write",
+        )
     if names and not any(name.endswith(_WRITES) for name in names):
         raise OrdtoolError(
             f"{folder}: {names[0]} does not write text (no causal language-model head)",

@@ -81,8 +81,8 @@ def talking_heads_attention(
     value: Tensor,
     mask: Tensor | None,
     scale: float,
-    before: Tensor,
-    after: Tensor,
+    before: Tensor | None,
+    after: Tensor | None,
     fused: bool | None = None,
 ) -> Tensor:
     """Talking-heads attention in the form that is faster for the length; both are exact.
@@ -93,8 +93,8 @@ def talking_heads_attention(
         value: `(batch, as key, keys, value_size)`.
         mask: As in `attend`.
         scale: Multiplies the scores.
-        before: Lambda `(heads, heads)`: mixes scores, row = the head that hears.
-        after: M `(heads, heads)`: mixes weights.
+        before: Lambda `(heads, heads)`: mixes scores, row = the head that hears. None: they stay apart.
+        after: M `(heads, heads)`: mixes weights. None: they stay apart.
         fused: Which form; None: by the number of keys.
 
     Returns:
@@ -113,16 +113,19 @@ def talking_heads_eager(
     value: Tensor,
     mask: Tensor | None,
     scale: float,
-    before: Tensor,
-    after: Tensor,
+    before: Tensor | None,
+    after: Tensor | None,
 ) -> Tensor:
     """Talking heads as defined, through `(batch, heads, queries, keys)` scores; see `talking_heads_attention`."""
     heads = query.shape[1]
     scores = query @ repeat_kv(key, heads).transpose(-1, -2) * scale
-    scores = torch.einsum("ij,bjqk->biqk", before, scores)
+    if before is not None:
+        scores = torch.einsum("ij,bjqk->biqk", before, scores)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    weights = torch.einsum("ij,bjqk->biqk", after, scores.softmax(-1))
+    weights = scores.softmax(-1)
+    if after is not None:
+        weights = torch.einsum("ij,bjqk->biqk", after, weights)
     return weights @ repeat_kv(value, heads)
 
 
@@ -132,8 +135,8 @@ def talking_heads_fused(
     value: Tensor,
     mask: Tensor | None,
     scale: float,
-    before: Tensor,
-    after: Tensor,
+    before: Tensor | None,
+    after: Tensor | None,
 ) -> Tensor:
     """Talking heads through the fused kernel, without a tensor of queries times keys; see `talking_heads_attention`.
 
@@ -144,10 +147,13 @@ def talking_heads_fused(
     batch, heads, queries, size = query.shape
     keys = key.shape[2]
     key, value = repeat_kv(key, heads), repeat_kv(value, heads)
-    wide_query = torch.einsum("ij,bjqd->biqjd", before, query).reshape(batch, heads, queries, heads * size)
-    wide_key = key.transpose(1, 2).reshape(batch, 1, keys, heads * size).expand(-1, heads, -1, -1)
+    if before is not None:
+        query = torch.einsum("ij,bjqd->biqjd", before, query).reshape(batch, heads, queries, heads * size)
+        key = key.transpose(1, 2).reshape(batch, 1, keys, heads * size).expand(-1, heads, -1, -1)
+    if after is None:
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     wide_value = value.transpose(1, 2).reshape(batch, 1, keys, -1).expand(-1, heads, -1, -1)
-    every = scaled_dot_product_attention(wide_query, wide_key, wide_value, attn_mask=mask, scale=scale)
+    every = scaled_dot_product_attention(query, key, wide_value, attn_mask=mask, scale=scale)
     every = every.view(batch, heads, queries, heads, -1)
     return torch.einsum("ij,bjqid->biqd", after, every)
 

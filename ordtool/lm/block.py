@@ -23,12 +23,17 @@ MaskFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class TalkingHeads(nn.Module):
-    """Lambda and M of talking heads, the identity at first."""
+    """Lambda and M of talking heads, the identity at first; None is the one that a model does without.
 
-    def __init__(self, heads: int) -> None:
+    Args:
+        heads: That talk.
+        where: `before` the softmax, `after` it; anything else is both.
+    """
+
+    def __init__(self, heads: int, where: bool | str = True) -> None:
         super().__init__()
-        self.before = nn.Parameter(torch.eye(heads))
-        self.after = nn.Parameter(torch.eye(heads))
+        self.before = None if where == "after" else nn.Parameter(torch.eye(heads))
+        self.after = None if where == "before" else nn.Parameter(torch.eye(heads))
 
 
 class Attention(nn.Module):
@@ -46,7 +51,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, self.groups * self.key_size, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, self.groups * self.value_size, bias=False)
         self.o_proj = nn.Linear(self.heads * self.value_size, config.hidden_size, bias=False)
-        self.talking = TalkingHeads(self.heads) if config.talking_heads else None
+        self.talking = TalkingHeads(self.heads, config.talking_heads) if config.talking_heads else None
         self.positions = make_positions(config, layer)
 
     def forward(self, hidden_states: Tensor, context: AttentionContext, cache: Any) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ordtool.lm.position_schemes import (
+    BOTH_WAYS,
     SCHEMES,
     TWO_TABLES,
     TrainedShape,
@@ -15,7 +16,7 @@ from ordtool.lm.position_schemes import (
 )
 from ordtool.models.releases import CACHE_NAMES
 
-OBJECTIVES = ("causal", "prefix", "permutation")
+OBJECTIVES = ("causal", "prefix", "permutation", "masked")
 
 
 class OrdtoolLMConfig(PreTrainedConfig):
@@ -30,14 +31,16 @@ class OrdtoolLMConfig(PreTrainedConfig):
         num_key_value_heads: Heads of keys and values, shared by groups of queries' heads; None: as many.
         key_size: Size of a head's queries and keys, the papers' d_k; None: hidden_size / heads.
         value_size: Size of a head's values; None: hidden_size / heads.
-        talking_heads: Mix scores and weights across heads.
+        talking_heads: Mix across heads: `before` the softmax the scores (Lambda alone), `after` it the weights (M alone),
+            `both` or True both.
         logn: Scale scores by ln(keys seen) / ln(max_position_embeddings), at least 1, so that training at that
             length is as without it; `trained`: below 1 too, so that training is with it.
         positions: One of `ordtool.lm.position_schemes.SCHEMES`: `rope`, `nope` (none), `alibi` ...
         position_parameters: The scheme's parameters; those that are missing have their defaults.
         rope_theta: Base of the rotary frequencies.
         max_position_embeddings: The length trained on; `generate` takes it for the context.
-        objective: `causal`; `prefix`: a source is read in both directions; `permutation`: any order.
+        objective: `causal`; `prefix`: a source is read in both directions; `permutation`: any order; `masked`: an
+            encoder, for `OrdtoolLMForMaskedLM`.
         rms_norm_eps: Of the root-mean-square norms.
         initializer_range: Standard deviation of fresh weights.
         tie_word_embeddings: The embedding table is the softmax layer too.
@@ -60,7 +63,7 @@ class OrdtoolLMConfig(PreTrainedConfig):
     num_key_value_heads: int = None  # type: ignore[assignment]
     key_size: int = None  # type: ignore[assignment]
     value_size: int = None  # type: ignore[assignment]
-    talking_heads: bool = False
+    talking_heads: bool | str = False
     logn: bool | str = False
     positions: str = "rope"
     position_parameters: dict[str, float] = None  # type: ignore[assignment]
@@ -76,6 +79,8 @@ class OrdtoolLMConfig(PreTrainedConfig):
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         self.key_size = self.key_size or self.hidden_size // self.num_attention_heads
         self.value_size = self.value_size or self.hidden_size // self.num_attention_heads
+        if self.talking_heads == "both":
+            self.talking_heads = True
         if self.positions == "hwfa2" and "full" in (self.position_parameters or {}):
             self.positions = "hwfa"  # its name in models that were saved before there was an hwfa2
         self._check()
@@ -88,6 +93,9 @@ class OrdtoolLMConfig(PreTrainedConfig):
         kwargs.pop("head_dim", None)
         self.rope_parameters = {"rope_type": "default", "rope_theta": float(self.rope_theta)}
         kwargs.pop("rope_parameters", None)
+        self.use_cache = (
+            self.use_cache and self.objective != "masked"
+        )  # what an encoder says changes with more text
         super().__post_init__(**kwargs)
 
     def _check(self) -> None:
@@ -97,6 +105,8 @@ class OrdtoolLMConfig(PreTrainedConfig):
             raise ValueError(f"positions {self.positions!r} is none of {', '.join(SCHEMES)}")
         if self.logn not in (True, False, "trained"):
             raise ValueError(f"logn {self.logn!r} is none of True, False and 'trained'")
+        if self.talking_heads not in (True, False, "before", "after"):
+            raise ValueError(f"talking_heads {self.talking_heads!r} is none of both, before and after")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"{self.num_attention_heads} heads can't share {self.num_key_value_heads} heads of keys and values"
@@ -105,6 +115,8 @@ class OrdtoolLMConfig(PreTrainedConfig):
             raise ValueError(f"{self.positions} positions have two tables of scores, which can't talk")
         if self.positions == "random" and self.objective == "permutation":
             raise ValueError("a permuted model learns a vector a position, so positions can't be random")
+        if self.objective == "masked" and self.positions not in BOTH_WAYS:
+            raise ValueError(f"a model that reads both ways can't have {self.positions} positions")
         if SCHEMES[self.positions].rotary and self.key_size % 2:
             raise ValueError(f"rotary positions need an even key_size, not {self.key_size}")
         if min(self.key_size, self.value_size) < 1:

@@ -16,7 +16,7 @@ from ordtool.errors import UsageError, close_match_hint
 if TYPE_CHECKING:
     from torch import Tensor
 
-KINDS = ("bidirectional", "causal", "prefix", "permutation", "window", "lambda")
+KINDS = ("bidirectional", "causal", "reversed", "prefix", "permutation", "window", "lambda")
 
 
 def bidirectional(query: Tensor, key: Tensor) -> Tensor:
@@ -35,6 +35,11 @@ def bidirectional(query: Tensor, key: Tensor) -> Tensor:
 def causal(query: Tensor, key: Tensor) -> Tensor:
     """Everyone sees itself and the past, key <= query: a language model."""
     return key <= query
+
+
+def reversed_order(query: Tensor, key: Tensor) -> Tensor:
+    """Everyone sees itself and what comes after, key >= query: a language model that writes from right to left."""
+    return key >= query
 
 
 def prefix(query: Tensor, key: Tensor, query_segment: Tensor, key_segment: Tensor) -> Tensor:
@@ -114,6 +119,8 @@ def mask_matrix(
         return window(query, key, size)
     if kind == "lambda":
         return lambda_shaped(query, key, size, first)
+    if kind == "reversed":
+        return reversed_order(query, key)
     return bidirectional(query, key) if kind == "bidirectional" else causal(query, key)
 
 

@@ -1,4 +1,4 @@
-"""The small Transformer: pre-norm blocks, gated feed-forward, and one of three objectives by its mask.
+"""The small Transformer: pre-norm blocks, gated feed-forward, and one of four objectives by its mask.
 
 The Auto classes load it, transformers' `generate` writes with it, its cache is transformers' own.
 
@@ -18,11 +18,12 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     DynamicCache,
     GenerationMixin,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, MaskedLMOutput
 
 from ordtool.lm import masks
 from ordtool.lm.block import AttentionContext, Block, MaskFunction, TalkingHeads
@@ -41,7 +42,13 @@ from ordtool.models.releases import (
 )
 
 # The last of these is what a rotary model's file is asked for.
-__all__ = ["OrdtoolLMConfig", "OrdtoolLMForCausalLM", "OrdtoolLMModel", "apply_rotary_pos_emb"]
+__all__ = [
+    "OrdtoolLMConfig",
+    "OrdtoolLMForCausalLM",
+    "OrdtoolLMForMaskedLM",
+    "OrdtoolLMModel",
+    "apply_rotary_pos_emb",
+]
 
 
 class ReadingOrder(TypedDict, total=False):
@@ -85,8 +92,9 @@ class OrdtoolLMPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, TalkingHeads):
-            nn.init.eye_(module.before)
-            nn.init.eye_(module.after)
+            for mixing in (module.before, module.after):
+                if mixing is not None:
+                    nn.init.eye_(mixing)
         elif isinstance(module, RotaryEmbedding | Positions):
             module.reset()
 
@@ -195,6 +203,8 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
             whole = mask if mask.dtype == torch.bool else mask >= 0
             return lambda query, key: whole[:, query - past, key], None
         padding = None if attention_mask is None or bool(attention_mask.all()) else attention_mask
+        if self.config.objective == "masked":
+            return lambda query, key: masks.bidirectional(query, key)[None], padding
         # What is in the cache came before in any of the orders.
         if past or self.config.objective == "causal":
             return None, padding
@@ -273,12 +283,65 @@ class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMix
         return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache_of(output)))
 
 
+class OrdtoolLMForMaskedLM(OrdtoolLMPreTrainedModel):
+    """The small Transformer as an encoder that says what stands under hidden tokens (BERT: Devlin et al. 2019)."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: OrdtoolLMConfig) -> None:
+        super().__init__(config)
+        if config.objective != "masked":
+            raise ValueError(f"a model of the objective {config.objective} doesn't read both ways")
+        self.model = OrdtoolLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """Return the logits of every position's own token, and the loss.
+
+        Args:
+            input_ids: `(batch, seq)`.
+            attention_mask: `(batch, seq)` with 0 for padding.
+            position_ids: `(batch, seq)`.
+            inputs_embeds: Instead of `input_ids`, `(batch, seq, hidden)`.
+            labels: `(batch, seq)`: the token that stood there, -100 where there is no loss. Not shifted.
+            num_items_in_batch: What the summed loss is divided by; None: the labels.
+            **kwargs: Ignored.
+
+        Returns:
+            Logits `(batch, seq, vocabulary)` and the loss in nats a hidden token.
+        """
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=False,
+        )
+        logits = self.lm_head(output.last_hidden_state)
+        loss = None if labels is None else _cross_entropy(logits, labels, num_items_in_batch)
+        return MaskedLMOutput(loss=loss, logits=logits)
+
+
 def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None, items: Tensor | int | None) -> Tensor:
     if targets is None:
         wanted = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
     else:
         length = labels.shape[1]
         wanted = labels.gather(1, targets.clamp(max=length - 1)).masked_fill(targets >= length, -100)
+    return _cross_entropy(logits, wanted, items)
+
+
+def _cross_entropy(logits: Tensor, wanted: Tensor, items: Tensor | int | None) -> Tensor:
     total = cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum")
     count = (wanted != -100).sum().clamp(min=1) if items is None else items
     return total / count
@@ -287,3 +350,4 @@ def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None, items: Tensor 
 AutoConfig.register(OrdtoolLMConfig.model_type, OrdtoolLMConfig, exist_ok=True)
 AutoModel.register(OrdtoolLMConfig, OrdtoolLMModel, exist_ok=True)
 AutoModelForCausalLM.register(OrdtoolLMConfig, OrdtoolLMForCausalLM, exist_ok=True)
+AutoModelForMaskedLM.register(OrdtoolLMConfig, OrdtoolLMForMaskedLM, exist_ok=True)

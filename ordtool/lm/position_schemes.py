@@ -187,6 +187,9 @@ SCHEMES: dict[str, Scheme] = {
 }
 """Every scheme by its name."""
 
+BOTH_WAYS = ("rope", "keynorm", "querynorm", "cosine", "random")
+"""Schemes that tell what comes before from what comes after, at any distance: those of an encoder."""
+
 TWO_TABLES = ("hwfa2", "rerope", "inverse-leaky")
 """Schemes with one table of scores for near keys and one for far ones, which talking heads can't mix."""
 

@@ -13,7 +13,7 @@ from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, run_metadata
-from ordtool.lm.position_schemes import SCHEMES, TWO_TABLES, parse_scheme
+from ordtool.lm.position_schemes import BOTH_WAYS, SCHEMES, TWO_TABLES, parse_scheme
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import quiet_libraries, resolve_device, seed_everything
 from ordtool.trainer import (
@@ -25,13 +25,15 @@ from ordtool.trainer import (
     trainer_arguments,
 )
 
+TALKING = ("both", "before", "after")
+
 
 @dataclass(frozen=True, slots=True)
 class LMTrainingConfig:
     """What `train_lm` does.
 
     Attributes:
-        objective: `causal`, `prefix` or `permutation`.
+        objective: `causal`, `prefix`, `permutation` or `masked`.
         vocab_size: Of the BPE vocabulary trained on the text.
         tokenizer: A model folder whose tokenizer is taken instead; None: train one.
         context: Tokens a block: the length trained on.
@@ -41,7 +43,7 @@ class LMTrainingConfig:
         kv_heads: Heads of keys and values; None: as many.
         key_size: Size of a head's queries and keys; None: hidden / heads.
         intermediate: Inner size of the feed-forward blocks; None: 8/3 of hidden.
-        talking_heads: Mix scores and weights across heads.
+        talking_heads: Mix across heads: `before` the softmax the scores, `after` it the weights, `both` (or True) both.
         logn: Scale scores by the logarithm of the length, beyond the context alone.
         logn_trained: The same within the context too, so that training is with it.
         positions: A scheme of `ordtool.lm.position_schemes`, with parameters if wanted: `hwfa:window=64`.
@@ -68,7 +70,7 @@ class LMTrainingConfig:
     kv_heads: int | None = None
     key_size: int | None = None
     intermediate: int | None = None
-    talking_heads: bool = False
+    talking_heads: bool | str = False
     logn: bool = False
     logn_trained: bool = False
     positions: str = "rope"
@@ -85,10 +87,15 @@ class LMTrainingConfig:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        objectives = ("causal", "prefix", "permutation")
+        objectives = ("causal", "prefix", "permutation", "masked")
         if self.objective not in objectives:
             raise UsageError(
                 f"unknown `objective` {self.objective!r}", close_match_hint(self.objective, objectives)
+            )
+        if self.talking_heads not in (True, False, *TALKING):
+            raise UsageError(
+                f"unknown `talking_heads` {self.talking_heads!r}",
+                close_match_hint(str(self.talking_heads), TALKING),
             )
         self._check_positions()
         if self.hidden % self.heads:
@@ -99,9 +106,10 @@ class LMTrainingConfig:
             raise UsageError(
                 f"`heads` {self.heads} can't share `kv_heads` {self.kv_heads}", "it must divide them"
             )
-        if self.tokenizer is None and self.vocab_size < 258:
+        least = 259 if self.objective == "masked" else 258
+        if self.tokenizer is None and self.vocab_size < least:
             raise UsageError(
-                f"`vocab_size` {self.vocab_size} is too small", "258 holds the bytes and two special tokens"
+                f"`vocab_size` {self.vocab_size} is too small", f"{least} holds the bytes and special tokens"
             )
         if self.context < 2:
             raise UsageError("`context` must be 2 or more", "256 is usual for small models")
@@ -110,6 +118,11 @@ class LMTrainingConfig:
         name, values = parse_scheme(self.positions)
         if SCHEMES[name].rotary and (self.key_size or self.hidden // self.heads) % 2:
             raise UsageError("rotary positions need an even head size", "choose an even `key_size`")
+        if self.objective == "masked" and name not in BOTH_WAYS:
+            raise UsageError(
+                f"{name} positions don't go with `objective` masked, which reads both ways",
+                "`positions` is one of " + ", ".join(BOTH_WAYS),
+            )
         if self.logn and self.logn_trained:
             raise UsageError("`logn` and `logn_trained` contradict each other", "choose one")
         if name in TWO_TABLES and self.talking_heads:
@@ -146,7 +159,7 @@ class LMTrainingOptions(RunOptions, total=False):
     kv_heads: int | None
     key_size: int | None
     intermediate: int | None
-    talking_heads: bool
+    talking_heads: bool | str
     logn: bool
     logn_trained: bool
     positions: str
@@ -171,7 +184,7 @@ class LMTrainingReport:
         parameters: Of the model, the tied table once.
         steps: Updates made.
         tokens: Of the training text.
-        dev_loss: Nats a token; None if nothing was measured.
+        dev_loss: Nats a token, for `masked` a hidden token; None if nothing was measured.
         perplexity: exp(dev_loss).
         bits_per_byte: Of the dev text, comparable across vocabularies; for `causal` alone.
     """
@@ -287,12 +300,13 @@ def _train(
     checkpoint: Path | None,
     progress: Progress,
 ) -> tuple[LMTrainingReport, Any]:
-    from ordtool.lm.corpus import Blocks
+    from ordtool.lm.corpus import Blocks, Masking
 
+    masking = Masking.of(tokenizer) if config.objective == "masked" else None
     model = _model(tokenizer, config)
     rows, dev_rows = (
-        Blocks(train.ids, config.context, config.objective, config.seed, _longest(model.config)),
-        Blocks(dev.ids, config.context, config.objective, config.seed + 1),
+        Blocks(train.ids, config.context, config.objective, config.seed, _longest(model.config), masking),
+        Blocks(dev.ids, config.context, config.objective, config.seed + 1, masking=masking),
     )
     trainer = _trainer(model, partial, config, device, rows, dev_rows, progress)
     progress.note(f"{model.num_parameters():,} parameters, {len(train.ids):,} tokens, {config.steps:,} steps")
@@ -316,13 +330,15 @@ def _tokenizer(
     if folder.exists():
         return load_tokenizer(folder)
     progress.note(f"training a vocabulary of {config.vocab_size:,} pieces")
-    tokenizer = train_tokenizer(read_documents(texts, field), config.vocab_size)
+    tokenizer = train_tokenizer(
+        read_documents(texts, field), config.vocab_size, masks=config.objective == "masked"
+    )
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
 def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
-    from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
+    from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM, OrdtoolLMForMaskedLM
 
     name, values = parse_scheme(config.positions)
     shape = OrdtoolLMConfig(
@@ -344,7 +360,7 @@ def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return OrdtoolLMForCausalLM(shape)
+    return (OrdtoolLMForMaskedLM if config.objective == "masked" else OrdtoolLMForCausalLM)(shape)
 
 
 def _longest(config: Any) -> int | None:

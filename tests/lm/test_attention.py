@@ -69,6 +69,17 @@ def test_talking_heads_are_the_loop_in_both_forms(tensors, fused):
     )
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_lambda_alone_and_m_alone(tensors, fused, where):
+    query, key, value, mask, *mixing = tensors
+    before, after = (mixing[0], None) if where == "before" else (None, mixing[1])
+    expected = loop(query, key, value, lambda b, q, k: mask[b, 0, q, k], 0.3, before, after)
+    torch.testing.assert_close(
+        talking_heads_attention(query, key, value, mask, 0.3, before, after, fused), expected
+    )
+
+
 def test_heads_that_say_nothing_new_change_nothing(tensors):
     query, key, value, mask, _, _ = tensors
     same = torch.eye(HEADS, dtype=torch.float64)

@@ -13,6 +13,7 @@ ORDER = [3, 0, 6, 2, 5, 1, 4]  # who comes first, second...
 DEFINITIONS = {
     "bidirectional": lambda q, k: True,
     "causal": lambda q, k: k <= q,
+    "reversed": lambda q, k: k >= q,
     "prefix": lambda q, k: SEGMENTS[k] == 0 or (SEGMENTS[q] == 1 and k <= q),
     "permutation": lambda q, k: ORDER.index(k) <= ORDER.index(q),
     "window": lambda q, k: q - 3 < k <= q,

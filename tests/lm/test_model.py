@@ -24,6 +24,8 @@ VARIANTS = {
     "plain": {},
     "grouped": {"num_key_value_heads": 3},
     "talking": {"talking_heads": True},
+    "talking before": {"talking_heads": "before"},
+    "talking after": {"talking_heads": "after", "num_key_value_heads": 1},
     "talking grouped alibi": {"talking_heads": True, "num_key_value_heads": 2, "positions": "alibi"},
     "logn": {"logn": True, "max_position_embeddings": 5},
     "nope": {"positions": "nope"},

@@ -174,7 +174,7 @@ def test_what_is_refused(text, tmp_path):
         {"objective": "casual"}, {"positions": "rotary"}, {"hidden": 17}, {"kv_heads": 3}, {"key_size": 5},
         {"vocab_size": 100}, {"context": 1}, {"positions": "hwfa:w=3"}, {"positions": "random:longest=9"},
         {"positions": "inverse-leaky", "talking_heads": True}, {"positions": "alibi", "rope_base": 500.0},
-        {"rope_base": 1.0}, {"rope_base": math.nan}, {"logn": True, "logn_trained": True},
+        {"talking_heads": "befor"}, {"rope_base": 1.0}, {"rope_base": math.nan}, {"logn": True, "logn_trained": True},
         {"positions": "random", "objective": "permutation"},
     ):  # fmt: skip
         with pytest.raises(UsageError) as caught:
