@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ordtool.errors import UsageError as UsageError
     from ordtool.extrapolation.comparison import extrapolate as extrapolate
     from ordtool.extrapolation.patch import context_extension as context_extension
+    from ordtool.generation.agreement import score_agreement as score_agreement
     from ordtool.generation.engine import generate as generate
     from ordtool.generation.scoring import score_text as score_text
     from ordtool.independence.alignment import cka as cka
@@ -65,6 +66,7 @@ _EXPORTS: dict[str, str] = {
     "train_bottleneck": "ordtool.independence.bottleneck_training",
     "generate": "ordtool.generation.engine",
     "score_text": "ordtool.generation.scoring",
+    "score_agreement": "ordtool.generation.agreement",
     "train_lm": "ordtool.lm.training",
     "train_seq2seq": "ordtool.seq2seq.training",
     "train_ladder": "ordtool.tuning.training",
