@@ -70,10 +70,10 @@ def reflexive(draw: random.Random, number: int) -> tuple[str, str]:
 
 
 def polarity(draw: random.Random, number: int) -> tuple[str, str]:
-    """No teacher that the students knew has ever seen the river; "the teacher ... ever" is wrong."""
+    """No teacher that the students knew has ever seen the river; "the teacher that no students knew" is wrong."""
     subject, other = draw.choice(PEOPLE)[0], draw.choice(PEOPLE)[number]
-    rest = f"{subject} that the {other} knew {draw.choice(EVER)} the {draw.choice(THINGS)[number]}."
-    return f"No {rest}", f"The {rest}"
+    end = f"{other} knew {draw.choice(EVER)} the {draw.choice(THINGS)[number]}."
+    return f"No {subject} that the {end}", f"The {subject} that no {end}"
 
 
 TYPES: dict[str, tuple[Callable[[random.Random, int], tuple[str, str]], int]] = {
