@@ -77,9 +77,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "english",
         ("parser",),
-        "trees of English sentences, learned from ON-LSTMs' votes",
+        "trees of English sentences, learned from a neural grammar's probabilities",
         "CC-BY-SA-4.0",
-        4_500_000,
+        5_100_000,
     ),
     Entry(
         "english-gold",
