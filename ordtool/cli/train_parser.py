@@ -73,6 +73,12 @@ def parser(
     hidden_size: Annotated[int | None, option("Size of the other layers.", MODEL, "--hidden", min=1)] = None,
     layers: Annotated[int | None, option("Number of layers.", MODEL, min=1)] = None,
     chunk_size: Annotated[int | None, option("Neurons a master gate unit.", MODEL, "--chunk", min=1)] = None,
+    input_gate: Annotated[
+        str | None,
+        option(
+            "The master input gate: the `paper`'s, or `reversed`, its mirror image.  [default: paper]", MODEL
+        ),
+    ] = None,
     nonterminals: Annotated[int | None, option("Symbols with two children (`pcfg`).", MODEL, min=1)] = None,
     preterminals: Annotated[int | None, option("Symbols with a word (`pcfg`).", MODEL, min=1)] = None,
     state_size: Annotated[int | None, option("Size of a symbol's vector (`pcfg`).", MODEL, min=1)] = None,
@@ -141,6 +147,7 @@ def parser(
             "--hidden": ("hidden_size", hidden_size),
             "--layers": ("num_hidden_layers", layers),
             "--chunk": ("chunk_size", chunk_size),
+            "--input-gate": ("input_gate", input_gate),
             "--input-dropout": ("input_dropout", input_dropout),
             "--layer-dropout": ("layer_dropout", layer_dropout),
             "--output-dropout": ("output_dropout", output_dropout),

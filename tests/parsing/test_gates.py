@@ -1,6 +1,7 @@
 """Master gates over a sentence, against the equations in float64, and what is drawn and built from them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -34,7 +35,10 @@ def gates_of(folder, ids):
         for x in inputs:
             z_mi, z_mf, z_o, z_c, z_i, z_f = (w @ x + u @ h + b + v).split([n, n, size, size, size, size])
             f_master = torch.cumsum(torch.softmax(z_mf, 0), 0)
-            i_master = 1 - torch.cumsum(torch.softmax(z_mi, 0), 0)
+            into = torch.softmax(z_mi, 0)
+            i_master = 1 - torch.cumsum(into, 0)
+            if config.get("input_gate") == "reversed":
+                i_master = torch.stack([into[k:].sum() for k in range(n)])
             f_wide, i_wide = (gate.repeat_interleave(chunk) for gate in (f_master, i_master))
             overlap = f_wide * i_wide
             c = (torch.sigmoid(z_f) * overlap + f_wide - overlap) * c
@@ -52,8 +56,18 @@ def config(folder, **options):
     return ParseConfig(model=str(folder), dtype="float32", device="cpu", **options)
 
 
-def test_gates_are_those_of_the_equations(parsers):
-    folder = parsers()
+@pytest.fixture(params=["paper", "reversed"])
+def folder(request, parsers, tmp_path):
+    """A parser with either form of the input gate; the paper's is that of a folder that doesn't say."""
+    if request.param == "paper":
+        return parsers()
+    made = shutil.copytree(parsers(), tmp_path / "reversed")
+    settings = json.loads((made / "config.json").read_text()) | {"input_gate": request.param}
+    (made / "config.json").write_text(json.dumps(settings))
+    return made
+
+
+def test_gates_are_those_of_the_equations(folder):
     found = Parser(config(folder)).gates(TEXT)
     [ids] = load_parser(folder).vocabulary.encode_words([WORDS])
     expected = gates_of(folder, ids)
@@ -67,10 +81,10 @@ def test_gates_are_those_of_the_equations(parsers):
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("words", [7, 600])  # one window and several
-def test_both_distances_are_means_of_the_gates(parsers, compiled, words):
-    reader = load_parser(parsers())
+def test_both_distances_are_means_of_the_gates(folder, compiled, words):
+    reader = load_parser(folder)
     ids = np.random.default_rng(0).integers(4, 20, words).tolist()
-    expected = gates_of(parsers(), ids)
+    expected = gates_of(folder, ids)
     for gate, mean in (
         ("forget", [1 - f.mean(1) for f, _ in expected]),
         ("input", [i.mean(1) for _, i in expected]),

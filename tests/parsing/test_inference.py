@@ -35,7 +35,8 @@ def model():
 
 
 @needs_numba
-def test_one_window_is_the_scan_of_training():
+@pytest.mark.parametrize("input_gate", ["paper", "reversed"])
+def test_one_window_is_the_scan_of_training(input_gate):
     from ordtool.parsing.onlstm.kernels_bf16 import bf16_scan
 
     generator = torch.Generator().manual_seed(0)
@@ -47,12 +48,11 @@ def test_one_window_is_the_scan_of_training():
         torch.randn(batch, size, generator=generator),
         torch.randn(batch, size, generator=generator),
     )
-    expected = ordered_scan(
-        inputs.float() + bias, weight, hidden, cell, CHUNK, matmul_dtype=torch.bfloat16, kernel="torch"
-    )
+    options = {"matmul_dtype": torch.bfloat16, "kernel": "torch", "input_gate": input_gate}
+    expected = ordered_scan(inputs.float() + bias, weight, hidden, cell, CHUNK, **options)
     advanced = cell.clone()
     states, distances = bf16_scan(
-        inputs, weight.bfloat16().t().contiguous(), bias, hidden.bfloat16(), advanced, CHUNK
+        inputs, weight.bfloat16().t().contiguous(), bias, hidden.bfloat16(), advanced, CHUNK, input_gate
     )
     torch.testing.assert_close(distances, expected.distances, atol=2e-4, rtol=0)
     torch.testing.assert_close(advanced, expected.cell, atol=2e-2, rtol=0)

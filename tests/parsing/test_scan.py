@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ordtool.parsing.onlstm import kernels_torch as elementwise
-from ordtool.parsing.onlstm.scan import ordered_scan
+from ordtool.parsing.onlstm.scan import INPUT_GATES, ordered_scan
 
 SEQ, BATCH, HIDDEN, CHUNK = 5, 3, 14, 7  # distinct primes where a mixed-up axis would show
 CHUNKS = HIDDEN // CHUNK
@@ -22,13 +22,18 @@ def inputs(dtype=torch.float64, seed=0, seq=SEQ, batch=BATCH, scale=1.0, grad=Fa
     return [tensor.to(dtype).requires_grad_(grad) for tensor in made]
 
 
-def plain_loop(x: Tensor, weight: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The paper's equations, one after the other."""
+def plain_loop(
+    x: Tensor, weight: Tensor, h: Tensor, c: Tensor, input_gate: str = "paper"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The paper's equations, one after the other; reversed: the sum from each unit to the last."""
     states, distances = [], []
     for step in x:
         z = step + h @ weight.T
         z_mi, z_mf, z_o, z_c, z_i, z_f = z.split([CHUNKS, CHUNKS, HIDDEN, HIDDEN, HIDDEN, HIDDEN], dim=1)
         master_input = 1 - torch.cumsum(torch.softmax(z_mi, dim=1), dim=1)
+        if input_gate == "reversed":
+            into = torch.softmax(z_mi, dim=1)
+            master_input = torch.stack([into[:, k:].sum(dim=1) for k in range(CHUNKS)], dim=1)
         master_forget = torch.cumsum(torch.softmax(z_mf, dim=1), dim=1)
         i_tilde = master_input.repeat_interleave(CHUNK, dim=1)
         f_tilde = master_forget.repeat_interleave(CHUNK, dim=1)
@@ -56,9 +61,10 @@ def test_nothing_is_kept_without_gradients_and_nothing_changes():
         torch.testing.assert_close(a.detach(), b, rtol=0, atol=0)
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("input_gate", INPUT_GATES)
+def test_gradcheck(input_gate):
     def outputs(*args: Tensor) -> tuple[Tensor, Tensor]:
-        result = ordered_scan(*args, CHUNK)
+        result = ordered_scan(*args, CHUNK, input_gate=input_gate)
         return result.hidden_states, result.cell
 
     assert torch.autograd.gradcheck(outputs, inputs(grad=True))
@@ -73,15 +79,17 @@ def gradients(function, args, seed=3) -> list[Tensor]:
     return list(torch.autograd.grad([states, cell], args, weights))
 
 
+@pytest.mark.parametrize("input_gate", INPUT_GATES)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_float32_kernels_against_float64(kernel):
+def test_float32_kernels_against_float64(kernel, input_gate):
+    options = {"kernel": kernel, "input_gate": input_gate}
     args = inputs(torch.float32, grad=True)
     exact = [tensor.detach().double().requires_grad_() for tensor in args]
-    ours = ordered_scan(*args, CHUNK, kernel=kernel)
-    for a, b in zip(ours, plain_loop(*exact), strict=True):
+    ours = ordered_scan(*args, CHUNK, **options)
+    for a, b in zip(ours, plain_loop(*exact, input_gate), strict=True):
         torch.testing.assert_close(a.detach().double(), b.detach(), rtol=0, atol=2e-6)
-    ours = gradients(lambda *x: ordered_scan(*x, CHUNK, kernel=kernel), args)
-    for a, b in zip(ours, gradients(plain_loop, exact), strict=True):
+    ours = gradients(lambda *x: ordered_scan(*x, CHUNK, **options), args)
+    for a, b in zip(ours, gradients(lambda *x: plain_loop(*x, input_gate), exact), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5 * float(b.abs().max()))
 
 
@@ -190,7 +198,9 @@ def test_shapes_are_checked(change, words):
         ordered_scan(*change(inputs()))
 
 
-def test_kernel_names_are_checked():
+def test_names_are_checked():
+    with pytest.raises(ValueError, match="unknown input gate"):
+        ordered_scan(*inputs(), CHUNK, input_gate="mirrored")
     with pytest.raises(ValueError, match="unknown kernel"):
         ordered_scan(*inputs(), CHUNK, kernel="cuda")
     with pytest.raises(ValueError, match="numba"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from ordtool.parsing.onlstm.scan import ordered_scan
+from ordtool.parsing.onlstm.scan import INPUT_GATES, ordered_scan
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -23,8 +23,8 @@ def arguments(seq, batch, hidden, chunk, scale=1.0):
     return [made[0] * scale, made[1] / hidden**0.5, made[2].tanh(), made[3]]
 
 
-def plain_loop(x, weight, h, c, chunk):
-    """The paper's equations, one after the other."""
+def plain_loop(x, weight, h, c, chunk, input_gate="paper"):
+    """The paper's equations, one after the other; reversed: the sum from each unit to the last."""
     hidden = h.shape[1]
     units = hidden // chunk
     states, distances = [], []
@@ -32,6 +32,9 @@ def plain_loop(x, weight, h, c, chunk):
         z = step + h @ weight.T
         z_mi, z_mf, z_o, z_c, z_i, z_f = z.split([units, units, hidden, hidden, hidden, hidden], dim=1)
         master_input = 1 - torch.cumsum(torch.softmax(z_mi, dim=1), dim=1)
+        if input_gate == "reversed":
+            into = torch.softmax(z_mi, dim=1)
+            master_input = torch.stack([into[:, k:].sum(dim=1) for k in range(units)], dim=1)
         master_forget = torch.cumsum(torch.softmax(z_mf, dim=1), dim=1)
         i_tilde = master_input.repeat_interleave(chunk, dim=1)
         f_tilde = master_forget.repeat_interleave(chunk, dim=1)
@@ -53,10 +56,12 @@ def gradients(states, cell, args):
     ("seq", "batch", "hidden", "chunk"),
     [(4, 3, 14, 7), (1, 1, 10, 10), (1, 3, 6, 1), (3, 1, 30, 5), (2, 2, 33, 3), (2, 2, 16, 4)],
 )
-def test_states_distances_and_gradients(seq, batch, hidden, chunk):
+@pytest.mark.parametrize("input_gate", INPUT_GATES)
+def test_states_distances_and_gradients(seq, batch, hidden, chunk, input_gate):
     exact = [t.requires_grad_() for t in arguments(seq, batch, hidden, chunk)]
     args = [t.detach().float().requires_grad_() for t in exact]
-    ours, theirs = ordered_scan(*args, chunk, kernel="triton"), plain_loop(*exact, chunk)
+    ours = ordered_scan(*args, chunk, kernel="triton", input_gate=input_gate)
+    theirs = plain_loop(*exact, chunk, input_gate)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.detach().double(), b.detach(), rtol=0, atol=1e-5)
     found, expected = gradients(*ours[:2], args), gradients(*theirs[:2], exact)

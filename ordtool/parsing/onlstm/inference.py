@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ordtool.parsing.onlstm.graphs import DistanceGraphs, State
 from ordtool.parsing.onlstm.kernels_torch import FUSED, choose_kernels, numba_available
-from ordtool.parsing.onlstm.scan import ScanOutput, master_gates, ordered_scan
+from ordtool.parsing.onlstm.scan import INPUT_GATES, ScanOutput, master_gates, ordered_scan
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.config import TreeConfig
 
@@ -61,6 +61,7 @@ class DistanceModel:
         self.tree_config = TreeConfig.from_model(config)
         self.matmul_dtype = matmul_dtype
         self._chunk = int(config["chunk_size"])
+        self._input_gate = str(config.get("input_gate") or "paper")
         self._eos = int(config.get("eos_token_id") or 0)
         self._embedding = tensors["model.embed_tokens.weight"]
         self._stack = [
@@ -93,6 +94,8 @@ class DistanceModel:
         return model
 
     def _check(self) -> None:
+        if self._input_gate not in INPUT_GATES:
+            raise ValueError(f"input_gate is {self._input_gate!r}, and one is {', '.join(INPUT_GATES)}")
         rows = len(self._embedding)
         if rows != len(self.vocabulary.tokens):
             raise ValueError(f"{rows} embeddings, {len(self.vocabulary.tokens)} words")
@@ -193,7 +196,7 @@ class DistanceModel:
     ) -> tuple[Tensor, Tensor]:
         """Return the master gates of a scan from its states."""
         previous = torch.cat((before[None], after[:-1]))
-        return master_gates(projected, layer.weight_hh, previous, self._chunk)
+        return master_gates(projected, layer.weight_hh, previous, self._chunk, self._input_gate)
 
     def _scan(
         self, projected: Tensor, layer: _Layer, before: Tensor, cell: Tensor, kernel: str
@@ -206,6 +209,7 @@ class DistanceModel:
             self._chunk,
             matmul_dtype=self.matmul_dtype,
             kernel=kernel,
+            input_gate=self._input_gate,
         )
 
     def _kernel(self, compiled: bool) -> str:
@@ -281,6 +285,7 @@ class DistanceModel:
                     states[k],
                     cells[k],
                     self._chunk,
+                    self._input_gate,
                 )
                 states[k] = hidden[-1]
                 out[k, start : start + _WINDOW] = distances

@@ -53,6 +53,7 @@ def _step(
     hidden: np.ndarray,
     distances: np.ndarray,
     chunk: int,
+    reversed: bool,
 ) -> None:
     """One step for all rows; `cells` is advanced in place, `hidden` and the two products are bits of bfloat16."""
     batch, size = cells.shape
@@ -69,7 +70,7 @@ def _step(
     keep_old = gate[2 * n + 3 * size : 2 * n + 4 * size]
     for b in range(batch):
         _widen(inputs[b], product[b], bias, wide, gate)
-        distances[b] = ONE - _activate(gate, chunk, bits, powers, master_in, master_forget)
+        distances[b] = ONE - _activate(gate, chunk, bits, powers, master_in, master_forget, reversed)
         cell = cells[b]
         for j in range(size):
             overlap = master_in[j] * master_forget[j]
@@ -85,7 +86,13 @@ def _step(
 
 
 def bf16_scan(
-    inputs: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, chunk_size: int
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    chunk_size: int,
+    input_gate: str = "paper",
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence of `ordtool.parsing.onlstm.scan.ordered_scan` over a window, without gradients, on the CPU.
 
@@ -96,6 +103,7 @@ def bf16_scan(
         hidden: h before the first step, bfloat16 `(batch, hidden)`.
         cell: c before the first step, float32 `(batch, hidden)`; advanced in place to the last step.
         chunk_size: Neurons that share one master gate unit.
+        input_gate: `paper` or `reversed`.
 
     Returns:
         h of each step, bfloat16 `(seq, batch, hidden)`, and the distances, float32 `(seq, batch)`.
@@ -106,7 +114,9 @@ def bf16_scan(
     product = inputs.new_empty(batch, width)
     bits = [x.view(torch.int16).numpy() for x in (inputs, product, states)]
     numbers = [x.numpy() for x in (bias, cell, distances)]
+    is_reversed = input_gate == "reversed"
     for t in range(seq):
         torch.mm(states[t - 1] if t else hidden, weight, out=product)
-        _step(bits[0][t], bits[1], numbers[0], numbers[1], bits[2][t], numbers[2][t], chunk_size)
+        buffers = (bits[0][t], bits[1], numbers[0], numbers[1], bits[2][t], numbers[2][t])
+        _step(*buffers, chunk_size, is_reversed)
     return states, distances

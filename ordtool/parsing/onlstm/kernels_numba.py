@@ -64,16 +64,22 @@ def _softmax(row: np.ndarray, bits: np.ndarray, powers: np.ndarray) -> None:
 
 
 @_compile
-def _cumulative(gate: np.ndarray, chunk: int, master_in: np.ndarray, master_forget: np.ndarray) -> np.float32:
-    """Spread 1 - cumsum and cumsum of the two softmaxes over their neurons; returns the mean of the second."""
+def _cumulative(
+    gate: np.ndarray, chunk: int, master_in: np.ndarray, master_forget: np.ndarray, reversed: bool
+) -> np.float32:
+    """Spread 1 - cumsum and cumsum of the two softmaxes over their neurons; returns the mean of the second.
+
+    `reversed` begins the falling one at 1: it is the cumulative sum from the right.
+    """
     n = master_in.shape[0] // chunk
     sum_in, sum_forget, total = f32(0.0), f32(0.0), f32(0.0)
     for k in range(n):
+        before = sum_in
         sum_in += gate[k]
         sum_forget += gate[n + k]
         total += sum_forget
         for j in range(k * chunk, (k + 1) * chunk):
-            master_in[j] = ONE - sum_in
+            master_in[j] = ONE - (before if reversed else sum_in)
             master_forget[j] = sum_forget
     return f32(total / f32(n))
 
@@ -86,6 +92,7 @@ def _activate(
     powers: np.ndarray,
     master_in: np.ndarray,
     master_forget: np.ndarray,
+    reversed: bool,
 ) -> np.float32:
     """Turn a row `(4h + 2n,)` of pre-activations into softmaxes and sigmoids, in place (of the cell's: of twice it).
 
@@ -95,7 +102,7 @@ def _activate(
     n = size // chunk
     _softmax(gate[:n], bits, powers)
     _softmax(gate[n : 2 * n], bits, powers)
-    mean = _cumulative(gate, chunk, master_in, master_forget)
+    mean = _cumulative(gate, chunk, master_in, master_forget, reversed)
     neurons, new = gate[2 * n :], gate[2 * n + size : 2 * n + 2 * size]
     # sigmoid(z) = 1 / (1 + exp(-z)), tanh(z) = 2 sigmoid(2 z) - 1
     for j in range(size):
@@ -117,6 +124,7 @@ def _forward(
     tanh_cells: np.ndarray,
     distances: np.ndarray,
     chunk: int,
+    reversed: bool,
 ) -> None:
     """One step for all rows: `gates` (batch, 4h + 2n) from pre-activations to activations, in place."""
     batch, size = cells.shape
@@ -126,7 +134,7 @@ def _forward(
     master_in, master_forget = np.empty(size, np.float32), np.empty(size, np.float32)
     for b in range(batch):
         gate = gates[b]
-        distances[b] = ONE - _activate(gate, chunk, bits, powers, master_in, master_forget)
+        distances[b] = ONE - _activate(gate, chunk, bits, powers, master_in, master_forget, reversed)
         out = gate[2 * n : 2 * n + size]
         new = gate[2 * n + size : 2 * n + 2 * size]
         keep_in = gate[2 * n + 2 * size : 2 * n + 3 * size]
@@ -149,13 +157,17 @@ def _forward(
 
 
 @_compile
-def _softmax_gradient(row: np.ndarray, d_row: np.ndarray) -> None:
-    """From gradients of a cumulative softmax to those of its input, in place, given the softmax `row`."""
+def _softmax_gradient(row: np.ndarray, d_row: np.ndarray, exclusive: bool) -> None:
+    """From gradients of a cumulative softmax to those of its input, in place, given the softmax `row`.
+
+    `exclusive`: the sum at a place leaves that place out.
+    """
     right, inner = f32(0.0), f32(0.0)
     for k in range(row.shape[0] - 1, -1, -1):
-        right += d_row[k]
-        d_row[k] = right
-        inner += row[k] * right
+        own = d_row[k]
+        right += own
+        d_row[k] = right - own if exclusive else right
+        inner += row[k] * d_row[k]
     for k in range(row.shape[0]):
         d_row[k] = row[k] * (d_row[k] - inner)
 
@@ -169,6 +181,7 @@ def _backward(
     d_hidden: np.ndarray,
     d_cell: np.ndarray,
     chunk: int,
+    reversed: bool,
 ) -> None:
     """One step back for all rows; see `TorchKernels.backward_step` for the formulas."""
     batch, size = previous.shape
@@ -177,7 +190,7 @@ def _backward(
     into_in, into_forget = np.empty(size, np.float32), np.empty(size, np.float32)
     for b in range(batch):
         gate, d_gate = gates[b], d_gates[b]
-        _cumulative(gate, chunk, master_in, master_forget)
+        _cumulative(gate, chunk, master_in, master_forget, reversed)
         out = gate[2 * n : 2 * n + size]
         new = gate[2 * n + size : 2 * n + 2 * size]
         keep_in = gate[2 * n + 2 * size : 2 * n + 3 * size]
@@ -211,15 +224,18 @@ def _backward(
                 sum_forget += into_forget[j]
             d_gate[k] = -sum_in
             d_gate[n + k] = sum_forget
-        _softmax_gradient(gate[:n], d_gate[:n])
-        _softmax_gradient(gate[n : 2 * n], d_gate[n : 2 * n])
+        _softmax_gradient(gate[:n], d_gate[:n], reversed)
+        _softmax_gradient(gate[n : 2 * n], d_gate[n : 2 * n], False)
 
 
 class NumbaKernels:
     """The step as compiled loops, for contiguous float32 tensors on the CPU; same interface as `TorchKernels`."""
 
-    @staticmethod
+    def __init__(self, reversed: bool = False) -> None:
+        self.reversed = reversed
+
     def forward_step(
+        self,
         gates: Tensor,
         hidden_states: Tensor,
         cells: Tensor,
@@ -231,12 +247,14 @@ class NumbaKernels:
         g, h, c, tc, d = (x.detach().numpy() for x in (gates, hidden_states, cells, tanh_cells, distances))
 
         def step(t: int, slot: int, cell_slot: int) -> None:
-            _forward(g[slot], h[t + 1], c[cell_slot - 1], c[cell_slot], tc[slot], d[t], chunk_size)
+            _forward(
+                g[slot], h[t + 1], c[cell_slot - 1], c[cell_slot], tc[slot], d[t], chunk_size, self.reversed
+            )
 
         return step
 
-    @staticmethod
     def backward_step(
+        self,
         gates: Tensor,
         cells: Tensor,
         tanh_cells: Tensor,
@@ -250,6 +268,6 @@ class NumbaKernels:
         g, c, tc, dg, dh, dc = arrays
 
         def step(t: int) -> None:
-            _backward(g[t], c[t], tc[t], dg[t], dh, dc, chunk_size)
+            _backward(g[t], c[t], tc[t], dg[t], dh, dc, chunk_size, self.reversed)
 
         return step

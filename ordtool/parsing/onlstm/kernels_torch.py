@@ -40,7 +40,9 @@ def triton_fits(sample: Tensor) -> bool:
     return runs and sample.dtype in (torch.float32, torch.bfloat16, torch.float16) and _triton_available()
 
 
-def choose_kernels(kernel: str, sample: Tensor, hidden_size: int = 1, chunk_size: int = 1) -> Any:
+def choose_kernels(
+    kernel: str, sample: Tensor, hidden_size: int = 1, chunk_size: int = 1, *, reversed: bool = False
+) -> Any:
     """Pick the kernel set for tensors like `sample`.
 
     Args:
@@ -48,9 +50,10 @@ def choose_kernels(kernel: str, sample: Tensor, hidden_size: int = 1, chunk_size
         sample: A tensor of the type and on the device of the computation.
         hidden_size: Neurons of the layer.
         chunk_size: Neurons of a master unit.
+        reversed: The master input gate is a cumulative sum from the right.
 
     Returns:
-        A class as `TorchKernels`, or `FUSED`.
+        Kernels as `TorchKernels`, or `FUSED`.
 
     Raises:
         ValueError: An unknown name, or `numba` or `triton` where they can't run.
@@ -63,10 +66,10 @@ def choose_kernels(kernel: str, sample: Tensor, hidden_size: int = 1, chunk_size
             raise ValueError(
                 f"the triton kernel needs triton and CUDA, found {sample.dtype} on {sample.device}"
             )
-        return FUSED if fused else TorchKernels
+        return FUSED if fused else TorchKernels(reversed)
     fits = sample.device.type == "cpu" and sample.dtype == torch.float32
     if kernel == "torch" or (kernel == "auto" and not (fits and numba_available())):
-        return TorchKernels
+        return TorchKernels(reversed)
     if kernel not in ("auto", "numba"):
         raise ValueError(f"unknown kernel {kernel!r}; choices: auto, torch, numba, triton")
     if not numba_available():
@@ -77,14 +80,21 @@ def choose_kernels(kernel: str, sample: Tensor, hidden_size: int = 1, chunk_size
         )
     from ordtool.parsing.onlstm.kernels_numba import NumbaKernels
 
-    return NumbaKernels
+    return NumbaKernels(reversed)
 
 
 class TorchKernels:
-    """The step as PyTorch operations, on any device and floating type."""
+    """The step as PyTorch operations, on any device and floating type.
 
-    @staticmethod
+    Args:
+        reversed: The master input gate is a cumulative sum from the right, see `ordered_scan`.
+    """
+
+    def __init__(self, reversed: bool = False) -> None:
+        self.reversed = reversed
+
     def forward_step(
+        self,
         gates: Tensor,
         hidden_states: Tensor,
         cells: Tensor,
@@ -111,7 +121,7 @@ class TorchKernels:
             neurons[:, 2:].sigmoid_()
             out, new, keep_in, keep_old = neurons.unbind(1)
             cumulative = master.cumsum(dim=-1)
-            master_in = (1 - cumulative[:, 0]).unsqueeze(-1)
+            master_in = self._master_in(master, cumulative)
             master_forget = cumulative[:, 1].unsqueeze(-1)
             overlap = master_in * master_forget
             forget = keep_old * overlap + (master_forget - overlap)
@@ -126,8 +136,8 @@ class TorchKernels:
 
         return step
 
-    @staticmethod
     def backward_step(
+        self,
         gates: Tensor,
         cells: Tensor,
         tanh_cells: Tensor,
@@ -147,7 +157,7 @@ class TorchKernels:
             master = gate[:, : 2 * chunks].view(batch, 2, chunks)
             out, new, keep_in, keep_old = gate[:, 2 * chunks :].view(batch, 4, chunks, chunk_size).unbind(1)
             cumulative = master.cumsum(dim=-1)
-            master_in = (1 - cumulative[:, 0]).unsqueeze(-1)
+            master_in = self._master_in(master, cumulative)
             master_forget = cumulative[:, 1].unsqueeze(-1)
             overlap = master_in * master_forget
             forget = keep_old * overlap + (master_forget - overlap)
@@ -169,8 +179,15 @@ class TorchKernels:
             d_cumulative = torch.stack((-d_master_in, d_master_forget), dim=1)
             # cumsum backwards is a sum from the right; softmax backwards is p * (d - <p, d>).
             d_master = d_cumulative.flip(-1).cumsum(dim=-1).flip(-1)
+            if self.reversed:
+                d_master[:, 0] += d_master_in
             d_master = master * (d_master - (master * d_master).sum(dim=-1, keepdim=True))
             target[:, : 2 * chunks].view(batch, 2, chunks).copy_(d_master)
             torch.mul(dc, forget, out=d_cell.view(shape))
 
         return step
+
+    def _master_in(self, master: Tensor, cumulative: Tensor) -> Tensor:
+        """Return the master input gate `(batch, chunks, 1)` from both softmaxes and their cumulative sums."""
+        falling = 1 - cumulative[:, 0]
+        return (falling + master[:, 0] if self.reversed else falling).unsqueeze(-1)

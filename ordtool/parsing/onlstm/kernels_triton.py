@@ -10,14 +10,14 @@ With `TRITON_INTERPRET=1` in the environment before this module is imported, the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["fused_scan", "fused_softmax_gradient_"]
+__all__ = ["FusedKind", "fused_scan", "fused_softmax_gradient_"]
 
 _CLASSES = 4096
 
@@ -47,6 +47,7 @@ def _forward_step(
     SIZE: tl.constexpr,  # noqa: N803
     UNITS: tl.constexpr,  # noqa: N803
     NEURONS: tl.constexpr,  # noqa: N803
+    REVERSED: tl.constexpr,  # noqa: N803
     KEEP: tl.constexpr,  # noqa: N803
 ) -> None:
     """Update one row; `KEEP` writes activations and every cell state, for the backward pass."""
@@ -67,7 +68,10 @@ def _forward_step(
     share_forget = tl.load(x + CHUNKS + unit, is_unit, -float("inf")).to(tl.float32)
     share_forget = _softmax(share_forget + tl.load(p + CHUNKS + unit, is_unit, 0).to(tl.float32))
     cumulative = tl.cumsum(share_forget, axis=0)
-    master_in = (1 - tl.cumsum(share_in, axis=0))[:, None]
+    falling = 1 - tl.cumsum(share_in, axis=0)
+    if REVERSED:
+        falling += share_in
+    master_in = falling[:, None]
     master_forget = cumulative[:, None]
     overlap = master_in * master_forget
 
@@ -128,6 +132,7 @@ def _backward_step(
     SIZE: tl.constexpr,  # noqa: N803
     UNITS: tl.constexpr,  # noqa: N803
     NEURONS: tl.constexpr,  # noqa: N803
+    REVERSED: tl.constexpr,  # noqa: N803
 ) -> None:
     """Write one row's gradient of the pre-activations, and pass that of the cell one step back."""
     hidden_size: tl.constexpr = CHUNKS * SIZE
@@ -148,7 +153,10 @@ def _backward_step(
     new = tl.load(g + hidden_size + place, is_neuron, 0).to(tl.float32)
     keep_in = tl.load(g + 2 * hidden_size + place, is_neuron, 0).to(tl.float32)
     keep_old = tl.load(g + 3 * hidden_size + place, is_neuron, 0).to(tl.float32)
-    master_in = (1 - tl.cumsum(share_in, axis=0))[:, None]
+    falling = 1 - tl.cumsum(share_in, axis=0)
+    if REVERSED:
+        falling += share_in
+    master_in = falling[:, None]
     master_forget = tl.cumsum(share_forget, axis=0)[:, None]
     overlap = master_in * master_forget
 
@@ -168,7 +176,9 @@ def _backward_step(
     tl.store(d_cell + row * hidden_size + place, dc * forget, is_neuron)
 
     # cumsum backwards is a sum from the right; softmax backwards is p * (d - <p, d>).
-    d_in = tl.sum(d_master_in, axis=0) - tl.cumsum(d_master_in, axis=0) + d_master_in
+    d_in = tl.sum(d_master_in, axis=0) - tl.cumsum(d_master_in, axis=0)
+    if not REVERSED:
+        d_in += d_master_in
     d_fg = tl.sum(d_master_forget, axis=0) - tl.cumsum(d_master_forget, axis=0) + d_master_forget
     d = d_gates + at * width
     tl.store(d + unit, share_in * (d_in - tl.sum(share_in * d_in, axis=0)), is_unit)
@@ -246,14 +256,30 @@ def fused_softmax_gradient_(
     return losses
 
 
+class FusedKind(NamedTuple):
+    """What the recurrence is like.
+
+    Attributes:
+        chunk_size: Neurons of a master unit.
+        dtype: Of the matrix products.
+        reversed: The master input gate is a cumulative sum from the right.
+    """
+
+    chunk_size: int
+    dtype: torch.dtype
+    reversed: bool
+
+
 class _Shape:
     """Constants of the kernels for one layer."""
 
-    def __init__(self, hidden_size: int, chunk_size: int) -> None:
+    def __init__(self, hidden_size: int, kind: FusedKind) -> None:
+        chunk_size = kind.chunk_size
         chunks = hidden_size // chunk_size
         units, neurons = triton.next_power_of_2(chunks), triton.next_power_of_2(chunk_size)
         warps = min(16, max(1, units * neurons // 128))
         self.constants = {"CHUNKS": chunks, "SIZE": chunk_size, "UNITS": units, "NEURONS": neurons}
+        self.constants["REVERSED"] = kind.reversed
         self.constants["num_warps"] = warps
 
 
@@ -262,8 +288,7 @@ def fused_scan(
     weight: Tensor,
     hidden: Tensor,
     cell: Tensor,
-    chunk_size: int,
-    dtype: torch.dtype,
+    kind: FusedKind,
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -274,19 +299,16 @@ def fused_scan(
         weight: `(gates, hidden)`.
         hidden: `(batch, hidden)`.
         cell: `(batch, hidden)`.
-        chunk_size: Neurons of a master unit.
-        dtype: Of the matrix products.
+        kind: Size of its chunks, type of its products, form of its input gate.
         keep: Remember what the backward pass needs.
 
     Returns:
         Hidden states `(seq, batch, hidden)`, the last cell state and distances `(seq, batch)`.
     """
     if keep:
-        states, last, distances = _FusedScan.apply(inputs, weight, hidden, cell, chunk_size, dtype)
+        states, last, distances = _FusedScan.apply(inputs, weight, hidden, cell, kind)
         return states, last, distances
-    hidden_states, cells, _, distances = _run_forward(
-        inputs, weight, hidden, cell, chunk_size, dtype, keep=False
-    )
+    hidden_states, cells, _, distances = _run_forward(inputs, weight, hidden, cell, kind, keep=False)
     return hidden_states[1:].to(inputs.dtype), cells[0].to(inputs.dtype), distances
 
 
@@ -295,13 +317,12 @@ def _run_forward(
     weight: Tensor,
     hidden: Tensor,
     cell: Tensor,
-    chunk_size: int,
-    dtype: torch.dtype,
+    kind: FusedKind,
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Hidden states of `dtype`, cells of float32, saved activations (none unless `keep`), distances."""
-    inputs = inputs.contiguous()
+    inputs, dtype = inputs.contiguous(), kind.dtype
     seq, batch, width = inputs.shape
     size = hidden.shape[1]
     gates = inputs.new_empty((seq, batch, width) if keep else (1,), dtype=dtype)
@@ -312,7 +333,7 @@ def _run_forward(
     cells[0] = cell
     recurrent = weight.to(dtype).t().contiguous()
     product = inputs.new_empty(batch, width, dtype=dtype)
-    constants = _Shape(size, chunk_size).constants
+    constants = _Shape(size, kind).constants
     for t in range(seq):
         torch.mm(hidden_states[t], recurrent, out=product)
         _forward_step[(batch,)](
@@ -331,14 +352,11 @@ class _FusedScan(torch.autograd.Function):
         weight: Tensor,
         hidden: Tensor,
         cell: Tensor,
-        chunk_size: int,
-        dtype: torch.dtype,
+        kind: FusedKind,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        hidden_states, cells, gates, distances = _run_forward(
-            inputs, weight, hidden, cell, chunk_size, dtype, keep=True
-        )
+        hidden_states, cells, gates, distances = _run_forward(inputs, weight, hidden, cell, kind, keep=True)
         ctx.save_for_backward(weight, gates, hidden_states, cells)
-        ctx.chunk_size, ctx.dtype = chunk_size, dtype
+        ctx.kind = kind
         ctx.mark_non_differentiable(distances)
         # Copies: the buffers must stay as they are for the backward pass even if the caller edits the output.
         states = hidden_states[1:].to(inputs.dtype, copy=True)
@@ -349,12 +367,12 @@ class _FusedScan(torch.autograd.Function):
     def backward(ctx: Any, d_states: Tensor, d_cell: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         weight, gates, hidden_states, cells = ctx.saved_tensors
         seq, batch, width = gates.shape
-        recurrent = weight.to(ctx.dtype).contiguous()
+        recurrent = weight.to(ctx.kind.dtype).contiguous()
         d_states = d_states.contiguous()
         d_gates = torch.empty_like(gates)
         carried = d_cell.to(torch.float32, copy=True).contiguous()
         product = torch.zeros_like(hidden_states[0])
-        constants = _Shape(weight.shape[1], ctx.chunk_size).constants
+        constants = _Shape(weight.shape[1], ctx.kind).constants
         for t in range(seq - 1, -1, -1):
             _backward_step[(batch,)](d_states, product, carried, gates, cells, d_gates, t, batch, **constants)
             if t or ctx.needs_input_grad[2]:
@@ -364,4 +382,4 @@ class _FusedScan(torch.autograd.Function):
             previous = hidden_states[:-1].reshape(seq * batch, -1)
             d_weight = torch.mm(d_gates.view(seq * batch, width).t(), previous).to(weight.dtype)
         dtype = d_states.dtype
-        return d_gates.to(dtype), d_weight, product.to(dtype), carried.to(dtype), None, None
+        return d_gates.to(dtype), d_weight, product.to(dtype), carried.to(dtype), None

@@ -28,7 +28,7 @@ from transformers.utils import ModelOutput
 
 from ordtool.parsing.onlstm.cross_entropy import linear_cross_entropy
 from ordtool.parsing.onlstm.dropout import dropout_mask, locked_dropout, weight_dropout
-from ordtool.parsing.onlstm.scan import ordered_scan
+from ordtool.parsing.onlstm.scan import INPUT_GATES, ordered_scan
 from ordtool.parsing.trees.config import current_keys
 
 __all__ = ["OnlstmConfig", "OnlstmForCausalLM", "OnlstmModel", "OnlstmOutput", "State", "save_model"]
@@ -46,6 +46,7 @@ class OnlstmConfig(PreTrainedConfig):
         hidden_size: Size of the layers before the last.
         num_hidden_layers: Number of ON-LSTM layers; sizes are `embedding, hidden, ..., hidden, embedding`.
         chunk_size: Neurons that share one master gate unit; divides every layer size.
+        input_gate: Form of the master input gate: `paper` or `reversed`; see `ordered_scan`.
         input_dropout: Dropout of the embedded input, one mask a window (the paper's 0.5).
         layer_dropout: Dropout between layers, one mask a window (0.3).
         output_dropout: Dropout of the last layer's output, one mask a window (0.45).
@@ -64,7 +65,7 @@ class OnlstmConfig(PreTrainedConfig):
         eos_token_id: Id of `<eos>`, which stands between sentences and pads.
 
     Raises:
-        ValueError: A chunk size that doesn't divide the layers, or weights that aren't one a layer.
+        ValueError: An unknown input gate, a chunk size that doesn't divide the layers, or weights that aren't one a layer.
     """
 
     model_type = "onlstm"
@@ -75,6 +76,7 @@ class OnlstmConfig(PreTrainedConfig):
         "hidden_size": 1150,
         "num_hidden_layers": 3,
         "chunk_size": 10,
+        "input_gate": "paper",
         "input_dropout": 0.5,
         "layer_dropout": 0.3,
         "output_dropout": 0.45,
@@ -105,6 +107,8 @@ class OnlstmConfig(PreTrainedConfig):
         for size in (self.embedding_size, self.hidden_size):
             if self.chunk_size < 1 or size % self.chunk_size:
                 raise ValueError(f"chunk_size {self.chunk_size} doesn't divide the layer size {size}")
+        if self.input_gate not in INPUT_GATES:
+            raise ValueError(f"input_gate must be one of {', '.join(INPUT_GATES)}, found {self.input_gate!r}")
         if self.num_hidden_layers < 1:
             raise ValueError("num_hidden_layers must be at least 1")
         weights = self.parse_layer_weights
@@ -143,11 +147,11 @@ class OnlstmOutput(ModelOutput):
 class OnlstmLayer(nn.Module):
     """One ON-LSTM layer; see `ordtool.parsing.onlstm.scan` for the recurrence."""
 
-    def __init__(self, input_size: int, hidden_size: int, chunk_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, chunk_size: int, input_gate: str = "paper") -> None:
         """Make a layer of `hidden_size` neurons over inputs of `input_size`."""
         super().__init__()
         gates = 4 * hidden_size + 2 * (hidden_size // chunk_size)
-        self.chunk_size = chunk_size
+        self.chunk_size, self.input_gate = chunk_size, input_gate
         self.weight_ih = nn.Parameter(torch.empty(gates, input_size))
         self.weight_hh = nn.Parameter(torch.empty(gates, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(gates))
@@ -177,7 +181,14 @@ class OnlstmLayer(nn.Module):
         else:
             projected = F.linear(inputs.to(matmul_dtype), self.weight_ih.to(matmul_dtype)) + bias
         weight = weight_dropout(self.weight_hh, dropout, self.training, generator)
-        output = ordered_scan(projected, weight, *state, self.chunk_size, matmul_dtype=matmul_dtype)
+        output = ordered_scan(
+            projected,
+            weight,
+            *state,
+            self.chunk_size,
+            matmul_dtype=matmul_dtype,
+            input_gate=self.input_gate,
+        )
         last = output.hidden_states[-1] if len(output.hidden_states) else state[0]
         return output.hidden_states, (last, output.cell), output.distances
 
@@ -209,7 +220,8 @@ class OnlstmModel(OnlstmPreTrainedModel):
         sizes = config.layer_sizes
         self.embed_tokens = nn.Embedding(config.vocab_size, sizes[0])
         self.layers = nn.ModuleList(
-            OnlstmLayer(sizes[k], sizes[k + 1], config.chunk_size) for k in range(config.num_hidden_layers)
+            OnlstmLayer(sizes[k], sizes[k + 1], config.chunk_size, config.input_gate)
+            for k in range(config.num_hidden_layers)
         )
         self.matmul_dtype: torch.dtype | None = None
         self.post_init()

@@ -19,7 +19,10 @@ from torch import Tensor
 
 from ordtool.parsing.onlstm.kernels_torch import FUSED, choose_kernels
 
-__all__ = ["ScanOutput", "master_gates", "ordered_scan"]
+__all__ = ["INPUT_GATES", "ScanOutput", "master_gates", "ordered_scan"]
+
+INPUT_GATES = ("paper", "reversed")
+"""Forms of the master input gate; see `ordered_scan`."""
 
 
 class ScanOutput(NamedTuple):
@@ -45,6 +48,7 @@ def ordered_scan(
     *,
     matmul_dtype: torch.dtype | None = None,
     kernel: str = "auto",
+    input_gate: str = "paper",
 ) -> ScanOutput:
     """Run the ON-LSTM recurrence over a window.
 
@@ -66,33 +70,46 @@ def ordered_scan(
         matmul_dtype: Element type of the recurrent matrix products (`torch.bfloat16` where the hardware
             multiplies it fast); states, gates and accumulation keep the type of `inputs`. None: the same type.
         kernel: `auto`, `torch`, `numba` or `triton`: the implementation of the elementwise part.
+        input_gate: `paper` as above, or `reversed`: i~ is the cumulative sum of the softmax from the right, which begins
+            at 1 and ends above 0 as f~ does in the other direction. It is 1 - cumax(z_mi) + softmax(z_mi).
 
     Returns:
         Hidden states, last cell state and syntactic distances; see `ScanOutput`.
 
     Raises:
-        ValueError: Shapes that don't fit together, or a kernel that can't run here.
+        ValueError: Shapes that don't fit together, an unknown input gate, or a kernel that can't run here.
 
-    Source: Shen et al. 2019, "Ordered Neurons", equations 1-5 (LSTM), 6-7 (cumax), 9-14 (update).
+    Source: Shen et al. 2019, "Ordered Neurons", equations 1-5 (LSTM), 6-7 (cumax), 9-14 (update);
+        Su 2019, kexue.fm 6621 (the reversed gate).
     """
     _check_shapes(inputs, weight, hidden, cell, chunk_size)
-    kernels = choose_kernels(kernel, inputs, hidden.shape[1], chunk_size)
+    is_reversed = _is_reversed(input_gate)
+    kernels = choose_kernels(kernel, inputs, hidden.shape[1], chunk_size, reversed=is_reversed)
     dtype = matmul_dtype or inputs.dtype
     if inputs.shape[0] == 0 or inputs.shape[1] == 0:
         empty = inputs.new_zeros(inputs.shape[0], inputs.shape[1], hidden.shape[1])
         return ScanOutput(empty, cell, inputs.new_zeros(inputs.shape[:2]))
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, weight, hidden, cell))
     if kernels is FUSED:
-        from ordtool.parsing.onlstm.kernels_triton import fused_scan
+        from ordtool.parsing.onlstm.kernels_triton import FusedKind, fused_scan
 
-        return ScanOutput(*fused_scan(inputs, weight, hidden, cell, chunk_size, dtype, keep=needs_grad))
+        kind = FusedKind(chunk_size, dtype, is_reversed)
+        return ScanOutput(*fused_scan(inputs, weight, hidden, cell, kind, keep=needs_grad))
     if not needs_grad:
         saved = _run_forward(inputs, weight, hidden, cell, chunk_size, dtype, kernels, keep=False)
         return ScanOutput(saved.hidden_states[1:], saved.cells[0], saved.distances)
     return ScanOutput(*_OrderedScan.apply(inputs, weight, hidden, cell, chunk_size, dtype, kernels))
 
 
-def master_gates(inputs: Tensor, weight: Tensor, previous: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
+def _is_reversed(input_gate: str) -> bool:
+    if input_gate not in INPUT_GATES:
+        raise ValueError(f"unknown input gate {input_gate!r}; choices: {', '.join(INPUT_GATES)}")
+    return input_gate == "reversed"
+
+
+def master_gates(
+    inputs: Tensor, weight: Tensor, previous: Tensor, chunk_size: int, input_gate: str = "paper"
+) -> tuple[Tensor, Tensor]:
     """Return the master gates of steps whose states are known.
 
     Args:
@@ -100,14 +117,16 @@ def master_gates(inputs: Tensor, weight: Tensor, previous: Tensor, chunk_size: i
         weight: Recurrent weight, `(4 * hidden + 2 * n, hidden)`.
         previous: h before each step, `(seq, batch, hidden)`.
         chunk_size: Neurons that share one master gate unit.
+        input_gate: `paper` or `reversed`, see `ordered_scan`.
 
     Returns:
         The forget gate f~ and the input gate i~, `(seq, batch, n)` both.
     """
     units = weight.shape[1] // chunk_size
     scores = inputs[..., : 2 * units] + previous.to(inputs.dtype) @ weight[: 2 * units].t()
-    into, forget = (part.softmax(dim=-1).cumsum(dim=-1) for part in scores.split(units, dim=-1))
-    return forget, 1 - into
+    into, forget = (part.softmax(dim=-1) for part in scores.split(units, dim=-1))
+    falling = 1 - into.cumsum(dim=-1)
+    return forget.cumsum(dim=-1), falling + into if _is_reversed(input_gate) else falling
 
 
 def _check_shapes(inputs: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor, chunk_size: int) -> None:

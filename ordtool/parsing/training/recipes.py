@@ -117,6 +117,7 @@ class TrainingConfig(TextTrainingConfig):
         hidden_size: Size of the layers before the last.
         num_hidden_layers: Number of layers.
         chunk_size: Neurons a master gate unit.
+        input_gate: `paper` or `reversed`: the master input gate is 1 - cumax, or a cumulative sum from the right.
         input_dropout: See `OnlstmConfig`, as the next four.
         layer_dropout: Between layers.
         output_dropout: Before the softmax.
@@ -142,6 +143,7 @@ class TrainingConfig(TextTrainingConfig):
     hidden_size: int = 512
     num_hidden_layers: int = 3
     chunk_size: int = 16
+    input_gate: str = "paper"
     input_dropout: float = 0.3
     layer_dropout: float = 0.2
     output_dropout: float = 0.3
@@ -170,6 +172,7 @@ class TrainingConfig(TextTrainingConfig):
         dropouts = ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
         check_shares(self, *dropouts)
         check_choice(self, "optimizer", ("adamw", "asgd"))
+        check_choice(self, "input_gate", ("paper", "reversed"))
         for name in ("embedding_size", "hidden_size"):
             if getattr(self, name) % self.chunk_size:
                 raise UsageError(
@@ -201,6 +204,7 @@ class TrainingOptions(TextTrainingOptions, total=False):
     hidden_size: int
     num_hidden_layers: int
     chunk_size: int
+    input_gate: str
     input_dropout: float
     layer_dropout: float
     output_dropout: float

@@ -138,7 +138,7 @@ def _tune(
 
 
 def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmConfig:
-    shape = ("embedding_size", "hidden_size", "num_hidden_layers", "chunk_size")
+    shape = ("embedding_size", "hidden_size", "num_hidden_layers", "chunk_size", "input_gate")
     dropouts = ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
     return OnlstmConfig(
         vocab_size=tokenizer.vocab_size,
