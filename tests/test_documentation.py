@@ -133,7 +133,7 @@ NOT_RUN = ("ordtool models pull", "ordtool models convert")
 COMMANDS = (
     "parse", "embed", "whiten", "whiten merge", "hsic", "extrapolate", "generate", "predict", "train parser", "train spans",
     "train lm", "train seq2seq", "train ladder", "train bottleneck", "score trees", "score similarity", "score text",
-    "models list", "models show", "models pull", "models convert",
+    "score agreement", "models list", "models show", "models pull", "models convert",
 )  # fmt: skip
 
 

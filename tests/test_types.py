@@ -58,6 +58,7 @@ ordtool.generate("Hello", system="Be brief.", style=PromptStyle(chat=True)).text
 ordtool.generate("Hello", temprature=0.7)  # wrong
 ordtool.generate(["Hello"], max_new_tokens="8")  # wrong
 ordtool.generate("Hello").txt  # wrong
+ordtool.score_agreement([{"good": "a b", "bad": "b a"}], modle="tinylm")  # wrong
 ordtool.score_text(["a b"], [["a b", "a c"]]).bleu
 ordtool.score_text("a b", "a c", tokeniser="zh")  # wrong
 

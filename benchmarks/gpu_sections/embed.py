@@ -90,7 +90,9 @@ def peer(bench: Bench, folder: Path, dtype: str) -> Callable[[list[str]], Any]:
     from sentence_transformers import SentenceTransformer
 
     options = {"dtype": getattr(torch, dtype)}
-    model = SentenceTransformer(str(folder), device=str(bench.device), model_kwargs=options)
+    model = SentenceTransformer(
+        str(folder), device=str(bench.device), model_kwargs=options, trust_remote_code=False
+    )
     return lambda texts: model.encode(texts, show_progress_bar=False)
 
 

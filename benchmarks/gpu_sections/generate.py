@@ -106,8 +106,14 @@ def transformers_speed(
     """Tokens a second of `generate`, prompts sorted by length and padded on the left."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(bench.device).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+    model = (
+        AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+        .to(bench.device)
+        .eval()
+    )
 
     def write(texts: list[str], count: int) -> None:
         inputs = tokenizer(texts, return_tensors="pt", padding=True).to(bench.device)
