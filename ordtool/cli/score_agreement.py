@@ -18,6 +18,12 @@ def agreement(
     model: Annotated[
         str, option("A causal model: an ON-LSTM, a folder, a name or a hub id.", names="--model -m")
     ] = "english-onlstm",
+    start: Annotated[
+        str | None,
+        option(
+            "The token that sentences stand behind.  [default: the one that begins a text]", metavar="TOKEN"
+        ),
+    ] = None,
     details: Annotated[
         Path | None, option("Write each pair with the scores of its words as JSONL.", OUT, metavar="FILE")
     ] = None,
@@ -49,7 +55,9 @@ def agreement(
     set_threads(threads)
     progress = console.RichProgress(quiet)
     try:
-        scores = score_agreement(read_pairs(pairs), model, device=device, dtype=dtype, progress=progress)
+        scores = score_agreement(
+            read_pairs(pairs), model, start=start, device=device, dtype=dtype, progress=progress
+        )
     finally:
         progress.close()
     if details is not None:

@@ -148,6 +148,7 @@ def score_agreement(
     pairs: Iterable[Pair | Mapping[str, str]],
     model: str = "english-onlstm",
     *,
+    start: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     progress: Progress = SILENT,
@@ -160,6 +161,7 @@ def score_agreement(
     Args:
         pairs: `Pair`, or mappings with `good`, `bad` and maybe `type`.
         model: A folder or name of a causal model: an ON-LSTM, one of `train lm`, or any of the hub's.
+        start: The token that sentences stand behind instead, such as `<|endoftext|>`.
         device: As in `ordtool.runtime.resolve_device`.
         dtype: As in `ordtool.runtime.resolve_dtype`.
         progress: Told how many pairs are done.
@@ -168,16 +170,16 @@ def score_agreement(
         A score a pair, in order.
 
     Raises:
-        OrdtoolError: If there is nothing to score, or the model can't be loaded or is not causal.
+        OrdtoolError: If there is nothing to score, the model can't be loaded or is not causal, or it has no such token.
     """
     asked = [pair if isinstance(pair, Pair) else Pair(**pair) for pair in pairs]
     if not asked:
         raise OrdtoolError("no pairs to score")
-    scorer = SentenceScorer.load(model, device, dtype, progress)
+    scorer = SentenceScorer.load(model, device, dtype, progress, start=start)
     progress.start("scoring", len(asked), "pairs")
     found = []
-    for start in range(0, len(asked), _PAIRS_AT_ONCE):
-        part = asked[start : start + _PAIRS_AT_ONCE]
+    for first in range(0, len(asked), _PAIRS_AT_ONCE):
+        part = asked[first : first + _PAIRS_AT_ONCE]
         scores = scorer.score([text for pair in part for text in (pair.good, pair.bad)])
         found += [PairScore(p, *scores[2 * k : 2 * k + 2]) for k, p in enumerate(part)]
         progress.advance(len(part))
@@ -208,7 +210,13 @@ class SentenceScorer:
 
     @classmethod
     def load(
-        cls, name: str, device: str = "auto", dtype: str = "auto", progress: Progress = SILENT
+        cls,
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        progress: Progress = SILENT,
+        *,
+        start: str | None = None,
     ) -> SentenceScorer:
         """Load a model by its name.
 
@@ -227,11 +235,7 @@ class SentenceScorer:
         kind = resolve_dtype("float32" if dtype == "auto" else dtype, where)
         tokenizer = load_tokenizer(folder)
         model = load_model(folder, "causal", dtype=kind, device=where).model
-        ids = (tokenizer.bos_token_id, getattr(model.config, "bos_token_id", None), tokenizer.eos_token_id)
-        start = next((token for token in ids if isinstance(token, int)), None)
-        if start is None:
-            raise OrdtoolError(f"{folder}: the model has no token that begins or ends a text")
-        return cls(model, tokenizer, start)
+        return cls(model, tokenizer, _start_token(folder, tokenizer, model.config, start))
 
     def score(self, texts: Sequence[str]) -> list[SentenceScore]:
         """Score sentences, in batches of like lengths."""
@@ -267,6 +271,24 @@ class SentenceScorer:
             picked = _picked(logits[:, :-1], ids[:, 1:].to(device)).cpu()
         for row, sentence in enumerate(sentences):
             yield picked[row, : len(sentence)].tolist()
+
+
+def _start_token(folder: Path, tokenizer: Any, config: Any, name: str | None) -> int:
+    """Return the id of the token that is named, or of the one that begins a text."""
+    if name is not None:
+        found = tokenizer.get_vocab().get(name)
+        if found is None:
+            raise OrdtoolError(
+                f"{folder}: the vocabulary has no token {name!r}", "tokens are written as they stand there"
+            )
+        return int(found)
+    ids = (tokenizer.bos_token_id, getattr(config, "bos_token_id", None), tokenizer.eos_token_id)
+    start = next((token for token in ids if isinstance(token, int)), None)
+    if start is None:
+        raise OrdtoolError(
+            f"{folder}: the model has no token that begins or ends a text", "name one by `start`"
+        )
+    return start
 
 
 def _picked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ PAIRS = [
 ]
 
 
-def plain(name, text):
+def plain(name, text, start=None):
     """Log-probabilities token by token, each from its own prefix, in float64."""
     from ordtool.models.loading import load_model, load_tokenizer
 
@@ -38,7 +38,8 @@ def plain(name, text):
     model, tokenizer = load_model(folder, "causal").model.double(), load_tokenizer(folder)
     tokens = tokenizer.tokenize(text)
     ids = tokenizer.convert_tokens_to_ids(tokens)
-    begin = tokenizer.eos_token_id  # neither has a token that begins a text
+    # Neither has a token that begins a text.
+    begin = tokenizer.eos_token_id if start is None else tokenizer.convert_tokens_to_ids(start)
     with torch.inference_mode():
         return [
             float(model(torch.tensor([[begin, *ids[:k]]])).logits[0, -1].log_softmax(-1)[ids[k]])
@@ -59,6 +60,13 @@ def test_scores_are_sums_over_tokens(name):
                 assert scored.words == scored.text.split()
             else:
                 np.testing.assert_allclose(scored.word_scores, expected, atol=1e-3)
+
+
+def test_another_token_to_stand_behind():
+    scored = score_agreement(PAIRS[1:2], "tinylm", start=".")[0].good
+    np.testing.assert_allclose(scored.score, sum(plain("tinylm", scored.text, ".")), rtol=0, atol=1e-4)
+    with pytest.raises(OrdtoolError, match="no token '<start>'"):
+        score_agreement(PAIRS, "tinylm", start="<start>")
 
 
 def test_accuracy_by_type():
