@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import sys
 import threading
@@ -37,6 +38,20 @@ COMMANDS = {
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 INTERRUPTED = 130
+
+# What a person can mend, and no bug: names, rights, disks.
+_OF_THE_SYSTEM = {
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+}
 
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
@@ -146,6 +161,9 @@ def _run(args: list[str], debug: bool) -> int:
     except MemoryError:
         return _fail("out of memory", "try a smaller --batch-size, or fewer dimensions", 1, debug)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM and error.strerror:
+            name = "" if error.filename is None else f"{error.filename}: "
+            return _fail(f"{name}{error.strerror}", None, 1, debug)
         if debug:
             raise
         what = f"{type(error).__name__}: {error}".rstrip(": ")

@@ -99,6 +99,17 @@ def test_missing_file_has_no_traceback_but_debug_shows_it(fails_in_subprocess, r
         assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["parse"], ["embed"], ["whiten"], ["generate"], ["extrapolate"]],
+    ids=lambda command: command[0],
+)
+def test_a_name_that_is_too_long_is_no_bug(command, fails_in_process, tmp_path):
+    name = "a" * 300
+    message = fails_in_process(*command, name)
+    assert name in message.replace("\n", "") and "bug" not in message
+
+
 def test_similar_file_is_suggested(fails_in_process, tmp_path):
     (tmp_path / "sentences.txt").write_text("A cat sat.\n")
     assert "did you mean sentences.txt" in fails_in_process("parse", "sentence.txt")
