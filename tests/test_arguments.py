@@ -26,7 +26,7 @@ def test_a_text_and_a_path_are_one_and_lists_are_many(tmp_path):
 def test_one_sentence_has_one_parse(options):
     [result] = ordtool.parse([SENTENCE], **options)
     assert ordtool.parse(SENTENCE, **options) == result
-    assert ordtool.Parser(ordtool.parsing.parser.ParseConfig(**options)).parse(SENTENCE) == result
+    assert ordtool.Parser(ordtool.parsing.config.ParseConfig(**options)).parse(SENTENCE) == result
     assert result.tokens == ["The", "cat", "sat", "on", "the", "mat", "."]
 
 

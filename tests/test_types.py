@@ -22,7 +22,8 @@ import torch
 import ordtool
 from ordtool.generation.config import Result
 from ordtool.generation.prompts import PromptStyle
-from ordtool.parsing.parser import Parse, ParseConfig
+from ordtool.parsing.config import ParseConfig
+from ordtool.parsing.result import Parse
 from ordtool.prediction.engine import Prediction
 
 assert_type(ordtool.parse("The cat sat."), Parse)
@@ -140,7 +141,7 @@ def test_plain_imports_and_the_lazy_table_are_the_same():
 @pytest.mark.parametrize(
     ("module", "options", "config", "own"),
     [
-        ("ordtool.parsing.parser", "ParseOptions", "ParseConfig", set()),
+        ("ordtool.parsing.config", "ParseOptions", "ParseConfig", set()),
         ("ordtool.embedding.encoder", "EncoderOptions", "EncoderConfig", {"model"}),
         ("ordtool.embedding.whitening_solver", "WhiteningOptions", "WhiteningConfig", {"dims"}),
         ("ordtool.generation.config", "DecodingOptions", "Decoding", set()),

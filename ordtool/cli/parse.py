@@ -188,8 +188,8 @@ def parse(
     if gates is not None and output is not None:
         raise UsageError("--gates writes gates instead of trees, and --output trees", "leave one of them out")
     check_inputs(paths, reading)
+    from ordtool.parsing.config import ParseConfig
     from ordtool.parsing.files import ParseFilesConfig, gates_file, parse_files
-    from ordtool.parsing.parser import ParseConfig
 
     how = ParseConfig(
         model=tuple(model or ["english"]),

@@ -15,7 +15,8 @@ from ordtool.io.atomic import atomic_output
 from ordtool.io.formats import RowLines
 from ordtool.io.inputs import read_again, regular_size
 from ordtool.io.resumable import Lines, resumable_lines
-from ordtool.parsing.parser import ParseConfig, Parser
+from ordtool.parsing.config import ParseConfig
+from ordtool.parsing.parser import Parser
 from ordtool.parsing.result import Parse
 from ordtool.parsing.text.reader import InputConfig, input_files, read_inputs
 from ordtool.parsing.trees.html import draw_html

@@ -22,8 +22,10 @@ from ordtool.batching import windows
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.jsonl import dumps
 from ordtool.parallel import thread_count
-from ordtool.parsing.parser import ParseConfig, Parser, Sentence
+from ordtool.parsing.config import ParseConfig
+from ordtool.parsing.parser import Parser
 from ordtool.parsing.result import Parse
+from ordtool.parsing.text.tokenize import Sentence
 from ordtool.progress import SILENT, Progress, Silent
 from ordtool.runtime import libraries_heard, library_messages, set_threads
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.files import ParseFilesConfig, parse_files
-from ordtool.parsing.parser import ParseConfig, Parser, Sentence
+from ordtool.parsing.parser import Parser
+from ordtool.parsing.text.tokenize import Sentence
 from ordtool.parsing.trees.html import draw_html
 from ordtool.parsing.workers import format_line, parse_lines
 from ordtool.progress import Silent

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from ordtool import Parser, UsageError, parse
+from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.onlstm.gates import draw_gates, write_gates
-from ordtool.parsing.parser import ParseConfig
 from ordtool.parsing.trees.builders import paper_spans
 
 TEXT = "the old cat sat on the mat."

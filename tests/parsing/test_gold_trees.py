@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
-from ordtool.parsing.parser import ParseConfig, parse
+from ordtool.parsing.parser import parse
 from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.spans.data import read_teacher_trees
 from ordtool.parsing.spans.examples import Targets, make_example, pad_batch, span_loss

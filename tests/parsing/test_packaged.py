@@ -8,8 +8,9 @@ from ordtool.cli.parse import parse as command
 from ordtool.io import inputs
 from ordtool.models.entries import PACKAGED, names_of_kind
 from ordtool.models.resolve import resolve_model
+from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
-from ordtool.parsing.parser import ParseConfig, parse
+from ordtool.parsing.parser import parse
 
 NAMES = ["english", "english-onlstm", "english-pcfg"]
 PHRASES = [

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
-from ordtool.parsing.parser import Parse, ParseConfig, Parser, Sentence, parse
+from ordtool.parsing.parser import Parser, parse
+from ordtool.parsing.result import Parse
+from ordtool.parsing.text.tokenize import Sentence
 from ordtool.parsing.trees.builders import mix_distances, paper_spans, unbiased_spans
 from ordtool.parsing.trees.chart import CHART_LIMIT, chart_spans, vote_scores
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
-from ordtool.parsing.parser import ParseConfig, parse
+from ordtool.parsing.parser import parse
 from ordtool.parsing.spans.config import SpanTrainingConfig
 from ordtool.parsing.spans.data import read_teacher_trees
 from ordtool.parsing.spans.inference import SpanParser

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ordtool.errors import UsageError
-from ordtool.parsing.parser import ParseConfig, Parser, parse
+from ordtool.parsing.config import ParseConfig
+from ordtool.parsing.parser import Parser, parse
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.chart import best_distances, chart_spans, soft_scores
 from ordtool.parsing.voting import mean_tables, probable_spans

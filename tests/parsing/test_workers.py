@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ordtool.errors import OrdtoolError
-from ordtool.parsing.parser import ParseConfig, Parser, Sentence
+from ordtool.parsing.config import ParseConfig
+from ordtool.parsing.parser import Parser
+from ordtool.parsing.text.tokenize import Sentence
 from ordtool.parsing.workers import default_workers, format_line, parse_lines
 
 LINES = [f"Line {k} has {'very ' * (k % 7)}few words ({k})." for k in range(5000)]
