@@ -79,6 +79,10 @@ def parser(
             "The master input gate: the `paper`'s, or `reversed`, its mirror image.  [default: paper]", MODEL
         ),
     ] = None,
+    bidirectional: Annotated[
+        bool,
+        option("Train a second model that reads from right to left; both parse.", MODEL, "--bidirectional"),
+    ] = False,
     nonterminals: Annotated[int | None, option("Symbols with two children (`pcfg`).", MODEL, min=1)] = None,
     preterminals: Annotated[int | None, option("Symbols with a word (`pcfg`).", MODEL, min=1)] = None,
     state_size: Annotated[int | None, option("Size of a symbol's vector (`pcfg`).", MODEL, min=1)] = None,
@@ -148,6 +152,7 @@ def parser(
             "--layers": ("num_hidden_layers", layers),
             "--chunk": ("chunk_size", chunk_size),
             "--input-gate": ("input_gate", input_gate),
+            "--bidirectional": ("bidirectional", bidirectional or None),
             "--input-dropout": ("input_dropout", input_dropout),
             "--layer-dropout": ("layer_dropout", layer_dropout),
             "--output-dropout": ("output_dropout", output_dropout),
@@ -185,10 +190,16 @@ def parser(
         resume=resume,
         force=force,
     )
-    last = history[-1] if history else {}
-    name = "dev_perplexity" if "dev_perplexity" in last else "train_perplexity"
-    figures = f"{name.replace('_', ' ')} {last[name]:,}" if last else "not trained"
-    say_trained(output, figures, "ordtool parse -m MODEL FILE", progress)
+    say_trained(output, _figures(history), "ordtool parse -m MODEL FILE", progress)
+
+
+def _figures(history: list[dict[str, Any]]) -> str:
+    """Say how a training ended, in both directions if there are two."""
+    ends = list({record.get("direction"): record for record in history}.values())
+    if not ends:
+        return "not trained"
+    name = "dev_perplexity" if "dev_perplexity" in ends[0] else "train_perplexity"
+    return f"{name.replace('_', ' ')} {' and '.join(f'{record[name]:,}' for record in ends)}"
 
 
 def _settings_of(

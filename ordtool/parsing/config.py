@@ -22,7 +22,8 @@ class ParseConfig:
 
     Attributes:
         model: A model folder or name, or several, which vote.
-        layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own.
+        layer: Layers whose distances make trees: `2`, `2,3` (equal shares), `2:0.25,3:0.75`; None: each model's own. Of a
+            model that reads in two directions, those that read from the right are counted on behind the others.
         distance: `forget` or `input`: the master gate of an ON-LSTM whose distances make trees; None: each model's own.
         builder: `paper`, `unbiased`, `chart` or `mixed`; None: each model's own. With several models, `chart` and `mixed`
             add up their span scores, and the others build a tree a model and let the trees vote.

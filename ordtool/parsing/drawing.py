@@ -19,6 +19,7 @@ from ordtool.progress import Progress
 if TYPE_CHECKING:
     from ordtool.parsing.config import ParseConfig
     from ordtool.parsing.loading import TreeModel
+    from ordtool.parsing.onlstm.directions import BidirectionalModel
     from ordtool.parsing.onlstm.inference import DistanceModel
     from ordtool.parsing.trees.config import TreeConfig
     from ordtool.parsing.trees.treebank import Constituent
@@ -211,16 +212,17 @@ def _tree_config(config: ParseConfig, model: TreeModel) -> TreeConfig:
     return replace(model.tree_config, **changes)
 
 
-def as_onlstm(model: TreeModel) -> DistanceModel:
+def as_onlstm(model: TreeModel) -> DistanceModel | BidirectionalModel:
     """Return a model that has master gates.
 
     Raises:
         UsageError: If it is of another kind.
     """
+    from ordtool.parsing.onlstm.directions import BidirectionalModel
     from ordtool.parsing.onlstm.inference import DistanceModel
     from ordtool.parsing.spans.inference import SpanParser
 
-    if not isinstance(model, DistanceModel):
+    if not isinstance(model, DistanceModel | BidirectionalModel):
         kind = "a span scorer" if isinstance(model, SpanParser) else "a grammar"
         raise UsageError(f"{kind} has no master gates; an ON-LSTM has", "for example -m english-onlstm")
     return model

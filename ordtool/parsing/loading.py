@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.models.loading import read_tensors
+from ordtool.parsing.onlstm.directions import BACKWARD_FOLDER, BidirectionalModel
 from ordtool.parsing.onlstm.inference import DistanceModel
 from ordtool.parsing.pcfg.inference import PcfgParser
 from ordtool.parsing.pcfg.model import MODEL_TYPE as PCFG_TYPE
@@ -23,7 +26,7 @@ __all__ = ["TreeModel", "load_parser"]
 
 WEIGHTS_FILE = "model.safetensors"
 
-TreeModel = DistanceModel | SpanParser | PcfgParser
+TreeModel = DistanceModel | BidirectionalModel | SpanParser | PcfgParser
 
 _KINDS: dict[str, type[DistanceModel] | type[SpanParser] | type[PcfgParser]] = {
     "onlstm": DistanceModel,
@@ -53,15 +56,43 @@ def load_parser(
             f"{folder}: a model of type {config.get('model_type')!r}, and a parser is one of {', '.join(_KINDS)}",
             "ordtool models list names parsers; ordtool train parser makes one",
         )
-    tensors = _whole(read_tensors(folder / WEIGHTS_FILE))
-    _check_sizes(folder, config, tensors)
-    try:
+    tensors = _read_weights(folder, config)
+    with _fitting(folder):
         if kind is SpanParser and (folder / ENCODER_FOLDER).is_dir():
             token_kind = str(config.get("token_kind", "words"))
             encoder, pieces = load_encoder(folder / ENCODER_FOLDER, token_kind)
             return SpanParser.from_parts(config, tensors, pieces, device, matmul_dtype, encoder)
         words = (AffixVocabulary if config.get("affixes") else Vocabulary).from_folder(folder)
-        return kind.from_parts(config, tensors, words, device, matmul_dtype)
+        model = kind.from_parts(config, tensors, words, device, matmul_dtype)
+    if isinstance(model, DistanceModel) and config.get("direction") == "both":
+        return _with_backward(model, folder / BACKWARD_FOLDER, device)
+    return model
+
+
+def _with_backward(forward: DistanceModel, folder: Path, device: torch.device | str) -> BidirectionalModel:
+    """Put a model that reads forward together with the one that reads backward, which looks words up as it does."""
+    config = read_json(folder / "config.json")
+    tensors = _read_weights(folder, config)
+    with _fitting(folder):
+        backward = DistanceModel.from_parts(config, tensors, forward.vocabulary, device, forward.matmul_dtype)
+        return BidirectionalModel(forward, backward)
+
+
+def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    tensors = _whole(read_tensors(folder / WEIGHTS_FILE))
+    _check_sizes(folder, config, tensors)
+    return tensors
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """Make a model of the parts in a folder.
+
+    Raises:
+        OrdtoolError: They don't fit each other.
+    """
+    try:
+        yield
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, UsageError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise OrdtoolError(

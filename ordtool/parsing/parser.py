@@ -34,8 +34,6 @@ _FIRST_WINDOW, _LARGEST_WINDOW = 32, 4096
 _WINDOW_WORDS = 1 << 18
 # Padded words of a batch, at most.
 _BATCH_WORDS = 1 << 13
-# Words of a window from which numba's loops, which take a while to load, save more time than that.
-_NUMBA_WORDS = 20_000
 
 
 class _Spoken(Protocol):
@@ -140,8 +138,10 @@ class Parser:
     ) -> None:
         self.config = config or ParseConfig()
         self._progress = progress
-        self._compiled_from = 0 if compiled else _NUMBA_WORDS
         self._models = _load_models(self.config, progress)
+        from ordtool.parsing.onlstm.inference import COMPILED_FROM  # torch is loaded by now
+
+        self._compiled_from = 0 if compiled else COMPILED_FROM
         self._drawer = TreeDrawer(self.config, self._models, progress)
         self._check_vocabularies()
         vocabulary = self._models[0].vocabulary
@@ -185,7 +185,8 @@ class Parser:
         words = self._prepare(as_sentence(sentence)).words
         [ids] = model.vocabulary.encode_words([words])
         found = model.gates(ids)
-        return Gates(words, [forget for forget, _ in found], [written for _, written in found])
+        tables = [forget for forget, _ in found], [written for _, written in found]
+        return Gates(words, *tables, backward=model.backward_layers)
 
     def parse_from(self, sentences: Iterable[Sentence], start: int) -> Iterator[Parse]:
         """Parse a stream as `parse` does, and yield the results from the one numbered `start` on, from 0.

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from ordtool import Parser, UsageError, parse
+from ordtool import OrdtoolError, Parser, UsageError, parse
 from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.onlstm.gates import draw_gates, write_gates
@@ -146,3 +146,90 @@ def test_what_has_no_gates(run_in_process, tmp_path, args, text, message):
 def test_an_unknown_distance():
     with pytest.raises(UsageError, match="unknown `distance` 'imput'"):
         ParseConfig(distance="imput")
+
+
+@pytest.fixture
+def both(parsers, tmp_path):
+    """A parser of two models that read in two directions, and each of them alone, as it would read a text from the left."""
+    weights = {}
+    for name, seed in (("forward", 1), ("backward", 2)):
+        weights[name] = shutil.copytree(parsers(), tmp_path / name)
+        random = torch.Generator().manual_seed(seed)
+        tensors = load_file(weights[name] / "model.safetensors")
+        tensors = {key: torch.randn(x.shape, generator=random) * 0.5 for key, x in tensors.items()}
+        save_file(tensors, weights[name] / "model.safetensors")
+    made = shutil.copytree(weights["forward"], tmp_path / "both")
+    settings = json.loads((made / "config.json").read_text())
+    settings.pop("parse_layer_weights", None)
+    (made / "config.json").write_text(json.dumps(settings | {"direction": "both", "parse_layer": 2}))
+    (made / "backward").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(weights["backward"] / file, made / "backward" / file)
+    (made / "backward" / "config.json").write_text(json.dumps(settings | {"direction": "backward"}))
+    return made, weights["forward"], weights["backward"]
+
+
+def single(folder, words):
+    """Distances of every layer by a model that reads words from the left, in float64: `(layers, words)`."""
+    [ids] = load_parser(folder).vocabulary.encode_words([words])
+    gates = gates_of(folder, ids)
+    return np.stack([1 - f.mean(1) for f, _ in gates]), np.stack([i.mean(1) for _, i in gates])
+
+
+@pytest.mark.parametrize("gate", ["forget", "input"])
+def test_two_directions_are_two_models_on_the_sentence_and_its_reversal(both, gate):
+    folder, forward, backward = both
+    which = ["forget", "input"].index(gate)
+    left = single(forward, WORDS)[which]
+    right = single(backward, WORDS[::-1])[which]
+    n = len(WORDS)
+    aligned = np.empty_like(right)
+    for gap in range(
+        1, n
+    ):  # between word gap - 1 and word gap: crossed when the n - gap + 1-th word was read
+        aligned[:, gap] = right[:, n - gap]
+    aligned[:, 0] = aligned[:, 1:].mean(axis=1)
+    reader = load_parser(folder)
+    [ids] = reader.vocabulary.encode_words([WORDS])
+    assert reader.layers == 6
+    found = reader.distances([ids, ids[:3]], gate=gate)[0]
+    np.testing.assert_allclose(found, np.concatenate((left, aligned)), atol=1e-5)
+    np.testing.assert_allclose(reader.distances([ids], 5, gate=gate, compiled=True)[0], found[:5], atol=1e-5)
+    # Without weights in its configuration: layer 2 of both, the mean of their standardised distances.
+    [result] = parse([TEXT], config(folder, distance=gate))
+    pair = np.stack((left[1], aligned[1]))
+    standard = (pair - pair.mean(1, keepdims=True)) / pair.std(1, keepdims=True)
+    mixed = standard.mean(0) * pair.std(1).mean() + pair.mean()
+    np.testing.assert_allclose(result.distances[: len(WORDS)], mixed, atol=1e-5)
+    assert {s for s in result.spans if s != (0, 8)} == set(paper_spans(mixed)) - {(0, 7)}
+    [alone] = parse([TEXT], config(folder, distance=gate, layer="6"))
+    np.testing.assert_allclose(alone.distances[: len(WORDS)], aligned[2], atol=1e-5)
+
+
+def test_gates_of_two_directions(both):
+    folder, _, backward = both
+    gates = Parser(config(folder)).gates(TEXT)
+    [ids] = load_parser(folder).vocabulary.encode_words([WORDS])
+    for layer, (forget, written) in enumerate(gates_of(backward, ids[::-1])):
+        np.testing.assert_allclose(gates.forget[3 + layer], forget[::-1], atol=1e-5)
+        np.testing.assert_allclose(gates.input[3 + layer], written[::-1], atol=1e-5)
+    assert [layer["backward"] for layer in gates.to_dict()["layers"]] == [False] * 3 + [True] * 3
+    labels = [axes.get_ylabel() for axes in draw_gates(gates).axes]
+    assert sum("from the right" in label for label in labels) == 3
+
+
+@pytest.mark.parametrize("words", [0, 1])
+def test_two_directions_of_short_sentences(both, words):
+    reader = load_parser(both[0])
+    assert reader.distances([[4] * words])[0].shape == (6, words)
+
+
+def test_half_of_two_directions(both):
+    folder = both[0]
+    settings = json.loads((folder / "backward" / "config.json").read_text())
+    (folder / "backward" / "config.json").write_text(json.dumps(settings | {"direction": "forward"}))
+    with pytest.raises(OrdtoolError, match="one has to read forward, the other backward"):
+        load_parser(folder)
+    shutil.rmtree(folder / "backward")
+    with pytest.raises(OrdtoolError, match="backward/config.json: can't be read"):
+        load_parser(folder)

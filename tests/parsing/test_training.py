@@ -14,7 +14,7 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.checkpoint import DeferredInterrupt, read_checkpoint, write_checkpoint
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.training.data import Encoded, encode_sentences
+from ordtool.parsing.training.data import Encoded, TrainingData, encode_sentences, reversed_data
 from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import AdamWCosine, AveragedSgd
 from ordtool.parsing.training.plateau import PlateauWatch, frequency_entropy
@@ -180,6 +180,38 @@ class Killing(Interrupting):
         self.left -= bool(stats)
         if not self.left:
             raise Killed
+
+
+def test_two_directions_are_two_trainings(text, tmp_path):
+    """One on the text, one on the text from its end; interrupted in either, they end with the same weights."""
+    (tmp_path / "gold.mrg").write_text(TREE * 5)
+    changes = SMALL | {"epochs": 1, "dtype": "float32"}
+    plain = {"threads": 1, "treebank": tmp_path / "gold.mrg"}
+    config = recipe("small", bidirectional=True, **changes)
+    history = train_parser([text], tmp_path / "whole", config, **plain, tune=tmp_path / "gold.mrg")
+    [alone] = train_parser([text], tmp_path / "alone", recipe("small", **changes), **plain)
+    assert [record["direction"] for record in history] == ["forward", "backward"]
+    assert {**history[0], "seconds": 0} == {"direction": "forward", **alone, "seconds": 0}
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "alone"))
+    assert history[1]["dev_perplexity"] != history[0]["dev_perplexity"] < 40 and len(history[1]["f1"]) == 2
+    tuned = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert len(tuned["parse_layer_weights"]) == 4
+    for steps in (history[0]["step"] // 2, history[0]["step"] // 2 + history[1]["step"] // 2):
+        run = {"resume": (tmp_path / "model.training").exists(), "progress": Interrupting(steps)}
+        with pytest.raises(KeyboardInterrupt):
+            train_parser([text], tmp_path / "model", config, **plain, **run)
+    train_parser([text], tmp_path / "model", config, **plain, resume=True)
+    for folder in (".", "backward"):
+        assert same(weights(tmp_path / "model" / folder), weights(tmp_path / "whole" / folder))
+    assert not same(weights(tmp_path / "model"), weights(tmp_path / "model" / "backward"))
+
+
+def test_a_text_from_its_end():
+    encoded = Encoded(np.array([1, 2, 3, 4, 5, 6], np.int32), np.array([0, 3, 3, 5, 6]))
+    data = reversed_data(TrainingData(OnlstmTokenizer.from_tokens(["<eos>", "<unk>"]), encoded, encoded))
+    for part in (data.train, data.dev):
+        found = [part.ids[a:b].tolist() for a, b in zip(part.starts, part.starts[1:], strict=False)]
+        assert found == [[6], [5, 4], [], [3, 2, 1]]
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(text, tmp_path, monkeypatch):

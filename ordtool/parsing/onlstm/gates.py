@@ -31,11 +31,18 @@ class Gates:
         words: What the model reads; without punctuation, if it was trained so.
         forget: Of each layer the master forget gate f~, `(words, chunks)`; rises along the chunks.
         input: Of each layer the master input gate i~, `(words, chunks)`; falls along the chunks.
+        backward: How many of the layers, the last ones, read from the right: their gates at a word have seen the words
+            behind it, and their distance there is the height of the boundary behind the word.
     """
 
     words: list[str]
     forget: list[np.ndarray]
     input: list[np.ndarray]
+    backward: int = 0
+
+    def reads_backward(self, layer: int) -> bool:
+        """Whether a layer, counted from 0, reads from the right."""
+        return layer >= len(self.forget) - self.backward
 
     @property
     def forget_distances(self) -> np.ndarray:
@@ -55,6 +62,7 @@ class Gates:
             "layers": [
                 {
                     "layer": number,
+                    **({"backward": self.reads_backward(number - 1)} if self.backward else {}),
                     "forget": _rounded(forget),
                     "input": _rounded(written),
                     "forget_distances": _rounded(d_forget),
@@ -126,7 +134,8 @@ def draw_gates(gates: Gates) -> Figure:
         for layer in range(layers):
             axes = grid[layers - 1 - layer][column]
             images.append(_draw_layer(axes, tables[layer], distances[layer], _COLOURS[name]))
-            axes.set_ylabel(f"layer {layer + 1}\nchunk" if column == 0 else "")
+            name_of_layer = f"layer {layer + 1}" + (", from the right" if gates.reads_backward(layer) else "")
+            axes.set_ylabel(f"{name_of_layer}\nchunk" if column == 0 else "")
         grid[0][column].set_title(title, fontsize=10)
         _name_words(grid[layers - 1][column], gates.words)
     figure.colorbar(images[0], ax=grid, label="open", shrink=0.6, aspect=30)

@@ -29,6 +29,9 @@ _WINDOW = 256
 _LONGEST, _PIECE, _CONTEXT = 4096, 1024, 128
 _PIECES_AT_ONCE = 32
 
+COMPILED_FROM = 20_000
+"""Words from which numba's loops, which take a while to load, save more time than that."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
@@ -43,6 +46,8 @@ class DistanceModel:
     Attributes:
         vocabulary: How words are looked up.
         layers: Number of layers of the whole model.
+        backward: Whether it reads sentences from the last word to the first.
+        backward_layers: How many of its layers do: all of them or none.
         tree_config: How the model's configuration makes trees of distances.
         matmul_dtype: Element type of matrix products; None: float32.
     """
@@ -58,6 +63,8 @@ class DistanceModel:
     ) -> None:
         self.vocabulary = vocabulary
         self.layers = int(config["num_hidden_layers"])
+        self.backward = config.get("direction") == "backward"
+        self.backward_layers = self.layers if self.backward else 0
         self.tree_config = TreeConfig.from_model(config)
         self.matmul_dtype = matmul_dtype
         self._chunk = int(config["chunk_size"])
@@ -121,7 +128,8 @@ class DistanceModel:
     ) -> list[np.ndarray]:
         """Return the distance of each word: the height of the boundary before it.
 
-        Every sentence is read as `<eos> words` from a zero state. A line of over 4,096 words, which is no sentence, is
+        Every sentence is read as `<eos> words` from a zero state; by a model that reads backward from its last word on, and
+        the distances stand where their gaps are, see `align_backward`. A line of over 4,096 words, which is no sentence, is
         read in pieces of 1,024, each from a zero state 128 words before it.
 
         Args:
@@ -138,6 +146,12 @@ class DistanceModel:
         Source: Shen et al. 2019, section 5.2.
         """
         run = self._running(depth, compiled, gate)
+        if self.backward:
+            return [align_backward(found) for found in self._read([s[::-1] for s in sentences], run)]
+        return self._read(sentences, run)
+
+    def _read(self, sentences: Sequence[Sequence[int]], run: Callable[[Tensor], Tensor]) -> list[np.ndarray]:
+        """Measure sentences in the order of their words."""
         if all(len(sentence) <= _LONGEST for sentence in sentences):
             return self._measure(sentences, run)
         return [
@@ -178,16 +192,18 @@ class DistanceModel:
         """Return the master forget and input gates of each layer, `(words, chunks)` both.
 
         Args:
-            words: Ids of a sentence, read as `<eos> words` from a zero state.
+            words: Ids of a sentence, read as `<eos> words` from a zero state; by a model that reads backward from the last
+                word on. The gates of a word are those with which it was read.
         """
-        ids = torch.tensor([self._eos, *words], device=self._embedding.device)[:, None]
+        order = -1 if self.backward else 1
+        ids = torch.tensor([self._eos, *words[::order]], device=self._embedding.device)[:, None]
         hidden = F.embedding(ids, self._embedding)
         found = []
         for layer, (before, cell) in zip(self._stack, self._zeros(1, self._stack), strict=True):
             projected = self._project(hidden, layer)
             hidden = self._scan(projected, layer, before, cell, self._kernel(False)).hidden_states
             gates = self._master_gates(projected, layer, before, hidden)
-            forget, written = (gate[1:, 0].float().cpu().numpy() for gate in gates)
+            forget, written = (gate[1:, 0].float().cpu().numpy()[::order] for gate in gates)
             found.append((forget, written))
         return found
 
@@ -304,3 +320,23 @@ class DistanceModel:
             return F.linear(hidden, layer.weight_ih, layer.bias)
         product = F.linear(hidden.to(self.matmul_dtype), layer.weight_ih.to(self.matmul_dtype))
         return product.float() + layer.bias
+
+
+def align_backward(read: np.ndarray) -> np.ndarray:
+    """Put the distances of a sentence that was read from its end where their gaps are.
+
+    Of n words, the j-th read is word n - 1 - j, and its distance is the height of the boundary between it and word n - j,
+    which was read before it: of the gap before word n - j. So the distance goes to `n - j`, for j from 1 on. The gap before
+    the first word isn't read across: there the mean of the others stands, which takes no side. The distance of the first
+    word read is that of the boundary behind the sentence, which is no gap, and is left out.
+
+    Args:
+        read: `(layers, words)`, in the order of reading.
+
+    Returns:
+        `(layers, words)`: at k the height of the boundary before word k. A sentence of one word keeps its distance.
+    """
+    if read.shape[1] < 2:
+        return read
+    gaps = read[:, :0:-1]
+    return np.concatenate((gaps.mean(axis=1, keepdims=True), gaps), axis=1)

@@ -29,7 +29,7 @@ from transformers.utils import ModelOutput
 from ordtool.parsing.onlstm.cross_entropy import linear_cross_entropy
 from ordtool.parsing.onlstm.dropout import dropout_mask, locked_dropout, weight_dropout
 from ordtool.parsing.onlstm.scan import INPUT_GATES, ordered_scan
-from ordtool.parsing.trees.config import current_keys
+from ordtool.parsing.trees.config import DIRECTIONS, current_keys
 
 __all__ = ["OnlstmConfig", "OnlstmForCausalLM", "OnlstmModel", "OnlstmOutput", "State", "save_model"]
 
@@ -47,6 +47,8 @@ class OnlstmConfig(PreTrainedConfig):
         num_hidden_layers: Number of ON-LSTM layers; sizes are `embedding, hidden, ..., hidden, embedding`.
         chunk_size: Neurons that share one master gate unit; divides every layer size.
         input_gate: Form of the master input gate: `paper` or `reversed`; see `ordered_scan`.
+        direction: How it reads: `forward`, or `backward`, from the last word to the first; `both`: forward, and the
+            folder of the model holds another one, `backward`, that reads the other way.
         input_dropout: Dropout of the embedded input, one mask a window (the paper's 0.5).
         layer_dropout: Dropout between layers, one mask a window (0.3).
         output_dropout: Dropout of the last layer's output, one mask a window (0.45).
@@ -54,7 +56,8 @@ class OnlstmConfig(PreTrainedConfig):
         word_dropout: Probability that all occurrences of a word are dropped from the input in a window (0.1).
         initializer_range: Embeddings start uniform in plus or minus this.
         parse_layer: Layer whose distances make trees, counted from 1 as in the paper.
-        parse_layer_weights: Weights of the layers' standardised distances, one a layer; None: `parse_layer` alone.
+        parse_layer_weights: Weights of the layers' standardised distances, one a layer, those that read backward behind the
+            others; None: `parse_layer` alone.
         parse_builder: Tree builder: `paper`, `unbiased` or `chart`.
         parse_right_branching_bias: How far trees lean to the right where distances leave it open; see
             `ordtool.parsing.trees.builders`. Its old name, `parse_tilt`, is read too.
@@ -65,7 +68,8 @@ class OnlstmConfig(PreTrainedConfig):
         eos_token_id: Id of `<eos>`, which stands between sentences and pads.
 
     Raises:
-        ValueError: An unknown input gate, a chunk size that doesn't divide the layers, or weights that aren't one a layer.
+        ValueError: An unknown input gate or direction, a chunk size that doesn't divide the layers, or weights that aren't
+            one a layer.
     """
 
     model_type = "onlstm"
@@ -77,6 +81,7 @@ class OnlstmConfig(PreTrainedConfig):
         "num_hidden_layers": 3,
         "chunk_size": 10,
         "input_gate": "paper",
+        "direction": "forward",
         "input_dropout": 0.5,
         "layer_dropout": 0.3,
         "output_dropout": 0.45,
@@ -109,13 +114,14 @@ class OnlstmConfig(PreTrainedConfig):
                 raise ValueError(f"chunk_size {self.chunk_size} doesn't divide the layer size {size}")
         if self.input_gate not in INPUT_GATES:
             raise ValueError(f"input_gate must be one of {', '.join(INPUT_GATES)}, found {self.input_gate!r}")
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, found {self.direction!r}")
         if self.num_hidden_layers < 1:
             raise ValueError("num_hidden_layers must be at least 1")
         weights = self.parse_layer_weights
-        if weights is not None and len(weights) != self.num_hidden_layers:
-            raise ValueError(
-                f"parse_layer_weights needs {self.num_hidden_layers} numbers, found {len(weights)}"
-            )
+        layers = self.num_hidden_layers * (2 if self.direction == "both" else 1)
+        if weights is not None and len(weights) != layers:
+            raise ValueError(f"parse_layer_weights needs {layers} numbers, found {len(weights)}")
 
     @property
     def layer_sizes(self) -> list[int]:
@@ -376,7 +382,7 @@ class OnlstmForCausalLM(OnlstmPreTrainedModel):
         """Depth of the boundary before each word, from every layer.
 
         The sentence is read as `<eos> words` from a zero state, without dropout; the `<eos>` that
-        closes it can't change what came before and is left out.
+        closes it can't change what came before and is left out. A model that reads backward is given the words in its order.
 
         Args:
             input_ids: Words only, `(batch, seq)`, padded on the right with anything.
@@ -403,13 +409,13 @@ class OnlstmForCausalLM(OnlstmPreTrainedModel):
 
 
 def save_model(
-    model: OnlstmForCausalLM, tokenizer: PreTrainedTokenizer, folder: Path, *, half: bool = False
+    model: OnlstmForCausalLM, tokenizer: PreTrainedTokenizer | None, folder: Path, *, half: bool = False
 ) -> None:
     """Write a model and its tokenizer into an existing folder.
 
     Args:
         model: The model; its tied softmax weight is stored once, as the embedding.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; None: it is another model's, whose folder has it.
         folder: Where to write.
         half: Store weights as float16. `config.json` says float32, so that they are computed with as such.
     """
@@ -428,7 +434,8 @@ def save_model(
     weights.chmod(
         (folder / "config.json").stat().st_mode
     )  # safetensors makes files that only their owner can read
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 AutoConfig.register("onlstm", OnlstmConfig, exist_ok=True)

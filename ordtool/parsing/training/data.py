@@ -33,6 +33,7 @@ __all__ = [
     "encode_sentences",
     "load_data",
     "load_sentences",
+    "reversed_data",
     "streams",
 ]
 
@@ -162,6 +163,15 @@ class Encoded:
     def tokens(self) -> int:
         """Number of predictions: words, and one `<eos>` a sentence."""
         return len(self.ids) + len(self)
+
+
+def reversed_data(data: TrainingData) -> TrainingData:
+    """Return the text from its end to its beginning, for a model that reads from right to left."""
+    return TrainingData(data.tokenizer, _reversed(data.train), _reversed(data.dev))
+
+
+def _reversed(encoded: Encoded) -> Encoded:
+    return Encoded(encoded.ids[::-1].copy(), (encoded.starts[-1] - encoded.starts)[::-1].copy())
 
 
 def encode_sentences(sentences: Sequence[Sequence[str]], tokenizer: Vocabulary | OnlstmTokenizer) -> Encoded:

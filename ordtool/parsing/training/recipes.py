@@ -118,6 +118,7 @@ class TrainingConfig(TextTrainingConfig):
         num_hidden_layers: Number of layers.
         chunk_size: Neurons a master gate unit.
         input_gate: `paper` or `reversed`: the master input gate is 1 - cumax, or a cumulative sum from the right.
+        bidirectional: Train a second model, which reads from right to left; see `ordtool.parsing.onlstm.directions`.
         input_dropout: See `OnlstmConfig`, as the next four.
         layer_dropout: Between layers.
         output_dropout: Before the softmax.
@@ -144,6 +145,7 @@ class TrainingConfig(TextTrainingConfig):
     num_hidden_layers: int = 3
     chunk_size: int = 16
     input_gate: str = "paper"
+    bidirectional: bool = False
     input_dropout: float = 0.3
     layer_dropout: float = 0.2
     output_dropout: float = 0.3
@@ -205,6 +207,7 @@ class TrainingOptions(TextTrainingOptions, total=False):
     num_hidden_layers: int
     chunk_size: int
     input_gate: str
+    bidirectional: bool
     input_dropout: float
     layer_dropout: float
     output_dropout: float

@@ -192,7 +192,8 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, half: bool) ->
 
 def describe_epoch(record: dict[str, Any]) -> str:
     """Say how an epoch ended, from its record in the history."""
-    said = [f"epoch {record['epoch']:g}", f"step {record['step']:,}"]
+    said = [record["direction"]] if "direction" in record else []
+    said += [f"epoch {record['epoch']:g}", f"step {record['step']:,}"]
     said += [
         f"{part} perplexity {record[key]}"
         for part in ("train", "dev")

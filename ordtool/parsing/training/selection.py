@@ -11,14 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from ordtool.batching import batches_by_length
 from ordtool.errors import OrdtoolError
+from ordtool.parsing.onlstm.directions import BidirectionalModel
+from ordtool.parsing.onlstm.inference import COMPILED_FROM, DistanceModel
 from ordtool.parsing.onlstm.model import OnlstmForCausalLM
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
+from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.trees.builders import build_spans, mix_distances
-from ordtool.parsing.trees.config import TreeConfig
+from ordtool.parsing.trees.config import DISTANCES, TreeConfig
 from ordtool.parsing.trees.punctuation import punctuation_between
 from ordtool.parsing.trees.scoring import score_trees
 from ordtool.parsing.trees.treebank import Tree
@@ -43,15 +45,32 @@ PUNCTUATION_STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
 )
 
 
-def candidate_settings(layers: int, builders: Sequence[str] = ("paper", "unbiased")) -> list[TreeConfig]:
-    """Every layer alone, and every two neighbouring layers in three proportions, with every builder."""
-    mixtures = [tuple(float(k == layer) for k in range(layers)) for layer in range(layers)]
-    for lower in range(layers - 1):
-        for share in (0.25, 0.5, 0.75):
-            mixture = [0.0] * layers
-            mixture[lower], mixture[lower + 1] = share, 1 - share
-            mixtures.append(tuple(mixture))
-    return [TreeConfig(mixture, builder) for mixture in mixtures for builder in builders]
+def candidate_settings(
+    layers: int,
+    builders: Sequence[str] = ("paper", "unbiased"),
+    *,
+    backward: int = 0,
+    distances: Sequence[str] = ("forget",),
+) -> list[TreeConfig]:
+    """List the mixtures of layers that are tried, each with every builder and every distance.
+
+    Every layer alone; every two neighbouring layers of a direction in three proportions; and of two directions every layer
+    of one with every layer of the other, in equal shares.
+
+    Args:
+        layers: Number of layers, of both directions together.
+        builders: Names of builders.
+        backward: How many of the layers, the last ones, read from the right.
+        distances: Of `forget` and `input`.
+    """
+    forward = layers - backward
+    shares = [{layer: 1.0} for layer in range(layers)]
+    neighbours = [lower for lower in range(layers - 1) if lower + 1 != forward]
+    shares += [{low: share, low + 1: 1 - share} for low in neighbours for share in (0.25, 0.5, 0.75)]
+    if forward:
+        shares += [{k: 0.5, j: 0.5} for k in range(forward) for j in range(forward, layers)]
+    mixtures = [tuple(chosen.get(k, 0.0) for k in range(layers)) for chosen in shares]
+    return [TreeConfig(m, builder, distance=d) for d in distances for m in mixtures for builder in builders]
 
 
 def sample_trees(trees: Iterable[Tree], count: int, seed: int = 0) -> list[Tree]:
@@ -73,10 +92,16 @@ def score_settings(
 
     The model reads the words of the gold trees; their punctuation counts as far as a setting gives it weight.
 
+    Args:
+        model: The model; one that reads in one direction.
+        tokenizer: Its tokenizer.
+        trees: A treebank.
+        settings: Ways from distances to trees.
+
     Raises:
         OrdtoolError: No tree has two words.
     """
-    return _Measured.of(model, tokenizer, trees).score(settings)
+    return _Measured.of(_reader(model, tokenizer), trees).score(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +110,17 @@ class _Measured:
 
     gold: list[Tree]
     kept: list[list[int]]
-    distances: list[np.ndarray]
+    distances: dict[str, list[np.ndarray]]
     punctuation: list[np.ndarray]
 
     @classmethod
-    def of(cls, model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree]) -> _Measured:
-        pairs = [(tree, _words(tree, tokenizer)) for tree in trees]
+    def of(
+        cls,
+        reader: DistanceModel | BidirectionalModel,
+        trees: Sequence[Tree],
+        gates: Sequence[str] = ("forget",),
+    ) -> _Measured:
+        pairs = [(tree, _words(tree, reader.vocabulary)) for tree in trees]
         pairs = [(tree, words) for tree, words in pairs if len(words) > 1]
         if not pairs:
             raise OrdtoolError(
@@ -100,7 +130,7 @@ class _Measured:
         return cls(
             [tree for tree, _ in pairs],
             [words for _, words in pairs],
-            layer_distances(model, tokenizer, sentences),
+            {gate: layer_distances(reader, sentences, gate) for gate in gates},
             [_punctuation(tree, words) for tree, words in pairs],
         )
 
@@ -108,7 +138,8 @@ class _Measured:
         result = {}
         for setting in settings:
             predictions = []
-            for kept, layers, punctuation in zip(self.kept, self.distances, self.punctuation, strict=True):
+            distances = self.distances[setting.distance]
+            for kept, layers, punctuation in zip(self.kept, distances, self.punctuation, strict=True):
                 mixed = mix_distances(layers, setting.layer_weights)
                 spans = build_spans(setting.add_priors(mixed, punctuation), setting.builder)
                 predictions.append([(kept[start], kept[end - 1] + 1) for start, end in spans])
@@ -116,12 +147,25 @@ class _Measured:
         return result
 
 
-def _words(tree: Tree, tokenizer: OnlstmTokenizer) -> list[int]:
+def _reader(
+    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, *backward: OnlstmForCausalLM
+) -> DistanceModel | BidirectionalModel:
+    """Return what a model, or two of them that read in two directions, measure with when they parse."""
+    readers = [
+        DistanceModel.from_parts(
+            one.config.to_dict(), one.state_dict(), tokenizer.vocabulary, one.device, one.model.matmul_dtype
+        )
+        for one in (model, *backward)
+    ]
+    return BidirectionalModel(*readers) if backward else readers[0]
+
+
+def _words(tree: Tree, vocabulary: Vocabulary) -> list[int]:
     """Positions of the tokens that the model reads."""
-    if not tokenizer.drop_punctuation:
+    if not vocabulary.drop_punctuation:
         return list(range(len(tree.tokens)))
     tokens = zip(tree.tokens, tree.punctuation, strict=True)
-    return [k for k, (token, is_mark) in enumerate(tokens) if not is_mark and tokenizer.keeps(token)]
+    return [k for k, (token, is_mark) in enumerate(tokens) if not is_mark and vocabulary.keeps(token)]
 
 
 def _punctuation(tree: Tree, kept: Sequence[int]) -> np.ndarray:
@@ -131,25 +175,26 @@ def _punctuation(tree: Tree, kept: Sequence[int]) -> np.ndarray:
 
 
 def layer_distances(
-    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, sentences: Sequence[Sequence[str]]
+    reader: DistanceModel | BidirectionalModel, sentences: Sequence[Sequence[str]], gate: str
 ) -> list[np.ndarray]:
     """Distances of each sentence, `(layers, words)`, computed in batches of similar length."""
-    ids = tokenizer.encode_words(sentences)
-    result = [np.empty((model.config.num_hidden_layers, 0))] * len(ids)
-    device = next(model.parameters()).device
-    for batch in batches_by_length([len(sentence) for sentence in ids], tokens=BATCH_TOKENS):
-        lengths = torch.tensor([len(ids[k]) for k in batch])
-        padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
-        for row, k in enumerate(batch):
-            padded[row, : len(ids[k])] = torch.tensor(ids[k])
-        measured = model.syntactic_distances(padded.to(device), lengths.to(device)).cpu().numpy()
-        for row, k in enumerate(batch):
-            result[k] = measured[:, row, : len(ids[k])].astype(np.float64)
+    ids = reader.vocabulary.encode_words(sentences)
+    lengths = [len(sentence) for sentence in ids]
+    compiled = sum(lengths) >= COMPILED_FROM
+    result = [np.empty((reader.layers, 0))] * len(ids)
+    for batch in batches_by_length(lengths, tokens=BATCH_TOKENS):
+        measured = reader.distances([ids[k] for k in batch], compiled=compiled, gate=gate)
+        for k, found in zip(batch, measured, strict=True):
+            result[k] = found.astype(np.float64)
     return result
 
 
 def choose_settings(
-    model: OnlstmForCausalLM, tokenizer: OnlstmTokenizer, trees: Sequence[Tree], name: str
+    model: OnlstmForCausalLM,
+    tokenizer: OnlstmTokenizer,
+    trees: Sequence[Tree],
+    name: str,
+    *backward: OnlstmForCausalLM,
 ) -> dict[TreeConfig, float]:
     """Put the best setting on `trees` into the model's configuration.
 
@@ -158,12 +203,15 @@ def choose_settings(
         tokenizer: The model's.
         trees: A development treebank.
         name: What it is called; kept in `config.parse_tuned_on` with its size and the score.
+        *backward: The model that reads from the right, if there is one beside it.
 
     Returns:
         The score of every setting, best first.
     """
-    settings = candidate_settings(model.config.num_hidden_layers)
-    measured = _Measured.of(model, tokenizer, trees)
+    reader = _reader(model, tokenizer, *backward)
+    other = sum(one.config.num_hidden_layers for one in backward)
+    settings = candidate_settings(reader.layers, backward=other, distances=DISTANCES)
+    measured = _Measured.of(reader, trees, DISTANCES)
     scores = measured.score(settings)
     finalists = sorted(settings, key=lambda setting: -scores[setting])[:_FINALISTS]
     scores |= measured.score(

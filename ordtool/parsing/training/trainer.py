@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,9 +26,10 @@ from ordtool.io.checkpoint import (
     restoring,
     write_checkpoint,
 )
+from ordtool.parsing.onlstm.directions import BACKWARD_FOLDER
 from ordtool.parsing.onlstm.model import OnlstmConfig, OnlstmForCausalLM, save_model
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
-from ordtool.parsing.training.data import streams
+from ordtool.parsing.training.data import reversed_data, streams
 from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import make_optimizer
 from ordtool.parsing.training.plateau import PlateauWatch
@@ -49,6 +50,8 @@ from ordtool.runtime import resolve_device, resolve_dtype
 __all__ = ["train_parser"]
 
 _STEPS_TOLD_TOGETHER = 32
+# Of the model that reads backward; it stands beside that of the one that reads forward, which is trained before.
+_BACKWARD_CHECKPOINT = "checkpoint-backward.safetensors"
 
 
 @dataclass
@@ -92,8 +95,9 @@ def train_parser(
             `force`, ...
 
     Returns:
-        A record an epoch: `epoch`, `step`, `train_perplexity`, `dev_perplexity`, `seconds`, and with a treebank
-        `f1`: sentence F1 of each layer with the paper's builder.
+        A record an epoch: `epoch`, `step`, `train_perplexity`, `dev_perplexity`, `seconds`, with a treebank
+        `f1`: sentence F1 of each layer with the paper's builder, and of two directions `direction`: first all epochs of the
+        model that reads `forward`, then those of the one that reads `backward`.
 
     Raises:
         OrdtoolError: Unreadable or empty text or treebank, an output that exists, a checkpoint of another run, a
@@ -104,45 +108,65 @@ def train_parser(
     )
     files = ParserFiles(text, output, dev, treebank, tune)
     with open_run(files, config, config.fixed_part(), ParserRunConfig(**machine), progress) as run:
-        trainer = _Trainer(run, config)
-        if run.resumed:
-            trainer.restore()
-        model, tokenizer = trainer.model, run.data.tokenizer
-        progress.note(
-            f"{model.num_parameters():,} parameters, {run.data.train.tokens:,} tokens an epoch, "
-            f"{trainer.total_steps:,} steps, matrix products in {str(trainer.dtype).removeprefix('torch.')}"
-        )
-        try:
-            trainer.run_epochs()
-        finally:
-            trainer.loss.close()
-            progress.close()
+        directions = ("both", "backward") if config.bidirectional else ("forward",)
+        trained = [_train_direction(run, config, direction) for direction in directions]
+        models = [trainer.model.eval() for trainer in trained]
+        tokenizer, half = run.data.tokenizer, run.machine.half
         if run.development:
-            _tune(model.eval(), tokenizer, run.development, files.many("tune"), progress)
-        history = trainer.at.history
-        run.save(config, history, lambda made: save_model(model, tokenizer, made, half=run.machine.half))
+            _tune(models, tokenizer, run.development, files.many("tune"), progress)
+        history = [record for trainer in trained for record in trainer.at.history]
+
+        def write(folder: Path) -> None:
+            save_model(models[0], tokenizer, folder, half=half)
+            for backward in models[1:]:
+                (folder / BACKWARD_FOLDER).mkdir()
+                save_model(backward, None, folder / BACKWARD_FOLDER, half=half)
+
+        run.save(config, history, write)
     return history
 
 
+def _train_direction(run: ParserRun, config: TrainingConfig, direction: str) -> _Trainer:
+    """Train a model that reads in one direction; `both` is the forward one of two."""
+    if direction == "backward":
+        run = replace(run, data=reversed_data(run.data))
+    trainer = _Trainer(run, config, direction)
+    if run.resumed and trainer.checkpoint.exists():
+        trainer.restore()
+    told = {"both": "from left to right: ", "backward": "from right to left: "}.get(direction, "")
+    run.progress.note(
+        f"{told}{trainer.model.num_parameters():,} parameters, {run.data.train.tokens:,} tokens an epoch, "
+        f"{trainer.total_steps:,} steps, matrix products in {str(trainer.dtype).removeprefix('torch.')}"
+    )
+    try:
+        trainer.run_epochs()
+    finally:
+        trainer.loss.close()
+        run.progress.close()
+    return trainer
+
+
 def _tune(
-    model: OnlstmForCausalLM,
+    models: Sequence[OnlstmForCausalLM],
     tokenizer: OnlstmTokenizer,
     trees: list[Tree],
     paths: Sequence[str | Path],
     progress: Progress,
 ) -> None:
     name = ", ".join("/".join(Path(path).parts[-2:]) for path in paths)
-    for setting, score in choose_settings(model, tokenizer, trees, name).items():
+    model = models[0]
+    for setting, score in choose_settings(model, tokenizer, trees, name, *models[1:]).items():
         progress.note(f"{name}: {score:5.1f}  {setting.name}")
     progress.note(f"chosen on {model.config.parse_tuned_on}")
 
 
-def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmConfig:
+def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer, direction: str) -> OnlstmConfig:
     shape = ("embedding_size", "hidden_size", "num_hidden_layers", "chunk_size", "input_gate")
     dropouts = ("input_dropout", "layer_dropout", "output_dropout", "weight_dropout", "word_dropout")
     return OnlstmConfig(
         vocab_size=tokenizer.vocab_size,
         eos_token_id=int(tokenizer.eos_token_id),
+        direction=direction,
         **{name: getattr(config, name) for name in shape + dropouts},
     )
 
@@ -150,12 +174,14 @@ def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer) -> OnlstmC
 class _Trainer:
     """The loop: epochs, windows, checkpoints."""
 
-    def __init__(self, run: ParserRun, config: TrainingConfig) -> None:
+    def __init__(self, run: ParserRun, config: TrainingConfig, direction: str) -> None:
         self.run, self.config, self.progress = run, config, run.progress
+        self.direction = direction
+        self.checkpoint = run.folder / (_BACKWARD_CHECKPOINT if direction == "backward" else CHECKPOINT)
         self.data = data = run.data
         device = resolve_device(run.machine.device)
         torch.manual_seed(config.seed)
-        self.model = OnlstmForCausalLM(_model_config(config, data.tokenizer)).to(device)
+        self.model = OnlstmForCausalLM(_model_config(config, data.tokenizer, direction)).to(device)
         self.dtype = resolve_dtype(config.dtype, device)
         self.model.use_matmul_dtype(None if self.dtype == torch.float32 else self.dtype)
         self.parameters = list(self.model.parameters())
@@ -275,6 +301,8 @@ class _Trainer:
             "step": at.step,
             "train_perplexity": round(math.exp(min(at.loss / max(at.offset, 1), 99)), 2),
         }
+        if self.config.bidirectional:
+            record = {"direction": "backward" if self.direction == "backward" else "forward", **record}
         if len(self.data.dev):
             record["dev_perplexity"] = round(perplexity(self.model, self.data.dev), 3)
         if self.run.treebank:
@@ -306,7 +334,7 @@ class _Trainer:
         tensors |= {f"optimiser.{name}": tensor for name, tensor in optimizer.items()}
         tensors |= {f"loss.{name}": tensor for name, tensor in self.loss.tensors().items()}
         state = {"position": asdict(self.at), "optimiser": plain}
-        write_checkpoint(self.run.folder / CHECKPOINT, tensors, state)
+        write_checkpoint(self.checkpoint, tensors, state)
         self.saved = time.monotonic()
 
     @torch.no_grad()
@@ -316,7 +344,7 @@ class _Trainer:
         Raises:
             OrdtoolError: It is damaged.
         """
-        path = self.run.folder / CHECKPOINT
+        path = self.checkpoint
         tensors, state = read_checkpoint(path, {"position": (dict,), "optimiser": (dict,)})
         with restoring(path):
             for name, parameter in self.model.named_parameters():

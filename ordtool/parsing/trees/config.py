@@ -11,13 +11,16 @@ import numpy as np
 from ordtool.parsing.trees.builders import add_right_branching_bias
 from ordtool.parsing.trees.punctuation import add_punctuation_bonus, check_punctuation_bonus
 
-__all__ = ["DISTANCES", "OLD_KEYS", "TreeConfig", "current_keys"]
+__all__ = ["DIRECTIONS", "DISTANCES", "OLD_KEYS", "TreeConfig", "current_keys"]
 
 OLD_KEYS = {"parse_tilt": "parse_right_branching_bias", "parse_marks": "parse_punctuation_bonus"}
 """Keys of `config.json` that were renamed; `current_keys` reads both."""
 
 DISTANCES = ("forget", "input")
 """Master gates of an ON-LSTM that measure: 1 - mean of the forget gate, or the mean of the input gate."""
+
+DIRECTIONS = ("forward", "backward", "both")
+"""Ways to read a sentence: from the left, from the right, or by two models, one of which does the one and one the other."""
 
 _OLD_KINDS = {"joint": "hyphen"}
 
@@ -40,7 +43,8 @@ class TreeConfig:
     """A way from the distances of a model's layers to a tree.
 
     Attributes:
-        layer_weights: Weight of each layer's standardised distances in the mixture that makes trees.
+        layer_weights: Weight of each layer's standardised distances in the mixture that makes trees; of two models that read
+            in two directions, first the layers that read from the left, then those that read from the right.
         builder: `paper`, `unbiased`, `chart` or `mixed`.
         right_branching_bias: How far trees lean to the right; see `add_right_branching_bias`.
         punctuation_bonus: How far punctuation raises boundaries, by kind; see `add_punctuation_bonus`.
@@ -64,21 +68,23 @@ class TreeConfig:
     def from_model(cls, config: Mapping[str, Any]) -> TreeConfig:
         """Read what a model's configuration says, under old keys or new ones.
 
-        `parse_layer_weights` counts, or else `parse_layer`: 1 for that layer and 0 for the others.
+        `parse_layer_weights` counts, or else `parse_layer`: 1 for that layer and 0 for the others; of two models that read
+        in two directions, 1 for that layer of both.
 
         Raises:
             KeyError: If the number of layers is missing.
             ValueError: For weights that aren't one a layer, or a bonus that is none.
         """
         config = current_keys(config)
-        layers = int(config["num_hidden_layers"])
+        own = int(config["num_hidden_layers"])
+        layers = own * (2 if config.get("direction") == "both" else 1)
         if config.get("parse_layer_weights") is not None:
             weights = tuple(float(weight) for weight in config["parse_layer_weights"])
             if len(weights) != layers:
                 raise ValueError(f"parse_layer_weights has {len(weights)} numbers for {layers} layers")
         else:
-            chosen = min(int(config.get("parse_layer", 2)), layers)
-            weights = tuple(float(k + 1 == chosen) for k in range(layers))
+            chosen = min(int(config.get("parse_layer", 2)), own)
+            weights = tuple(float(k % own + 1 == chosen) for k in range(layers))
         return cls(
             weights,
             str(config.get("parse_builder", "paper")),
