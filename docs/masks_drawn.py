@@ -1,4 +1,4 @@
-"""Draws docs/masks.svg: the six attention masks, and a source shared by three targets.
+"""Draws docs/masks.svg: the seven attention masks, and a source shared by three targets.
 
 python docs/masks_drawn.py -o docs/masks.svg
 """
@@ -18,6 +18,7 @@ from matplotlib.colors import ListedColormap  # noqa: E402
 TITLES = {
     "bidirectional": "bidirectional",
     "causal": "causal",
+    "reversed": "reversed",
     "prefix": "prefix (source, target)",
     "permutation": "permutation",
     "window": "window",
@@ -48,8 +49,7 @@ def main() -> None:
     figure, axes = plt.subplots(2, 4, figsize=(9.5, 5), layout="constrained")
     for axis, (kind, title) in zip(axes.flat, TITLES.items(), strict=False):
         panel(axis, example(kind), title)
-    panel(axes.flat[6], mask_matrix("prefix", len(SHARED), segments=SHARED), "a source, three targets")
-    axes.flat[7].axis("off")
+    panel(axes.flat[7], mask_matrix("prefix", len(SHARED), segments=SHARED), "a source, three targets")
     axes[0, 0].set_ylabel("query (who looks)", fontsize=8)
     axes[1, 0].set_ylabel("query", fontsize=8)
     figure.supxlabel("key (who is seen)", fontsize=8)

@@ -70,12 +70,29 @@ class Attention(nn.Module):
         if context.other is not None:
             if self.logn:
                 query = self._scale_logn(query, context.keys_seen())
-            out = context.other(self, query, key, value, context.padding, scaling=self.positions.scale)[0]
+            out, weights = context.other(
+                self, query, key, value, context.padding, scaling=self.positions.scale
+            )[:2]
         else:
-            blocks = [self._block(query, key, value, context, rows) for rows in context.blocks()]
-            out = (blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)).transpose(1, 2)
+            out = self._attend(query, key, value, context).transpose(1, 2)
+            weights = None if context.weights is None else self._weights(query, key, context)
+        if context.weights is not None:
+            context.weights.append(weights)
         result: Tensor = self.o_proj(out.reshape(batch, length, -1))
         return result
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
+        """Attend with all queries, some at a time: `(batch, heads, queries, value_size)`."""
+        blocks = [self._block(query, key, value, context, rows) for rows in context.blocks()]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)
+
+    def _weights(self, query: Tensor, key: Tensor, context: AttentionContext) -> Tensor:
+        """Return what each query takes of each key's value, `(batch, heads, queries, keys)`.
+
+        It is what attention gives where the values are the rows of the identity, in whatever form it is computed.
+        """
+        batch, groups, keys, _ = key.shape
+        return self._attend(query, key, torch.eye(keys).to(key).expand(batch, groups, keys, keys), context)
 
     def _block(
         self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext, rows: range
@@ -153,6 +170,8 @@ class AttentionContext:
     Attributes:
         cos_sin: Rotary cosines and sines `(batch, 1, queries, key_size)`, or None.
         other: An attention of transformers' table that has been put in the place of this one, or None.
+        weights: Where each layer puts its weights `(batch, heads, queries, keys)`, or None where another attention doesn't
+            tell them; None: nobody asks.
     """
 
     def __init__(
@@ -169,6 +188,7 @@ class AttentionContext:
         self.rotary = rotary
         self.cos_sin = None if rotary is None else _for_heads(rotary, position_ids, states)
         self.other: Any = None
+        self.weights: list[Tensor | None] | None = None
         self._mask_function = mask_function
 
     def blocks(self) -> list[range]:

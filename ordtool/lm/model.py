@@ -63,7 +63,18 @@ class ReadingOrder(TypedDict, total=False):
     target_positions: Tensor | None
 
 
-class LMInputs(ReadingOrder, total=False):
+class ModelInputs(ReadingOrder, total=False):
+    """What `OrdtoolLMModel.forward` takes beside its parameters; anything else is ignored.
+
+    Attributes:
+        output_attentions: Return the weights of every layer's attention, a tuple of `(batch, heads, queries, keys)`: what a
+            query takes of each key's value, with talking heads after their mixing. A table of queries times keys is made.
+    """
+
+    output_attentions: bool | None
+
+
+class LMInputs(ModelInputs, total=False):
     """What `OrdtoolLMForCausalLM.forward` takes beside its parameters; anything else is ignored.
 
     Attributes:
@@ -134,7 +145,7 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         cache: Any = None,
         use_cache: bool | None = None,
-        **order: Unpack[ReadingOrder],
+        **more: Unpack[ModelInputs],
     ) -> BaseModelOutputWithPast:
         """Run the blocks.
 
@@ -148,10 +159,10 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
             inputs_embeds: Instead of `input_ids`, `(batch, seq, hidden)`.
             cache: Of transformers, with what was read before; `past_key_values` is the same.
             use_cache: Return the cache.
-            **order: For `permutation`; anything else is ignored.
+            **more: See `ModelInputs`; the order is for `permutation`.
 
         Returns:
-            Hidden states `(batch, seq, hidden)` and the cache.
+            Hidden states `(batch, seq, hidden)`, the cache, and the attentions if they were asked for.
         """
         if inputs_embeds is None:
             if input_ids is None:
@@ -165,9 +176,9 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         batch, length, _ = inputs_embeds.shape
         if position_ids is None:
             position_ids = count_positions(attention_mask, past, inputs_embeds)
-        hidden_states = self._told_targets(inputs_embeds, position_ids, order.get("target_positions"))
+        hidden_states = self._told_targets(inputs_embeds, position_ids, more.get("target_positions"))
         mask_function, padding = self._mask_function(
-            attention_mask, token_type_ids, order.get("ranks"), past, length
+            attention_mask, token_type_ids, more.get("ranks"), past, length
         )
         context = AttentionContext(
             self.rotary_emb, hidden_states, past, position_ids.expand(batch, -1), mask_function, padding
@@ -176,10 +187,14 @@ class OrdtoolLMModel(OrdtoolLMPreTrainedModel):
         if name not in (None, "eager", "sdpa"):
             context.other = attention_function(name)
             context.padding = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids)
+        if more.get("output_attentions"):
+            context.weights = []
         for layer in self.layers:
             hidden_states = layer(hidden_states, context, cache)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), **cache_argument(cache if use_cache else None)
+            last_hidden_state=self.norm(hidden_states),
+            attentions=None if context.weights is None else tuple(context.weights),
+            **cache_argument(cache if use_cache else None),
         )
 
     def _told_targets(self, states: Tensor, position_ids: Tensor, targets: Tensor | None) -> Tensor:
@@ -261,7 +276,7 @@ class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMix
             **more: See `LMInputs`.
 
         Returns:
-            Logits `(batch, seq, vocabulary)`, the loss in nats a token, the cache.
+            Logits `(batch, seq, vocabulary)`, the loss in nats a token, the cache, and the attentions if asked for.
         """
         output = self.model(
             input_ids=input_ids,
@@ -273,6 +288,7 @@ class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMix
             use_cache=use_cache,
             ranks=more.get("ranks"),
             target_positions=more.get("target_positions"),
+            output_attentions=more.get("output_attentions"),
         )
         hidden_states = output.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -280,7 +296,9 @@ class OrdtoolLMForCausalLM(CheckedCache, OrdtoolLMPreTrainedModel, GenerationMix
         loss = None
         if labels is not None:
             loss = _loss(logits, labels, more.get("target_positions"), more.get("num_items_in_batch"))
-        return CausalLMOutputWithPast(loss=loss, logits=logits, **cache_argument(cache_of(output)))
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, attentions=output.attentions, **cache_argument(cache_of(output))
+        )
 
 
 class OrdtoolLMForMaskedLM(OrdtoolLMPreTrainedModel):
@@ -315,10 +333,10 @@ class OrdtoolLMForMaskedLM(OrdtoolLMPreTrainedModel):
             inputs_embeds: Instead of `input_ids`, `(batch, seq, hidden)`.
             labels: `(batch, seq)`: the token that stood there, -100 where there is no loss. Not shifted.
             num_items_in_batch: What the summed loss is divided by; None: the labels.
-            **kwargs: Ignored.
+            **kwargs: `output_attentions`, as `OrdtoolLMModel.forward`; anything else is ignored.
 
         Returns:
-            Logits `(batch, seq, vocabulary)` and the loss in nats a hidden token.
+            Logits `(batch, seq, vocabulary)`, the loss in nats a hidden token, and the attentions if asked for.
         """
         output = self.model(
             input_ids=input_ids,
@@ -326,10 +344,11 @@ class OrdtoolLMForMaskedLM(OrdtoolLMPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             use_cache=False,
+            output_attentions=kwargs.get("output_attentions"),
         )
         logits = self.lm_head(output.last_hidden_state)
         loss = None if labels is None else _cross_entropy(logits, labels, num_items_in_batch)
-        return MaskedLMOutput(loss=loss, logits=logits)
+        return MaskedLMOutput(loss=loss, logits=logits, attentions=output.attentions)
 
 
 def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None, items: Tensor | int | None) -> Tensor:

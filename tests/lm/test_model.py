@@ -1,11 +1,13 @@
-"""The model: cache, padding, masks that don't leak, saving, and transformers' generate."""
+"""The model: cache, padding, masks that don't leak, attentions, saving, and transformers' generate."""
 
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM
+from ordtool.generation.attention_map import attention_map
+from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM, OrdtoolLMForMaskedLM
 from ordtool.lm.position_schemes import SCHEMES, TWO_TABLES
+from ordtool.lm.training import LMTrainingConfig, train_lm
 from ordtool.models.releases import cache_argument, cache_of
 
 # A prime for every dimension, but where one divides another (heads and groups).
@@ -242,3 +244,125 @@ def test_gradients_reach_every_parameter():
 def test_shapes_that_do_not_fit(wrong):
     with pytest.raises(ValueError):
         OrdtoolLMConfig(**{**SHAPE, **wrong})
+
+
+def turned(x, base):
+    """Pairs (x_m, x_(m + D/2)) of `(heads, n, D)` as complex numbers, turned by position times base^(-2m/D)."""
+    half = x.shape[-1] // 2
+    angles = torch.arange(x.shape[1])[:, None] * base ** (
+        -2 * torch.arange(half, dtype=torch.float64) / (2 * half)
+    )
+    return torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)
+
+
+def by_hand(model, ids, rotary, causal, bias=None):
+    """The first layer's weights of a text, `(heads, n, n)`: a plain softmax in float64, head by head."""
+    block, config = model.model.layers[0], model.config
+    x = model.model.embed_tokens(ids).double()
+    x = (
+        x
+        / (x.square().mean(-1, keepdim=True) + config.rms_norm_eps).sqrt()
+        * block.attention_norm.weight.double()
+    )
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    query = (x @ block.attention.q_proj.weight.double().T).view(len(ids), heads, -1).transpose(0, 1)
+    key = (x @ block.attention.k_proj.weight.double().T).view(len(ids), groups, -1).transpose(0, 1)
+    if rotary:
+        query, key = turned(query, config.rope_theta), turned(key, config.rope_theta)
+    scores = []
+    for head in range(heads):
+        product = query[head] @ key[head * groups // heads].conj().T
+        scores.append((product.real if rotary else product) * config.key_size**-0.5)
+    scores = torch.stack(scores) + (0 if bias is None else bias)
+    talking = block.attention.talking
+    if talking is not None and talking.before is not None:
+        scores = torch.stack(
+            [sum(w * s for w, s in zip(row, scores, strict=True)) for row in talking.before.double()]
+        )
+    if causal:
+        scores = scores + torch.full((len(ids), len(ids)), -torch.inf).triu(1)
+    weights = scores.softmax(-1)
+    if talking is not None and talking.after is not None:
+        weights = torch.stack(
+            [sum(w * p for w, p in zip(row, weights, strict=True)) for row in talking.after.double()]
+        )
+    return weights
+
+
+DISTANCE = torch.arange(11, dtype=torch.float64)[:, None] - torch.arange(11)
+ALIBI = -(2.0 ** (-8 * torch.arange(1, 7, dtype=torch.float64) / 6))[:, None, None] * DISTANCE.clamp(min=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "rotary", "bias"),
+    [("grouped", True, None), ("nope", False, None), ("talking after", True, None), ("talking", True, None)]
+    + [("alibi", False, ALIBI), ("prefix", True, None)],
+)
+@torch.no_grad()
+def test_weights_are_the_softmax_of_the_scores(name, rotary, bias):
+    model = build(**VARIANTS[name])
+    found = model(input_ids=IDS, output_attentions=True).attentions
+    assert len(found) == 2 and found[0].shape == (2, 6, 11, 11)
+    for row, ids in enumerate(IDS):
+        expected = by_hand(model, ids, rotary, causal=name != "prefix", bias=bias)
+        torch.testing.assert_close(found[0][row].double(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("talking", ["before", True])
+@torch.no_grad()
+def test_an_encoders_wide_and_talking_heads(talking):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "intermediate_size": 31, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = OrdtoolLMConfig(
+        vocab_size=101, key_size=14, objective="masked", talking_heads=talking, initializer_range=0.3, **shape
+    )
+    model = OrdtoolLMForMaskedLM(config).eval()
+    for parameter in model.model.layers[0].attention.talking.parameters():
+        torch.nn.init.normal_(parameter, mean=0.2, std=0.5)
+    [found] = model(input_ids=IDS[:1], output_attentions=True).attentions
+    torch.testing.assert_close(
+        found[0].double(), by_hand(model, IDS[0], True, causal=False), atol=1e-5, rtol=1e-4
+    )
+    assert found[0, :, 0, -1].abs().min() > 0
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@torch.no_grad()
+def test_values_are_taken_by_the_weights(name):
+    model = build(**VARIANTS[name])
+    seen = {}
+    for number, block in enumerate(model.model.layers):
+        block.attention.v_proj.register_forward_hook(lambda _, __, out, n=number: seen.update({n: out}))
+        block.attention.o_proj.register_forward_hook(
+            lambda _, given, __, n=number: seen.update({-1 - n: given[0]})
+        )
+    plain = model(input_ids=IDS).logits
+    output = model(input_ids=IDS, output_attentions=True)
+    torch.testing.assert_close(output.logits, plain, atol=0, rtol=0)
+    for number, weights in enumerate(output.attentions):
+        values = seen[number].view(2, 11, -1, 17).transpose(1, 2)
+        values = values.repeat_interleave(6 // values.shape[1], dim=1)
+        taken = (weights @ values).transpose(1, 2).reshape(2, 11, -1)
+        torch.testing.assert_close(taken, seen[-1 - number], atol=2e-5, rtol=1e-4)
+
+
+def test_a_trained_model_is_drawn(run_in_process, tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog lay on the rug. " * 60)
+    shape = {
+        "layers": 1,
+        "hidden": 16,
+        "heads": 2,
+        "vocab_size": 280,
+        "context": 16,
+        "steps": 1,
+        "batch_size": 2,
+    }
+    train_lm(tmp_path / "text.txt", tmp_path / "model", LMTrainingConfig(**shape), device="cpu")
+    done = run_in_process(
+        "generate", "--show-mask", "-m", "model", "--text", "the cat sat", "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    found = attention_map(tmp_path / "model", "the cat sat")
+    assert (found.visible == (torch.ones(found.weights.shape).tril() > 0).numpy()).all()
+    assert abs(found.weights.sum(1) - 1).max() < 1e-5
+    assert all(token.strip() in done.stdout.decode() for token in found.tokens)
