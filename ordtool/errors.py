@@ -37,6 +37,41 @@ class UsageError(OrdtoolError):
     exit_code = 2
 
 
+class BadRecords:
+    """Records that were left out: how many, and the first of them, so that a million take no more memory than a few.
+
+    Attributes:
+        count: All of them.
+        first: The errors of the first ones.
+    """
+
+    LISTED = 20
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[OrdtoolError] = []
+
+    def append(self, error: OrdtoolError) -> None:
+        """Take note of one; an `OnError`."""
+        self.count += 1
+        if len(self.first) < self.LISTED:
+            self.first.append(error)
+
+    def clear(self) -> None:
+        """Forget them."""
+        self.count = 0
+        self.first.clear()
+
+    def report(self) -> list[str]:
+        """Say in lines how many they are, and of the first ones why; nothing if there are none."""
+        if not self.count:
+            return []
+        lines = [f"{self.count:,} bad record{'s' if self.count > 1 else ''} skipped"]
+        lines += [error.message for error in self.first]
+        rest = self.count - len(self.first)
+        return lines + [f"and {rest:,} more"] * bool(rest)
+
+
 OnError = Callable[[OrdtoolError], None]
 """What a reader calls with each bad record, which it then leaves out."""
 

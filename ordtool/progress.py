@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 
@@ -54,16 +54,10 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def report_skipped(
-    messages: Sequence[str], progress: Progress, *, what: str = "bad record", listed: int = 20
-) -> None:
-    """Warn of what was left out, if anything was, and say of the first ones why."""
-    if messages:
-        progress.warn(f"{counted(len(messages), what)} skipped")
-    for message in messages[:listed]:
-        progress.warn(message)
-    if listed and len(messages) > listed:
-        progress.warn(f"and {len(messages) - listed:,} more")
+def warn_each(lines: Iterable[str], progress: Progress) -> None:
+    """Warn in several lines, such as `errors.BadRecords.report` gives."""
+    for line in lines:
+        progress.warn(line)
 
 
 _live: set[Progress] = set()

@@ -23,7 +23,7 @@ from ordtool.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ordtool.errors import OrdtoolError
+    from ordtool.errors import BadRecords
     from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
     from ordtool.extrapolation.texts import Text
     from ordtool.io.resumable import Lines
@@ -144,12 +144,13 @@ def extrapolate(
     from ordtool import console
     from ordtool.cli._extrapolation_view import show
     from ordtool.console import RichProgress, stdout_is_terminal
+    from ordtool.errors import BadRecords
     from ordtool.io.atomic import check_output
     from ordtool.io.formats import output_format
     from ordtool.io.inputs import check_inputs, read_again
     from ordtool.io.resumable import resumable_lines
     from ordtool.plotting import check_plot
-    from ordtool.progress import report_skipped
+    from ordtool.progress import warn_each
     from ordtool.runtime import importing
 
     with importing():
@@ -185,7 +186,7 @@ def extrapolate(
         check_output(plot, force=force or resume)
     output_format(output, ("jsonl",), "jsonl" if json else None)
     check_output(output, force=force)
-    skipped: list[OrdtoolError] = []
+    skipped = BadRecords()
     comparison = Comparison(config, _read_texts(inputs or (), field, on_error, skipped), progress)
     title = comparison.title(inputs or ("-",))
     rows: Rows = []
@@ -206,7 +207,7 @@ def extrapolate(
     finally:
         if rows and (to_terminal or (output is not None and not quiet)):
             show(rows, title, to_stderr=not to_terminal)
-        report_skipped([error.message for error in skipped], progress)
+        warn_each(skipped.report(), progress)
     if plot is not None:
         _draw(plot, rows, title, comparison, force=force or resume)
         if not quiet:
@@ -254,7 +255,7 @@ def _explain(
         note(f"drawn: {plot}")
 
 
-def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: list[OrdtoolError]) -> list[Text]:
+def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: BadRecords) -> list[Text]:
     from ordtool.errors import UsageError
     from ordtool.extrapolation.texts import gather_texts
     from ordtool.io.text import read_records

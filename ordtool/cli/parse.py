@@ -24,7 +24,6 @@ from ordtool.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ordtool.errors import OrdtoolError
     from ordtool.parsing.result import Parse
 
 TREES = "The trees"
@@ -173,10 +172,10 @@ def parse(
         ordtool parse examples/sentences.jsonl | head -1
     """
     from ordtool import console
-    from ordtool.errors import UsageError, close_match_hint
+    from ordtool.errors import BadRecords, UsageError, close_match_hint
     from ordtool.io.atomic import check_output
     from ordtool.parsing.text.reader import InputConfig, check_inputs
-    from ordtool.progress import report_skipped
+    from ordtool.progress import warn_each
 
     chosen = _output_format(output_format, json, output)
     if on_error not in ("stop", "skip"):
@@ -227,7 +226,7 @@ def parse(
         progress.note(
             "english was never shown a tree; -m english-gold draws labelled ones, as treebanks have them"
         )
-    skipped: list[OrdtoolError] = []
+    skipped = BadRecords()
     try:
         parse_files(
             config,
@@ -238,7 +237,7 @@ def parse(
         )
     finally:
         progress.close()
-        report_skipped([error.message for error in skipped], progress)
+        warn_each(skipped.report(), progress)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from ordtool.arguments import as_strings
 from ordtool.embedding.encoder import Encoder, EncoderConfig
 from ordtool.embedding.outputs import FORMATS, PRECISIONS
-from ordtool.errors import OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import BadRecords, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory, check_output
 from ordtool.io.formats import output_format
 from ordtool.io.inputs import STDIN, check_inputs, reads_once
-from ordtool.progress import Progress, counted, report_skipped
+from ordtool.progress import Progress, counted, warn_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class EmbedReport:
     seconds: float = 0.0
     timed_texts: int = 0
     timed_seconds: float = 0.0
-    skipped: list[OrdtoolError] = field(default_factory=list)
+    skipped: BadRecords = field(default_factory=BadRecords)
 
 
 def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> None:
@@ -203,4 +203,4 @@ def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> Non
         progress.warn(
             f"{counted(report.empty, 'different text')} without a token that the model knows (empty ones): rows of zeros"
         )
-    report_skipped([error.message for error in report.skipped], progress)
+    warn_each(report.skipped.report(), progress)

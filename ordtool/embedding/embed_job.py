@@ -20,7 +20,7 @@ from ordtool.embedding.outputs import NpyRows, Output, OutputConfig, open_output
 from ordtool.embedding.statistics import normalize_rows
 from ordtool.embedding.tokenizing import Tokens
 from ordtool.embedding.whitening import Whitening
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import BadRecords, OrdtoolError, UsageError
 from ordtool.io.atomic import temporary_file
 from ordtool.io.npy import NpyWriter
 from ordtool.io.text import Record, read_records
@@ -332,5 +332,4 @@ class _Window:
 
 def count_records(paths: Iterable[str], field: str) -> int:
     """Count the good records of files."""
-    bad: list[OrdtoolError] = []
-    return sum(1 for _ in read_records(list(paths), field, on_error=bad.append))
+    return sum(1 for _ in read_records(list(paths), field, on_error=BadRecords().append))

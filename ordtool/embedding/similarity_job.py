@@ -24,11 +24,11 @@ from ordtool.embedding.similarity import (
     score_similarity,
 )
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
-from ordtool.errors import OnError, OrdtoolError, UsageError, close_match_hint
+from ordtool.errors import BadRecords, OnError, OrdtoolError, UsageError, close_match_hint
 from ordtool.io.inputs import open_input, separator_of, source_name
 from ordtool.io.npy import read_npy
 from ordtool.io.text import records_of
-from ordtool.progress import SILENT, Progress, report_skipped
+from ordtool.progress import SILENT, Progress, warn_each
 
 ON_ERROR = ("stop", "skip")
 Rows = NDArray[np.float32]
@@ -113,7 +113,7 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
     """
     kept = config.all_settings()
     fitted = Whitening.load(config.transform) if config.transform else None
-    skipped: list[OrdtoolError] = []
+    skipped = BadRecords()
     tasks = _read_tasks(config, skipped.append if config.on_error == "skip" else None)
     rows: list[SimilarityRow] = []
     for name, left, right, reference in _vectors(
@@ -133,7 +133,7 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
             start, end = end, end + len(task.pairs)
             rows += _score_task(task, (left[start:end], right[start:end]), name, scoring, progress)
     progress.close()
-    report_skipped([error.message for error in skipped], progress)
+    warn_each(skipped.report(), progress)
     return [replace(row, dims=kept.get(row.transform)) for row in rows]
 
 

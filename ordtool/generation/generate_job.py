@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ordtool.arguments import as_strings
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import BadRecords, UsageError
 from ordtool.generation.config import Decoding, Result, check_side_by_side
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.formats import RowLines
 from ordtool.io.inputs import check_inputs, read_again
 from ordtool.io.resumable import Lines
 from ordtool.io.text import Record, read_records
-from ordtool.progress import SILENT, Progress, report_skipped
+from ordtool.progress import SILENT, Progress, warn_each
 
 if TYPE_CHECKING:
     from ordtool.generation.engine import TextGenerator
@@ -118,7 +118,7 @@ def generate_records(
     Yields:
         (the number of records consumed, the record, its result), in order.
     """
-    skipped: list[OrdtoolError] = []
+    skipped = BadRecords()
     on_error = skipped.append if config.on_error == "skip" else None
     records: Iterator[Record]
     if config.prompts:
@@ -138,7 +138,7 @@ def generate_records(
         )
     finally:
         progress.close()
-        report_skipped([error.message for error in skipped], progress)
+        warn_each(skipped.report(), progress)
 
 
 def write_results(
@@ -200,5 +200,4 @@ def _count(config: GenerateConfig) -> int | None:
     if config.prompts:
         return len(config.prompts)
     files = read_again(config.inputs)
-    bad: list[OrdtoolError] = []
-    return sum(1 for _ in read_records(files, config.field, on_error=bad.append)) if files else None
+    return sum(1 for _ in read_records(files, config.field, on_error=BadRecords().append)) if files else None

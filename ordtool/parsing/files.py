@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import BadRecords, UsageError
 from ordtool.io.atomic import atomic_output
 from ordtool.io.formats import RowLines
 from ordtool.io.inputs import read_again, regular_size
@@ -76,7 +76,7 @@ def parse_files(
     *,
     bar: bool = True,
     draw: Callable[[Parse], str] | None = None,
-    skipped: list[OrdtoolError] | None = None,
+    skipped: BadRecords | None = None,
 ) -> None:
     """Parse files, and write the trees.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ordtool.arguments import as_strings, is_one
 from ordtool.batching import windows
-from ordtool.errors import OrdtoolError, UsageError
+from ordtool.errors import BadRecords, OrdtoolError, UsageError
 from ordtool.io.formats import RowLines, output_format
 from ordtool.io.inputs import read_again
 from ordtool.io.resumable import Lines, resumable_lines
@@ -24,7 +24,7 @@ from ordtool.prediction.config import PredictConfig, PredictOptions
 from ordtool.prediction.evaluation import Evaluation
 from ordtool.prediction.loading import load_classifier
 from ordtool.prediction.reader import Item, Reader
-from ordtool.progress import SILENT, Progress, report_skipped
+from ordtool.progress import SILENT, Progress, warn_each
 
 FORMATS = ("jsonl", "csv")
 _WINDOW = 512
@@ -155,7 +155,7 @@ class PredictionRun:
         self._progress = progress
         self._classifier = load_classifier(config, progress)
         self._reader = Reader(inputs, config, self._classifier, self._reject)
-        self._skipped: list[OrdtoolError] = []
+        self._skipped = BadRecords()
         self._told_replaced = False
         self.evaluation = Evaluation(self._classifier.texts.labels)
 
@@ -233,7 +233,7 @@ class PredictionRun:
 
     def tell_skipped(self) -> None:
         """Say which items were skipped."""
-        report_skipped([error.message for error in self._skipped], self._progress)
+        warn_each(self._skipped.report(), self._progress)
 
     def _evaluate_file(self, path: Path, format: str) -> None:
         """Measure all that a resumed run wrote, what was there before it too."""

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordtool.errors import OrdtoolError
+from ordtool.errors import BadRecords, OrdtoolError
 from ordtool.io.arrays import array_lines
 from ordtool.io.text import read_records
+from ordtool.progress import warn_each
 
 
 @pytest.fixture
@@ -89,6 +90,23 @@ def test_skipping_keeps_the_good_ones(write):
     errors: list[OrdtoolError] = []
     assert texts(path, on_error=errors.append) == ["one", "three"]
     assert len(errors) == 1
+
+
+def test_a_million_bad_records_take_no_more_memory_than_a_few():
+    bad = BadRecords()
+    for line in range(1_000_000):
+        bad.append(OrdtoolError(f"a.txt:{line}: bad"))
+    assert (bad.count, len(bad.first)) == (1_000_000, BadRecords.LISTED)
+    told = Told()
+    warn_each(bad.report(), told)
+    assert told[:2] == ["1,000,000 bad records skipped", "a.txt:0: bad"]
+    assert told[-1] == "and 999,980 more"
+    warn_each(BadRecords().report(), told := Told())
+    assert told == []
+
+
+class Told(list):
+    warn = list.append
 
 
 def test_missing_and_folder(tmp_path):
