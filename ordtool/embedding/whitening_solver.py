@@ -20,6 +20,9 @@ RANK_TOLERANCE = 1e-10
 FEW = 2
 # Standard deviations that differ less than this don't push a direction below the tolerance.
 MIXED_SCALES = 1e3
+# Columns that vary less than this beside the usual one, and are few, are dead: a model left in them what rounding leaves.
+DEAD = 1e-6
+FEW_DEAD = 20
 
 
 class ParameterError(UsageError, ValueError):
@@ -131,7 +134,7 @@ def solve(moments: Moments, options: WhiteningConfig) -> WhiteningMap:
     kept = scales[: min(usable, options.dims or usable)]
     condition = 1.0 if options.method == "abtt" else float(kept.max() / kept.min())
     mixed = usable < values.size and not options.standardize and _loses_by_scale(covariance, deviations, rank)
-    notes = tuple(_notes(moments, options, rank, usable, deviations if mixed else None))
+    notes = tuple(_notes(moments, options, (rank, usable), deviations, mixed))
     return WhiteningMap(kernel, condition, values, rank, shrinkage, notes)
 
 
@@ -156,10 +159,20 @@ def _rank(values: Float64Array) -> int:
 
 def _loses_by_scale(covariance: Float64Array, deviations: Float64Array, rank: int) -> bool:
     """Whether directions are cut for no other reason than that their columns are small beside others."""
-    varying = deviations[np.isfinite(deviations)]
+    used = np.isfinite(deviations) & ~_dead_columns(deviations)
+    varying = deviations[used]
     if varying.max() < MIXED_SCALES * varying.min():
         return False
-    return _rank(eigen(covariance / np.outer(deviations, deviations))[0]) > rank
+    return _rank(eigen(covariance[np.ix_(used, used)] / np.outer(varying, varying))[0]) > rank
+
+
+def _dead_columns(deviations: Float64Array) -> NDArray[np.bool_]:
+    """Return which columns vary so little that they tell nothing, `(dim,)`; constant ones, whose deviation is inf, aside.
+
+    None are where there would be many: then they have another unit.
+    """
+    dead: NDArray[np.bool_] = deviations < DEAD * np.median(deviations[np.isfinite(deviations)])
+    return dead if FEW_DEAD * dead.sum() <= dead.size else np.zeros_like(dead)
 
 
 def eigen(covariance: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -223,12 +236,13 @@ def default_removal(dim: int) -> int:
 
 
 def _notes(
-    moments: Moments, options: WhiteningConfig, rank: int, usable: int, mixed: Float64Array | None
+    moments: Moments, options: WhiteningConfig, ranks: tuple[int, int], deviations: Float64Array, mixed: bool
 ) -> Iterator[str]:
-    """Say what to know about a fit; `mixed` are the columns' standard deviations, where their scales cost directions."""
-    dim = moments.dim
-    if mixed is not None:
-        varying = mixed[np.isfinite(mixed)]
+    """Say what to know about a fit; `mixed`: the columns' scales cost directions."""
+    dim, (rank, usable) = moments.dim, ranks
+    dead = int(_dead_columns(deviations).sum())
+    if mixed:
+        varying = deviations[np.isfinite(deviations)]
         yield (
             f"the columns' scales differ, standard deviations from {varying.min():.2g} to {varying.max():.2g}: "
             f"beside the largest {dim - usable} of {dim} directions that do vary are cut; "
@@ -240,11 +254,15 @@ def _notes(
             "and whitening scales them up; give more rows, `shrinkage=0.3` (or oas), or fewer `dims`"
         )
     elif usable < dim and options.dims is None and options.method in ("pca", "zca"):
-        constant = int(_constant_columns(moments).sum())
-        reason = f" ({constant} of the columns are constant)" if constant else ""
+        constant = int((~np.isfinite(deviations)).sum())
+        kinds = [f"{constant} of the columns are constant"] * bool(constant)
+        kinds += [f"{dead} of the columns hardly vary"] * bool(dead)
+        reason = f" ({', '.join(kinds)})" if kinds else ""
         yield f"the rank is {rank} of {dim}{reason}: directions that don't vary are left out"
+    if dead and options.standardize:
+        yield f"{dead} of the columns hardly vary beside the others: `standardize` makes noise as large as what they say"
     if options.method == "pca" and (options.dims or 0) > usable:
-        what = "are left" if mixed is not None else "vary"
+        what = "are left" if mixed else "vary"
         yield f"{options.dims} columns were asked for and {usable} directions {what}: the output has {usable} columns"
 
 

@@ -558,6 +558,24 @@ def test_a_constant_column_is_left_out_of_standardized_ones():
     np.testing.assert_allclose(np.cov(whitening.transform(array).T), np.eye(3), atol=1e-9)
 
 
+def test_dead_columns_are_not_other_units():
+    """A model's last layer may leave nothing in a few columns but what rounding makes; they are no reason to standardize."""
+    rng = np.random.default_rng(0)
+    array = rng.standard_normal((400, 60)) * rng.uniform(0.03, 0.07, 60)
+    array[:, [3, 40]] *= 1e-30
+    array[:, 9] *= 1e-7
+    with pytest.warns(WhiteningWarning) as caught:
+        Whitening().fit(array)
+    assert [str(each.message) for each in caught] == [
+        "the rank is 57 of 60 (3 of the columns hardly vary): directions that don't vary are left out"
+    ]
+    with pytest.warns(WhiteningWarning, match="3 of the columns hardly vary .* makes noise as large"):
+        Whitening(standardize=True).fit(array)
+    units = np.where(np.arange(60) % 2, 1e-7, 1)  # many small ones are another unit
+    with pytest.warns(WhiteningWarning, match="scales differ"):
+        Whitening().fit(rng.standard_normal((400, 60)) * units)
+
+
 def test_numbers_whose_squares_are_lost_are_not_called_equal():
     tiny = np.random.default_rng(0).standard_normal((50, 4)) * 1e-200
     with pytest.raises(DataError, match="squares of these numbers are too small") as caught:
