@@ -11,9 +11,16 @@ from typer.core import TyperArgument, TyperCommand
 from typer.exceptions import TyperException
 
 from ordtool.cli._config_file import config_options, name_file, save_settings
-from ordtool.cli.options import check_numbers, current_options, known_options, with_usual_values
+from ordtool.cli.options import (
+    check_numbers,
+    check_outputs,
+    current_options,
+    known_options,
+    with_usual_values,
+)
 
 _EXAMPLES = "Examples:"
+_OUTPUTS = ("output", "save", "plot", "details", "metrics", "gates", "save_config")
 
 
 class Command(TyperCommand):
@@ -45,6 +52,8 @@ class Command(TyperCommand):
         except TyperException as error:
             raise name_file(ctx, error) or error from None
         check_numbers({param.opts[0]: ctx.params.get(param.name) for param in self.params})
+        inputs = [ctx.params.get(param.name) for param in self.params if isinstance(param, TyperArgument)]
+        check_outputs({name: ctx.params.get(name) for name in _OUTPUTS}, inputs)
         save_settings(ctx)
         return rest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import errno
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -38,6 +39,7 @@ COMMANDS = {
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 INTERRUPTED = 130
+TERMINATED = 143  # 128 + SIGTERM
 
 # What a person can mend, and no bug: names, rights, disks.
 _OF_THE_SYSTEM = {
@@ -92,16 +94,17 @@ def ordtool(
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its status: the one error boundary.
 
-    0 success; 1 the data or the run failed; 2 usage; 130 Ctrl-C; 141 broken pipe.
+    0 success; 1 the data or the run failed; 2 usage; 130 Ctrl-C; 141 broken pipe; 143 ended by `kill`.
     """
+    ended: list[int] = []
     try:
         occupy_standard_descriptors()
         args, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
-        with library_messages(shown=debug), interrupts_arrive():
+        with library_messages(shown=debug), interrupts_arrive(), terminations_arrive(ended):
             status = _run(args, debug)
     except KeyboardInterrupt:  # outside of the command, which has its own
         status = _interrupted()
-    sys.exit(status)
+    sys.exit(TERMINATED if status == INTERRUPTED and ended else status)
 
 
 @contextmanager
@@ -124,6 +127,32 @@ def interrupts_arrive() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+
+
+@contextmanager
+def terminations_arrive(ended: list[int]) -> Iterator[None]:
+    """Let `kill` end a command as Ctrl-C does: nothing half-written is left, and the cursor is seen again.
+
+    Args:
+        ended: Is given the signal when it comes.
+    """
+    process = os.getpid()
+
+    def handle(number: int, _frame: object) -> None:
+        if os.getpid() != process:  # a child that was forked from this process
+            os._exit(128 + number)
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _take_debug(args: list[str]) -> tuple[list[str], bool]:
@@ -158,9 +187,9 @@ def _run(args: list[str], debug: bool) -> int:
         if isinstance(error.__context__, BrokenPipeError):
             return _broken_pipe()
         return error.code if isinstance(error.code, int) else 1
-    except MemoryError:
-        return _fail("out of memory", "try a smaller --batch-size, or fewer dimensions", 1, debug)
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _fail("out of memory", "try a smaller --batch-size, or fewer dimensions", 1, debug)
         if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM and error.strerror:
             name = "" if error.filename is None else f"{error.filename}: "
             return _fail(f"{name}{error.strerror}", None, 1, debug)
@@ -170,6 +199,19 @@ def _run(args: list[str], debug: bool) -> int:
         return _fail(
             f"unexpected: {what}", "this is a bug; run again with --debug for the traceback", 1, debug
         )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch says so in an error of its own on a GPU, and in words alone on a CPU."""
+    words = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "bad_alloc",
+        "Storage size calculation",
+    )
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
 def _fail(message: str, hint: str | None, status: int, debug: bool) -> int:

@@ -6,6 +6,7 @@ Each is an `Annotated` type for a Typer function; the default stands in the func
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import isfinite
@@ -83,6 +84,29 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, float) and not isfinite(number):
                 raise UsageError(f"{option} must be a number, not {number}", "give a finite one, such as 0.5")
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Any]) -> None:
+    """Refuse to write over what is read.
+
+    Args:
+        outputs: What is written, by the parameters' names.
+        inputs: What is read: a name, or several.
+
+    Raises:
+        UsageError: Naming the option.
+    """
+    read = [name for given in inputs for name in (given if isinstance(given, list) else [given]) if name]
+    for option, path in outputs.items():
+        if path is not None and any(_is_same_file(path, name) for name in read):
+            raise UsageError(f"--{option.replace('_', '-')} {path}: is an input too", "name another file")
+
+
+def _is_same_file(path: Path, name: str | Path) -> bool:
+    try:
+        return os.path.isfile(path) and os.path.samefile(path, name)
+    except (OSError, ValueError):
+        return False
 
 
 F = TypeVar("F", bound=Callable[..., None])

@@ -41,30 +41,35 @@ def has_checkpoint(folder: Path) -> bool:
 class DeferredInterrupt:
     """Ctrl-C waits for the end of a step, so that a checkpoint can be written; a second Ctrl-C doesn't wait.
 
-    A context manager; outside of the main thread it does nothing.
+    So does `kill`, where the process doesn't just end at it. A context manager; outside of the main thread it does nothing.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
+        self._number = signal.SIGINT
 
     def __enter__(self) -> DeferredInterrupt:
         with suppress(ValueError):  # only the main thread may set handlers
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(signal.getsignal(number)):
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _handle(self, *_: object) -> None:
+    def _handle(self, number: int, _frame: object) -> None:
+        self._number = signal.Signals(number)
         if self.requested:
-            raise KeyboardInterrupt
+            self.check()
         self.requested = True
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed."""
         if self.requested:
+            self._previous.get(self._number, signal.default_int_handler)(self._number, None)
             raise KeyboardInterrupt
 
 
