@@ -1,11 +1,11 @@
 """Everything that a GPU makes fast, ours and peers in turn: one command, under 150 seconds on an H100.
 
-    python benchmarks/gpu.py [--only onlstm,spans] [--json gpu.json]
+    python benchmarks/gpu.py [--sections embed,spans,whiten,extrapolate_65k] [--json gpu.json]
     python benchmarks/gpu.py --toy                 # toy sizes, on a CPU too: does it run at all?
 
-Every section is a module of `gpu_sections`. A section that fails says so and the others go on. Weights are random where only
-speed matters, at the shapes of the models that people use; accuracy is the tests' business (`pytest -m gpu`). The JSON holds
-the rows that are printed, and is written anew after each section.
+Every section is a module of `gpu_sections`; they run in the order in which they are named. One that fails says so and the
+others go on. Weights are random where only speed matters, at the shapes of the models that people use; accuracy is the tests'
+business (`pytest -m gpu`). The JSON holds the rows that are printed, and is written anew after each section.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default=",".join(SECTIONS), help="Sections, with commas between them.")
+    parser.add_argument(
+        "--sections", default=",".join(SECTIONS), help=f"Of {', '.join(SECTIONS)}, with commas between them."
+    )
     parser.add_argument("--toy", action="store_true", help="Toy sizes.")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="Where the rows are written too.")
     options = parser.parse_args(arguments)
-    sections = options.only.split(",")
+    sections = options.sections.split(",")
     if unknown := set(sections) - set(SECTIONS):
         parser.error(f"unknown sections {sorted(unknown)}; there are {', '.join(SECTIONS)}")
     bench = Bench.on(options.device, toy=options.toy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,16 +19,18 @@ LARGEST_FLOAT32 = (
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Seconds a forward pass."""
-    lengths = bench.pick((16_384, 65_536), (300,))
-    others = {16_384: ["self-extend", "dca", "lambda"], 300: ["dca"]}
+    """Seconds a forward pass over 16,384 tokens."""
+    yield from passes(bench, "extrapolate", bench.pick(16_384, 300), ["self-extend", "dca", "lambda"])
+
+
+def passes(bench: Bench, section: str, length: int, others: list[str]) -> Iterator[Row]:
+    """Seconds a forward pass: torch's attention, ReRoPE, and in bfloat16 other methods."""
     for dtype in (torch.bfloat16, torch.float32):
         model = random_model(bench).to(bench.device, dtype)
-        for length in lengths:
-            methods = ["none"] if dtype != torch.float32 or length <= LARGEST_FLOAT32 else []
-            methods += ["rerope", *(others.get(length, []) if dtype == torch.bfloat16 else [])]
-            for method in methods:
-                yield measure(bench, model, method, length, dtype)
+        methods = ["none"] if dtype != torch.float32 or length <= LARGEST_FLOAT32 else []
+        methods += ["rerope", *(others if dtype == torch.bfloat16 else [])]
+        for method in methods:
+            yield replace(measure(bench, model, method, length, dtype), section=section)
         del model
         bench.free()
 
