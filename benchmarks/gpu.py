@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --toy                 # toy sizes, on a CPU too: does it run at all?
 
 Every section is a module of `gpu_sections`; they run in the order in which they are named. One that fails says so and the
-others go on. Weights are random where only speed matters, at the shapes of the models that people use; accuracy is the tests'
-business (`pytest -m gpu`). The JSON holds the rows that are printed, and is written anew after each section.
+others go on. Weights are random where only speed matters, at the shapes of the models that people use; accuracy is the
+tests' business (`pytest -m gpu`). The JSON holds the rows that are printed, and is written anew after each section.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ r"""Key sizes, numbers of heads and talking heads: perplexity at equal parameter
     python benchmarks/heads.py --work /tmp/heads --table     # only print what is there
     python benchmarks/heads.py --work /tmp/smoke --steps 2 --hidden 32 --heads 4 --sweep 2 --layers 1 --seeds 1 --texts A
 
-At `--heads` heads: standard heads, keys twice and four times as long, Lambda alone, M alone, both, both with longer keys; and
-standard heads in the numbers of `--sweep`, of the same hidden size. Where queries and keys get wider, the feed-forward blocks
-get narrower until the parameters are equal again. All share the text, a vocabulary and, for each seed, the order of the text.
-The table has mean and standard deviation over seeds, and the mean difference to standard heads, seed by seed, with its
-standard error: a difference that is not much larger says nothing. The same command goes on where it was, within a training
-too.
+At `--heads` heads: standard heads, keys twice and four times as long, Lambda alone, M alone, both, both with longer keys;
+and standard heads in the numbers of `--sweep`, of the same hidden size. Where queries and keys get wider, the feed-forward
+blocks get narrower until the parameters are equal again. All share the text, a vocabulary and, for each seed, the order of
+the text. The table has mean and standard deviation over seeds, and the mean difference to standard heads, seed by seed, with
+its standard error: a difference that is not much larger says nothing. The same command goes on where it was, also within a
+training.
 """
 
 from __future__ import annotations

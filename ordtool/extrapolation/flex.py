@@ -189,9 +189,11 @@ def _padded(states: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _quiet_compiler() -> Iterator[None]:
-    """Leave out what torch's compiler says of torch's own old functions."""
+    """Leave out what torch's compiler says of torch's own old functions, and of products in TensorFloat32."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for kind in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", kind)
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         yield
 
 

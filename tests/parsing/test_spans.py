@@ -17,6 +17,7 @@ from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import parse
 from ordtool.parsing.spans.config import SpanTrainingConfig
+from ordtool.parsing.spans.copying import pack, unpack
 from ordtool.parsing.spans.data import read_teacher_trees
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import SpanConfig, SpanModel, span_mask
@@ -337,3 +338,20 @@ def test_weights_of_another_shape_are_told(trained, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     with pytest.raises(OrdtoolError, match="the weights don't fit the configuration"):
         load_parser(tmp_path)
+
+
+def test_a_batch_is_one_block_of_memory():
+    """What a card gets in one copy is what each array would have been by itself."""
+    random = np.random.default_rng(0)
+    arrays = [
+        random.integers(0, 1 << 40, (3, 5)),
+        random.random((2, 3, 7)).astype(np.float32),
+        np.zeros((0, 3), dtype=np.int64),
+        random.integers(0, 99, (4, 6)).T,  # not in C's order
+        np.array([True, False, True]),
+    ]
+    block, layout = pack(arrays)
+    assert block.dtype == torch.uint8 and block.dim() == 1
+    for found, array in zip(unpack(block, layout), arrays, strict=True):
+        assert found.untyped_storage().data_ptr() == block.untyped_storage().data_ptr()
+        assert found.shape == array.shape and (found.numpy() == array).all()

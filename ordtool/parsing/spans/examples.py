@@ -10,10 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ordtool.parsing.spans.copying import copy_together
 from ordtool.parsing.spans.data import CHAIN, TeacherTree
 from ordtool.parsing.spans.model import SpanModel, span_mask
 
-__all__ = ["Batch", "Example", "Targets", "make_example", "pad_batch", "span_loss", "teach"]
+__all__ = [
+    "Batch",
+    "Example",
+    "Targets",
+    "batch_arrays",
+    "make_example",
+    "pad_batch",
+    "span_loss",
+    "target_arrays",
+    "teach",
+]
 
 # Of a label or tag that isn't learned.
 _UNKNOWN = -100
@@ -81,6 +92,13 @@ def pad_batch(
     words: Sequence[Sequence[int] | np.ndarray], punctuation: Sequence[np.ndarray], device: torch.device
 ) -> Batch:
     """Put sentences side by side."""
+    return Batch(*copy_together(batch_arrays(words, punctuation), device))
+
+
+def batch_arrays(
+    words: Sequence[Sequence[int] | np.ndarray], punctuation: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the fields of a `Batch` as arrays."""
     lengths = np.array([len(sentence) for sentence in words])
     longest = int(lengths.max())
     padded = np.zeros((len(words), longest), dtype=np.int64)
@@ -88,9 +106,7 @@ def pad_batch(
     for row, (sentence, bits) in enumerate(zip(words, punctuation, strict=True)):
         padded[row, : len(sentence)] = sentence
         between[row, : len(sentence) + 1] = bits
-    arrays = (padded, between, lengths)
-    on_device = [torch.from_numpy(array).to(device) for array in arrays]
-    return Batch(*on_device)
+    return padded, between, lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +128,23 @@ class Targets:
     @classmethod
     def of(cls, examples: Sequence[Example], longest: int, device: torch.device) -> Targets:
         """Put examples side by side."""
-        spans = np.zeros((len(examples), longest + 1, longest + 1), dtype=np.float32)
-        tags = np.full((len(examples), longest), _UNKNOWN, dtype=np.int64)
-        entries = []
-        for row, example in enumerate(examples):
-            edges = example.spans[:, :2].astype(np.intp)
-            spans[row, edges[:, 0], edges[:, 1]] = example.spans[:, 2]
-            tags[row, : len(example.tags)] = example.tags
-            entries.append(np.insert(example.labels, 0, row, axis=1))
-        places = torch.from_numpy(np.concatenate(entries).T.copy()).to(device)
-        return cls(
-            torch.from_numpy(spans).to(device), places[:3], places[3], torch.from_numpy(tags).to(device)
-        )
+        return cls(*copy_together(target_arrays(examples, longest), device))
+
+
+def target_arrays(
+    examples: Sequence[Example], longest: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the fields of `Targets` as arrays."""
+    spans = np.zeros((len(examples), longest + 1, longest + 1), dtype=np.float32)
+    tags = np.full((len(examples), longest), _UNKNOWN, dtype=np.int64)
+    entries = []
+    for row, example in enumerate(examples):
+        edges = example.spans[:, :2].astype(np.intp)
+        spans[row, edges[:, 0], edges[:, 1]] = example.spans[:, 2]
+        tags[row, : len(example.tags)] = example.tags
+        entries.append(np.insert(example.labels, 0, row, axis=1))
+    places = np.ascontiguousarray(np.concatenate(entries).T)
+    return spans, places[:3], places[3], tags
 
 
 @torch.no_grad()

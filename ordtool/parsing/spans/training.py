@@ -14,6 +14,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ordtool.arguments import as_many, with_options
 from ordtool.batching import batches_by_length, cut_batches
@@ -34,6 +35,7 @@ from ordtool.models.resolve import resolve_model
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.spans.config import SpanTrainingConfig, SpanTrainingOptions
+from ordtool.parsing.spans.copying import copy_together
 from ordtool.parsing.spans.data import (
     TeacherTree,
     count_labels,
@@ -42,7 +44,15 @@ from ordtool.parsing.spans.data import (
     split_trees,
 )
 from ordtool.parsing.spans.encoder import ENCODER_FOLDER, PieceEncoder, load_encoder
-from ordtool.parsing.spans.examples import Batch, Targets, make_example, pad_batch, span_loss, teach
+from ordtool.parsing.spans.examples import (
+    Batch,
+    Targets,
+    batch_arrays,
+    make_example,
+    span_loss,
+    target_arrays,
+    teach,
+)
 from ordtool.parsing.spans.inference import SpanParser
 from ordtool.parsing.spans.model import MODEL_TYPE, SpanConfig, SpanModel
 from ordtool.parsing.spans.text import Text, read_text
@@ -57,6 +67,9 @@ from ordtool.progress import SILENT, Progress, counted
 from ordtool.runtime import resolve_device, resolve_dtype
 
 __all__ = ["train_spans"]
+
+# Steps whose losses are looked at together on a card, which would otherwise be waited for after each.
+_STEPS_TOLD_TOGETHER = 32
 
 
 @dataclass(slots=True)
@@ -275,17 +288,37 @@ class _Trainer:
         # Dropout of an epoch depends on its number alone, so a resumed run draws what the whole one would.
         torch.manual_seed(self.config.seed * 1_000_003 + self.at.epoch)
         total = count = 0.0
+        untold: list[Tensor] = []
+        patience = 1 if self.device.type == "cpu" else _STEPS_TOLD_TOGETHER
+
+        def settle() -> None:
+            nonlocal total, count
+            total, count = total + self._told(untold), count + len(untold)
+            untold.clear()
+
         for batch in self._batches(self.at.epoch):
-            loss = self._step(batch)
-            if not math.isfinite(loss):
-                raise OrdtoolError(
-                    f"the loss is {loss} at step {self.at.step}", "try a lower `learning_rate`"
-                )
-            total, count = total + loss, count + 1
+            untold.append(self._step(batch))
+            if len(untold) >= patience:
+                settle()
             words = int(self.lengths[batch].sum())
-            self.progress.advance(words, epoch=self.at.epoch + 1, loss=f"{total / count:.4f}")
+            shown = f"{total / count:.4f}" if count else "?"
+            self.progress.advance(words, epoch=self.at.epoch + 1, loss=shown)
             interrupt.check()
+        settle()
         return total / max(count, 1)
+
+    def _told(self, losses: Sequence[Tensor]) -> float:
+        """Add up the losses of the last steps.
+
+        Raises:
+            OrdtoolError: One of them is no number.
+        """
+        values = torch.stack(list(losses)).tolist() if losses else []
+        first = self.at.step - len(values) + 1
+        for step, loss in enumerate(values, start=first):
+            if not math.isfinite(loss):
+                raise OrdtoolError(f"the loss is {loss} at step {step}", "try a lower `learning_rate`")
+        return float(sum(values))
 
     def _batches(self, epoch: int) -> Iterator[list[int]]:
         """Batches of sentences of like lengths, in an order that is drawn for each epoch."""
@@ -301,10 +334,9 @@ class _Trainer:
         ]
         return (batches[k] for k in random.permutation(len(batches)))
 
-    def _step(self, chosen: list[int]) -> float:
-        batch = pad_batch([self.ids[k] for k in chosen], [self.punctuation[k] for k in chosen], self.device)
+    def _step(self, chosen: list[int]) -> Tensor:
         with self._autocast():
-            targets = self._targets(chosen, batch)
+            batch, targets = self._lesson(chosen)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate()
         with self._autocast():
@@ -314,21 +346,24 @@ class _Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.at.step += 1
-        return float(loss.detach())
+        return loss.detach().float()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def _targets(self, chosen: list[int], batch: Batch) -> Targets:
-        """What a batch is to be told: by its trees, or by the teacher."""
+    def _lesson(self, chosen: list[int]) -> tuple[Batch, Targets]:
+        """Sentences, and what they are to be told: by their trees, or by the teacher; on the device after one copy."""
+        punctuation = [self.punctuation[k] for k in chosen]
+        arrays = batch_arrays([self.ids[k] for k in chosen], punctuation)
         trees = len(self.examples)
         if chosen[0] < trees:
-            return Targets.of([self.examples[k] for k in chosen], batch.words.shape[1], self.device)
+            wanted = target_arrays([self.examples[k] for k in chosen], arrays[0].shape[1])
+            moved = copy_together([*arrays, *wanted], self.device)
+            return Batch(*moved[:3]), Targets(*moved[3:])
         assert self.lessons.teacher is not None
-        words = [self.teacher_ids[k - trees] for k in chosen]
-        return teach(
-            self.lessons.teacher.network, pad_batch(words, [self.punctuation[k] for k in chosen], self.device)
-        )
+        read = batch_arrays([self.teacher_ids[k - trees] for k in chosen], punctuation)
+        moved = copy_together([*arrays, *read], self.device)
+        return Batch(*moved[:3]), teach(self.lessons.teacher.network, Batch(*moved[3:]))
 
     def _hide(self, batch: Batch) -> Batch:
         """Read a share of the words as unknown ones."""
