@@ -34,8 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.independence.gamma import NullMoments
+from ordtool.independence.kernel_sums import on_device
 from ordtool.independence.kernels import Kernel, fit_kernel
 from ordtool.progress import SILENT, Progress
+from ordtool.runtime import resolve_device
 
 Float64Array = NDArray[np.float64]
 
@@ -78,10 +80,14 @@ class Regression:
         """Return $R$ times centred targets, `(rows, columns)`."""
         return targets - self.basis @ (self.shrink[:, None] * (self.basis.T @ targets))
 
+    @property
+    def double_shrink(self) -> Float64Array:
+        """The diagonal of $2 g - g^2$, `(rank,)`: what the square of $R$ leaves out."""
+        return 2 * self.shrink - self.shrink**2
+
     def squared(self, rows: slice) -> Float64Array:
         r"""Return some rows of $R^2 = I - \frac1n - U \operatorname{diag}(2 g - g^2) U^\top$, `(some, rows)`."""
-        weights = 2 * self.shrink - self.shrink**2
-        part = -(self.basis[rows] * weights) @ self.basis.T - 1 / len(self.basis)
+        part = -(self.basis[rows] * self.double_shrink) @ self.basis.T - 1 / len(self.basis)
         place = np.arange(len(part))
         part[place, place + rows.start] += 1
         return part
@@ -125,7 +131,7 @@ class ConditionalSums:
 
 
 def conditional_sums(
-    left: Kernel, right: Kernel, z: NDArray[Any], *, progress: Progress = SILENT
+    left: Kernel, right: Kernel, z: NDArray[Any], *, device: str = "cpu", progress: Progress = SILENT
 ) -> ConditionalSums:
     """Regress features of x and y on z, and collect the sums over pairs of residuals.
 
@@ -133,16 +139,42 @@ def conditional_sums(
         left: The kernel of x.
         right: The kernel of y.
         z: `(rows, dim)`; its columns are standardised.
+        device: Where sums over pairs of rows are made: `cpu`, or a CUDA device.
         progress: Told of the work.
+
+    Raises:
+        UsageError: If there is no such device.
     """
     rows = standard_columns(z)
     targets = [_centred_features(kernel) for kernel in (left, right)]
     regressions = _choose_regressions(targets, rows)
-    residuals = [
+    first, second = (
         regression.residuals(target) for regression, target in zip(regressions, targets, strict=True)
-    ]
+    )
     given = fit_kernel(rows)
-    n = len(rows)
+    there = on_device([given], device)
+    if there is None:
+        found = _pair_sums((first, second), regressions, given, progress)
+    else:
+        from ordtool.independence.conditional_device import pair_sums
+
+        shapes = [(regression.basis, regression.double_shrink) for regression in regressions]
+        found = pair_sums((first, second), (shapes[0], shapes[1]), there[0], progress)
+    total, trace, square, stretched, plain = found.tolist()
+    stretch = max(stretched / plain, 1.0) if plain > 0 else 1.0
+    return ConditionalSums(
+        first, second, given, (regressions[0], regressions[1]), total, trace, square, stretch
+    )
+
+
+def _pair_sums(
+    residuals: tuple[Float64Array, Float64Array],
+    regressions: Sequence[Regression],
+    given: Kernel,
+    progress: Progress,
+) -> Float64Array:
+    """As `conditional_device.pair_sums`, here."""
+    n = given.rows
     total = trace = square = stretched = plain = 0.0
     progress.start("pairs", n * n, "pairs")
     for start in range(0, n, BLOCK):
@@ -158,10 +190,7 @@ def conditional_sums(
         stretched += float(np.vdot(spread, weights))
         progress.advance((part.stop - part.start) * n)
     progress.close()
-    stretch = max(stretched / plain, 1.0) if plain > 0 else 1.0
-    return ConditionalSums(
-        residuals[0], residuals[1], given, (regressions[0], regressions[1]), total, trace, square, stretch
-    )
+    return np.array([total, trace, square, stretched, plain])
 
 
 def standard_columns(z: NDArray[Any]) -> Float64Array:
@@ -208,14 +237,20 @@ def _triangles(sums: ConditionalSums) -> float:
 
 
 def local_permutations(
-    sums: ConditionalSums, z: NDArray[Any], permutations: int, seed: int, progress: Progress = SILENT
+    sums: ConditionalSums,
+    z: NDArray[Any],
+    permutations: int,
+    seed: int,
+    progress: Progress = SILENT,
+    *,
+    device: str = "cpu",
 ) -> float:
     r"""Return the p-value by permutations of y's residuals among neighbours in z.
 
     Rows are divided into groups of `GROUP_ROWS` to twice as many by halving the set along the column of z that varies most
     in it, and permuted within each (local permutations: Kim, Neykov, Balakrishnan & Wasserman 2022, who permute y; of
     residuals, as Freedman & Lane 1983 do, so that within a group no trend of z is left). What z does to the residuals'
-    size stays. The statistics are stretched by $c$ as the gamma curve is.
+    size stays. The statistics are stretched by $c$ as the gamma curve is. Any device draws the same permutations.
     """
     if not sums.square > 0:
         return 1.0
@@ -227,19 +262,37 @@ def local_permutations(
     n, width = right.shape
     chunk = max(1, _CHUNK_NUMBERS // (n * max(width, 1)))
     order = np.argsort(groups, kind="stable")
-    ordered = left[order].T.copy()
+    statistics = _permuted(left[order], right, device)
     at_least = 0
     progress.start("permutations", permutations, "permutations")
     for start in range(0, permutations, chunk):
         count = min(chunk, permutations - start)
         # Sorting by group and a random number within it is a random order of each group.
         shuffled = np.argsort(groups + rng.random((count, n)), axis=1)
-        drawn = right[shuffled].transpose(1, 0, 2).reshape(n, count * width)
-        values = np.square(ordered @ drawn).reshape(-1, count, width).sum(axis=(0, 2))
+        values = statistics(shuffled)
         at_least += int((sums.stretch * values >= observed * (1 - 1e-10)).sum())
         progress.advance(count)
     progress.close()
     return (1 + at_least) / (1 + permutations)
+
+
+def _permuted(
+    left: Float64Array, right: Float64Array, device: str
+) -> Callable[[NDArray[np.intp]], Float64Array]:
+    """Return what computes the statistics of permutations, see `conditional_device.permuted_statistics`."""
+    place = None if device == "cpu" else resolve_device(device)
+    if place is not None and place.type == "cuda":
+        from ordtool.independence.conditional_device import permuted_statistics
+
+        return permuted_statistics(left, right, place)
+    transposed, (n, width) = left.T.copy(), right.shape
+
+    def statistics(orders: NDArray[np.intp]) -> Float64Array:
+        drawn = right[orders].transpose(1, 0, 2).reshape(n, len(orders) * width)
+        squares: Float64Array = np.square(transposed @ drawn)
+        return squares.reshape(-1, len(orders), width).sum(axis=(0, 2))
+
+    return statistics
 
 
 def neighbours(rows: Float64Array) -> NDArray[np.intp]:

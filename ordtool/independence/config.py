@@ -40,7 +40,7 @@ class HsicConfig:
         dtype: `float32`, `float64`, or `auto`: float64 data in float64, all else in float32.
         threads: Threads to use; None is one a core.
         device: `cpu`, or a CUDA device, which takes sums over pairs of rows and rotations of them (not the gamma, block and
-            aggregated tests, nor nHSIC).
+            aggregated tests, nor nHSIC), and with a third variable given local permutations.
 
     Raises:
         UsageError: For unknown names and fields that contradict each other.

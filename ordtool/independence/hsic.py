@@ -325,11 +325,13 @@ def _conditional(checked: Sequence[Array], pair: Pair, config: HsicConfig, progr
     p_value: float | None = None if config.test == "none" else 1.0
     if any(constant):
         return _Answer(0.0, None, p_value, bandwidths, constant)
-    sums = conditional_sums(left, right, z, progress=progress)
+    sums = conditional_sums(left, right, z, device=config.device, progress=progress)
     if config.test == "gamma":
         p_value = gamma_p_value(sums)
     elif config.test == "permutation":
-        p_value = local_permutations(sums, z, config.permutations, config.seed, progress)
+        p_value = local_permutations(
+            sums, z, config.permutations, config.seed, progress, device=config.device
+        )
     statistic = sums.statistic(config.estimator) * left.scale * right.scale
     return _Answer(statistic, None, p_value, bandwidths, constant)
 

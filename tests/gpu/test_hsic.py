@@ -23,3 +23,13 @@ def test_statistics_of_the_cpu(kernel, dtype):
     assert there.statistic == pytest.approx(here.statistic, rel=tolerance)
     assert there.cka == pytest.approx(here.cka, rel=tolerance)
     assert there.p_value == pytest.approx(here.p_value, abs=0.002)
+
+
+def test_what_is_left_once_z_is_known():
+    draw = np.random.default_rng(0)
+    z = draw.standard_normal((900, 2))
+    x = np.sin(z[:, :1]) + 0.5 * draw.standard_normal((900, 1))
+    y = z[:, :1] ** 2 + 0.1 * x + 0.5 * draw.standard_normal((900, 1))
+    here, there = (hsic(x, y, given=z, permutations=500, device=device) for device in ("cpu", "cuda"))
+    assert there.statistic == pytest.approx(here.statistic, rel=1e-8)
+    assert there.p_value == here.p_value

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.independence import conditional
+from ordtool.independence import conditional, conditional_device
 from ordtool.independence.conditional import (
     GROUP_ROWS,
     conditional_sums,
@@ -13,6 +14,7 @@ from ordtool.independence.conditional import (
     incomplete_cholesky,
     neighbours,
 )
+from ordtool.independence.conditional_device import permuted_statistics
 from ordtool.independence.hsic import compare, hsic
 from ordtool.independence.kernels import fit_kernel
 
@@ -188,3 +190,40 @@ def test_lengths_must_match():
     x, y, z = chain(30)
     with pytest.raises(OrdtoolError, match="x has 30 rows and given has 29"):
         hsic(x, y, given=z[1:])
+
+
+@pytest.mark.parametrize("block", [1 << 26, 90])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_a_device_adds_up_the_same(monkeypatch, block, dim):
+    """The sums and the statistics of permutations in torch, on the CPU's device, in one block and in many."""
+    x, y, z = chain(45, seed=3, direct=0.5)
+    z = np.hstack([z, np.random.default_rng(1).standard_normal((45, dim - 1))])
+    here = conditional_sums(fit_kernel(x), fit_kernel(y), z)
+    p_here = conditional.local_permutations(here, z, 200, seed=5)
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(conditional_device, "_NUMBERS", block)
+    monkeypatch.setattr(conditional, "on_device", lambda kernels, device: [k.on_device(cpu) for k in kernels])
+    there = conditional_sums(fit_kernel(x), fit_kernel(y), z)
+    for name in ("total", "trace", "square", "stretch"):
+        assert getattr(there, name) == pytest.approx(getattr(here, name), rel=1e-10)
+    monkeypatch.setattr(
+        conditional, "_permuted", lambda left, right, _: permuted_statistics(left, right, cpu)
+    )
+    assert conditional.local_permutations(there, z, 200, seed=5) == p_here
+
+
+def test_statistics_of_permutations_are_those_of_whole_matrices():
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((12, 3)), rng.standard_normal((12, 5))
+    orders = np.array([rng.permutation(12) for _ in range(4)])
+    expected = [((left @ left.T) * (right[order] @ right[order].T)).sum() for order in orders]
+    found = permuted_statistics(left, right, torch.device("cpu"))(orders)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_device_that_is_not_there():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    x, y, z = chain(30)
+    with pytest.raises(UsageError, match="cuda"):
+        hsic(x, y, given=z, device="cuda")
