@@ -1,9 +1,10 @@
 """Makes the text that the packaged tiny language model learns from: passages, and passages worth looking back for.
 
 A small model that reads plain text alone sees too few reasons to look back, so it neither copies nor holds a number in
-mind. Here about a third of the documents give it one: a passage that comes again, a list of pairs with a question, a number
-to remember among other sentences, names passed on from one to the next. Documents fit a window of
-256 tokens.
+mind. Here about two fifths of the words give it one: a passage that comes again, shuffled words twice, a list of pairs with
+a question, a number to remember among other sentences, names passed on from one to the next. These fit a window of 256
+tokens; between them stand longer pieces of the books, with their line breaks (`--join` 15% of them without), since a model
+that has never seen a wrapped line is surprised by every one.
 
     python benchmarks/tinylm_text.py TEXT... -o tinylm.jsonl --words 20000000 --seed 1
 """
@@ -13,6 +14,7 @@ import gzip
 import json
 import lzma
 import random
+import re
 from pathlib import Path
 
 CONSONANTS, VOWELS = "bcdfghjklmnprstvz", "aeiou"
@@ -24,29 +26,35 @@ NOUNS = (
 ).split()
 
 
-def paragraphs(paths):
-    """Yield passages: paragraphs of books, or runs of lines where every line is a sentence."""
-    for path in paths:
-        opener = {".gz": gzip.open, ".xz": lzma.open}.get(Path(path).suffix, open)
-        with opener(path, "rt", encoding="utf-8", errors="replace") as lines:
-            passage = []
-            for line in lines:
-                line = " ".join(line.split())
-                if line:
-                    passage.append(line)
-                if passage and (not line or sum(map(len, passage)) > 900):
-                    yield " ".join(passage)
-                    passage = []
-            if passage:
-                yield " ".join(passage)
+ASCII = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+
+
+def passages_of(path):
+    """Yield pieces of some 4,000 characters that end with a paragraph, or with a line where that is far."""
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(Path(path).suffix, open)
+    with opener(path, "rt", encoding="utf-8", errors="replace") as lines:
+        piece, size = [], 0
+        for line in lines:
+            piece.append(line.translate(ASCII).rstrip() + "\n")
+            size += len(line)
+            if size > 4000 and (not line.strip() or size > 5000):
+                yield "".join(piece).strip("\n")
+                piece, size = [], 0
+        if "".join(piece).strip():
+            yield "".join(piece).strip("\n")
+
+
+def joined(text):
+    """Join the lines of a paragraph."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", text)
 
 
 def some_words(rng, text, fewest, most):
-    """Cut a run of words out of a passage."""
-    words = text.split()
+    """Cut a run of words out of a passage, with the line breaks between them."""
+    words = list(re.finditer(r"\S+", text))
     count = min(len(words), rng.randint(fewest, most))
     start = rng.randint(0, len(words) - count)
-    return " ".join(words[start : start + count])
+    return text[words[start].start() : words[start + count - 1].end()] if count else ""
 
 
 def number(rng):
@@ -63,8 +71,17 @@ def repeated(rng, passage, other):
     """Write a passage two or three times, with or without other words in between."""
     size = rng.choice((12, 25, 50, 80))
     part = some_words(rng, passage, max(5, size // 2), size)
-    between = rng.choice(("", " ", f" {some_words(rng, other, 3, 40)} "))
-    return (between or " ").join([part] * (2 if size > 25 else rng.randint(2, 4)))
+    between = rng.choice((" ", "\n", "\n\n", f"\n{some_words(rng, other, 3, 40)}\n"))
+    return between.join([part] * (2 if size > 25 else rng.randint(2, 4)))
+
+
+def shuffled(rng, passage, other):
+    """Write words of two passages, shuffled, twice: each follows what it followed, and nothing else tells."""
+    words = (some_words(rng, passage, 4, 40) + " " + some_words(rng, other, 4, 40)).split()
+    rng.shuffle(words)
+    part = " ".join(words[: rng.randint(8, 70)])
+    between = rng.choice((" ", "\n", f"\n{some_words(rng, other, 1, 20)}\n"))
+    return between.join([part] * (2 if len(words) > 25 else 3))
 
 
 def gibberish(rng, passage, other):
@@ -113,22 +130,32 @@ def chain(rng, passage, other):
     )
 
 
-KINDS = ((repeated, 0.14), (gibberish, 0.06), (passkey, 0.06), (pairs, 0.06), (chain, 0.02))
+# What documents are, and their share of all words; None: a passage as it stands.
+KINDS = (
+    (None, 0.6),
+    (repeated, 0.13),
+    (shuffled, 0.09),
+    (gibberish, 0.05),
+    (passkey, 0.05),
+    (pairs, 0.06),
+    (chain, 0.02),
+)
 
 
-def documents(passages, words, rng):
-    """Yield documents until there are so many words."""
-    while words > 0:
-        rng.shuffle(passages)
-        for index, passage in enumerate(passages):
-            kind = rng.choices(
-                [None, *(k for k, _ in KINDS)], [1 - sum(p for _, p in KINDS), *(p for _, p in KINDS)]
-            )[0]
-            text = passage if kind is None else kind(rng, passage, passages[index - 1])
-            yield text
-            words -= len(text.split())
-            if words <= 0:
-                return
+def documents(passages, words, rng, join=0.15):
+    """Yield documents until there are so many words; every kind keeps its share of them."""
+    written = dict.fromkeys([kind for kind, _ in KINDS], 0)
+    order = []
+    while sum(written.values()) < words:
+        kind = max(KINDS, key=lambda item: item[1] - written[item[0]] / max(1, sum(written.values())))[0]
+        if kind is None:
+            order = order or rng.sample(passages, len(passages))
+            passage = order.pop()
+            text = joined(passage) if rng.random() < join else passage
+        else:
+            text = kind(rng, rng.choice(passages), rng.choice(passages))
+        written[kind] += len(text.split())
+        yield text
 
 
 def main() -> None:
@@ -137,11 +164,14 @@ def main() -> None:
     parser.add_argument("texts", nargs="+")
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--words", type=int, default=20_000_000)
+    parser.add_argument(
+        "--join", type=float, default=0.15, help="share of the passages whose lines are joined"
+    )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    passages = list(paragraphs(args.texts))
+    passages = [passage for path in args.texts for passage in passages_of(path)]
     with open(args.output, "w", encoding="utf-8") as file:
-        for text in documents(passages, args.words, random.Random(args.seed)):
+        for text in documents(passages, args.words, random.Random(args.seed), args.join):
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
 
 

@@ -97,6 +97,45 @@ def _show_positions(
     console.print_table(title, ["loss up to", *heads], table, to_stderr=to_stderr)
 
 
+HeatMap = dict[tuple[float, int], float]
+"""Shares by depth and length."""
+
+
+def heat_maps(rows: Rows, score: str) -> dict[str, HeatMap]:
+    """Return what each method found by depth and length."""
+    key = "accuracy" if score == "choice" else "exact"
+    maps: dict[str, HeatMap] = {}
+    for row in rows:
+        maps.setdefault(row["method"], {})[row["depth"], row["length"]] = row[key]
+    return maps
+
+
+def show_task(rows: Rows, title: str, score: str, *, to_stderr: bool) -> None:
+    """Show a table, and a heat map a method."""
+    from ordtool import console
+    from ordtool.extrapolation.chart import draw_heat_map
+
+    maps = heat_maps(rows, score)
+    lengths = sorted({row["length"] for row in rows})
+    table = []
+    for method, found in maps.items():
+        cells = []
+        for length in lengths:
+            shares = [share for (_, other), share in found.items() if other == length]
+            cells.append(f"{100 * sum(shares) / len(shares):.0f}" if shares else "-")
+        table.append([method, *cells])
+    heads = ["found %, at", *(f"{length:,}" for length in lengths)]
+    console.print_table(title, heads, table, to_stderr=to_stderr)
+    chance = f"by guessing {100 * rows[0]['chance']:.0f}%" if score == "choice" else "the whole greedy answer"
+    console.note(chance) if to_stderr else console.show(chance)
+    colour = not to_stderr and console.stdout_has_colour()
+    width = console.terminal_width(to_stderr)
+    lines: list[str] = []
+    for method, found in maps.items():
+        lines += ["", *draw_heat_map(found, title=method, width=width, colour=colour)]
+    console.print_drawing(lines, to_stderr=to_stderr)
+
+
 def show_explanation(explanation: Explanation) -> None:
     """Print the frequencies, the methods and what they mean, on stdout."""
     from ordtool import console

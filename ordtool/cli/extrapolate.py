@@ -18,6 +18,7 @@ from ordtool.cli.options import (
     Output,
     Quiet,
     Resume,
+    Seed,
     Threads,
     option,
 )
@@ -34,12 +35,19 @@ Rows = list[dict[str, Any]]
 WHAT = "What is compared"
 SCORED = "What is scored"
 PARAMETERS = "Parameters of the methods"
+TASK = "What is asked for, instead of the loss"
 
 
 def _method_names() -> list[str]:
     from ordtool.extrapolation.methods import METHODS
 
     return [*METHODS, "all"]
+
+
+def _task_names() -> list[str]:
+    from ordtool.extrapolation.tasks import TASKS
+
+    return list(TASKS)
 
 
 def extrapolate(
@@ -75,7 +83,9 @@ def extrapolate(
             metavar="TOKENS",
         ),
     ] = None,
-    windows: Annotated[int, option("Stretches of text, one after the other.", SCORED, min=1)] = 8,
+    windows: Annotated[
+        int, option("Stretches of text, one after the other; of --task, texts at each depth.", SCORED, min=1)
+    ] = 8,
     by_position: Annotated[
         bool,
         option("The loss along the text, in --bins parts, at the longest length.", SCORED, "--by-position"),
@@ -85,6 +95,32 @@ def extrapolate(
         bool, option("Score a text that repeats: far memory shows.", SCORED, "--repeat")
     ] = False,
     period: Annotated[str, option("After which it repeats.", SCORED, metavar="TOKENS")] = "1x",
+    task: Annotated[
+        str | None,
+        option(
+            "passkey, niah (needles among the text), kv (a key's value), vt (variables that share a value) or copy. "
+            "Without a file a packaged text is taken.",
+            TASK,
+            autocompletion=_task_names,
+        ),
+    ] = None,
+    depths: Annotated[
+        str, option("Where it stands: 0 is the begin, 1 right before the question.", TASK, metavar="A,B,...")
+    ] = "0,0.25,0.5,0.75,1",
+    needles: Annotated[
+        int, option("niah: facts of a kind; vt: chains besides the one asked for.", TASK, min=1)
+    ] = 1,
+    values: Annotated[int, option("niah: numbers of the needle that is asked for.", TASK, min=1)] = 1,
+    examples: Annotated[int, option("Solved ones at the begin of the text.", TASK, min=0)] = 0,
+    score: Annotated[
+        str,
+        option(
+            "What the table shows: choice (the answer is likelier than nine wrong ones) or exact (the greedy answer).",
+            TASK,
+            autocompletion=lambda: ["choice", "exact"],
+        ),
+    ] = "choice",
+    seed: Seed = 0,
     window: Annotated[
         str | None,
         option(
@@ -122,6 +158,15 @@ def extrapolate(
             "--explain",
         ),
     ] = False,
+    tune: Annotated[
+        str | None,
+        option(
+            "Choose this method's parameters on the text, by its loss or by --task, and write it as --methods and "
+            "`generate --context` take it. -o is for all that was tried.",
+            WHAT,
+            metavar="METHOD",
+        ),
+    ] = None,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
@@ -140,9 +185,11 @@ def extrapolate(
     Examples:
         ordtool extrapolate examples/story.txt
         ordtool extrapolate examples/story.txt --methods none,rerope --lengths 1x,4x --plot lengths.svg
+        ordtool extrapolate examples/story.txt --tune rerope --lengths 1x,2x
+        ordtool extrapolate --task passkey --methods none,rerope --lengths 2x --depths 0,1 --windows 1 --plot passkey.svg
     """
     from ordtool import console
-    from ordtool.cli._extrapolation_view import show
+    from ordtool.cli._extrapolation_view import show, show_task
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.errors import BadRecords
     from ordtool.io.atomic import check_output
@@ -167,6 +214,13 @@ def extrapolate(
         period=period if repeat else None,
         window=window,
         factor=_parse_factor(factor),
+        task=task,
+        depths=_parse_depths(depths),
+        needles=needles,
+        values=values,
+        examples=examples,
+        score=score,
+        seed=seed,
         max_tokens=max_tokens,
         batch_size=batch_size,
         device=device,
@@ -176,19 +230,25 @@ def extrapolate(
     if explain:
         _explain(config, inputs, output, plot, json=json, force=force, progress=progress)
         return
-    check_inputs(
-        inputs or (),
-        missing="no input: give a long text, or pipe one in",
-        hint="for example: ordtool extrapolate book.txt",
-    )
+    if task is None or inputs:
+        check_inputs(
+            inputs or (),
+            missing="no input: give a long text, or pipe one in",
+            hint="for example: ordtool extrapolate book.txt",
+        )
     if plot is not None:
         check_plot(plot)
         check_output(plot, force=force or resume)
     output_format(output, ("jsonl",), "jsonl" if json else None)
     check_output(output, force=force)
     skipped = BadRecords()
-    comparison = Comparison(config, _read_texts(inputs or (), field, on_error, skipped), progress)
-    title = comparison.title(inputs or ("-",))
+    texts = [] if task is not None and not inputs else _read_texts(inputs or (), field, on_error, skipped)
+    if tune is not None:
+        _tune(tune, config, texts, output, plot=plot, force=force, resume=resume, progress=progress)
+        warn_each(skipped.report(), progress)
+        return
+    comparison = Comparison(config, texts, progress)
+    title = comparison.title(inputs or (() if task is not None else ("-",)))
     rows: Rows = []
     to_terminal = stdout_is_terminal() and output is None and not json
     try:
@@ -198,7 +258,7 @@ def extrapolate(
         else:
             with resumable_lines(
                 output,
-                inputs=read_again(inputs or ()),
+                inputs=read_again(inputs or _packaged(task)),
                 settings={**comparison.settings(), "field": field, "timings": timings},
                 resume=resume,
                 force=force,
@@ -206,7 +266,10 @@ def extrapolate(
                 _write(comparison, lines, rows, timings=timings)
     finally:
         if rows and (to_terminal or (output is not None and not quiet)):
-            show(rows, title, to_stderr=not to_terminal)
+            if task is not None:
+                show_task(rows, title, score, to_stderr=not to_terminal)
+            else:
+                show(rows, title, to_stderr=not to_terminal)
         warn_each(skipped.report(), progress)
     if plot is not None:
         _draw(plot, rows, title, comparison, force=force or resume)
@@ -255,6 +318,50 @@ def _explain(
         note(f"drawn: {plot}")
 
 
+def _tune(
+    method: str,
+    config: ExtrapolateConfig,
+    texts: list[Text],
+    output: Path | None,
+    *,
+    plot: Path | None,
+    force: bool,
+    resume: bool,
+    progress: Progress,
+) -> None:
+    from dataclasses import asdict
+
+    from ordtool import console
+    from ordtool.errors import UsageError
+    from ordtool.extrapolation.tuning import tune_on
+    from ordtool.io.atomic import atomic_output
+    from ordtool.io.jsonl import dumps
+
+    if plot is not None or resume:
+        raise UsageError(f"{'plot' if plot else 'resume'} doesn't go with tune", "leave one of them out")
+    tuned = tune_on(texts, method, config, progress)
+    best = min(tuned.tried, key=lambda candidate: candidate.rank)
+    heads = ["tried", "loss", *(["found %"] if config.task else [])]
+    rows = [
+        [one.method + (" *" if one is best else ""), f"{one.loss:.4f}",
+         *([f"{100 * (one.found or 0):.0f}"] if config.task else [])]
+        for one in tuned.tried
+    ]  # fmt: skip
+    console.print_table(f"{method}: every other window", heads, rows, to_stderr=True)
+    console.note(
+        f"on the other windows: {tuned.default.loss:.4f} with the defaults, "
+        f"{tuned.checked.loss:.4f} with {tuned.checked.method}"
+    )
+    if output is not None:
+        with atomic_output(output, force=force) as file:
+            for one in tuned.tried:
+                file.write(
+                    dumps({key: value for key, value in asdict(one).items() if value is not None}).encode()
+                    + b"\n"
+                )
+    console.show(tuned.method)
+
+
 def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: BadRecords) -> list[Text]:
     from ordtool.errors import UsageError
     from ordtool.extrapolation.texts import gather_texts
@@ -283,11 +390,18 @@ def _write(comparison: Comparison, lines: Lines, rows: Rows, *, timings: bool) -
 
 
 def _draw(path: Path, rows: Rows, title: str, comparison: Comparison, *, force: bool) -> None:
-    from ordtool.cli._extrapolation_view import curves
-    from ordtool.extrapolation.plot import draw_plot
+    from ordtool.cli._extrapolation_view import curves, heat_maps
+    from ordtool.extrapolation.plot import draw_heat_maps, draw_plot
     from ordtool.io.atomic import atomic_output
     from ordtool.plotting import check_plot
 
+    if comparison.task is not None:
+        with atomic_output(path, force=force) as file:
+            draw_heat_maps(
+                file, check_plot(path), heat_maps(rows, comparison.config.score),
+                train_length=comparison.grid.train_length, title=title,
+            )  # fmt: skip
+        return
     grid = comparison.grid
     with atomic_output(path, force=force) as file:
         draw_plot(
@@ -306,3 +420,19 @@ def _parse_factor(text: str | None) -> float | str | None:
         return None if text is None else float(text.removesuffix("x"))
     except ValueError:
         return text
+
+
+def _packaged(task: str | None) -> list[str]:
+    """Return the file of the packaged filler where a task has no other text: a resumed run must find it unchanged."""
+    from ordtool.extrapolation import filler
+
+    return [] if task is None else [str(filler.__file__)]
+
+
+def _parse_depths(text: str) -> tuple[float, ...]:
+    from ordtool.errors import UsageError
+
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"depths are numbers, found {text!r}", "for example --depths 0,0.5,1") from None

@@ -56,6 +56,10 @@ def lm(
         str | None,
         option("A model, or a folder with a tokenizer.json, whose tokenizer to take.", TEXT, metavar="MODEL"),
     ] = None,
+    start: Annotated[
+        str | None,
+        option("Go on from this causal model: its weights, shape and tokenizer.", MODEL, metavar="MODEL"),
+    ] = None,
     objective: Annotated[
         str,
         option(
@@ -137,6 +141,7 @@ def lm(
         objective=objective,
         vocab_size=vocab_size,
         tokenizer=_folder(tokenizer),
+        start=_folder(start),
         context=context,
         layers=layers,
         hidden=hidden,

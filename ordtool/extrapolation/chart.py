@@ -75,6 +75,50 @@ def draw_chart(
     return rows + _legend(series, "".join(map("".join, grid)), width, paint)
 
 
+_SHADES = " .:-=+*#%@"  # of a terminal without colours, from none to all
+_GREENS = (52, 88, 130, 136, 142, 106, 70, 34)  # of 256 colours, from red to green
+
+
+def draw_heat_map(
+    shares: Mapping[tuple[float, int], float], *, title: str, width: int = 80, colour: bool = False
+) -> list[str]:
+    """Draw shares by depth (down) and length (across), each as a number of percent on its shade.
+
+    Args:
+        shares: 0 to 1, by depth and length.
+        title: Above it.
+        width: Columns, of all; lengths that don't fit stand below, in a map of their own.
+        colour: Shade by colours of the ground instead of characters.
+
+    Returns:
+        The rows, the least depth first.
+    """
+    depths = sorted({depth for depth, _ in shares})
+    lengths = sorted({length for _, length in shares})
+    cell = max(7, *(len(f"{length:,}") + 2 for length in lengths))
+    left = max(len("depth "), *(len(f"{100 * depth:.0f}% ") for depth in depths))
+    fit = max(1, (width - left) // cell)
+    rows = [title]
+    for start in range(0, len(lengths), fit):
+        part = lengths[start : start + fit]
+        rows.append("depth".ljust(left) + "".join(f"{length:,}".rjust(cell) for length in part))
+        for depth in depths:
+            cells = [_heat(shares.get((depth, length)), cell, colour) for length in part]
+            rows.append(f"{100 * depth:.0f}%".rjust(left - 1) + " " + "".join(cells))
+    return [row.rstrip() for row in rows]
+
+
+def _heat(share: float | None, width: int, colour: bool) -> str:
+    if share is None:
+        return "-".rjust(width)
+    number = f"{100 * share:.0f}"
+    if colour:
+        code = _GREENS[min(len(_GREENS) - 1, int(share * len(_GREENS)))]
+        return f"\x1b[48;5;{code};97m{number.rjust(width)}\x1b[0m"
+    shade = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
+    return " " + shade * (width - 5) + number.rjust(4)
+
+
 def _ends(lines: Mapping[str, Points], height: int) -> list[str]:
     """Give the letters of the lines that end in each row."""
     ends = [""] * height

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ordtool.arguments import as_many
-from ordtool.errors import UsageError
+from ordtool.errors import UsageError, close_match_hint
 from ordtool.extrapolation.evaluation import Grid, Measurement, check_grid, evaluate, score_last
 from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.plan import parse_spec, parse_tokens
 from ordtool.extrapolation.rotary import trained_length
+from ordtool.extrapolation.task_evaluation import TaskMeasurement, evaluate_task
+from ordtool.extrapolation.tasks import TaskSettings, TaskTexts
 from ordtool.extrapolation.texts import Text, cut_windows, longest_text, repeat_windows
 from ordtool.models.loading import check_causal, load_config, load_model, load_tokenizer
 from ordtool.models.resolve import resolve_model
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_LENGTHS = ("1x", "2x", "4x", "8x")
+TASK_LENGTHS = ("1x", "2x", "4x")
+SCORES = ("choice", "exact")
 _PROBE = 256  # tokens that are read to tell how long all will take
 _WORTH_TELLING = 60.0  # seconds: shorter runs need no estimate
 
@@ -42,11 +46,18 @@ class ExtrapolateConfig:
             `bins` the longest of them alone).
         train_length: What the model was trained at, in tokens; None: its configuration's.
         last: Tokens scored at the end of each window; None: half the shortest length, or with `bins` all.
-        windows: Stretches of text of the longest length, one after the other, at most.
+        windows: Stretches of text of the longest length, one after the other, at most; of a task, texts at each depth.
         bins: Parts by position that are reported apart; None: one figure a length.
         period: Score a text that repeats after so many tokens; None: the text as it is.
         window: w of all methods that take one; None: each one's own.
         factor: s of every method: a number, or `each`: every length's own; None: the longest length's.
+        task: Ask for something in the text instead of its loss: `passkey`, `niah`, `kv`, `vt` or `copy`.
+        depths: Of a task: where what is asked for stands, 0 (the begin) to 1 (right before the question).
+        needles: Of `niah` the facts of a kind, of `vt` the chains besides the one asked for.
+        values: Of `niah`: numbers of the needle that is asked for.
+        examples: Of a task: solved ones at the text's begin.
+        score: Of a task, what a table shows: `choice`, the answer among wrong ones, or `exact`, the greedy answer.
+        seed: Of a task's texts.
         max_tokens: Read no more than so many tokens in all: fewer windows, then fewer lengths, are taken.
         batch_size: Windows a batch.
         device: `auto`, `cpu`, `cuda`, `mps`.
@@ -67,6 +78,13 @@ class ExtrapolateConfig:
     period: Tokens | None = None
     window: Tokens | None = None
     factor: float | str | None = None
+    task: str | None = None
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    needles: int = 1
+    values: int = 1
+    examples: int = 0
+    score: str = "choice"
+    seed: int = 0
     max_tokens: int | None = None
     batch_size: int = 1
     device: str = "auto"
@@ -90,6 +108,27 @@ class ExtrapolateConfig:
             )
         for spec in self.specs():
             parse_spec(spec)
+        self._check_task()
+
+    def _check_task(self) -> None:
+        if self.score not in SCORES:
+            raise UsageError(f"unknown `score` {self.score!r}", close_match_hint(self.score, SCORES))
+        if self.task is None:
+            return
+        self.task_settings()
+        for name in ("bins", "period", "last"):
+            if getattr(self, name) is not None:
+                raise UsageError(
+                    f"`{name}` is for losses, and `task` {self.task} has none", f"leave out `{name}`"
+                )
+
+    def task_settings(self) -> TaskSettings:
+        """Return what the texts of the task are like.
+
+        Raises:
+            UsageError: For unknown tasks and numbers that make no sense.
+        """
+        return TaskSettings(self.task or "", self.depths, self.needles, self.values, self.examples, self.seed)
 
     def specs(self) -> tuple[str, ...]:
         """Return the methods, each once, `all` spelled out but for those that need a file; `none` where there are none."""
@@ -111,6 +150,13 @@ class ExtrapolateOptions(TypedDict, total=False):
     period: Tokens | None
     window: Tokens | None
     factor: float | str | None
+    task: str | None
+    depths: tuple[float, ...]
+    needles: int
+    values: int
+    examples: int
+    score: str
+    seed: int
     max_tokens: int | None
     batch_size: int
     device: str
@@ -124,14 +170,15 @@ def extrapolate(
     *,
     progress: Progress = SILENT,
     **options: Unpack[ExtrapolateOptions],
-) -> list[Measurement]:
+) -> list[Measurement] | list[TaskMeasurement]:
     """Compare how methods let a model read beyond its trained length.
 
-    The same last tokens of windows of the text are scored with more and more of the text before them.
+    The same last tokens of windows of the text are scored with more and more of the text before them; with `task` it is
+    asked for what stands in the text.
     To let a model of your own read and write long texts, see `context_extension`.
 
     Args:
-        texts: A long text, or several; windows don't cross them.
+        texts: A long text, or several; windows don't cross them. With `task` there may be none: a packaged filler is taken.
         config: How; None is the default.
         progress: Told of the tokens read.
         **options: Fields of `ExtrapolateConfig`, instead of or on top of `config`.
@@ -151,7 +198,8 @@ def extrapolate(
     config = replace(config or ExtrapolateConfig(), **options)
     named = [Text(f"text {number}", text) for number, text in enumerate(as_many(texts), start=1)]
     comparison = Comparison(config, named, progress)
-    return [measurement for cell in comparison.measure() for measurement in cell]
+    found: list[Any] = [measurement for cell in comparison.measure() for measurement in cell]
+    return found
 
 
 class Comparison:
@@ -165,7 +213,8 @@ class Comparison:
     Attributes:
         folder: The model's.
         grid: What is measured.
-        windows: `(windows, longest length)`, token ids.
+        windows: `(windows, longest length)`, token ids; None with a task.
+        task: Its texts; None: losses are measured.
 
     Raises:
         UsageError: For options that make no sense.
@@ -189,17 +238,24 @@ class Comparison:
         def encode(text: str) -> list[int]:
             return list(tokenizer.encode(text, add_special_tokens=False))
 
+        self.task = None if config.task is None else TaskTexts(config.task_settings(), texts, encode)
         lengths = self._lengths(texts, encode, train_length)
-        count = config.windows
+        self.count = config.windows
         if config.max_tokens is not None:
-            lengths, count = self._within(config.max_tokens, lengths)
+            lengths, self.count = self._within(config.max_tokens, lengths)
         self.grid = self._grid(lengths, train_length)
-        self.windows = self._cut(texts, encode, count)
+        self.windows = None
+        if self.task is None:
+            self.windows = self._cut(texts, encode, self.count)
+        else:
+            self._check_lengths(self.task)
 
     def _lengths(self, texts: Sequence[Text], encode: Any, train_length: int) -> tuple[int, ...]:
         """Return the lengths of the context, ascending; where none are asked for, those that the text reaches."""
         if self.config.lengths is not None:
             return tuple(sorted({_parse(length, train_length) for length in self.config.lengths}))
+        if self.config.task is not None:
+            return tuple(parse_tokens(length, train_length) for length in TASK_LENGTHS)
         lengths = [parse_tokens(length, train_length) for length in DEFAULT_LENGTHS]
         reached = longest_text(texts, encode, lengths[-1])
         fitting = [length for length in lengths if length <= reached] or lengths[:1]
@@ -212,10 +268,11 @@ class Comparison:
 
     def _within(self, limit: int, lengths: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """Return lengths and a number of windows of which no more than `limit` tokens are read."""
-        methods = len(self.config.specs())
+        methods = len(self.config.specs()) * (len(self.config.depths) if self.config.task else 1)
         if lengths[0] * methods > limit:
+            each = "method and depth" if self.config.task else "method"
             raise UsageError(
-                f"`max_tokens` {limit:,} are too few: one window of {lengths[0]:,} tokens by {methods} methods "
+                f"`max_tokens` {limit:,} are too few: one window of {lengths[0]:,} tokens by {each} "
                 f"is {lengths[0] * methods:,}",
                 "ask for shorter lengths, or for fewer methods",
             )
@@ -261,7 +318,13 @@ class Comparison:
             self._progress.note(f"the text gives {len(windows)} of {count} windows of {length:,} tokens")
         return windows if period is None else repeat_windows(windows, period)
 
-    def measure(self, start: int = 0) -> Iterator[list[Measurement]]:
+    def _check_lengths(self, task: TaskTexts) -> None:
+        """Make one text of each depth at the shortest and the longest length: what can't be asked for ends here."""
+        for length in {min(self.grid.lengths), max(self.grid.lengths)}:
+            for depth in self.config.depths:
+                task.example(length, depth, 0)
+
+    def measure(self, start: int = 0) -> Iterator[list[Measurement] | list[TaskMeasurement]]:
         """Load the model and measure.
 
         Args:
@@ -273,15 +336,29 @@ class Comparison:
         Raises:
             OrdtoolError: If a method doesn't fit the model.
         """
+        with use_threads(self.config.threads):
+            model = self.load()
+            self._tell_parameters()
+            self._tell_time(model, start)
+            if self.task is not None:
+                yield from evaluate_task(
+                    model, self.task, self.grid, self.count, start=start, progress=self._progress
+                )
+            elif self.windows is not None:
+                yield from evaluate(model, self.windows, self.grid, start=start, progress=self._progress)
+
+    def load(self) -> Any:
+        """Load the model, and check that every method fits it.
+
+        Raises:
+            OrdtoolError: If one doesn't.
+        """
         device = resolve_device(self.config.device)
         # Losses are compared to the third decimal, so a CPU computes in float32 unless told otherwise.
         dtype = "float32" if self.config.dtype == "auto" and device.type == "cpu" else self.config.dtype
-        with use_threads(self.config.threads):
-            model = load_model(self.folder, "causal", dtype=resolve_dtype(dtype, device), device=device).model
-            check_grid(model, self.grid, self._progress)
-            self._tell_parameters()
-            self._tell_time(model, start)
-            yield from evaluate(model, self.windows, self.grid, start=start, progress=self._progress)
+        model = load_model(self.folder, "causal", dtype=resolve_dtype(dtype, device), device=device).model
+        check_grid(model, self.grid, self._progress)
+        return model
 
     def _tell_parameters(self) -> None:
         longest = max(self.grid.lengths)
@@ -291,10 +368,11 @@ class Comparison:
 
     def _tell_time(self, model: Any, start: int) -> None:
         """Note how long it will take, if that is long, by the time of a few tokens."""
-        total = sum(length for _, length in self.grid.cells()[start:]) * len(self.windows)
+        times = len(self.windows) if self.windows is not None else self.count * len(self.config.depths)
+        total = sum(length for _, length in self.grid.cells()[start:]) * times
         if total < 100 * _PROBE:
             return
-        tokens = self.windows[:1, :_PROBE].to(next(model.parameters()).device)
+        tokens = self._some_tokens().to(next(model.parameters()).device)
         score_last(model, tokens, 1)  # the first pass is slower than others
         began = time.perf_counter()
         score_last(model, tokens, 1)
@@ -304,6 +382,16 @@ class Comparison:
                 f"{total:,} tokens to read, {_duration(seconds)} or more (long contexts take longer), the shortest "
                 "length first; a limit on tokens, fewer windows, methods or lengths make it shorter"
             )
+
+    def _some_tokens(self) -> torch.Tensor:
+        """Return a short text, `(1, tokens)`, to tell the time of reading by."""
+        if self.task is None:
+            assert self.windows is not None
+            return self.windows[:1, :_PROBE]
+        import torch
+
+        prompt = self.task.example(min(self.grid.lengths), self.config.depths[0], 0).prompt
+        return torch.tensor([prompt[:_PROBE]])
 
     def settings(self) -> dict[str, Any]:
         """Return what a resumed run must have in common with the interrupted one."""
@@ -316,12 +404,20 @@ class Comparison:
             "repeat": self.config.period,
             "dtype": self.config.dtype,
             "max_tokens": self.config.max_tokens,
+            **({} if self.task is None else {"task": asdict(self.task.task)}),
         }
 
     def title(self, sources: Sequence[str]) -> str:
         """Return a line that says what is measured, on texts from `sources`."""
-        grid, windows = self.grid, len(self.windows)
+        grid = self.grid
         names = ", ".join(Path(path).name if path != "-" else "stdin" for path in sources)
+        if self.task is not None or self.windows is None:
+            task = self.config.task
+            return (
+                f"{self.folder.name}: {task} in {names or 'the packaged filler'}, {self.count} texts at each of "
+                f"{len(self.config.depths)} depths, trained length {grid.train_length:,}"
+            )
+        windows = len(self.windows)
         scored = grid.scored(max(grid.lengths))
         what = "all tokens by position" if grid.bins and grid.last is None else f"the last {scored:,} tokens"
         repeated = f", repeated after {self.config.period}" if self.config.period else ""

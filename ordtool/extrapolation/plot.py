@@ -55,6 +55,60 @@ def draw_plot(
         pyplot.close(figure)
 
 
+def draw_heat_maps(
+    file: BinaryIO,
+    format: str,
+    maps: Mapping[str, Mapping[tuple[float, int], float]],
+    *,
+    train_length: int,
+    title: str,
+) -> None:
+    """Draw a map a method: shares found by depth and length. The same numbers give the same bytes.
+
+    Args:
+        file: Open for writing.
+        format: One of `FORMATS`.
+        maps: Shares, 0 to 1, by depth and length, of each method.
+        train_length: A line stands between it and longer lengths.
+        title: Above the plot.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, rc_context
+
+    across = min(4, len(maps))
+    down = -(-len(maps) // across)
+    depths = sorted({depth for shares in maps.values() for depth, _ in shares})
+    lengths = sorted({length for shares in maps.values() for _, length in shares})
+    with rc_context({**SETTINGS, "svg.fonttype": "none", "font.size": 9}):
+        size = (1.6 + across * max(1.8, 0.62 * len(lengths)), 0.9 + down * max(1.5, 0.32 * len(depths) + 0.6))
+        figure, grid = pyplot.subplots(
+            down, across, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True
+        )
+        for axes, (name, shares) in zip(grid.flat, maps.items(), strict=False):
+            values = [[shares.get((depth, length), math.nan) for length in lengths] for depth in depths]
+            image = axes.imshow(values, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+            for row, line in enumerate(values):
+                for column, value in enumerate(line):
+                    if not math.isnan(value):
+                        axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8)
+            within = sum(length <= train_length for length in lengths)
+            if 0 < within < len(lengths):
+                axes.axvline(within - 0.5, color="black", linewidth=1.2)
+            axes.set_title(name, fontsize=9)
+            axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], fontsize=8)
+            axes.set_yticks(range(len(depths)), [f"{100 * depth:.0f}%" for depth in depths], fontsize=8)
+        for axes in list(grid.flat)[len(maps) :]:
+            axes.axis("off")
+        figure.supxlabel("context (tokens); the line is the trained length", fontsize=9)
+        figure.supylabel("depth", fontsize=9)
+        figure.suptitle(title, fontsize=10)
+        figure.colorbar(image, ax=grid, label="found", shrink=0.8)
+        save_figure(figure, file, format)
+        pyplot.close(figure)
+
+
 def _draw_curves(axes: Any, series: Mapping[str, Points]) -> None:
     from matplotlib import pyplot
 

@@ -26,6 +26,11 @@ from ordtool.trainer import (
 )
 
 TALKING = ("both", "before", "after")
+# What a model to start from brings with it.
+_SHAPE = (
+    "objective", "vocab_size", "tokenizer", "layers", "hidden", "heads", "kv_heads", "key_size", "intermediate",
+    "talking_heads", "logn", "logn_trained", "positions", "rope_base",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class LMTrainingConfig:
         objective: `causal`, `prefix`, `permutation` or `masked`.
         vocab_size: Of the BPE vocabulary trained on the text.
         tokenizer: A model folder whose tokenizer is taken instead; None: train one.
+        start: A model whose weights, shape and tokenizer training goes on from; None: begin with random weights.
         context: Tokens a block: the length trained on.
         layers: Blocks of the model.
         hidden: Size of hidden states.
@@ -63,6 +69,7 @@ class LMTrainingConfig:
     objective: str = "causal"
     vocab_size: int = 4096
     tokenizer: str | None = None
+    start: str | None = None
     context: int = 256
     layers: int = 6
     hidden: int = 256
@@ -98,6 +105,12 @@ class LMTrainingConfig:
                 close_match_hint(str(self.talking_heads), TALKING),
             )
         self._check_positions()
+        if self.start is not None:
+            usual = LMTrainingConfig()
+            if given := [name for name in _SHAPE if getattr(self, name) != getattr(usual, name)]:
+                raise UsageError(
+                    f"`start` brings its own `{given[0]}`", f"leave out `{given[0]}`, or `start`"
+                )
         if self.hidden % self.heads:
             raise UsageError(
                 f"`hidden` {self.hidden} is no multiple of `heads` {self.heads}", "for example 256 and 8"
@@ -152,6 +165,7 @@ class LMTrainingOptions(RunOptions, total=False):
     objective: str
     vocab_size: int
     tokenizer: str | None
+    start: str | None
     context: int
     layers: int
     hidden: int
@@ -325,8 +339,8 @@ def _tokenizer(
     from ordtool.models.loading import load_tokenizer
 
     folder = partial / "tokenizer"
-    if config.tokenizer is not None:
-        return load_tokenizer(Path(config.tokenizer))
+    if (given := config.start or config.tokenizer) is not None:
+        return load_tokenizer(Path(given))
     if folder.exists():
         return load_tokenizer(folder)
     progress.note(f"training a vocabulary of {config.vocab_size:,} pieces")
@@ -340,6 +354,8 @@ def _tokenizer(
 def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
     from ordtool.lm.model import OrdtoolLMConfig, OrdtoolLMForCausalLM, OrdtoolLMForMaskedLM
 
+    if config.start is not None:
+        return _started(Path(config.start), config.context)
     name, values = parse_scheme(config.positions)
     shape = OrdtoolLMConfig(
         vocab_size=len(tokenizer),
@@ -363,9 +379,23 @@ def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
     return (OrdtoolLMForMaskedLM if config.objective == "masked" else OrdtoolLMForCausalLM)(shape)
 
 
+def _started(folder: Path, context: int) -> Any:
+    """Load the model that training goes on from."""
+    from ordtool.models.loading import check_causal, load_config, load_model
+
+    shape = load_config(folder)
+    check_causal(folder, shape)
+    if (objective := getattr(shape, "objective", "causal")) != "causal":
+        raise OrdtoolError(f"{folder}: its objective is {objective}", "`start` goes on from causal models")
+    if hasattr(shape, "max_position_embeddings") and getattr(shape, "rope_parameters", None):
+        shape.max_position_embeddings = context
+    return load_model(folder, "causal", config=shape).model.train()
+
+
 def _longest(config: Any) -> int | None:
     """Return the number that random positions stay below, if the model is trained with such."""
-    return int(config.position_parameters["longest"]) if config.positions == "random" else None
+    drawn = getattr(config, "positions", None) == "random"
+    return int(config.position_parameters["longest"]) if drawn else None
 
 
 def _trainer(

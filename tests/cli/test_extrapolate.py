@@ -353,3 +353,47 @@ def test_a_closed_pipe_is_silent(folder, book):
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
     assert done.returncode == 141
     assert done.stderr == b""
+
+
+def test_a_task_needs_no_text_and_its_grid_resumes(run_in_process, folder, tmp_path):
+    options = ["--task", "kv", "-m", folder, "--methods", "none,rerope", "--lengths", "150", "--windows", "1"]
+    options += ["--depths", "0,1", "--seed", "3"]
+    whole = run_in_process(*options)
+    found = rows(whole)
+    assert [(row["method"], row["depth"]) for row in found] == [
+        ("none", 0), ("none", 1), ("rerope", 0), ("rerope", 1),
+    ]  # fmt: skip
+    first, second = (b"".join(whole.stdout.splitlines(True)[at : at + 2]) for at in (0, 2))
+    done = run_in_process(*options, "-o", "t.jsonl")
+    assert "found %, at  150" in done.stderr and (tmp_path / "t.jsonl").read_bytes() == whole.stdout
+    refused = run_in_process(*options, "-o", "half.jsonl", "--max-tokens", "10")
+    assert refused.returncode == 2 and "too few" in refused.stderr
+    from ordtool.io import resumable
+
+    save = resumable.Lines.save
+
+    def stop(self, done):
+        save(self, done)
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable.Lines, "save", stop)
+        run_in_process(*options, "-o", "u.jsonl")
+    assert (tmp_path / "u.jsonl.partial").read_bytes() == first
+    assert run_in_process(*options, "--resume", "-o", "u.jsonl", "--plot", "u.svg").returncode == 0
+    assert (tmp_path / "u.jsonl").read_bytes() == first + second
+    assert (tmp_path / "u.svg").read_text().count("<svg") == 1
+    other = run_in_process(*options[:-1], "4")
+    assert [row["loss"] for row in rows(other)] != [row["loss"] for row in found]
+
+
+def test_tune_writes_a_method(run_in_process, folder, book, tmp_path):
+    options = [book, "-m", folder, "--tune", "rerope:window=2+ntk", "--lengths", "1x,2x", "-o", "tried.jsonl"]
+    done = run_in_process(*options)
+    assert done.returncode == 0, done.stderr
+    method = done.stdout.decode().strip()
+    tried = [json.loads(line) for line in (tmp_path / "tried.jsonl").read_bytes().splitlines()]
+    assert method in [row["method"] for row in tried] and all(set(row) == {"method", "loss"} for row in tried)
+    assert run_in_process(book, "-m", folder, "--methods", method, "--lengths", "2x").returncode == 0
+    assert "plot doesn't go with tune" in run_in_process(*options, "--force", "--plot", "x.svg").stderr

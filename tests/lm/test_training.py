@@ -206,6 +206,21 @@ def test_the_command(run_in_process, fails_in_process, tmp_path, text):
     )
 
 
+def test_training_goes_on_from_a_model(text, tmp_path):
+    first = train_lm(text, tmp_path / "first", LMTrainingConfig(**SMALL, steps=30))
+    more = {"start": str(tmp_path / "first"), "steps": 1, "learning_rate": 1e-9, "batch_size": 4}
+    again = train_lm(text, tmp_path / "again", LMTrainingConfig(context=16, **more))
+    assert again.dev_loss == pytest.approx(first.dev_loss, abs=1e-5)  # where it was, not at the begin
+    train_lm(text, tmp_path / "long", LMTrainingConfig(context=24, **more))
+    config = json.loads((tmp_path / "long" / "config.json").read_text())
+    assert config["max_position_embeddings"] == 24 and config["key_size"] == 6
+    with pytest.raises(UsageError, match="`start` brings its own `layers`"):
+        LMTrainingConfig(layers=2, **more)
+    train_lm(text, tmp_path / "both", LMTrainingConfig(**{**SMALL, "objective": "prefix"}, steps=1))
+    with pytest.raises(OrdtoolError, match="its objective is prefix"):
+        train_lm(text, tmp_path / "x", LMTrainingConfig(start=str(tmp_path / "both"), context=16, steps=1))
+
+
 def test_a_folder_with_a_tokenizer_alone_will_do(run_in_process, tmp_path, text):
     from ordtool.lm.corpus import train_tokenizer
 
