@@ -270,9 +270,9 @@ class Comparison:
         """Return lengths and a number of windows of which no more than `limit` tokens are read."""
         methods = len(self.config.specs()) * (len(self.config.depths) if self.config.task else 1)
         if lengths[0] * methods > limit:
-            each = "method and depth" if self.config.task else "method"
+            each = "methods and depths" if self.config.task else "methods"
             raise UsageError(
-                f"`max_tokens` {limit:,} are too few: one window of {lengths[0]:,} tokens by {each} "
+                f"`max_tokens` {limit:,} are too few: one window of {lengths[0]:,} tokens by {methods} {each} "
                 f"is {lengths[0] * methods:,}",
                 "ask for shorter lengths, or for fewer methods",
             )
