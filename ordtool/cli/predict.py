@@ -11,7 +11,6 @@ from ordtool.cli.options import (
     OUT,
     BatchSize,
     Device,
-    Field,
     Force,
     Json,
     Model,
@@ -48,8 +47,20 @@ def predict(
     backbone: Annotated[
         str | None, option("Where a ladder's backbone is, if it has moved.", metavar="MODEL")
     ] = None,
-    field: Field = "text",
-    label_field: Annotated[str, option("A label that is known, to measure with.", metavar="KEY")] = "label",
+    field: Annotated[
+        str | None,
+        option(
+            "The key, or column, of the text.  [default: text; by the model also tokens, question]",
+            metavar="KEY",
+        ),
+    ] = None,
+    label_field: Annotated[
+        str | None,
+        option(
+            "A label that is known, to measure with.  [default: label; by the model also labels, answer]",
+            metavar="KEY",
+        ),
+    ] = None,
     vectors: Annotated[
         bool, option("Write the `vector` that each label is read from.", names="--vectors")
     ] = False,
@@ -117,7 +128,7 @@ def predict(
     if run.evaluation.records:
         _tell(run.evaluation, progress, quiet)
     elif metrics is not None:
-        progress.warn(f"no record had a label under {label_field!r}, so there is nothing to measure")
+        progress.warn(f"no record had a label under {run.fields.label!r}, so there is nothing to measure")
     if metrics is not None:
         _write_metrics(run.evaluation, metrics, force=force or resume)
 
@@ -127,11 +138,8 @@ def _show(run: PredictionRun) -> None:
     from ordtool.console import flush, show
 
     for _, item, prediction in run.results():
-        label, shares = prediction.label, prediction.probabilities
-        share = f"{shares[label]:6.1%}" if shares and isinstance(label, str) else ""
-        shown = label if isinstance(label, str) else f"{label:.6g}"
         pair = f"  |  {item.pair}" if item.pair is not None else ""
-        show(f"{shown:<16} {share}  {item.text or item.where}{pair}")
+        show(prediction.line(f"{item.text or item.where}{pair}"))
         flush()
 
 

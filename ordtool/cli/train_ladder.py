@@ -45,8 +45,8 @@ def ladder(
     task: Annotated[
         str,
         option(
-            "classify, regress, pairs (of texts, with classes), lm or seq2seq.",
-            autocompletion=lambda: ["classify", "regress", "pairs", "lm", "seq2seq"],
+            "classify, regress, pairs (of texts, with classes), tokens (labels of words), span (answers), lm or seq2seq.",
+            autocompletion=lambda: ["classify", "regress", "pairs", "tokens", "span", "lm", "seq2seq"],
         ),
     ] = "classify",
     dev: Annotated[list[str] | None, option("Held-out data.", READ, metavar="FILE")] = None,
@@ -58,11 +58,16 @@ def ladder(
         str | None, option("The text: a key, or a column's name or number.", READ, metavar="KEY")
     ] = None,
     pair_field: Annotated[
-        str | None, option("The second text.  [default: text2 for pairs]", READ, metavar="KEY")
+        str | None,
+        option("The second text.  [default: text2 for pairs, context for span]", READ, metavar="KEY"),
     ] = None,
     label_field: Annotated[
         str | None,
-        option("The label.  [default: label; score for regress, target for seq2seq]", READ, metavar="KEY"),
+        option(
+            "The label.  [default: label; score for regress, labels for tokens, answer for span, target for seq2seq]",
+            READ,
+            metavar="KEY",
+        ),
     ] = None,
     max_length: Annotated[int, option("Tokens of a text that are read; of a block, for lm.", READ)] = 128,
     reduction: Annotated[int, option("Hidden size over the ladder's.", LADDER, "--reduction -r", min=1)] = 8,
@@ -83,6 +88,14 @@ def ladder(
             autocompletion=lambda: ["gated", "additive"],
         ),
     ] = "gated",
+    block: Annotated[
+        str,
+        option(
+            "What the ladder's layers are: transformer (the backbone's kind) or mlp (no attention).",
+            LADDER,
+            autocompletion=lambda: ["transformer", "mlp"],
+        ),
+    ] = "transformer",
     residual: Annotated[
         bool,
         option(
@@ -166,6 +179,7 @@ def ladder(
         task=task,
         fields=Fields(field or usual.text, pair_field or usual.pair, label_field or usual.label),
         kind=kind,
+        block=block,
         reduction=reduction,
         layers=layers,
         residual=residual,

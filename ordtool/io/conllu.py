@@ -29,7 +29,7 @@ class ConlluSentence:
             (`do`, `n't`), else one word.
         offsets: Where each word stands in the text, in characters, half-open.
         tags: Treebank tags of the words (XPOS) where there are any, else universal ones; several joined by `+`.
-        punctuation: Whether the universal tag of each word is PUNCT.
+        universal: Universal tags of the words (UPOS), joined in the same way.
     """
 
     line: int
@@ -37,7 +37,12 @@ class ConlluSentence:
     words: tuple[str, ...]
     offsets: tuple[tuple[int, int], ...]
     tags: tuple[str, ...]
-    punctuation: tuple[bool, ...]
+    universal: tuple[str, ...]
+
+    @property
+    def punctuation(self) -> tuple[bool, ...]:
+        """Whether the universal tag of each word is PUNCT."""
+        return tuple(tag == "PUNCT" for tag in self.universal)
 
 
 @dataclass(slots=True)
@@ -111,7 +116,7 @@ def _sentence(
         tuple(form for form, _, _ in pieces),
         tuple(places),
         tuple("" if tag == _EMPTY else tag for tag in tags),
-        tuple(universal == "PUNCT" for _, universal, _ in pieces),
+        tuple("" if tag == _EMPTY else tag for _, tag, _ in pieces),
     )
 
 

@@ -18,13 +18,15 @@ from ordtool.runtime import importing, quiet_libraries
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["base", "causal", "seq2seq", "classifier"]
+Kind = Literal["base", "causal", "seq2seq", "classifier", "tokens", "span"]
 
 _AUTO: dict[str, str] = {
     "base": "AutoModel",
     "causal": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
     "classifier": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
 }
 _CAUSAL = ("CausalLM", "LMHeadModel")
 _LIMITS = (
@@ -129,7 +131,7 @@ def load_model(
 
     Args:
         folder: A Hugging Face model folder with safetensors weights.
-        kind: `base` for no head, `causal`, `seq2seq`, `classifier`; or a model's own class.
+        kind: `base` for no head, `causal`, `seq2seq`, `classifier`, `tokens`, `span`; or a model's own class.
         dtype: Of its weights and arithmetic; float32 if None.
         device: Where it goes; the CPU if None.
         may_miss: Says which weights may be missing. What a model computes (tables of positions and sines) always may.

@@ -14,8 +14,9 @@ class PredictConfig:
 
     Attributes:
         model: The classifier: a folder, a name or a hub id.
-        field: The key, or the column's name, of the text.
-        label_field: Of a label that is known, to measure with.
+        field: The key, or the column's name, of the text; None: `text`, of words `tokens` (or `text`), of questions
+            `question`.
+        label_field: Of a label that is known, to measure with; None: `label`, of words `labels`, of questions `answer`.
         embed_model: What embeds texts for a classifier of vectors; None: what it was trained with.
         backbone: Where a ladder's backbone is now; None: where the ladder says.
         vectors: Give the vector that each label is read from, too.
@@ -29,8 +30,8 @@ class PredictConfig:
     """
 
     model: str
-    field: str = "text"
-    label_field: str = "label"
+    field: str | None = None
+    label_field: str | None = None
     embed_model: str | None = None
     backbone: str | None = None
     vectors: bool = False

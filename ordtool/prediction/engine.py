@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -21,41 +20,18 @@ from ordtool.io.resumable import Lines, resumable_lines
 from ordtool.io.tables import find_column
 from ordtool.prediction.classifiers import Scores
 from ordtool.prediction.config import PredictConfig, PredictOptions
-from ordtool.prediction.evaluation import Evaluation
+from ordtool.prediction.items import Answer, Item, Prediction, WordLabels
 from ordtool.prediction.loading import load_classifier
-from ordtool.prediction.reader import Item, Reader
+from ordtool.prediction.reader import Reader, sentence_in
 from ordtool.progress import SILENT, Progress, warn_each
+from ordtool.tuning.data import Fields
 
 FORMATS = ("jsonl", "csv")
 _WINDOW = 512
 
+__all__ = ["FORMATS", "Answer", "Prediction", "PredictionRun", "WordLabels", "predict"]
+
 Vectors = NDArray[np.floating]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a classifier says about a record.
-
-    Attributes:
-        label: The likeliest class; of a regression, the score.
-        probabilities: Of each class by name; None of a regression.
-        vector: What the label was read from, `(dim,)`; None where nobody asked.
-    """
-
-    label: str | float
-    probabilities: dict[str, float] | None = None
-    vector: NDArray[np.float32] | None = None
-
-    def record(self) -> dict[str, Any]:
-        """Return `prediction`, `probabilities` and perhaps `vector` as JSON has them, numbers to six places."""
-        shares = self.probabilities
-        found: dict[str, Any] = {
-            "prediction": self.label if isinstance(self.label, str) else round(self.label, 6),
-            "probabilities": None if shares is None else {name: round(p, 6) for name, p in shares.items()},
-        }
-        if self.vector is not None:
-            found["vector"] = [round(float(x), 6) for x in self.vector]
-        return found
 
 
 @overload
@@ -87,14 +63,16 @@ def predict(
     """Label one text or many, pairs of texts, or vectors.
 
     Args:
-        records: A text, texts, or vectors `(rows, dim)` for a model that takes them.
+        records: A text, texts, or vectors `(rows, dim)` for a model that takes them. Where words are labelled, a text may be
+            the list of its words.
         model: A ladder, a bottleneck network or a `...ForSequenceClassification`: a folder, a name or a hub id.
-        pairs: The second text, or texts, for a model of pairs.
+        pairs: The second text, or texts, for a model of pairs; the contexts, for one that answers questions.
         progress: Told of downloads.
         **options: The fields of `PredictConfig`: `vectors`, `batch_size`, `device`, ...
 
     Returns:
-        A prediction for one text, a list for many or for vectors.
+        A prediction for one text, a list for many or for vectors: where words are labelled a `WordLabels`, of an answer an
+        `Answer`.
 
     Raises:
         UsageError: For vectors or pairs where the model takes none, or none where it takes pairs.
@@ -105,24 +83,37 @@ def predict(
     if isinstance(records, np.ndarray):
         if classifier.vectors is None:
             raise UsageError(f"{model}: takes texts, and vectors were given")
-        return _predictions(classifier.vectors.predict_vectors(records), classifier.texts.labels, config)
+        return _predictions(classifier.vectors.predict_vectors(records), classifier.labels, config)
     second = None if pairs is None else as_strings(pairs)
-    if classifier.texts.pair_field is not None and second is None:
+    if classifier.fields.pair is not None and second is None:
         raise UsageError(f"{model}: takes two texts, and one was given", "`pairs` has the second ones")
-    texts = as_strings(records)
+    texts = [records] if isinstance(records, str) else list(records)
     if second is not None and len(second) != len(texts):
         raise UsageError(f"{len(texts)} texts and {len(second)} second texts don't make pairs")
     if not texts:
         return []
-    scores = classifier.texts.predict(texts, second, batch_size=config.batch_size)
-    found = _predictions(scores, classifier.texts.labels, config)
+    if classifier.tokens is not None:
+        items = [
+            Item(f"text {number}", {}, text, context, sentence=None if context else sentence_in(text))
+            for number, (text, context) in enumerate(
+                zip(texts, second or [None] * len(texts), strict=True), 1
+            )
+        ]
+        found = list(classifier.tokens.predict(items, config.batch_size))
+    else:
+        assert classifier.texts is not None
+        scores = classifier.texts.predict(texts, second, batch_size=config.batch_size)
+        found = _predictions(scores, classifier.labels, config)
     return found[0] if is_one(records) else found
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     """Give each probability a column of its own."""
+    shares = fields.get("probabilities") or {}
+    if not isinstance(shares, dict):  # a list, with one a word
+        return fields
     flat = {name: value for name, value in fields.items() if name != "probabilities"}
-    return flat | {f"probability_{name}": share for name, share in (fields["probabilities"] or {}).items()}
+    return flat | {f"probability_{name}": share for name, share in shares.items()}
 
 
 def _predictions(scores: Scores, labels: Sequence[str], config: PredictConfig) -> list[Prediction]:
@@ -157,7 +148,12 @@ class PredictionRun:
         self._reader = Reader(inputs, config, self._classifier, self._reject)
         self._skipped = BadRecords()
         self._told_replaced = False
-        self.evaluation = Evaluation(self._classifier.texts.labels)
+        self.evaluation = self._classifier.evaluation()
+
+    @property
+    def fields(self) -> Fields:
+        """Where texts and labels are."""
+        return self._reader.fields
 
     def results(self, start: int = 0) -> Iterator[tuple[int, Item, Prediction]]:
         """Yield how many items are done, the item, and its prediction, after passing over `start` items."""
@@ -170,7 +166,7 @@ class PredictionRun:
                 done += 1
                 if prediction is not None:
                     if item.label is not None:
-                        self.evaluation.add(item.label, prediction.label)
+                        self.evaluation.add(item.label, prediction.guess)
                     yield done, item, prediction
             self._progress.advance(len(window))
 
@@ -197,7 +193,7 @@ class PredictionRun:
         settings = {
             "model": config.model,
             "embed_model": config.embed_model,
-            "field": config.field,
+            "field": self._reader.fields.text,
             "vectors": config.vectors,
             "backbone": config.backbone,
         }
@@ -237,16 +233,13 @@ class PredictionRun:
 
     def _evaluate_file(self, path: Path, format: str) -> None:
         """Measure all that a resumed run wrote, what was there before it too."""
-        self.evaluation = Evaluation(self._classifier.texts.labels)
+        self.evaluation = self._classifier.evaluation()
         with open(path, encoding="utf-8", newline="\n") as file:
             for row in csv.DictReader(file) if format == "csv" else map(json.loads, file):
                 names = list(row)
-                place = find_column(names, self._config.label_field)
-                known = None if place is None else row[names[place]]
-                given = row["prediction"]
-                if known not in (None, "") and given is not None:
-                    labels = self._classifier.texts.labels
-                    self.evaluation.add(known, given if labels else float(given))
+                place = find_column(names, self._reader.fields.label)
+                if place is not None:
+                    self.evaluation.add_written(row[names[place]], row["prediction"])
 
     def _reject(self, error: OrdtoolError) -> None:
         if self._config.on_error == "stop":
@@ -255,10 +248,13 @@ class PredictionRun:
 
     def _predict(self, window: Sequence[Item]) -> list[Prediction | None]:
         """Return a prediction an item; None for one that was skipped."""
+        if self._classifier.tokens is not None:
+            return list(self._classifier.tokens.predict(window, self._config.batch_size))
         found: list[Prediction | None] = [None] * len(window)
         texts = [(place, item.text, item.pair) for place, item in enumerate(window) if item.text is not None]
         if texts:
             classifier = self._classifier.texts
+            assert classifier is not None
             pairs = None if classifier.pair_field is None else [pair or "" for _, _, pair in texts]
             scores = classifier.predict([t for _, t, _ in texts], pairs, batch_size=self._config.batch_size)
             predictions = _predictions(scores, classifier.labels, self._config)
@@ -280,7 +276,7 @@ class PredictionRun:
     def _label(self, vectors: Vectors) -> list[Prediction]:
         assert self._classifier.vectors is not None
         scores = self._classifier.vectors.predict_vectors(vectors)
-        return _predictions(scores, self._classifier.texts.labels, self._config)
+        return _predictions(scores, self._classifier.labels, self._config)
 
     def _label_one(self, where: str, vector: Vectors) -> Prediction | None:
         try:
@@ -293,7 +289,7 @@ class PredictionRun:
         return None
 
     def _tell_replaced(self, item: Item, fields: dict[str, Any]) -> None:
-        replaced = [key for key in item.data if key in fields]
+        replaced = [key for key, value in item.data.items() if key in fields and value != fields[key]]
         if replaced and not self._told_replaced:
             self._told_replaced = True
             self._progress.warn(f"{item.where}: the input's key {replaced[0]!r} is replaced in the output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ordtool.correlation import pearson, spearman
+from ordtool.tuning.questions import score_answers
 
 _WIDEST = 12  # classes that a confusion table on a terminal has room for
 
@@ -35,7 +37,7 @@ class Evaluation:
         """How many were counted."""
         return self._pairs.total() + len(self._scores)
 
-    def add(self, known: object, predicted: str | float) -> None:
+    def add(self, known: Any, predicted: Any) -> None:
         """Count a record; a regression passes over what is no finite number."""
         if isinstance(predicted, str):
             self._pairs[str(known), predicted] += 1
@@ -46,6 +48,11 @@ class Evaluation:
             return
         if math.isfinite(score):
             self._scores.append((score, float(predicted)))
+
+    def add_written(self, known: Any, predicted: Any) -> None:
+        """Count a record as it stands in an output, if it has a label."""
+        if known not in (None, "") and predicted is not None:
+            self.add(known, predicted if self._labels else float(predicted))
 
     def record(self) -> dict[str, Any]:
         """Return the figures as a JSON object; shares and correlations are in percent, and null where there are none."""
@@ -91,15 +98,71 @@ class Evaluation:
         }
 
 
+class WordEvaluation(Evaluation):
+    """Counts words, as `Evaluation` does records."""
+
+    def add(self, known: Any, predicted: Any) -> None:
+        """Count the words of a record."""
+        for label, guess in zip(known, predicted, strict=True):
+            super().add(label, guess)
+
+    def add_written(self, known: Any, predicted: Any) -> None:
+        """Count the words of a record as it stands in an output, if they have labels."""
+        if known not in (None, ""):
+            self.add(*(json.loads(x) if isinstance(x, str) else x for x in (known, predicted)))
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures as a JSON object, `words` for `records`."""
+        found = super().record()
+        return {"words": found.pop("records"), **found}
+
+
+class AnswerEvaluation(Evaluation):
+    """Means of F1 and exact match of answers, as SQuAD's evaluation has them."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self._guesses: list[str] = []
+        self._answers: list[tuple[str, ...]] = []
+
+    @property
+    def records(self) -> int:
+        """How many were counted."""
+        return len(self._guesses)
+
+    def add(self, known: Any, predicted: Any) -> None:
+        """Count an answer beside the right ones; none means that the context has none."""
+        self._answers.append((known,) if isinstance(known, str) else tuple(known))
+        self._guesses.append(predicted)
+
+    def add_written(self, known: Any, predicted: Any) -> None:
+        """Count a record as it stands in an output."""
+        if isinstance(known, str) and known.startswith('["'):
+            known = json.loads(known)
+        self.add(known or (), predicted or "")
+
+    def record(self) -> dict[str, Any]:
+        """Return `exact_match` and `f1` in percent, null where there was nothing."""
+        f1, exact = score_answers(self._guesses, self._answers) if self._guesses else (None, None)
+        return {
+            "records": self.records,
+            "exact_match": None if exact is None else round(exact, 4),
+            "f1": None if f1 is None else round(f1, 4),
+        }
+
+
 def summary(record: dict[str, Any]) -> str:
     """Say the main figures of an `Evaluation.record` in a line."""
-    if "accuracy" in record:
+    if "exact_match" in record:
+        figures = f"exact match {record['exact_match']:.2f}%, F1 {record['f1']:.2f}%"
+    elif "accuracy" in record:
         figures = f"accuracy {record['accuracy']:.2f}%, macro F1 {record['macro_f1']:.2f}%"
     else:
         names = ("pearson", "spearman")
         parts = [f"{name} {record[name]:.2f}%" for name in names if record[name] is not None]
         figures = ", ".join([*parts, f"rmse {record['rmse']:.4g}"])
-    return f"{figures} on {record['records']} records that had a label"
+    counted = f"{record['words']} words" if "words" in record else f"{record['records']} records"
+    return f"{figures} on {counted} that had a label"
 
 
 Table = tuple[str, list[str], list[tuple[str, ...]]]

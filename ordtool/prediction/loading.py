@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.models.resolve import resolve_model
-from ordtool.prediction.classifiers import Classifier
+from ordtool.prediction.classifiers import Classifier, TokenClassifier
 from ordtool.prediction.config import PredictConfig
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import importing, resolve_device, set_threads
+from ordtool.tuning.data import TOKEN_TASKS
 
 
 def load_classifier(config: PredictConfig, progress: Progress = SILENT) -> Classifier:
@@ -34,6 +35,15 @@ def load_classifier(config: PredictConfig, progress: Progress = SILENT) -> Class
         network = BottleneckClassifier(folder, config, progress)
         return Classifier(network, network)
     if kind == "ordtool_ladder":
+        if found.get("task") in TOKEN_TASKS:
+            with importing():
+                from ordtool.prediction.token_classifiers import load_token_ladder
+
+                return Classifier(
+                    tokens=_without_vectors(
+                        load_token_ladder(folder, config.backbone, device, progress), config
+                    )
+                )
         with importing():
             from ordtool.prediction.text_classifiers import LadderClassifier
 
@@ -42,7 +52,20 @@ def load_classifier(config: PredictConfig, progress: Progress = SILENT) -> Class
         from ordtool.prediction.text_classifiers import CheckpointClassifier
 
         return Classifier(CheckpointClassifier.load(folder, device))
+    for ending, span in (("ForTokenClassification", False), ("ForQuestionAnswering", True)):
+        if any(str(name).endswith(ending) for name in names):
+            from ordtool.prediction.token_classifiers import load_token_checkpoint
+
+            return Classifier(
+                tokens=_without_vectors(load_token_checkpoint(folder, device, span=span), config)
+            )
     raise OrdtoolError(
         f"{config.model}: holds a model of type {kind!r} without a trained classifier",
         "name a ladder, a bottleneck network (ordtool train makes both) or a ...ForSequenceClassification",
     )
+
+
+def _without_vectors(classifier: TokenClassifier, config: PredictConfig) -> TokenClassifier:
+    if config.vectors:
+        raise UsageError(f"{config.model}: labels tokens, and `vectors` are of whole texts")
+    return classifier

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OnError, OrdtoolError, UsageError
+from ordtool.io.conllu import holds_conllu
 from ordtool.io.inputs import Input, open_input
 from ordtool.io.npy import holds_npy, npy_of
 from ordtool.io.tables import rows_of
-from ordtool.io.text import records_of
+from ordtool.io.text import Record, records_of
 from ordtool.prediction.classifiers import Classifier
 from ordtool.prediction.config import PredictConfig
+from ordtool.prediction.items import Item
 from ordtool.tuning.data import Fields, json_texts, table_separator
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing to label.
-
-    Attributes:
-        where: `file:line`.
-        data: The object that it came in.
-        text: Its text, if it is one.
-        pair: The second text, if there are two.
-        vector: The vector, if it is one.
-        label: The label that is known, as text; None where there is none.
-    """
-
-    where: str
-    data: dict[str, Any]
-    text: str | None = None
-    pair: str | None = None
-    vector: NDArray[np.floating] | None = None
-    label: str | None = None
+from ordtool.tuning.questions import answers_of
+from ordtool.tuning.words import TaggedSentence, joined, sentence_of, split_words, tagged_sentences
 
 
 class Reader:
@@ -48,6 +31,9 @@ class Reader:
         config: Where texts and labels are.
         classifier: What it takes, and the labels that it has.
         on_error: Told of each bad item, which is then passed over, unless this raises.
+
+    Attributes:
+        fields: Where texts and labels are.
     """
 
     def __init__(
@@ -58,9 +44,12 @@ class Reader:
         on_error: OnError,
     ) -> None:
         self._inputs = list(inputs) or ["-"]
-        self._fields = Fields(config.field, classifier.texts.pair_field, config.label_field)
+        usual = classifier.fields
+        self.fields = replace(usual, text=config.field or usual.text, label=config.label_field or usual.label)
         self._takes_vectors = classifier.vectors is not None
-        self._labels = frozenset(classifier.texts.labels)
+        self._takes_words = classifier.tokens is not None and classifier.tokens.takes_words
+        self._answers = classifier.tokens is not None and not classifier.tokens.takes_words
+        self._labels = frozenset(classifier.labels)
         self._on_error = on_error
 
     def items(self) -> Iterator[Item]:
@@ -68,14 +57,16 @@ class Reader:
         for path in self._inputs:
             with open_input(path) as stream:
                 for item in self._all(stream):
-                    if item.label is None or not self._labels or item.label in self._labels:
-                        yield item
+                    known = item.label or ()
+                    others = set((known,) if isinstance(known, str) else known) - self._labels
+                    if others and self._labels:
+                        self._on_error(self._impossible(item, min(others)))
                     else:
-                        self._on_error(self._impossible(item))
+                        yield item
 
-    def _impossible(self, item: Item) -> OrdtoolError:
+    def _impossible(self, item: Item, label: str) -> OrdtoolError:
         return OrdtoolError(
-            f"{item.where}: the label {item.label!r} is none of the model's: "
+            f"{item.where}: the label {label!r} is none of the model's: "
             + ", ".join(sorted(self._labels)[:20]),
             "`label_field` names another key for the labels to measure with; `on_error=skip` passes over it",
         )
@@ -83,24 +74,54 @@ class Reader:
     def _all(self, stream: Input) -> Iterator[Item]:
         if holds_npy(stream):
             return self._rows(stream)
-        separator = table_separator(stream, self._fields)
+        if self._takes_words:
+            return self._sentences(stream)
+        separator = table_separator(stream, self.fields)
         return self._records(stream) if separator is None else self._table(stream, separator)
 
     def _table(self, stream: Input, separator: str) -> Iterator[Item]:
-        fields = self._fields
+        fields = self.fields
         for row in rows_of(
             stream, fields.texts, optional=(fields.label,), separator=separator, on_error=self._on_error
         ):
             *texts, label = (value and value.strip() for value in row.values)
             data = {name: cell.strip() for name, cell in row.data.items()}
             pair = texts[1] if len(texts) > 1 else None
-            yield Item(row.where, data, texts[0], pair, label=label or None)
+            known = (
+                answers_of(label, row.where, self.fields)
+                if self._answers and label is not None
+                else label or None
+            )
+            yield Item(row.where, data, texts[0], pair, label=known)
 
     def _rows(self, stream: Input) -> Iterator[Item]:
         if not self._takes_vectors:
             raise UsageError(f"{stream.source}: holds vectors, and this model takes texts")
         for number, row in enumerate(npy_of(stream)):
             yield Item(f"{stream.source} row {number}", {}, vector=row)
+
+    def _sentences(self, stream: Input) -> Iterator[Item]:
+        """Yield sentences with their words: CoNLL-U, JSON with words or a text, lines of text."""
+        if holds_conllu(stream):
+            for sentence in tagged_sentences(stream, self.fields, self._on_error):
+                yield _sentence_item(sentence)
+            return
+        for record in records_of(stream, None, on_error=self._on_error):
+            try:
+                found = self._sentence(record)
+                if found.offsets:
+                    yield _sentence_item(found)
+            except OrdtoolError as error:
+                self._on_error(error)
+
+    def _sentence(self, record: Record) -> TaggedSentence:
+        if record.data is None:
+            return TaggedSentence(record.where, record.text, split_words(record.text))
+        if self.fields.text in record.data and not isinstance(record.data[self.fields.text], str):
+            return sentence_of(record.data, record.where, self.fields)
+        name = self.fields.text if self.fields.text in record.data else Fields().text
+        text, _ = json_texts(record.data, replace(self.fields, text=name), record.where)
+        return TaggedSentence(record.where, text, split_words(text), data=record.data)
 
     def _records(self, stream: Input) -> Iterator[Item]:
         for record in records_of(stream, None, on_error=self._on_error):
@@ -113,21 +134,34 @@ class Reader:
                 self._on_error(error)
 
     def _plain(self, line: str, where: str) -> Item:
-        pair_field = self._fields.pair
+        pair_field = self.fields.pair
         if pair_field is None:
             return Item(where, {"text": line}, text=line)
         first, tab, second = line.partition("\t")
         if not tab:
             raise OrdtoolError(f"{where}: one text, and the model takes two", "separate them with a tab")
-        return Item(where, {self._fields.text: first, pair_field: second}, text=first, pair=second)
+        return Item(where, {self.fields.text: first, pair_field: second}, text=first, pair=second)
 
     def _object(self, data: dict[str, Any], where: str) -> Item:
-        known = data.get(self._fields.label)
-        label = None if known is None else str(known)
+        known = data.get(self.fields.label)
+        label: str | tuple[str, ...] | None = None if known is None else str(known)
+        if self._answers and self.fields.label in data:
+            label = answers_of(known, where, self.fields)
         if self._takes_vectors and "vector" in data:
             return Item(where, data, vector=_numbers(data["vector"], where), label=label)
-        text, pair = json_texts(data, self._fields, where)
+        text, pair = json_texts(data, self.fields, where)
         return Item(where, data, text, pair, label=label)
+
+
+def sentence_in(text: str | Sequence[str]) -> TaggedSentence:
+    """Take a text with its words: those that it is a list of, or those that `split_words` finds."""
+    if isinstance(text, str):
+        return TaggedSentence("", text, split_words(text))
+    return TaggedSentence("", *joined(text))
+
+
+def _sentence_item(sentence: TaggedSentence) -> Item:
+    return Item(sentence.where, sentence.data, sentence.text, label=sentence.labels, sentence=sentence)
 
 
 def _numbers(value: Any, where: str) -> NDArray[np.floating]:

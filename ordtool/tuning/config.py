@@ -10,11 +10,11 @@ from typing import Any, TypedDict
 from ordtool.arguments import with_options
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.runtime import resolve_dtype
-from ordtool.tuning.data import Fields, check_task, default_fields
-from ordtool.tuning.ladder.config import KINDS, POOLINGS
+from ordtool.tuning.data import TEXT_TASKS, TOKEN_TASKS, Fields, check_task, default_fields
+from ordtool.tuning.ladder.config import BLOCKS, KINDS, POOLINGS
 from ordtool.tuning.pruning import INITIALISATIONS
+from ordtool.tuning.questions import SHORTEST_WINDOW
 
-TEXT_TASKS = ("lm", "seq2seq")
 OPTIMIZERS = ("adamw", "adafactor")
 BASELINES = ("full", "lora", "bitfit", "head")
 USUAL_RATE = 3e-3
@@ -105,14 +105,16 @@ class LadderTrainingConfig:
     """What `train_ladder` does.
 
     Attributes:
-        task: `classify`, `regress`, `pairs`, `lm` or `seq2seq`.
+        task: `classify`, `regress`, `pairs`, `tokens` (labels of words), `span` (answers in a context), `lm` or `seq2seq`.
         fields: Where texts and labels are; None: the task's usual ones.
         kind: `gated` or `additive`.
+        block: What a side layer is: `transformer`, a narrow one of the backbone's own kind, or `mlp`, without attention.
         reduction: r, hidden size over the ladder's.
         layers: See `choose_layers`.
         residual: Add the ladder's output to the backbone's.
         initialisation: `random`, `magnitude` or `fisher`.
-        pooling: `mean`, `cls`, `last`; None: the last token of causal models, else the mean.
+        pooling: `mean`, `cls`, `last`; None: the last token of causal models, else the mean. Of words, the token that
+            each is read from: its last, as for causal models, or its first (`cls`), as else.
         dropout: Within the ladder's layers.
         max_length: Tokens of a text; of a block, for `lm`.
         schedule: How long and how fast.
@@ -130,6 +132,7 @@ class LadderTrainingConfig:
     task: str = "classify"
     fields: Fields | None = None
     kind: str = "gated"
+    block: str = "transformer"
     reduction: int = 8
     layers: str | None = None
     residual: bool = True
@@ -148,14 +151,21 @@ class LadderTrainingConfig:
         check_task(self.task)
         resolve_dtype(self.dtype)
         _check_choice("ladder", self.kind, KINDS)
+        _check_choice("block", self.block, BLOCKS)
         _check_choice("initialisation", self.initialisation, INITIALISATIONS)
         _check_choice("pooling", self.pooling or "mean", POOLINGS)
         if self.reduction < 1:
             raise UsageError(
                 f"a reduction by {self.reduction} is not possible", "1 keeps the width, 8 is usual"
             )
-        if self.max_length < 2:
-            raise UsageError("`max_length` must be at least 2")
+        least = SHORTEST_WINDOW if self.task == "span" else 2
+        if self.max_length < least:
+            raise UsageError(f"`max_length` must be at least {least}")
+        if self.by_token and self.pooling == "mean":
+            raise UsageError(
+                "`pooling` mean makes one vector of a text, and here every word has a label",
+                "cls reads a word from its first token, last from its last",
+            )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"`dropout` {self.dropout:g} is not a share below 1")
 
@@ -169,6 +179,11 @@ class LadderTrainingConfig:
         """Whether the ladder writes text, and needs the backbone's head."""
         return self.task in TEXT_TASKS
 
+    @property
+    def by_token(self) -> bool:
+        """Whether tokens have labels, and not texts."""
+        return self.task in TOKEN_TASKS
+
     def schedule_for(self, texts: int) -> ScheduleConfig:
         """Return the schedule of a training on some texts: where no rate is given, `label_rate` where they get labels."""
         if self.schedule.learning_rate is not None or self.writes:
@@ -177,7 +192,7 @@ class LadderTrainingConfig:
 
     def pooling_of(self, causal: bool) -> str:
         """Return how tokens become a text, beside a causal backbone or another."""
-        return self.pooling or ("last" if causal else "mean")
+        return self.pooling or ("last" if causal else "cls" if self.by_token else "mean")
 
 
 def with_ladder_options(config: LadderTrainingConfig, options: Mapping[str, Any]) -> LadderTrainingConfig:
@@ -199,6 +214,7 @@ class LadderTrainingOptions(ScheduleOptions, total=False):
     task: str
     fields: Fields | None
     kind: str
+    block: str
     reduction: int
     layers: str | None
     residual: bool

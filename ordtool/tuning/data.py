@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from ordtool.io.jsonl import holds_jsonl
 from ordtool.io.tables import find_column, no_field, rows_of
 from ordtool.progress import Progress
 
-TASKS = ("classify", "regress", "pairs", "lm", "seq2seq")
+TASKS = ("classify", "regress", "pairs", "tokens", "span", "lm", "seq2seq")
+TOKEN_TASKS = ("tokens", "span")
+"""What labels tokens, and not texts."""
+TEXT_TASKS = ("lm", "seq2seq")
+"""What writes text, and has no labels."""
 _HINT = "`field`, `pair_field` and `label_field` name the fields"
 
 
@@ -50,6 +54,8 @@ def default_fields(task: str) -> Fields:
         "pairs": Fields("text", "text2", "label"),
         "regress": Fields("text", None, "score"),
         "seq2seq": Fields("text", None, "target"),
+        "tokens": Fields("tokens", None, "labels"),
+        "span": Fields("question", "context", "answer"),
     }.get(task, Fields())
 
 
@@ -150,16 +156,20 @@ def _texts(values: Sequence[Any], fields: Fields, where: str) -> tuple[str, str 
     return values[0], values[1] if len(values) > 1 else None
 
 
-def class_names(examples: Sequence[Example]) -> list[str]:
+def class_names(labels: Iterable[str], where: str) -> list[str]:
     """Return the classes, numbers in their order, other names in the alphabet's.
+
+    Args:
+        labels: All labels.
+        where: `file:line` of the first, for the message.
 
     Raises:
         OrdtoolError: If there is one class only.
     """
-    names = sorted({example.label for example in examples})
+    names = sorted(set(labels))
     if len(names) < 2:
         raise OrdtoolError(
-            f"{examples[0].where}: all labels are {names[0]!r}: there is nothing to tell apart",
+            f"{where}: all labels are {names[0]!r}: there is nothing to tell apart",
             "is it the right file, and the right `label_field`?",
         )
     if all(name.lstrip("-").isdecimal() for name in names):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.config import LadderTrainingConfig
 from ordtool.tuning.data import (
+    TOKEN_TASKS,
     Example,
     Fields,
     class_indices,
@@ -24,8 +25,14 @@ from ordtool.tuning.data import (
     warn_of_heads,
 )
 from ordtool.tuning.encoding import Encoded, encode_blocks, encode_labelled, encode_pairs, encode_sources
+from ordtool.tuning.questions import Question, encode_questions, read_questions
+from ordtool.tuning.words import TaggedSentence, encode_words, read_tagged
 
 MIN_DEV = 2
+SPAN_ENDS = ("start", "end")
+
+Files = tuple[Sequence[str | Path], Sequence[str | Path], Sequence[str | Path]]
+Record = TypeVar("Record", Example, TaggedSentence, Question)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class LadderData:
     Attributes:
         train: To train on.
         dev: Held out.
-        names: Of the classes; empty where there are none.
+        names: Of the classes, or of the two ends of a span; empty where there are none.
         mean: Of the training scores.
         scale: Their standard deviation.
         test: Measured once, after the training, by comparisons; None: there is none.
@@ -56,7 +63,7 @@ class LadderData:
     @property
     def outputs(self) -> int:
         """How many numbers a classifier gives a text: as many as classes, 1 for scores, 0 for text tasks."""
-        return len(self.names) or (0 if self.train.targets is None else 1)
+        return len(self.names) or (0 if self.train.writes else 1)
 
 
 def read_data(
@@ -83,16 +90,73 @@ def read_data(
                 "`task=seq2seq` teaches it to, from pairs; or name a causal model, such as `model=smollm2`",
             )
         return _read_lm((paths, dev, test), config, tokenizer, length)
-    examples = read_examples(paths, fields)
-    # One class only is said before the data is split.
-    names = class_names(examples) if config.task in ("classify", "pairs") else []
-    if names:
+    if config.task in TOKEN_TASKS:
+        return _read_tokens((paths, dev, test), config, backbone, length, progress)
+
+    def read(files: Sequence[str | Path]) -> list[Example]:
+        return read_examples(files, fields)
+
+    examples, names = read(paths), list[str]()
+    if config.task in ("classify", "pairs"):
+        # One class only is said before the data is split.
+        names = class_names((example.label for example in examples), examples[0].where)
         warn_of_heads(examples, progress)
+    rows = _with_held_out(examples, dev, test, read, config)
+    return _encode_examples(rows, names, config, backbone, length)
+
+
+def _read_tokens(
+    files: Files, config: LadderTrainingConfig, backbone: Backbone, length: int, progress: Progress
+) -> LadderData:
+    """Read sentences whose words have labels, or questions whose answers are spans."""
+    paths, dev, test = files
+    fields, tokenizer = config.data_fields, backbone.tokenizer
+    if config.task == "span":
+
+        def read(part: Sequence[str | Path]) -> list[Question]:
+            return read_questions(part, fields, progress)
+
+        asked = _with_held_out(read(paths), dev, test, read, config)
+        return _parts([encode_questions(tokenizer, part, length) for part in asked], names=SPAN_ENDS)
+
+    def read_sentences(part: Sequence[str | Path]) -> list[TaggedSentence]:
+        return read_tagged(part, fields)
+
+    sentences = read_sentences(paths)
+    names = class_names((label for s in sentences for label in s.labels or ()), sentences[0].where)
+    rows = _with_held_out(sentences, dev, test, read_sentences, config)
+    pooling = config.pooling_of(backbone.causal)
+    encoded = [encode_words(tokenizer, part, names, length, pooling) for part in rows]
+    return _parts(encoded, names=tuple(names))
+
+
+def _with_held_out(
+    records: list[Record],
+    dev: Sequence[str | Path],
+    test: Sequence[str | Path],
+    read: Callable[[Sequence[str | Path]], list[Record]],
+    config: LadderTrainingConfig,
+) -> list[list[Record]]:
+    """Return training, dev and perhaps test records; without dev files a share of the training records is held out."""
     if dev:
-        held_out = _read_dev(dev, fields)
+        held_out = _read_dev(dev, read)
     else:
-        examples, held_out = _split(examples, config.holdout, config.schedule.seed)
-    rows = [examples, held_out, *([_read_dev(test, fields, "test")] if test else [])]
+        records, held_out = _split(records, config.holdout, config.schedule.seed)
+    parts = [records, held_out]
+    if test:
+        parts.append(_read_dev(test, read, "test"))
+    return parts
+
+
+def _encode_examples(
+    rows: list[list[Example]],
+    names: Sequence[str],
+    config: LadderTrainingConfig,
+    backbone: Backbone,
+    length: int,
+) -> LadderData:
+    """Encode texts with what each is to be given: a class, a score or another text."""
+    tokenizer = backbone.tokenizer
     if config.task == "seq2seq":
         if backbone.decodes:
             return _parts([encode_sources(tokenizer, part, length, backbone.start) for part in rows])
@@ -101,9 +165,7 @@ def read_data(
         numbers = [scores(part) for part in rows]
         mean, scale = float(np.mean(numbers[0])), float(np.std(numbers[0]))
         if scale == 0:
-            raise OrdtoolError(
-                f"{examples[0].where}: all scores are {mean:g}: there is nothing to tell apart"
-            )
+            raise OrdtoolError(f"{rows[0][0].where}: all scores are {mean:g}: there is nothing to tell apart")
         encoded = [
             encode_labelled(tokenizer, part, [(value - mean) / scale for value in values], length)
             for part, values in zip(rows, numbers, strict=True)
@@ -117,9 +179,11 @@ def _parts(parts: list[Encoded], **more: Any) -> LadderData:
     return LadderData(parts[0], parts[1], test=parts[2] if len(parts) > 2 else None, **more)
 
 
-def _read_dev(dev: Sequence[str | Path], fields: Fields, name: str = "dev") -> list[Example]:
+def _read_dev(
+    dev: Sequence[str | Path], read: Callable[[Sequence[str | Path]], list[Record]], name: str = "dev"
+) -> list[Record]:
     try:
-        return read_examples(dev, fields)
+        return read(dev)
     except OrdtoolError as error:
         if "holds no records" in error.message:
             raise OrdtoolError(
@@ -129,7 +193,7 @@ def _read_dev(dev: Sequence[str | Path], fields: Fields, name: str = "dev") -> l
         raise
 
 
-def _split(examples: list[Example], holdout: float, seed: int) -> tuple[list[Example], list[Example]]:
+def _split(examples: list[Record], holdout: float, seed: int) -> tuple[list[Record], list[Record]]:
     count = round(len(examples) * holdout) if 0 < holdout < 1 else 0
     if count < MIN_DEV or len(examples) - count < MIN_DEV:
         raise UsageError(
@@ -140,9 +204,7 @@ def _split(examples: list[Example], holdout: float, seed: int) -> tuple[list[Exa
     return [examples[k] for k in kept], [examples[k] for k in held]
 
 
-def _read_lm(
-    files: tuple[Sequence[str | Path], ...], config: LadderTrainingConfig, tokenizer: Any, length: int
-) -> LadderData:
+def _read_lm(files: Files, config: LadderTrainingConfig, tokenizer: Any, length: int) -> LadderData:
     """Read and cut texts: training, dev and test files, of which the last two may be none."""
     train, dev, last = (
         encode_blocks(tokenizer, _documents(paths, config.data_fields), length) if paths else None

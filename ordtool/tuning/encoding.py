@@ -14,6 +14,32 @@ from torch import Tensor
 from ordtool.errors import OrdtoolError
 from ordtool.tuning.data import Example
 
+NO_TARGET = -100
+"""Stands where a token has nothing to be learnt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Contexts that questions are asked about, cut into windows.
+
+    Attributes:
+        of: The question of each window, `(windows,)`.
+        places: Where each token of a window stands in its context, in characters, half-open: `(tokens, 2)`; 0 and 0 for
+            those that are not of the context.
+        contexts: Of the questions.
+        answers: The right ones of each question; none where the context has none.
+    """
+
+    of: NDArray[np.int64]
+    places: list[NDArray[np.int64]]
+    contexts: list[str]
+    answers: list[tuple[str, ...]]
+
+    @property
+    def unanswerable(self) -> bool:
+        """Whether there is a question without an answer."""
+        return not all(self.answers)
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -22,9 +48,11 @@ class Encoded:
     Attributes:
         ids: Of each text.
         types: Token types (0 the first text, 1 the second) where the tokenizer gives them.
-        targets: Class indices or scores, `(texts,)`; None for text tasks.
+        targets: Class indices or scores, `(texts,)`; None for tasks that have none a text.
         starts: For text tasks, the first token of each text that is predicted.
         sources: What an encoder reads for each text, where `ids` are for a decoder.
+        token_targets: For tasks that label tokens, what each token of a text is, `NO_TARGET` where nothing.
+        windows: For questions about a context, where the tokens stand in it.
     """
 
     ids: list[NDArray[np.int64]]
@@ -32,6 +60,8 @@ class Encoded:
     targets: NDArray[Any] | None = None
     starts: list[int] | None = None
     sources: list[NDArray[np.int64]] | None = None
+    token_targets: list[NDArray[np.int64]] | None = None
+    windows: Windows | None = None
 
     def __len__(self) -> int:
         """Return the number of texts."""
@@ -67,6 +97,18 @@ class Encoded:
         if self.types is not None:
             found["token_type_ids"] = _padded(self.types, index, 0)[0]
         return found
+
+    @property
+    def writes(self) -> bool:
+        """Whether text is to be written, and nothing has a label."""
+        return self.targets is None and self.token_targets is None
+
+    def targets_of(self, index: Sequence[int]) -> Tensor:
+        """Return a batch's classes or scores, `(batch,)`; of tokens `(batch, seq)`, `NO_TARGET` for padding."""
+        if self.token_targets is not None:
+            return _padded(self.token_targets, index, NO_TARGET)[0]
+        assert self.targets is not None
+        return torch.from_numpy(self.targets[list(index)])
 
     def labels(self, index: Sequence[int]) -> Tensor:
         """Return a text batch's next tokens, `(batch, seq)`: at each position the one after it, -100 where none counts."""
@@ -107,10 +149,23 @@ def encode_texts(
     ids = [np.array(row, dtype=np.int64) for row in found["input_ids"]]
     if any(not len(row) for row in ids):
         # GPT-2's kind gives nothing for an empty text, and attention needs a token.
-        fill = next(t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if t is not None)
-        ids = [row if len(row) else np.array([fill], dtype=np.int64) for row in ids]
+        ids = [row if len(row) else np.array([filler(tokenizer)], dtype=np.int64) for row in ids]
     types = found.get("token_type_ids") if pairs is not None else None
     return ids, None if types is None else [np.array(row, dtype=np.int64) for row in types]
+
+
+def filler(tokenizer: Any) -> int:
+    """Return a token to read where a text has none."""
+    return next(t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if t is not None)
+
+
+def check_offsets(tokenizer: Any) -> None:
+    """Raise an OrdtoolError for a tokenizer that doesn't say where its tokens stand in a text."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise OrdtoolError(
+            f"{type(tokenizer).__name__} doesn't say where its tokens stand in a text, so words can't be labelled with it",
+            "a model with a tokenizer.json can be used",
+        )
 
 
 def encode_labelled(

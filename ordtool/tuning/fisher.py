@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ordtool.batching import shuffled_batches
 from ordtool.tuning.backbone.model import Backbone
-from ordtool.tuning.encoding import Encoded
+from ordtool.tuning.encoding import NO_TARGET, Encoded
 from ordtool.tuning.ladder.mixing import pool
 from ordtool.tuning.metrics import text_loss
 
@@ -23,13 +23,13 @@ def squared_gradients(
 
     For text tasks $L$ is the language model's own loss. A label has no trained head yet, so its loss is that of a
     nearest-centroid read-out: logits are cosines with the classes' mean vectors, over the same texts; for scores,
-    the classes are below and above the median.
+    the classes are below and above the median. Where tokens have labels, their own states take the place of the texts'.
 
     Args:
         backbone: Its weights are frozen again afterwards.
         data: Training texts.
         task: What is to be learnt.
-        pooling: How tokens become a text.
+        pooling: How tokens become a text, where texts have labels.
         texts: How many are looked at.
 
     Returns:
@@ -38,13 +38,11 @@ def squared_gradients(
     model = backbone.model
     index = [i for batch in shuffled_batches(data.lengths, BATCH, 0, 0) for i in batch][:texts]
     batches = [index[start : start + BATCH] for start in range(0, len(index), BATCH)]
-    centroids, classes = (
-        _centroids(backbone, data, batches, pooling) if data.targets is not None else (None, None)
-    )
+    centroids, classes = (None, None) if data.writes else _centroids(backbone, data, batches, pooling)
     found = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in model.named_parameters()}
     model.requires_grad_(True)
     try:
-        for batch in batches:
+        for number, batch in enumerate(batches):
             output, mask = _run(backbone, data, batch)
             if centroids is None or classes is None:
                 total, count = text_loss(
@@ -52,8 +50,8 @@ def squared_gradients(
                 )
                 loss = total / max(1, count)
             else:
-                logits = 10 * F.normalize(pool(output, mask, pooling), dim=-1) @ centroids.T
-                loss = F.cross_entropy(logits, classes[[index.index(i) for i in batch]])
+                rows = _rows(output, mask, data, batch, pooling)
+                loss = F.cross_entropy(10 * F.normalize(rows, dim=-1) @ centroids.T, classes[number])
             loss.backward()
             for name, weight in model.named_parameters():
                 if weight.grad is not None:
@@ -69,14 +67,23 @@ def _run(backbone: Backbone, data: Encoded, batch: list[int]) -> tuple[Tensor, T
     return backbone.model(**inputs).last_hidden_state, inputs["attention_mask"]
 
 
+def _rows(output: Tensor, mask: Tensor, data: Encoded, batch: list[int], pooling: str) -> Tensor:
+    """Return the vectors of what has a label in a batch: texts, or some of the tokens."""
+    if data.token_targets is None:
+        return pool(output, mask, pooling)
+    return output[data.targets_of(batch).to(output.device) != NO_TARGET]
+
+
 @torch.no_grad()
 def _centroids(
     backbone: Backbone, data: Encoded, batches: list[list[int]], pooling: str
-) -> tuple[Tensor, Tensor]:
-    assert data.targets is not None
-    targets = torch.from_numpy(data.targets[[i for batch in batches for i in batch]])
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the classes' mean directions, `(classes, hidden)`, and each batch's classes."""
+    parts = [data.targets_of(batch) for batch in batches]
+    parts = [part[part != NO_TARGET] for part in parts] if data.token_targets is not None else parts
+    targets = torch.cat(parts)
     classes = targets if not targets.is_floating_point() else (targets > targets.median()).long()
-    pooled = torch.cat([pool(*_run(backbone, data, batch), pooling) for batch in batches])
-    classes = classes.unique(return_inverse=True)[1].to(pooled.device)
-    means = torch.stack([pooled[classes == c].mean(dim=0) for c in range(int(classes.max()) + 1)])
-    return F.normalize(means, dim=-1), classes
+    rows = torch.cat([_rows(*_run(backbone, data, batch), data, batch, pooling) for batch in batches])
+    classes = classes.unique(return_inverse=True)[1].to(rows.device)
+    means = torch.stack([rows[classes == c].mean(dim=0) for c in range(int(classes.max()) + 1)])
+    return F.normalize(means, dim=-1), classes.split([len(part) for part in parts])

@@ -114,8 +114,8 @@ class LadderTuning:
         """Return the mean loss of some training texts."""
         states = self.train_states.batch(index)
         found = self.module(**states.arguments())
-        if self.train.targets is not None:
-            targets = torch.from_numpy(self.train.targets[list(index)]).to(found.logits.device)
+        if not self.train.writes:
+            targets = self.train.targets_of(index).to(found.logits.device)
             return label_loss(found.logits, targets, self.task)
         total, count = text_loss(found.output, self.train.labels(index).to(found.output.device), self.head)
         return total / max(1, count)
@@ -135,15 +135,15 @@ class LadderTuning:
 
 
 class BackboneWithHead(nn.Module):
-    """A backbone with, for labels, dropout and a linear read-out of the pooled tokens.
+    """A backbone with, for labels, dropout and a linear read-out of the pooled tokens, or of each.
 
     Args:
         backbone: Its model is copied.
         labels: Classes (1 for scores); 0 for text tasks.
-        pooling: How tokens become a text.
+        pooling: How tokens become a text; None where each has a label.
     """
 
-    def __init__(self, backbone: Backbone, labels: int, pooling: str) -> None:
+    def __init__(self, backbone: Backbone, labels: int, pooling: str | None) -> None:
         super().__init__()
         self.model = copy.deepcopy(backbone.model)
         self.pooling = pooling
@@ -155,7 +155,7 @@ class BackboneWithHead(nn.Module):
         self.to(backbone.model.device)
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor | None, Tensor]:
-        """Return logits `(batch, classes)`, if any, and the output `(batch, seq, hidden)`."""
+        """Return logits `(batch, classes)` or `(batch, seq, classes)`, if any, and the output `(batch, seq, hidden)`."""
         output = self.model(**inputs).last_hidden_state
         if self.classifier is None:
             return None, output
@@ -194,9 +194,7 @@ class FineTuning:
         if logits is None:
             total, count = text_loss(output, self.train.labels(index).to(output.device), self.head)
             return total / max(1, count)
-        assert self.train.targets is not None
-        targets = torch.from_numpy(self.train.targets[list(index)]).to(logits.device)
-        return label_loss(logits, targets, self.task)
+        return label_loss(logits, self.train.targets_of(index).to(logits.device), self.task)
 
     @torch.no_grad()
     def measure(self, test: tuple[Encoded, StateSource | None] | None = None) -> Metric:
@@ -212,7 +210,7 @@ class FineTuning:
 
 
 class ClassifierHead(nn.Module):
-    """Dropout and a linear map from a text's vector to classes.
+    """Dropout and a linear map from a text's or a token's vector to classes.
 
     Args:
         hidden: The vector's size.
@@ -225,14 +223,14 @@ class ClassifierHead(nn.Module):
         self.classifier = nn.Linear(hidden, labels)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Return logits, `(batch, classes)`, of vectors `(batch, hidden)`."""
+        """Return logits, `(..., classes)`, of vectors `(..., hidden)`."""
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
 
 
 @dataclass
 class HeadTuning:
-    """A linear read-out of the frozen backbone's pooled output.
+    """A linear read-out of the frozen backbone's output, pooled or of each token.
 
     Attributes:
         module: The read-out.
@@ -241,7 +239,7 @@ class HeadTuning:
         dev: Held-out texts.
         train_states: Their states.
         dev_states: Theirs.
-        pooling: How tokens become a text.
+        pooling: How tokens become a text; None where each has a label.
         threads: None: as many as torch has.
     """
 
@@ -251,7 +249,7 @@ class HeadTuning:
     dev: Encoded
     train_states: StateSource
     dev_states: StateSource
-    pooling: str
+    pooling: str | None
     threads: int | None = None
 
     def parameters(self) -> list[nn.Parameter]:
@@ -260,10 +258,8 @@ class HeadTuning:
 
     def loss(self, index: Sequence[int]) -> Tensor:
         """Return the mean loss of some training texts."""
-        assert self.train.targets is not None
         logits = self._logits(self.train_states, index)
-        targets = torch.from_numpy(self.train.targets[list(index)]).to(logits.device)
-        return label_loss(logits, targets, self.task)
+        return label_loss(logits, self.train.targets_of(index).to(logits.device), self.task)
 
     @torch.no_grad()
     def measure(self, test: tuple[Encoded, StateSource | None] | None = None) -> Metric:
@@ -299,7 +295,7 @@ def make_baseline(
     """
     seed_everything(config.schedule.seed)
     labels = data.outputs
-    pooling = config.pooling_of(backbone.causal)
+    pooling = None if config.by_token else config.pooling_of(backbone.causal)
     if name == "head":
         assert states is not None
         head = ClassifierHead(int(backbone.config.hidden_size), labels).to(backbone.model.device)

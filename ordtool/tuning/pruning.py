@@ -6,7 +6,7 @@ the same for queries and keys. The importance of a unit is the sum over its weig
 gradients of the loss (the empirical Fisher information's diagonal). $D_l$ begins as the map that picks out the hidden
 units kept, so the ladder starts as the pruned backbone beside the whole one. A decoder's attention to its source has
 heads of its own, and the units of the encoder that its keys and values read are a choice of their own too, with which
-$D_e$ begins.
+$D_e$ begins. Of a ladder of MLPs the $D_l$ alone begin so.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ def _prune(ladder: Ladder, backbone: Backbone, scores: dict[str, Tensor]) -> lis
         _by_role(layer, {key: scores[name + key] for key in _keys(layer)}, old)
         for layer, name in zip(kept, names, strict=True)
     ]
+    if "hidden" not in importance[0]:  # no map of these layers is known
+        return sorted(key for layer in kept[:1] for key in _keys(layer))
     common: dict[str, Tensor] = {
         space: _top(torch.stack([found[space] for found in importance]).sum(dim=0), ladder.width)
         for space in ("hidden", "memory")
@@ -92,13 +94,16 @@ def _prune(ladder: Ladder, backbone: Backbone, scores: dict[str, Tensor]) -> lis
     }
     hidden = common["hidden"]
     unknown: list[str] = []
-    for layer, found, small in zip(kept, importance, ladder.side_layers, strict=True):
+    copied = (
+        zip(kept, importance, ladder.side_layers, strict=True) if ladder.config.block == "transformer" else ()
+    )
+    for layer, found, small in copied:
         units = _units(found, common, old, new, small)
         unknown = _copy(layer, small, units, old, new)
     for row in range(len(ladder.down_weight)):
         ladder.down_weight[row].zero_()
         ladder.down_weight[row][hidden, torch.arange(ladder.width)] = 1.0
-    if ladder.config.decodes and "memory" in common:
+    if ladder.config.attends_to_source and "memory" in common:
         ladder.memory_weight.zero_()
         ladder.memory_weight[common["memory"], torch.arange(ladder.width)] = 1.0
     return unknown

@@ -11,11 +11,13 @@ from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.encoding import prompt_ids
 from ordtool.tuning.ladder.model import Ladder
 
+_READS = {"tokens": "LadderForTokenClassification", "span": "LadderForQuestionAnswering"}
+
 
 def save_ladder(ladder: Ladder, backbone: Backbone, folder: Path) -> None:
     """Save the ladder alone, with the tokenizer of its backbone."""
     architecture = (
-        "LadderForSequenceClassification"
+        _READS.get(ladder.config.task, "LadderForSequenceClassification")
         if ladder.config.labels
         else "LadderForConditionalGeneration"
         if ladder.config.decodes

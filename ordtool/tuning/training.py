@@ -32,6 +32,7 @@ from ordtool.tuning.loading import load_backbone
 from ordtool.tuning.methods import LadderTuning, ladder_threads
 from ordtool.tuning.metrics import Metric
 from ordtool.tuning.pruning import initialise
+from ordtool.tuning.questions import longest_answer
 from ordtool.tuning.saving import save_ladder
 from ordtool.tuning.train_loop import TrainHistory, train
 
@@ -90,6 +91,7 @@ def new_ladder(backbone: Backbone, data: LadderData, config: LadderTrainingConfi
             backbone_config=backbone.config.to_dict(),
             task=config.task,
             kind=config.kind,
+            block=config.block,
             adds_after=config.kind == "additive",
             reduction=config.reduction,
             layers=choose_layers(config.layers, backbone.depth),
@@ -100,6 +102,8 @@ def new_ladder(backbone: Backbone, data: LadderData, config: LadderTrainingConfi
             pair_field=config.data_fields.pair,
             target_mean=data.mean,
             target_scale=data.scale,
+            longest_answer=0 if data.train.windows is None else longest_answer(data.train),
+            unanswerable=data.train.windows is not None and data.train.windows.unanswerable,
             is_encoder_decoder=backbone.decodes,
             id2label=dict(enumerate(names)),
             label2id={name: index for index, name in enumerate(names)},
@@ -287,6 +291,6 @@ def _plain(config: LadderTrainingConfig) -> dict[str, Any]:
 
 
 def _summary(data: LadderData, config: LadderTrainingConfig) -> str:
-    kind = "block" if config.task == "lm" else "record"
-    classes = f", {counted(len(data.names), 'class', 'classes')}" if data.names else ""
+    kind = "block" if config.task == "lm" else "window" if config.task == "span" else "record"
+    classes = f", {counted(len(data.names), 'class', 'classes')}" if data.names and kind == "record" else ""
     return f"{counted(len(data.train), kind)} to train on, {len(data.dev):,} held out{classes}"

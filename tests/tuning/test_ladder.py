@@ -230,3 +230,52 @@ def test_shared_layers_are_refused(tmp_path):
     )
     with pytest.raises(OrdtoolError, match="in no list"):
         Ladder(LadderConfig(backbone_config=config.to_dict(), reduction=2, layers=[1, 2, 3]))
+
+
+@pytest.mark.parametrize("kind", ["gated", "additive"])
+def test_mlp_blocks_against_a_loop(kind, bert):
+    ladder = build(bert, kind=kind, adds_after=True, block="mlp", layers=[1, 3])
+    inputs = texts(bert).inputs([0, 1], 0)
+    with torch.no_grad():
+        found = bert.states(inputs, [1, 3], torch.float32)
+        narrow = ladder.run_side(found.hidden, found.mask)
+        down = [s @ w + b for s, w, b in zip(found.hidden, ladder.down_weight, ladder.down_bias, strict=True)]
+        h = down[0]
+        for index, block in enumerate(ladder.side_layers):
+            if kind == "gated":
+                mu = torch.sigmoid(ladder.gates[index] / 0.1)
+                h = mu * h + (1 - mu) * down[index + 1]
+            normed = (h - h.mean(-1, keepdim=True)) / (h.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+            z = (normed * block.norm.weight + block.norm.bias) @ block.inner.weight.T + block.inner.bias
+            h = h + (z * (1 + torch.erf(z / 2**0.5)) / 2) @ block.outer.weight.T + block.outer.bias
+            h = h + down[index + 1] if kind == "additive" else h
+        wanted = F.layer_norm(h, h.shape[-1:], ladder.norm.weight, ladder.norm.bias, ladder.norm.eps)
+    torch.testing.assert_close(narrow, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "bart"])
+def test_a_ladder_of_mlps_writes_with_a_cache_as_without(name, writers, tmp_path):
+    from ordtool.tuning.ladder.ladder_models import LadderForCausalLM, LadderForConditionalGeneration
+    from ordtool.tuning.saving import save_ladder
+
+    home = str(writers(name))
+    backbone = load_backbone(home, writes=True)
+    task = "seq2seq" if backbone.decodes else "lm"
+    names = {"backbone": home, "backbone_hash": backbone.hash}
+    ladder = build(backbone, task=task, block="mlp", layers=[1], **names)
+    save_ladder(ladder, backbone, tmp_path / "m")
+    kind = LadderForConditionalGeneration if backbone.decodes else LadderForCausalLM
+    model = kind.from_pretrained(tmp_path / "m")
+    for ours, theirs in zip(ladder.trained_parameters(), model.ladder.trained_parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
+    options = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": 5,
+        "do_sample": False,
+    }
+    beams = {"num_beams": 2}
+    for more in ({}, beams):
+        cached, plain = (model.generate(**options, **more, use_cache=use) for use in (True, False))
+        assert torch.equal(cached, plain)

@@ -81,6 +81,7 @@ def test_scores_are_those_of_the_trained_ladder(ladder, options):
         {"reduction": 0},
         {"a_new_key": 1},
         {"adds_after": 1},
+        {"block": "mlp"},
     ],
 )
 def test_what_is_not_known_is_left_to_the_loader(ladder, change):

@@ -9,9 +9,11 @@ from transformers import AutoConfig, PreTrainedConfig
 from ordtool.errors import UsageError, close_match_hint
 from ordtool.models.own import register
 from ordtool.tuning.backbone.layers import as_decoder
+from ordtool.tuning.data import TEXT_TASKS, TOKEN_TASKS
 
 MODEL_TYPE = "ordtool_ladder"
 KINDS = ("gated", "additive")
+BLOCKS = ("transformer", "mlp")
 POOLINGS = ("mean", "cls", "last")
 
 
@@ -22,23 +24,27 @@ class LadderConfig(PreTrainedConfig):
         backbone: The name or folder that was given for the backbone.
         backbone_hash: SHA-256 of its weights.
         backbone_config: Its configuration, as a dictionary with `model_type`.
-        task: `classify`, `regress`, `pairs`, `lm` or `seq2seq`.
+        task: `classify`, `regress`, `pairs`, `tokens`, `span`, `lm` or `seq2seq`.
         kind: `gated` or `additive`.
+        block: What a side layer is: `transformer`, one of the backbone's own kind, or `mlp`, without attention.
         adds_after: An additive ladder adds what comes from the backbone behind each side layer, as the article does, and
             not before it. Files that don't say it were trained with the latter.
         reduction: r: hidden size over the ladder's.
         layers: The backbone's layers that have a side layer, from 1, ascending.
         residual: Add the ladder's output to the backbone's, instead of using it alone.
-        pooling: How tokens become a text: `mean`, `cls` (the first) or `last`.
+        pooling: How tokens become a text: `mean`, `cls` (the first) or `last`; where words have labels, the token that each
+            is read from: its first (`cls`) or `last`.
         dropout: Within the ladder's layers. None by default: attention with dropout has no fused kernel on
             CPUs and would take more time than all the rest.
         text_length: Tokens of a text that were read in training.
         pair_field: The JSONL key of the second text, for tasks of pairs.
         target_mean: Of the training scores (regression).
         target_scale: Their standard deviation.
+        longest_answer: Tokens of the longest answer in training (`span`).
+        unanswerable: Whether some questions had none (`span`).
 
     Raises:
-        UsageError: For an unknown kind or pooling.
+        UsageError: For an unknown kind, block or pooling.
     """
 
     model_type = MODEL_TYPE
@@ -48,6 +54,7 @@ class LadderConfig(PreTrainedConfig):
     backbone_config: dict[str, Any] | None = None
     task: str = "classify"
     kind: str = "gated"
+    block: str = "transformer"
     adds_after: bool = False
     reduction: int = 8
     layers: list[int] | tuple[int, ...] = (1,)
@@ -58,10 +65,17 @@ class LadderConfig(PreTrainedConfig):
     pair_field: str | None = None
     target_mean: float = 0.0
     target_scale: float = 1.0
+    longest_answer: int = 0
+    unanswerable: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Check the choices; `kwargs` are what else Hugging Face configurations hold, such as `id2label`."""
-        for name, value, choices in (("ladder", self.kind, KINDS), ("pooling", self.pooling, POOLINGS)):
+        chosen = (
+            ("ladder", self.kind, KINDS),
+            ("block", self.block, BLOCKS),
+            ("pooling", self.pooling, POOLINGS),
+        )
+        for name, value, choices in chosen:
             if value not in choices:
                 raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))
         self.backbone_config = self.backbone_config or {"model_type": "bert"}
@@ -82,6 +96,16 @@ class LadderConfig(PreTrainedConfig):
         return not self.labels and bool((self.backbone_config or {}).get("is_encoder_decoder"))
 
     @property
+    def attends_to_source(self) -> bool:
+        """Whether side layers attend to what an encoder has read."""
+        return self.decodes and self.block == "transformer"
+
+    @property
     def labels(self) -> bool:
-        """Whether texts get a label or a score, rather than text."""
-        return self.task in ("classify", "regress", "pairs")
+        """Whether texts or tokens get a label or a score, rather than text."""
+        return self.task not in TEXT_TASKS
+
+    @property
+    def by_token(self) -> bool:
+        """Whether tokens get labels, and not texts."""
+        return self.task in TOKEN_TASKS

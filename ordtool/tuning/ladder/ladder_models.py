@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     DynamicCache,
     EncoderDecoderCache,
     GenerationMixin,
@@ -18,8 +20,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import (
     CausalLMOutputWithPast,
+    QuestionAnsweringModelOutput,
     Seq2SeqLMOutput,
     SequenceClassifierOutput,
+    TokenClassifierOutput,
 )
 
 from ordtool.models.releases import CheckedCache, cache_argument, takes_cache
@@ -28,6 +32,7 @@ from ordtool.tuning.backbone.model import Backbone
 from ordtool.tuning.ladder.config import LadderConfig
 from ordtool.tuning.ladder.model import Ladder, LadderOutput
 from ordtool.tuning.loading import load_ladder_and_backbone
+from ordtool.tuning.metrics import label_loss
 from ordtool.tuning.saving import save_ladder
 
 
@@ -108,6 +113,15 @@ class _LadderModel(PreTrainedModel):
         states = self.backbone.states(inputs, self.ladder.config.layers, dtype, **backbone)
         return self.ladder(states.hidden, states.last, inputs.get("attention_mask"), **side), states
 
+    def _label(self, ids: Tensor, mask: Tensor | None, types: Tensor | None) -> LadderOutput:
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return self._run({k: v for k, v in inputs.items() if v is not None}, {}, {})[0]
+
+    def _logits(self, ids: Tensor, mask: Tensor | None, types: Tensor | None) -> Tensor:
+        logits = self._label(ids, mask, types).logits
+        assert logits is not None
+        return logits
+
 
 class LadderForSequenceClassification(_LadderModel):
     """Texts to classes, or to a score: the backbone, the ladder, a linear read-out."""
@@ -129,13 +143,50 @@ class LadderForSequenceClassification(_LadderModel):
             labels: `(batch,)`.
             **kwargs: Ignored.
         """
-        from ordtool.tuning.metrics import label_loss
-
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        found, _ = self._run({k: v for k, v in inputs.items() if v is not None}, {}, {})
+        found = self._label(input_ids, attention_mask, token_type_ids)
         assert found.logits is not None
         loss = None if labels is None else label_loss(found.logits, labels, self.ladder.config.task)
         return SequenceClassifierOutput(loss=loss, logits=found.logits, hidden_states=(found.pooled,))
+
+
+class LadderForTokenClassification(_LadderModel):
+    """Tokens to classes: the backbone, the ladder, a linear read-out of each."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Label the tokens of a batch.
+
+        Args:
+            input_ids: `(batch, seq)`, padded on the right.
+            attention_mask: `(batch, seq)`.
+            token_type_ids: `(batch, seq)`.
+            labels: `(batch, seq)`, -100 where none counts.
+            **kwargs: Ignored.
+        """
+        logits = self._logits(input_ids, attention_mask, token_type_ids)
+        loss = None if labels is None else label_loss(logits, labels, "tokens")
+        return TokenClassifierOutput(loss=loss, logits=logits)
+
+
+class LadderForQuestionAnswering(_LadderModel):
+    """Where the answer to a question begins and ends in a context."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Score the tokens of a batch; see `LadderForTokenClassification.forward`."""
+        start, end = self._logits(input_ids, attention_mask, token_type_ids).unbind(dim=-1)
+        return QuestionAnsweringModelOutput(start_logits=start, end_logits=end)
 
 
 class _WithSideCache:
@@ -340,5 +391,7 @@ class LadderForConditionalGeneration(CheckedCache, _LadderModel, GenerationMixin
 
 
 AutoModelForSequenceClassification.register(LadderConfig, LadderForSequenceClassification, exist_ok=True)
+AutoModelForTokenClassification.register(LadderConfig, LadderForTokenClassification, exist_ok=True)
+AutoModelForQuestionAnswering.register(LadderConfig, LadderForQuestionAnswering, exist_ok=True)
 AutoModelForCausalLM.register(LadderConfig, LadderForCausalLM, exist_ok=True)
 AutoModelForSeq2SeqLM.register(LadderConfig, LadderForConditionalGeneration, exist_ok=True)

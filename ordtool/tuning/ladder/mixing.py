@@ -15,8 +15,10 @@ def mix(below: Tensor, beside: Tensor, gate: Tensor | None) -> Tensor:
     return torch.lerp(beside, below, torch.sigmoid(gate / GATE_TEMPERATURE))
 
 
-def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
-    """Make one vector of a text's tokens: `(batch, seq, hidden)` to `(batch, hidden)`."""
+def pool(hidden: Tensor, mask: Tensor | None, how: str | None) -> Tensor:
+    """Make one vector of a text's tokens: `(batch, seq, hidden)` to `(batch, hidden)`; None leaves every token its own."""
+    if how is None:
+        return hidden
     if how == "cls":
         return hidden[:, 0]
     if mask is None:

@@ -14,6 +14,9 @@ Deviations: $b_l$ is brought to mean 0 and spread 1 in each token before $D_l$ (
 rate serve models whose hidden states grow through the layers; and $u$, whose $U$ is 0 at first, is added to the
 backbone's own output, so the ladder starts from what the backbone knows (`residual=False` is the paper's form).
 
+A Block is a narrow layer of the backbone's own kind, or with `block="mlp"` a feed-forward one without attention, which sees each token by
+itself: what tokens know of each other is then the backbone's alone.
+
 Beside an encoder-decoder that writes, the ladder stands at the decoder. Its blocks attend to the encoder's output $e$,
 which a map of its own makes as narrow, $D_e e$; the paper has a second ladder beside the encoder for that.
 """
@@ -34,7 +37,7 @@ from ordtool.tuning.ladder.bert_side_block import attention_mask as bert_mask
 from ordtool.tuning.ladder.bert_side_block import bert_side_block, has_bert_blocks
 from ordtool.tuning.ladder.config import LadderConfig
 from ordtool.tuning.ladder.mixing import mix, pool
-from ordtool.tuning.ladder.side_network import build_side, side_config, unused_names
+from ordtool.tuning.ladder.side_network import MlpSide, build_side, side_config, unused_names
 
 HEAD_DROPOUT = 0.1
 
@@ -61,8 +64,9 @@ class LadderOutput(ModelOutput):
 
     Attributes:
         output: At the backbone's width, `(batch, seq, hidden)`; None where there are labels.
-        logits: `(batch, classes)`; `(batch, 1)` standardised scores for regression; None for text tasks.
-        pooled: What the logits were read from, `(batch, hidden)`.
+        logits: `(batch, classes)`; `(batch, 1)` standardised scores for regression; `(batch, seq, classes)` where tokens
+            have labels; None for text tasks.
+        pooled: What the logits were read from, `(batch, hidden)` or `(batch, seq, hidden)`.
     """
 
     output: Tensor | None = None
@@ -88,10 +92,14 @@ class Ladder(PreTrainedModel):
         count = len(config.layers)
         inner = side_config(backbone, config.reduction, count, config.dropout)
         self.hidden_size, self.width = int(backbone.hidden_size), int(inner.hidden_size)
-        self.side = build_side(inner, decoder=config.decodes)
+        self.side: nn.Module = (
+            MlpSide(inner, count, config.dropout)
+            if config.block == "mlp"
+            else build_side(inner, decoder=config.decodes)
+        )
         self.down_weight = nn.Parameter(torch.empty(count + 1, self.hidden_size, self.width))
         self.down_bias = nn.Parameter(torch.zeros(count + 1, self.width))
-        if config.decodes:
+        if config.attends_to_source:
             self.memory_weight = nn.Parameter(torch.empty(self.hidden_size, self.width))
             self.memory_bias = nn.Parameter(torch.zeros(self.width))
         self.gates = nn.Parameter(torch.zeros(count)) if config.kind == "gated" else None
@@ -117,7 +125,7 @@ class Ladder(PreTrainedModel):
         if module is self:
             nn.init.normal_(self.down_weight, std=self.hidden_size**-0.5)
             nn.init.zeros_(self.down_bias)
-            if self.config.decodes:
+            if self.config.attends_to_source:
                 nn.init.normal_(self.memory_weight, std=self.hidden_size**-0.5)
                 nn.init.zeros_(self.memory_bias)
             if self.gates is not None:
@@ -195,7 +203,7 @@ class Ladder(PreTrainedModel):
             The normed top `(batch, seq, width)`.
         """
         rows, batch, length, hidden = states.shape
-        if memory is not None:
+        if memory is not None and self.config.attends_to_source:
             narrow = _Downsample.apply(
                 memory,
                 self.memory_weight.expand(len(memory), -1, -1),
@@ -251,7 +259,7 @@ class Ladder(PreTrainedModel):
                 output = output + last.to(output.dtype)
             return LadderOutput(output=output)
         # U is linear and pooling a mean, so the tokens are pooled before they become wide: the same, for less.
-        how = self.config.pooling
+        how = None if self.config.by_token else self.config.pooling
         pooled = self.up(pool(narrow, attention_mask, how))
         if self.config.residual:
             pooled = pooled + pool(last.to(pooled.dtype), attention_mask, how)

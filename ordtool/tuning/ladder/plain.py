@@ -29,8 +29,8 @@ _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "residual": (True, False),
 }
 _ELSEWHERE = {
-    "adds_after", "architectures", "backbone_config", "dropout", "dtype", "id2label", "label2id", "reduction",
-    "problem_type", "transformers_version",
+    "adds_after", "architectures", "backbone_config", "block", "dropout", "dtype", "id2label", "label2id", "longest_answer",
+    "problem_type", "reduction", "transformers_version", "unanswerable",
 }  # fmt: skip
 
 
@@ -136,6 +136,8 @@ def _config(said: Mapping[str, Any]) -> PlainLadderConfig | None:
     if set(said) - known - set(_CHOICES) - _ELSEWHERE or not set(_CHOICES) <= set(said):
         return None
     if any(said[name] not in allowed for name, allowed in _CHOICES.items()):
+        return None
+    if said.get("block", "transformer") != "transformer":  # absent in older files
         return None
     labels, layers = said.get("id2label"), said.get("layers")
     if (

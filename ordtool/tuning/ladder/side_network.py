@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.tuning.backbone.layers import DEPTH_NAMES
@@ -174,6 +175,53 @@ def _set_depth(side: Any, layers: int) -> None:
                 "a ladder needs layers of one kind",
             )
         side.layer_types = side.layer_types[:1] * layers
+
+
+class MlpBlock(nn.Module):
+    r"""A side layer without attention: $h + W_2 \, \mathrm{GELU}(W_1 \, \mathrm{LayerNorm}(h))$, which is $h$ at first.
+
+    Args:
+        width: Of the ladder.
+        inner: Between the two maps.
+        dropout: Behind them.
+    """
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, inner)
+        self.outer = nn.Linear(inner, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the next hidden states, `(batch, seq, width)`: of every token by itself."""
+        found: Tensor = hidden + self.dropout(self.outer(F.gelu(self.inner(self.norm(hidden)))))
+        return found
+
+
+class MlpSide(nn.Module):
+    """A side network of `MlpBlock`s, called as the others are.
+
+    Args:
+        config: As `side_config` gives.
+        layers: How many.
+        dropout: In each.
+    """
+
+    def __init__(self, config: Any, layers: int, dropout: float) -> None:
+        super().__init__()
+        width = int(config.hidden_size)
+        inner = next((n for name in _INNER if isinstance(n := getattr(config, name, None), int)), 4 * width)
+        self.layers = nn.ModuleList(MlpBlock(width, inner, dropout) for _ in range(layers))
+
+    def forward(self, inputs_embeds: Tensor, **options: Any) -> Tensor:
+        """Run the layers; masks, positions and caches are of no use here."""
+        hidden = inputs_embeds
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
 
 
 def build_side(config: Any, *, decoder: bool = False) -> nn.Module:
