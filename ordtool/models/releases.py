@@ -91,7 +91,8 @@ def _held(cache: Any) -> int:
     """Count the tokens in a cache; of one that has another beside it, `side`, those in both."""
     if cache is None:
         return 0
-    return min(int(part.get_seq_length()) for part in (cache, getattr(cache, "side", cache)))
+    parts = (cache, getattr(cache, "side", None))
+    return min(int(part.get_seq_length()) for part in parts if part is not None)
 
 
 class CheckedCache:

@@ -73,6 +73,25 @@ def test_a_perfect_text_has_100():
     assert (scores.bleu, scores.chrf, scores.rouge_l) == pytest.approx((100, 100, 100))
 
 
+def lcs_table(a, b):
+    """The longest common subsequence, by the table of all beginnings."""
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+def test_rouge_l_by_characters_against_a_table():
+    written = ["水运工程项目全过程管理的研究", "一种飞行器 姿态控制方法", "高血压"]
+    titles = ["水运工程施工项目全过程管理的有效性探索", "基于平方和优化的飞行器控制器设计", "补肾活血汤"]
+    f1 = []
+    for text, title in zip(written, titles, strict=True):
+        text = text.replace(" ", "")
+        f1.append(2 * lcs_table(text, title) / (len(text) + len(title)))
+    assert score_text(written, titles, tokenizer="char").rouge_l == pytest.approx(100 * sum(f1) / 3)
+
+
 def test_chinese_counts_characters():
     class Listener:
         warnings: list[str] = []

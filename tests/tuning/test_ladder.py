@@ -261,8 +261,8 @@ def test_a_ladder_of_mlps_writes_with_a_cache_as_without(name, writers, tmp_path
     home = str(writers(name))
     backbone = load_backbone(home, writes=True)
     task = "seq2seq" if backbone.decodes else "lm"
-    names = {"backbone": home, "backbone_hash": backbone.hash}
-    ladder = build(backbone, task=task, block="mlp", layers=[1], **names)
+    ladder = build(backbone, task=task, block="mlp", layers=[1])
+    ladder.config.backbone, ladder.config.backbone_hash = home, backbone.hash
     save_ladder(ladder, backbone, tmp_path / "m")
     kind = LadderForConditionalGeneration if backbone.decodes else LadderForCausalLM
     model = kind.from_pretrained(tmp_path / "m")

@@ -190,42 +190,51 @@ class LadderForQuestionAnswering(_LadderModel):
 
 
 class _WithSideCache:
-    """A cache that takes another, of the side network, along wherever it goes."""
+    """A cache that takes another, of the side network, along wherever it goes; None for one that needs none."""
 
     side: Any
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Follow the beams."""
         super().reorder_cache(beam_idx)  # type: ignore[misc]
-        self.side.reorder_cache(beam_idx)
+        if self.side is not None:
+            self.side.reorder_cache(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row."""
         super().batch_repeat_interleave(repeats)  # type: ignore[misc]
-        self.side.batch_repeat_interleave(repeats)
+        if self.side is not None:
+            self.side.batch_repeat_interleave(repeats)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows."""
         super().batch_select_indices(indices)  # type: ignore[misc]
-        self.side.batch_select_indices(indices)
+        if self.side is not None:
+            self.side.batch_select_indices(indices)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens."""
         super().crop(tokens_to_remove)  # type: ignore[misc]
-        self.side.crop(tokens_to_remove)
+        if self.side is not None:
+            self.side.crop(tokens_to_remove)
 
     def reset(self) -> None:
         """Forget everything."""
         super().reset()  # type: ignore[misc]
-        self.side.reset()
+        if self.side is not None:
+            self.side.reset()
 
 
 class LadderCache(_WithSideCache, DynamicCache):
-    """Keys and values of the backbone, and beside them the side network's."""
+    """Keys and values of the backbone, and beside them the side network's.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.side = DynamicCache()
+    Args:
+        attends: Whether the side network has any.
+    """
+
+    def __init__(self, attends: bool = True) -> None:
+        super().__init__()
+        self.side = DynamicCache() if attends else None
 
     @property
     def below(self) -> DynamicCache:
@@ -236,14 +245,18 @@ class LadderCache(_WithSideCache, DynamicCache):
 
 
 class LadderPairCache(_WithSideCache, EncoderDecoderCache):
-    """Keys and values of the decoder, its own and the source's, and beside them the side network's."""
+    """Keys and values of the decoder, its own and the source's, and beside them the side network's.
 
-    def __init__(self) -> None:
+    Args:
+        attends: Whether the side network has any.
+    """
+
+    def __init__(self, attends: bool = True) -> None:
         super().__init__(DynamicCache(), DynamicCache())
-        self.side = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.side = EncoderDecoderCache(DynamicCache(), DynamicCache()) if attends else None
 
 
-def _two_part(cache: Any, kind: type, wanted: bool | None) -> Any:
+def _two_part(cache: Any, kind: type, wanted: bool | None, ladder: Ladder) -> Any:
     """Return a cache of two parts: the one given, or a new one for the empty one that `generate` begins with."""
     if isinstance(cache, kind):
         return cache
@@ -251,7 +264,7 @@ def _two_part(cache: Any, kind: type, wanted: bool | None) -> Any:
         raise ValueError(
             f"a {kind.__name__} is needed, as an earlier call gave, and not a {type(cache).__name__}"
         )
-    return kind() if wanted else None
+    return kind(ladder.config.block == "transformer") if wanted else None
 
 
 class LadderForCausalLM(CheckedCache, _LadderModel, GenerationMixin):
@@ -292,7 +305,7 @@ class LadderForCausalLM(CheckedCache, _LadderModel, GenerationMixin):
             logits_to_keep: Of the last tokens only; 0 is all.
             **kwargs: Ignored.
         """
-        cache = _two_part(cache, LadderCache, use_cache)
+        cache = _two_part(cache, LadderCache, use_cache, self.ladder)
         inputs = {"input_ids": input_ids} | (
             {} if attention_mask is None else {"attention_mask": attention_mask}
         )
@@ -363,7 +376,7 @@ class LadderForConditionalGeneration(CheckedCache, _LadderModel, GenerationMixin
         if decoder_input_ids is None and labels is not None:
             start = labels.new_full((len(labels), 1), self._start)
             decoder_input_ids = torch.cat([start, labels[:, :-1].masked_fill(labels[:, :-1] < 0, 0)], dim=1)
-        cache = _two_part(cache, LadderPairCache, use_cache)
+        cache = _two_part(cache, LadderPairCache, use_cache, self.ladder)
         inputs: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,

@@ -14,8 +14,8 @@ Deviations: $b_l$ is brought to mean 0 and spread 1 in each token before $D_l$ (
 rate serve models whose hidden states grow through the layers; and $u$, whose $U$ is 0 at first, is added to the
 backbone's own output, so the ladder starts from what the backbone knows (`residual=False` is the paper's form).
 
-A Block is a narrow layer of the backbone's own kind, or with `block="mlp"` a feed-forward one without attention, which sees each token by
-itself: what tokens know of each other is then the backbone's alone.
+A Block is a narrow layer of the backbone's own kind, or with `block="mlp"` a feed-forward one without attention, which sees
+each token by itself: what tokens know of each other is then the backbone's alone.
 
 Beside an encoder-decoder that writes, the ladder stands at the decoder. Its blocks attend to the encoder's output $e$,
 which a map of its own makes as narrow, $D_e e$; the paper has a second ladder beside the encoder for that.
