@@ -8,6 +8,7 @@ from typing import Annotated
 from ordtool.cli.options import (
     OUT,
     RUN,
+    Compile,
     Device,
     Dtype,
     Field,
@@ -90,6 +91,7 @@ def embed(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
+    compile: Compile = False,
     output: Output = None,
     format: Annotated[
         str | None,
@@ -139,6 +141,7 @@ def embed(
         threads=threads,
         batch_tokens=batch_tokens,
         batch_size=batch_size,
+        compile=compile,
     )
     config = EmbedConfig(
         encoder=encoder,

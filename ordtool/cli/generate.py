@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ordtool.cli.options import (
     OUT,
     RUN,
+    Compile,
     Device,
     Dtype,
     Force,
@@ -162,6 +163,7 @@ def generate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
+    compile: Compile = False,
 ) -> None:
     r"""Write text: continue prompts, answer chats, fill in few-shot examples.
 
@@ -221,12 +223,16 @@ def generate(
     progress = RichProgress(quiet)
     check_prompts(config)
     shown = stdout_is_terminal() and output is None and not json
+    if compile and context is not None:
+        from ordtool.errors import UsageError
+
+        raise UsageError("--compile and --context don't go together", "leave one of them out")
     settings = {"model": model, "dtype": dtype, "context": context, **config.facts()}
+    settings |= {"compile": True} if compile else {}
     with _lines(None if shown else output, config, settings, resume, force) as lines:
         # A method of extrapolation works on transformers' model.
-        writer = _load(
-            model, device, dtype, threads, progress, fast_start=context is None and contexts is None
-        )
+        plain = context is None and contexts is None
+        writer = _load(model, (device, dtype), threads, progress, fast_start=plain, compile=compile)
         if context is not None:
             from ordtool.extrapolation.context_extension import RotaryContextExtension
 
@@ -311,7 +317,13 @@ def _style(
 
 
 def _load(
-    model: str, device: str, dtype: str, threads: int | None, progress: RichProgress, *, fast_start: bool
+    model: str,
+    machine: tuple[str, str],
+    threads: int | None,
+    progress: RichProgress,
+    *,
+    fast_start: bool,
+    compile: bool,
 ) -> TextGenerator:
     from ordtool.models.resolve import resolve_model
     from ordtool.runtime import importing, resolve_device, resolve_dtype, set_threads
@@ -321,10 +333,15 @@ def _load(
         from ordtool.generation.engine import TextGenerator
 
         set_threads(threads)
+        device, dtype = machine
         place = resolve_device(device)
         # On a CPU batches in bfloat16 are slower than in float32, and near ties are common.
         wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
-        return TextGenerator(folder, device=device, dtype=resolve_dtype(wanted, place), fast_start=fast_start)
+        found = resolve_dtype(wanted, place)
+        writer = TextGenerator(folder, device=device, dtype=found, fast_start=fast_start, compile=compile)
+    if compile and not writer.compiled:
+        progress.note(f"{model} is run by code of its own here, so there is nothing to compile")
+    return writer
 
 
 def _lines(

@@ -59,6 +59,12 @@ Threads = Annotated[
     int | None,
     option("CPU threads.  [default: one a core]", RUN, "--threads", envvar="ORDTOOL_THREADS", min=1),
 ]
+Compile = Annotated[
+    bool,
+    option(
+        "Let torch compile a model that has no fast code of its own here: for long jobs.", RUN, "--compile"
+    ),
+]
 Output = Annotated[
     Path | None,
     option("Write here instead of stdout, whole or not at all.", OUT, "--output -o", metavar="FILE"),

@@ -294,6 +294,8 @@ class _EmbedRun:
         """Return what a resumed run must have in common with the interrupted one."""
         config = self._config
         settings = {name: value for name, value in asdict(config.encoder).items() if name != "threads"}
+        if not config.encoder.compile:  # which runs of before it was there don't have
+            settings.pop("compile")
         transform = None
         if config.transform is not None:
             from ordtool.io.atomic import file_fingerprint

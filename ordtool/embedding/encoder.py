@@ -41,6 +41,7 @@ class EncoderConfig:
         threads: CPU threads; None: one a core.
         batch_tokens: Tokens a batch.
         batch_size: Texts a batch at most; None: as many as `batch_tokens` hold.
+        compile: Let torch compile a model that has no packed pass of its own.
     """
 
     model: str = "minilm"
@@ -55,6 +56,7 @@ class EncoderConfig:
     threads: int | None = None
     batch_tokens: int | None = None
     batch_size: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model.
@@ -89,6 +91,7 @@ class EncoderOptions(TypedDict, total=False):
     threads: int | None
     batch_tokens: int | None
     batch_size: int | None
+    compile: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ class StaticEncoder:
 
 
 def _refuse_network_options(config: EncoderConfig) -> None:
+    if config.compile:
+        raise UsageError("static vectors have no forward pass to `compile`", "leave it out")
     for name in ("pooling", "layers", "skip_first", "max_length"):
         if getattr(config, name) is not None:
             raise UsageError(

@@ -62,7 +62,7 @@ class TransformerEncoder:
         self._most = config.batch_size
         self._budget = config.batch_tokens or (CPU_TOKENS if self._device.type == "cpu" else GPU_TOKENS)
         self._pool_head = padded_encoder.pooler_of(model) if "pooler" in self._poolings else None
-        self._place(model)
+        self._place(model, config.compile)
         self.window_texts = WINDOW_TEXTS
         self.dim = self._width(int(model.config.hidden_size))
         self.description = self._describe()
@@ -132,12 +132,13 @@ class TransformerEncoder:
 
     # ------------------------------------------------------------------ the model
 
-    def _place(self, model: Any) -> None:
+    def _place(self, model: Any, compile: bool) -> None:
         """Take the packed pass where it gives what transformers gives, else transformers' own."""
         import torch
 
         from ordtool.embedding.packed import FAMILIES, PackedEncoder
         from ordtool.embedding.padded_encoder import PaddedEncoder, probe_batch
+        from ordtool.models.compiling import compile_model
 
         self._states: Any = None
         model = model.to(self._device)
@@ -152,6 +153,11 @@ class TransformerEncoder:
                     self._states = packed if same else PackedEncoder(model, self._dtype, self._device)
         if self._states is None:
             self._states = PaddedEncoder(model.to(self._dtype))
+            if compile:
+                probe = probe_batch(int(model.config.vocab_size), self.model_limit or 8)
+                compile_model(model, lambda: self._states.hidden_states(probe, self._layers))
+        elif compile:
+            self.notes.append("this model has a packed pass of its own here, so there is nothing to compile")
         self._packed = isinstance(self._states, PackedEncoder)
         if self._pool_head is not None:
             model.pooler.to(self._device, torch.float32)

@@ -8,9 +8,7 @@ its blocks follow from the bounds of the runs: no mask of all pairs is ever made
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,6 +21,7 @@ from ordtool.extrapolation.blockwise import Rotate
 from ordtool.extrapolation.kernel import NOTHING, Partial, merge, needs_gradient
 from ordtool.extrapolation.methods import ScaleRule
 from ordtool.extrapolation.regions import PLAIN, Region, Regions
+from ordtool.models.compiling import quiet_compiler
 
 BLOCK = 128
 WORTH_COMPILING = 2048
@@ -98,7 +97,7 @@ class FlexRegions:
         for shown in self._plan(index, total):
             region = shown.region
             keys = rotate(key, region.key(every) if region.key else None)
-            with _quiet_compiler():
+            with quiet_compiler():
                 output, aux = attend(
                     _padded(rotate(query, region.query(index))),
                     _padded(keys),
@@ -185,16 +184,6 @@ def _padded(states: torch.Tensor) -> torch.Tensor:
     """Fill the third dimension up to whole blocks, in one layout: every other shape or layout would be compiled for."""
     missing = -states.shape[2] % BLOCK
     return pad(states, (0, 0, 0, missing)) if missing else states.contiguous()
-
-
-@contextmanager
-def _quiet_compiler() -> Iterator[None]:
-    """Leave out what torch's compiler says of torch's own old functions, and of products in TensorFloat32."""
-    with warnings.catch_warnings():
-        for kind in (DeprecationWarning, FutureWarning):
-            warnings.simplefilter("ignore", kind)
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-        yield
 
 
 @cache

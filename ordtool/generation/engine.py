@@ -63,9 +63,11 @@ class TextGenerator:
             are then rare, so that the same text alone and in a batch costs nothing.
         fast_start: Where the model is a plain Llama on a CPU, leave transformers out: it starts seconds
             earlier and writes the same. Beams load transformers' model when they are asked for.
+        compile: Let torch compile the forward pass of a model of transformers; one that the fast start has is left as it is.
 
     Attributes:
         context_extension: How texts longer than the context are read; None: they are refused.
+        compiled: The forward pass is one that torch compiled.
 
     Raises:
         OrdtoolError: If the folder's model can't write (see `load_backend`).
@@ -80,12 +82,15 @@ class TextGenerator:
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
         fast_start: bool = False,
+        compile: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.dtype = dtype
         self.device = resolve_device(device)
         self.backend: Backend
         self.backend, tokenizer = self._load(fast_start)
+        self._compile = compile
+        self.compiled = compile and self._compile_backend()
         self._stops = frozenset(self.backend.stops)
         self.codec = PromptCodec(
             tokenizer,
@@ -103,6 +108,18 @@ class TextGenerator:
             if found is not None:
                 return found
         return load_backend(self.folder, self.device, self.dtype)
+
+    def _compile_backend(self) -> bool:
+        """Compile the model, if it is one of transformers'; whether it was."""
+        from ordtool.models.compiling import compile_model, is_compilable
+
+        if not is_compilable(self.backend.model):
+            return False
+        token = self.backend.stops[0] if self.backend.stops else 0
+        model = self.backend.model
+        inputs, _, _ = self.backend.batch([[token] * 3, [token] * 4])
+        compile_model(model, lambda: model.generate(**inputs, max_new_tokens=3, min_new_tokens=3))
+        return True
 
     @property
     def context(self) -> int | None:
@@ -156,6 +173,7 @@ class TextGenerator:
             return [self._write_beside(prompt, decoding, style, write, progress) for prompt in prompts]
         if decoding.beams > 1 and not self.backend.searches_beams:
             self.backend, _ = load_backend(self.folder, self.device, self.dtype)
+            self.compiled = self._compile and self._compile_backend()
         results: dict[int, Result] = {}
         told = len(self.backend.notes)
         for level, batch in self._plan(prompts, decoding):
