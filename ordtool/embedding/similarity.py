@@ -57,19 +57,33 @@ class SimilarityRow:
         return fields
 
 
+# Cosines of float64 vectors are this exact.
+ROUNDING = 1e-14
+
+
 def cosine_similarities(left: NDArray[Any], right: NDArray[Any]) -> Float64Array:
     """Cosine of each row of `left` with the same row of `right`, `(n, dim)` each, in float64; 0 for a zero row."""
-    left, right = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    left, right = _scaled(left), _scaled(right)
     products = np.einsum("ij,ij->i", left, right)
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
 
 
+def _scaled(rows: NDArray[Any]) -> Float64Array:
+    """Divide each row by a power of two near its largest number: squares are then neither too large nor lost."""
+    rows = np.asarray(rows, dtype=np.float64)
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    return np.ldexp(rows, -np.frexp(largest)[1])
+
+
 def correlations(similarities: Float64Array, gold: Float64Array) -> tuple[float | None, float | None]:
     """Spearman's and Pearson's correlation in percent; None where either side is constant or there is one pair.
 
-    Ties get their average rank.
+    Ties get their average rank. Cosines that differ by no more than rounding are constant: so are those of vectors that
+    are all far from zero in one direction.
     """
+    if np.ptp(similarities) <= ROUNDING:
+        return None, None
     spearman, pearson = correlation.spearman(similarities, gold), correlation.pearson(similarities, gold)
     return _percent(spearman), _percent(pearson)
 

@@ -214,6 +214,10 @@ def check_scale(moments: Moments, array: NDArray[Any]) -> None:
     """
     if moments.scatter.diagonal().max() >= SMALLEST_SCATTER:
         return
+    if array.dtype.kind in "iu" and any((rows != array[0]).any() for _, rows in row_chunks(array)):
+        raise DataError(
+            "these integers are so large that floats don't tell them apart", "subtract a constant first"
+        )
     first = array[0].astype(np.float64)
     largest = max(float(np.abs(rows.astype(np.float64) - first).max()) for _, rows in row_chunks(array))
     if largest > EQUAL * float(np.abs(first).max()):

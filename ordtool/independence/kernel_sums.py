@@ -183,12 +183,14 @@ class KernelSums:
         return bool(left.shape[1] * right.shape[1] <= self.rows)
 
     def _scaled(self, a: int, b: int, value: float) -> float:
-        with np.errstate(over="ignore"):
-            scaled = float(np.float64(value) * self.kernels[a].scale * self.kernels[b].scale)
-        if not np.isfinite(scaled):
+        first, second = self.kernels[a], self.kernels[b]
+        with np.errstate(over="ignore", under="ignore"):
+            scaled = float(np.float64(value) * first.scale * second.scale)
+        lost = scaled == 0 and value != 0 and not (first.constant or second.constant)
+        if lost or not np.isfinite(scaled):
             raise OrdtoolError(
-                "the statistic is too large for a float",
-                "divide the vectors by a constant; p and CKA don't change",
+                f"the statistic is too {'small' if lost else 'large'} for a float",
+                f"{'multiply' if lost else 'divide'} the vectors by a constant; p and CKA don't change",
             )
         return scaled
 

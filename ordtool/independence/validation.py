@@ -178,7 +178,17 @@ class _Shifted:
         self._first = rows[0].astype(np.float64) * power
 
     def __getitem__(self, chunk: slice) -> NDArray[np.float64]:
-        return self._rows[chunk].astype(np.float64) * self._power - self._first
+        rows = self._rows[chunk]
+        if rows.dtype.kind in "iu" and rows.dtype.itemsize == 8:
+            return _less_first(rows, self._rows[0]) * self._power
+        return rows.astype(np.float64) * self._power - self._first
+
+
+def _less_first(rows: Array, first: Array) -> NDArray[np.float64]:
+    """Subtract integers of 64 bits, of which a float holds 53, by their upper and lower halves."""
+    upper = (rows >> 32).astype(np.float64) - (first >> 32).astype(np.float64)
+    lower = (rows & 0xFFFFFFFF).astype(np.float64) - (first & 0xFFFFFFFF).astype(np.float64)
+    return upper * 2.0**32 + lower
 
 
 def is_constant(rows: Array) -> bool:
