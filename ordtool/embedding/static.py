@@ -18,6 +18,7 @@ from ordtool.embedding.sentence_transformers_config import SentenceTransformersC
 from ordtool.embedding.statistics import normalize_rows
 from ordtool.embedding.tokenizing import Tokens
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.models.long_texts import PIECE, pieces_of
 
 _TABLES = ("embeddings", "embedding.weight")
 _WINDOW_TEXTS = 8192
@@ -60,8 +61,14 @@ class StaticEncoder:
         batch = [self._prompt + text for text in texts] if self._prompt else list(texts)
         if self._lower_case:
             batch = [text.lower() for text in batch]
+        if any(len(text) > PIECE for text in batch):
+            return Tokens([list(chain.from_iterable(map(self._piece, pieces_of(text)))) for text in batch])
         encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         return Tokens([encoding.ids for encoding in encodings])
+
+    def _piece(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def run(self, tokens: Tokens, advance: Callable[[int], None] = lambda count: None) -> Encoded:
         """Average the vectors of each text's tokens; a text without known tokens is zeros."""

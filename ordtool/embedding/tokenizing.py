@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ordtool.models.long_texts import beginning_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class Tokens:
             return self
         cut = None if self.cut is None else [self.cut[index] for index in indices]
         return Tokens([self.ids[index] for index in indices], cut)
+
+
+class _Encoded(NamedTuple):
+    ids: list[list[int]]
+    cut: list[bool]
 
 
 class TextTokenizer:
@@ -87,8 +94,17 @@ class TextTokenizer:
         batch = [text.lower() for text in texts] if self._lower_case else list(texts)
         if self._fast is None:
             return self._slow(batch)
-        encodings = self._fast.encode_batch_fast(batch)
-        return Tokens([e.ids for e in encodings], [bool(e.overflowing) for e in encodings])
+        beginnings = [beginning_of(text, self.max_length) for text in batch]
+        found = self._encode(beginnings)
+        for index, (text, beginning) in enumerate(zip(batch, beginnings, strict=True)):
+            if len(beginning) < len(text) and not found.cut[index]:  # few tokens for so many characters
+                ((ids,), (cut,)) = self._encode([text])
+                found.ids[index], found.cut[index] = ids, cut
+        return Tokens(*found)
+
+    def _encode(self, texts: list[str]) -> _Encoded:
+        encodings = self._fast.encode_batch_fast(texts)
+        return _Encoded([e.ids for e in encodings], [bool(e.overflowing) for e in encodings])
 
     def _slow(self, texts: list[str]) -> Tokens:
         ids: list[list[int]] = self._tokenizer(texts, truncation=False).input_ids

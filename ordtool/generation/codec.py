@@ -10,6 +10,7 @@ from ordtool.errors import OrdtoolError
 from ordtool.generation.config import Token
 from ordtool.generation.prompts import PromptStyle
 from ordtool.io.text import Record
+from ordtool.models.long_texts import beginning_of
 
 BEFORE = 4
 """Tokens of the prompt that decide on the space before a continuation."""
@@ -47,16 +48,20 @@ class PromptCodec:
         self.continues = continues
         self.stands_alone = stands_alone
 
-    def encode(self, record: Record, style: PromptStyle) -> tuple[int, ...]:
+    def encode(self, record: Record, style: PromptStyle, limit: int | None = None) -> tuple[int, ...]:
         """Turn a record into the tokens of its prompt.
+
+        Args:
+            record: The record.
+            style: What its prompt is made of.
+            limit: Tokens that the model reads; of a text that is far longer, one more may be given in place of all.
 
         Raises:
             OrdtoolError: If it is empty or lacks a field.
         """
         if style.uses_chat(bool(getattr(self.tokenizer, "chat_template", None))):
-            text = self._chat(record, style)
-            return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-        ids = tuple(self.tokenizer(style.text(record), verbose=False)["input_ids"])
+            return self._ids(self._chat(record, style), limit, add_special_tokens=False)
+        ids = self._ids(style.text(record), limit)
         if self.continues and len(ids) > 1 and ids[-1] in self.stops:
             ids = ids[:-1]  # a tokenizer that ends every text would end the prompt
         if not ids:
@@ -64,6 +69,15 @@ class PromptCodec:
                 f"{record.where}: empty prompt (no token of it is known)", "write something to continue"
             )
         return ids
+
+    def _ids(self, text: str, limit: int | None, **options: Any) -> tuple[int, ...]:
+        beginning = beginning_of(text, limit)
+        ids = tuple(self.tokenizer(beginning, verbose=False, **options)["input_ids"])
+        if limit is None or len(beginning) == len(text):
+            return ids
+        if len(ids) > limit:
+            return ids[: limit + 1]
+        return tuple(self.tokenizer(text, verbose=False, **options)["input_ids"])
 
     def _chat(self, record: Record, style: PromptStyle) -> str:
         from jinja2 import TemplateError

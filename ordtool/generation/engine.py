@@ -132,11 +132,13 @@ class TextGenerator:
         Raises:
             OrdtoolError: If it is empty, lacks a field, or leaves no room in the context.
         """
-        ids = self.codec.encode(record, style)
+        limit = None if self.context_extension is not None else self.context
+        ids = self.codec.encode(record, style, limit)
         room = self._room(ids)
         if room is not None and room < 1:
+            count = f"more than {limit}" if limit is not None and len(ids) == limit + 1 else str(len(ids))
             raise OrdtoolError(
-                f"{record.where}: the prompt has {len(ids)} tokens, and the model's context is {self.context}",
+                f"{record.where}: the prompt has {count} tokens, and the model's context is {self.context}",
                 "shorten it, or read further with `context=rerope`"
                 if self.backend.rotary
                 else "shorten it, or name a model with a longer context",

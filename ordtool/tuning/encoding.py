@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ordtool.errors import OrdtoolError
+from ordtool.models.long_texts import beginning_of
 from ordtool.tuning.data import Example
 
 NO_TARGET = -100
@@ -145,7 +146,12 @@ def encode_texts(
         Token ids and, where the tokenizer tells texts apart by them, token types.
     """
     given = (list(texts),) if pairs is None else (list(texts), list(pairs))
-    found = tokenizer(*given, truncation="longest_first", max_length=max_length)
+    beginnings = tuple([beginning_of(text, max_length) for text in side] for side in given)
+    if getattr(tokenizer, "truncation_side", "right") != "right":
+        beginnings = given
+    found = tokenizer(*beginnings, truncation="longest_first", max_length=max_length)
+    if beginnings != given and any(len(row) < max_length for row in found["input_ids"]):
+        found = tokenizer(*given, truncation="longest_first", max_length=max_length)
     ids = [np.array(row, dtype=np.int64) for row in found["input_ids"]]
     if any(not len(row) for row in ids):
         # GPT-2's kind gives nothing for an empty text, and attention needs a token.
