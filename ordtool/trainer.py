@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, flush_folder
 from ordtool.progress import Progress
 
@@ -122,13 +123,36 @@ def train_and_measure(trainer: Any, steps: int, checkpoint: Path | None, progres
 
     Returns:
         The dev loss in nats a token.
+
+    Raises:
+        OrdtoolError: If the checkpoint is damaged.
     """
     if checkpoint is not None:
         progress.note(f"going on from {checkpoint.name}")
     progress.start("training", steps, "steps")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps_begun: list[int] = []
+    trainer.add_callback(_step_counter(steps_begun))
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Exception as error:  # json's, torch's and safetensors' own, of a file that is damaged
+        if checkpoint is None or steps_begun or isinstance(error, OrdtoolError):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise OrdtoolError(f"{checkpoint}: damaged: {reason}", "`force` begins anew") from error
     progress.close()
     return float(trainer.evaluate()["eval_loss"])
+
+
+def _step_counter(begun: list[int]) -> Any:
+    """Make a callback that notes the steps that begin."""
+    from transformers import TrainerCallback
+
+    class StepCounter(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if not begun:
+                begun.append(state.global_step)
+
+    return StepCounter()
 
 
 def save_trained(

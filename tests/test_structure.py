@@ -37,7 +37,7 @@ ALLOWED = {
     "parallel": {"errors"},
     "memory": set(),
     "plotting": {"errors", "runtime"},
-    "trainer": {"io", "progress"},
+    "trainer": {"errors", "io", "progress"},
     "progress": set(),
     "errors": set(),
     "table_layout": set(),

@@ -15,6 +15,8 @@ from ordtool.io.inputs import JSON_SUFFIX, Input, data_suffix, separator_of
 JSON_SUFFIXES = {".jsonl", ".ndjson", JSON_SUFFIX}
 # A word in braces begins no object: a key has quotes.
 _OBJECT = re.compile(rb'\s*\{\s*("|\}\s*$)')
+# JSON escapes the others itself; a terminal obeys these too.
+_CONTROL = re.compile("[\x7f-\x9f]")
 # A JSON escape of half a character; two halves in the right order are one character.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -22,7 +24,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def dumps(obj: Any) -> str:
     """Write `obj` as one line of JSON.
 
-    Non-ASCII characters stay as they are; NaN and infinities, which JSON doesn't have,
+    Non-ASCII characters stay as they are, but for control characters; NaN and infinities, which JSON doesn't have,
     become null; numpy scalars and arrays and paths are understood.
 
     Args:
@@ -35,6 +37,8 @@ def dumps(obj: Any) -> str:
         line = json.dumps(obj, ensure_ascii=False, allow_nan=False, default=_plain)
     except ValueError:
         line = json.dumps(_without_nan(obj), ensure_ascii=False, allow_nan=False, default=_plain)
+    if not line.isascii() or "\x7f" in line:
+        line = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
     try:
         line.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate, which "\ud800" in the input can bring

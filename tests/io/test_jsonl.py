@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,10 @@ def test_lone_surrogates_stay_escaped():
 
 def test_text_is_not_escaped():
     assert dumps("[bold] 床前明月光") == '"[bold] 床前明月光"'
+
+
+def test_no_control_character_stands_as_it_is():
+    text = "".join(map(chr, range(0xA1))) + "\u2028é"
+    line = dumps({"text": text})
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", line) and json.loads(line)["text"] == text
+    assert "\u2028é" in line
