@@ -1,6 +1,6 @@
 r"""Key sizes, numbers of heads and talking heads: perplexity at equal parameters and steps, on several seeds.
 
-    python benchmarks/heads.py --work /tmp/heads             # the books, hidden size 256: says how many hours it takes
+    python benchmarks/heads.py --work /tmp/heads             # the books, hidden size 128: says how many hours it takes
     python benchmarks/heads.py --work /tmp/heads --table     # only print what is there
     python benchmarks/heads.py --work /tmp/smoke --steps 2 --hidden 32 --heads 4 --sweep 2 --layers 1 --seeds 1 --texts A
 
@@ -143,15 +143,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--work", type=Path, required=True, help="where models and figures are kept")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--sweep", default="4,8,16,32,64", help="other numbers of standard heads")
+    parser.add_argument("--sweep", default="2,4,8,32,64", help="other numbers of standard heads")
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--context", type=int, default=256)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--vocab-size", type=int, default=4096)
+    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--texts", nargs="*", type=Path)
     options = parser.parse_args(arguments)

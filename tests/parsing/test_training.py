@@ -19,6 +19,7 @@ from ordtool.parsing.training.loss import ShardedLoss, perplexity
 from ordtool.parsing.training.optimizers import AdamWCosine, AveragedSgd
 from ordtool.parsing.training.plateau import PlateauWatch, frequency_entropy
 from ordtool.parsing.training.recipes import TrainingConfig, recipe
+from ordtool.parsing.training.selection import candidate_settings
 from ordtool.parsing.training.trainer import train_parser
 
 WORDS = "the a dog cat man woman tree river sees likes finds walks runs sleeps old young big near under with".split()
@@ -306,6 +307,16 @@ def test_treebanks_report_and_tune(text, tmp_path):
     assert same(
         weights(tmp_path / "model"), weights(tmp_path / "plain")
     )  # reported, never used to choose weights
+
+
+def test_what_is_tried_of_layers_gates_and_directions():
+    one = candidate_settings(3, ["paper"], distances=("forget", "input"))
+    assert {setting.distance for setting in one} == {"forget", "input"} and len(one) == 2 * (3 + 2 * 3)
+    two = {setting.layer_weights for setting in candidate_settings(4, ["paper"], backward=2)}
+    # Layers 1 and 2 read from the left, 3 and 4 from the right: 2 and 3 are no neighbours.
+    pairs = {tuple(float(k in pair) / 2 for k in range(4)) for pair in ((0, 2), (0, 3), (1, 2), (1, 3))}
+    assert pairs < two and (0, 0.25, 0.75, 0) not in two
+    assert (0.25, 0.75, 0, 0) in two and (0, 0, 0.75, 0.25) in two and len(two) == 4 + 2 * 3 + 4
 
 
 def test_a_wrong_treebank_is_told_before_the_training(text, tmp_path):
