@@ -72,6 +72,15 @@ def _named(text: str) -> str:
     return _PARAMETER.sub(option, text)
 
 
+_rank: int | None = None
+
+
+def only_errors_of(rank: int) -> None:
+    """Let this process tell errors alone, and say whose they are: it is one of several ranks, and not the main one."""
+    global _rank
+    _rank = rank
+
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -117,7 +126,11 @@ def note(message: str, *, wrap: bool = True) -> None:
 
 
 def _tell(message: str, kind: str = "", style: str = "", *, wrap: bool = True) -> None:
+    if _rank is not None and kind != "error":
+        return
     message = _named(message)
+    if _rank is not None:
+        message = f"rank {_rank}: {message}"
     text = f"{kind}: {message}" if kind else message
     lines = printable(text).split("\n")
     if wrap and stderr.is_terminal:
@@ -212,7 +225,7 @@ class RichProgress:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+        self._quiet = quiet or _rank is not None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 

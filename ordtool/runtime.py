@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ordtool.distributed import local_rank
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def resolve_device(name: str = "auto") -> torch.device:
     """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device that is there.
 
     Args:
-        name: The device asked for; `auto` takes CUDA, then MPS, then the CPU.
+        name: The device asked for; `auto` takes CUDA, then MPS, then the CPU. Of several ranks each takes the CUDA
+            device of its number on this machine, where none is named by its own.
 
     Returns:
         A device that tensors can be put on.
@@ -40,7 +42,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _cuda_of_rank(torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in {"cpu", "cuda", "mps"} or (index and not index.isdecimal()):
@@ -57,7 +59,20 @@ def resolve_device(name: str = "auto") -> torch.device:
             f"device {name!r} is not on this machine ({there} {kind} device(s) found)",
             "use `device=auto` or `device=cpu`",
         )
-    return torch.device(name)
+    return _cuda_of_rank(there) if name == "cuda" else torch.device(name)
+
+
+def _cuda_of_rank(there: int) -> torch.device:
+    """Return the CUDA device of this rank; a launcher may also show each rank one device alone."""
+    import torch
+
+    number = local_rank()
+    if number < there or there == 1:
+        return torch.device("cuda", number) if 0 < number < there else torch.device("cuda")
+    raise OrdtoolError(
+        f"rank {number} of this machine finds no CUDA device of its own ({there} found)",
+        "start as many ranks as there are devices",
+    )
 
 
 def resolve_dtype(name: str = "auto", device: torch.device | None = None) -> torch.dtype:

@@ -1,13 +1,20 @@
-"""What trainings through transformers' Trainer share: runs that can be resumed, and progress."""
+"""What trainings through transformers' Trainer share: runs that can be resumed, progress, and several ranks.
+
+The Trainer knows of ranks itself, but its batch is one rank's: twice the ranks would be another training. Here a batch is
+that of all ranks. Every rank draws the same ones in the same order and takes its share of the items of each, so that what
+is learnt, and where a resumed run goes on, doesn't depend on their number.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ordtool.distributed import ALONE, Ranks
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, flush_folder
 from ordtool.progress import Progress
@@ -57,6 +64,8 @@ def trainer_arguments(
 ) -> Any:
     """Return the TrainingArguments that all trainings here have in common.
 
+    The batch sizes in them are those of all ranks together.
+
     Args:
         partial: The folder of the run's checkpoints.
         config: With `accumulate`, `learning_rate`, `warmup`, `weight_decay` and `seed`.
@@ -88,28 +97,124 @@ def trainer_arguments(
         "logging_steps": min(10, every),
         "disable_tqdm": True,
         "report_to": [],
+        "log_level_replica": "passive",
         "dataloader_pin_memory": place.type == "cuda",
     }
     return TrainingArguments(**{**common, **own})
 
 
-def make_trainer(kind: Any, config: Any, progress: Progress, **parts: Any) -> Any:
-    """Make a Trainer of a kind that reports to `progress`, stops early if asked to, and leaves stdout to data.
+def make_trainer(
+    config: Any,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+    *,
+    weigh: Callable[[dict[str, Any]], int],
+    share: Callable[[list[Any]], list[Any]] | None = None,
+    **parts: Any,
+) -> Any:
+    """Make a Trainer that reports to `progress`, stops early if asked to, and leaves stdout to data.
 
     Args:
-        kind: transformers' Trainer, or a class of it.
         config: With `patience`.
         progress: Told of steps and dev losses.
-        parts: Model, arguments and datasets.
+        ranks: Those that train.
+        weigh: What a batch counts in the dev loss: its rows, or its tokens.
+        share: Gives a rank's part of the items of a batch, at least one; None: every so many'th.
+        parts: Model, arguments, datasets and `data_collator`.
     """
-    from transformers import EarlyStoppingCallback, PrinterCallback
+    from transformers import EarlyStoppingCallback, PrinterCallback, default_data_collator
 
-    callbacks: list[Any] = [listener(progress)]
+    callbacks: list[Any] = [listener(progress, ranks)]
     if config.patience is not None:
         callbacks.append(EarlyStoppingCallback(config.patience))
+    parts.setdefault("data_collator", default_data_collator)
+    kind = _shared_trainer(ranks, weigh, share or (lambda items: _share_rows(ranks, items)))
     trainer = kind(callbacks=callbacks, **parts)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _share_rows(ranks: Ranks, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give a rank its part of the rows of a batch; where there is none, a row that doesn't count."""
+    own = list(ranks.share(items))
+    return own or [{**items[0], "labels": items[0]["labels"].new_full(items[0]["labels"].shape, -100)}]
+
+
+def _shared_trainer(
+    ranks: Ranks, weigh: Callable[[dict[str, Any]], int], share: Callable[[list[Any]], list[Any]]
+) -> Any:
+    """Make the class of Trainer whose batches all ranks share, and whose dev loss is one mean over all held-out items."""
+    import torch
+    import transformers
+    from accelerate.data_loader import prepare_data_loader
+    from torch.utils.data import DataLoader, RandomSampler
+
+    class SharedTrainer(transformers.Trainer):
+        """The Trainer, with batches and a dev loss that don't depend on the number of ranks."""
+
+        def get_train_dataloader(self) -> Any:
+            if ranks.size == 1:
+                return super().get_train_dataloader()
+            data: Any = self.train_dataset
+            collate: Any = self.data_collator
+            loader = DataLoader(
+                data,
+                batch_size=self.args.train_batch_size,
+                sampler=RandomSampler(data),
+                collate_fn=lambda items: collate(share(items)),
+            )
+            # As the Trainer prepares it for one process: the same permutation of every epoch, on every rank.
+            return prepare_data_loader(
+                loader,
+                self.args.device,
+                num_processes=1,
+                process_index=0,
+                put_on_device=True,
+                use_seedable_sampler=True,
+                data_seed=self.args.data_seed,
+            )
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
+            if ranks.size > 1 and model.training and num_items_in_batch is None:
+                # A mean over this rank's tokens; the mean of all ranks' is to be that over all tokens.
+                counted = int((inputs["labels"] != -100).sum())
+                [total] = ranks.sum_numbers([counted])
+                loss = loss * (counted * ranks.size / max(total, 1))
+            return (loss, outputs) if return_outputs else loss
+
+        def evaluate(
+            self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        ) -> dict[str, float]:
+            # Not the Trainer's own step, in which all ranks meet: some have a batch more.
+            self.model.eval()
+            data = self.eval_dataset if eval_dataset is None else eval_dataset
+            size = self.args.per_device_eval_batch_size
+            batches = [list(range(k, min(k + size, len(data)))) for k in range(0, len(data), size)]
+            total, count = 0.0, 0
+            for batch in DataLoader(data, batch_sampler=ranks.share(batches), collate_fn=self.data_collator):
+                inputs = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    loss = self.compute_loss(self.model, inputs)
+                weight = weigh(batch)
+                total, count = total + float(loss) * weight, count + weight
+            total, counts = ranks.sum_numbers([total, count])
+            metrics = {f"{metric_key_prefix}_loss": total / max(counts, 1)}
+            self.log(metrics)
+            self.control: Any = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
+            return metrics
+
+    return SharedTrainer
 
 
 def train_and_measure(trainer: Any, steps: int, checkpoint: Path | None, progress: Progress) -> float:
@@ -165,7 +270,7 @@ def save_trained(
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def listener(progress: Progress) -> Any:
+def listener(progress: Progress, ranks: Ranks = ALONE) -> Any:
     """Make a callback that hands the Trainer's news to a Progress, and marks complete checkpoints."""
     from transformers import TrainerCallback
 
@@ -174,8 +279,20 @@ def listener(progress: Progress) -> Any:
         measured = -1
         loss = ""
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if not ranks.is_main:  # other dropout for other rows
+                import torch
+
+                torch.manual_seed(args.seed + 1_000_003 * ranks.rank)
+
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            _finish_checkpoint(Path(args.output_dir), state.global_step, state.best_model_checkpoint)
+            # Every rank writes a file; the checkpoint is whole when all have.
+            ranks.barrier()
+            ranks.on_main(
+                lambda: _finish_checkpoint(
+                    Path(args.output_dir), state.global_step, state.best_model_checkpoint
+                )
+            )
 
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             # accelerate tells the dataset of an epoch, but not when it resumes in the middle of one.

@@ -18,6 +18,7 @@ from ordtool.cli.options import (
     known_options,
     with_usual_values,
 )
+from ordtool.distributed import check_one_rank
 
 _EXAMPLES = "Examples:"
 _OUTPUTS = ("output", "save", "plot", "details", "metrics", "gates", "save_config")
@@ -77,6 +78,8 @@ class Command(TyperCommand):
         """Run the command; what is said of parameters names the options that set them."""
         from ordtool import console
 
+        if not getattr(self.callback, "takes_ranks", False):
+            check_one_rank(str(ctx.command_path))
         options = {
             param.name: (param.opts[0], "".join(param.secondary_opts[:1]))
             for param in self.params

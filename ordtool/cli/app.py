@@ -19,7 +19,8 @@ from typer.main import get_command
 from ordtool import __version__
 from ordtool.cli._lazy import CONTEXT, lazy_group
 from ordtool.cli.options import option
-from ordtool.errors import OrdtoolError
+from ordtool.distributed import FailedOnMain, rank
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.streams import occupy_standard_descriptors, stdout_bytes
 from ordtool.progress import close_bars, hold_bars
 from ordtool.runtime import library_messages
@@ -166,6 +167,7 @@ def _run(args: list[str], debug: bool) -> int:
     from typer.exceptions import TyperException
 
     hold_bars(False)
+    _hold_back(rank())
     try:
         try:
             status = get_command(app).main(args, prog_name="ordtool", standalone_mode=False)
@@ -174,10 +176,13 @@ def _run(args: list[str], debug: bool) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return status if isinstance(status, int) else 0
+    except (UsageError, FailedOnMain) as error:
+        # Rank 0 says so too: all ranks have the same command line.
+        return error.exit_code if rank() else _fail(error.message, error.hint, error.exit_code, debug)
     except OrdtoolError as error:
         return _fail(error.message, error.hint, error.exit_code, debug)
     except TyperException as error:
-        return _usage(error, debug)
+        return 2 if rank() else _usage(error, debug)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
@@ -212,6 +217,15 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def _hold_back(number: int) -> None:
+    """Keep a rank that isn't the main one from writing data and telling anything but its errors."""
+    if number:
+        from ordtool import console
+
+        console.only_errors_of(number)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
 
 
 def _fail(message: str, hint: str | None, status: int, debug: bool) -> int:

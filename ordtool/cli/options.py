@@ -132,6 +132,12 @@ def renamed_options(names: Mapping[str, str]) -> Callable[[F], F]:
     return mark
 
 
+def takes_ranks(command: F) -> F:
+    """Let a command run in several processes that know of each other, as torchrun starts them."""
+    command.takes_ranks = True  # type: ignore[attr-defined]
+    return command
+
+
 def usual_values(values: Mapping[str, Sequence[str]]) -> Callable[[F], F]:
     """Let options of a command stand without a value, as the switches that they were.
 

@@ -20,6 +20,7 @@ from ordtool.cli.options import (
     Seed,
     Threads,
     option,
+    takes_ranks,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ LADDER = "The ladder"
 STATES = "Hidden states"
 
 
+@takes_ranks
 def ladder(
     data: Annotated[
         list[str],
@@ -166,6 +168,7 @@ def ladder(
         ordtool train ladder examples/questions.jsonl -m tinylm --epochs 2 --compare lora,head
     """
     from ordtool.console import RichProgress
+    from ordtool.distributed import check_one_rank
     from ordtool.errors import UsageError
     from ordtool.runtime import set_threads
     from ordtool.tuning.config import ComparisonConfig, LadderTrainingConfig, ScheduleConfig
@@ -204,6 +207,7 @@ def ladder(
     )
     comparison = None
     if compare is not None:
+        check_one_rank("--compare")
         methods = tuple(name.strip() for name in compare.split(",") if name.strip())
         comparison = ComparisonConfig(methods, runs, compare_epochs)
     set_threads(threads)

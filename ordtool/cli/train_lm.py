@@ -26,6 +26,7 @@ from ordtool.cli.options import (
     Threads,
     option,
     renamed_options,
+    takes_ranks,
     usual_values,
 )
 
@@ -40,6 +41,7 @@ def _schemes() -> list[str]:
     return list(SCHEMES)
 
 
+@takes_ranks
 @usual_values({"--talking-heads": _TALKING})
 @renamed_options({"--valid": "--dev"})
 def lm(

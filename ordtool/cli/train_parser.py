@@ -20,12 +20,14 @@ from ordtool.cli.options import (
     field_options,
     option,
     renamed_options,
+    takes_ranks,
 )
 
 MODEL = "Model"
 TEXT = "Text"
 
 
+@takes_ranks
 @renamed_options({"--valid": "--dev"})
 @field_options(num_hidden_layers="layers", num_nonterminals="nonterminals", num_preterminals="preterminals")
 def parser(

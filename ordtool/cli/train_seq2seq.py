@@ -25,11 +25,13 @@ from ordtool.cli.options import (
     Threads,
     option,
     renamed_options,
+    takes_ranks,
 )
 
 PAIRS = "The pairs"
 
 
+@takes_ranks
 @renamed_options({"--valid": "--dev", "--valid-share": "--holdout"})
 def seq2seq(
     pairs: Annotated[

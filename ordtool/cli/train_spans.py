@@ -7,12 +7,23 @@ from typing import Annotated
 import typer
 
 from ordtool.cli._training_options import TRAINING, Half, MatmulDtype, ModelFolder
-from ordtool.cli.options import Device, Force, Quiet, Resume, Seed, Threads, field_options, option
+from ordtool.cli.options import (
+    Device,
+    Force,
+    Quiet,
+    Resume,
+    Seed,
+    Threads,
+    field_options,
+    option,
+    takes_ranks,
+)
 
 MODEL = "Model"
 TEXT = "Text"
 
 
+@takes_ranks
 @field_options(num_hidden_layers="layers", num_attention_heads="heads")
 def spans(
     trees: Annotated[

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ordtool.distributed import ALONE, Ranks
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import as_output_errors, file_fingerprint
 from ordtool.io.locks import lock
@@ -134,10 +135,14 @@ class RunFolder:
 
     Attributes:
         path: The folder.
+        ranks: Those that train; all see the folder.
     """
 
-    def __init__(self, path: Path, has_checkpoint: Callable[[Path], bool], *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, has_checkpoint: Callable[[Path], bool], *, resume: bool, ranks: Ranks = ALONE
+    ) -> None:
         self.path = path
+        self.ranks = ranks
         self._has_checkpoint = has_checkpoint
         self._resume = resume
 
@@ -151,6 +156,9 @@ class RunFolder:
         Raises:
             OrdtoolError: If the interrupted run was another.
         """
+        return self.ranks.on_main(lambda: self._start(metadata, progress))
+
+    def _start(self, metadata: Mapping[str, Any], progress: Progress) -> bool:
         if self._resume and self._has_checkpoint(self.path):
             check_resumable(self.path, read_record(self.path / RUN_FILE, METADATA), metadata)
             return True
@@ -176,6 +184,7 @@ def run_folder(
     resume: bool = False,
     force: bool = False,
     keep: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Iterator[RunFolder]:
     """Hold the folder of a training; it is gone when the training is done.
 
@@ -188,6 +197,7 @@ def run_folder(
         resume: Go on from it; without one, begin.
         force: Begin anew although there is one.
         keep: Leave the folder at the end.
+        ranks: Those that train; the main one holds the folder.
 
     Yields:
         The folder; its `start` says whether to go on from a checkpoint.
@@ -196,16 +206,21 @@ def run_folder(
         OrdtoolError: If an interrupted run is there and neither is asked for, another
             run is writing there, or the disk is full.
     """
-    with as_output_errors(path), lock(path):
+
+    def hold() -> None:
+        held.enter_context(lock(path))
         if has_checkpoint(path) and not (resume or force):
             raise OrdtoolError(
                 f"{path}: an interrupted run left this", "`resume` goes on with it, `force` begins anew"
             )
+
+    with as_output_errors(path), ExitStack() as held:
+        ranks.on_main(hold)
         try:
-            yield RunFolder(path, has_checkpoint, resume=resume)
+            yield RunFolder(path, has_checkpoint, resume=resume, ranks=ranks)
         except BaseException:
-            if not has_checkpoint(path):
+            if ranks.is_main and not has_checkpoint(path):
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        if not keep:
+        if ranks.is_main and not keep:
             shutil.rmtree(path, ignore_errors=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ordtool.arguments import as_many, with_options
+from ordtool.distributed import Ranks, join_ranks
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
@@ -242,24 +243,45 @@ def train_lm(
             interrupted run had another input or other settings.
     """
     texts, dev = tuple(as_many(texts)), tuple(as_many(dev))
-    config, run = with_options(config or LMTrainingConfig(), options, RunOptions.__annotations__)
-    machine = RunConfig(**run)
+    config, given = with_options(config or LMTrainingConfig(), options, RunOptions.__annotations__)
+    machine = RunConfig(**given)
     quiet_libraries()
-    check_directory(output, force=machine.force)
     check_read_twice([*texts, *dev])
-    partial = partial_folder(output)
-    with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
-        resume = folder.start(run_metadata([*texts, *dev], asdict(config)), progress)
-        seed_everything(config.seed)
-        tokenizer = _tokenizer(texts, field, config, folder.path, progress)
-        train, held_out = _tokens(texts, dev, field, tokenizer, config, progress)
-        checkpoint = last_checkpoint(folder.path) if resume else None
-        report, model = _train(
-            train, held_out, tokenizer, config, machine.device, folder.path, checkpoint, progress
-        )
-        facts = {**asdict(report), "settings": asdict(config), "texts": [Path(text).name for text in texts]}
-        save_trained(output, model, tokenizer, facts, force=machine.force)
+    with join_ranks(resolve_device(machine.device)) as ranks:
+        progress = ranks.heard(progress)
+        ranks.on_main(lambda: check_directory(output, force=machine.force))
+        partial = partial_folder(output)
+        with run_folder(
+            partial, has_checkpoint, resume=machine.resume, force=machine.force, ranks=ranks
+        ) as folder:
+            metadata = ranks.on_main(lambda: run_metadata([*texts, *dev], asdict(config)))
+            resume = folder.start(metadata, progress)
+            seed_everything(config.seed)
+            tokenizer = ranks.main_first(lambda: _tokenizer(texts, field, config, folder.path, progress))
+            rows = _tokens(texts, dev, field, tokenizer, config, progress)
+            checkpoint = last_checkpoint(folder.path) if resume else None
+            run = _Run(config, machine.device, folder.path, checkpoint, ranks, progress)
+            report, model = _train(rows, tokenizer, run)
+            if ranks.is_main:
+                facts = {
+                    **asdict(report),
+                    "settings": asdict(config),
+                    "texts": [Path(text).name for text in texts],
+                }
+                save_trained(output, model, tokenizer, facts, force=machine.force)
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How, where and with whom a model is trained."""
+
+    config: LMTrainingConfig
+    device: str
+    partial: Path
+    checkpoint: Path | None
+    ranks: Ranks
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,27 +326,21 @@ def _tokens(
     return train, dev
 
 
-def _train(
-    train: _Tokens,
-    dev: _Tokens,
-    tokenizer: Any,
-    config: LMTrainingConfig,
-    device: str,
-    partial: Path,
-    checkpoint: Path | None,
-    progress: Progress,
-) -> tuple[LMTrainingReport, Any]:
+def _train(texts: tuple[_Tokens, _Tokens], tokenizer: Any, run: _Run) -> tuple[LMTrainingReport, Any]:
     from ordtool.lm.corpus import Blocks, Masking
 
+    (train, dev), config = texts, run.config
     masking = Masking.of(tokenizer) if config.objective == "masked" else None
     model = _model(tokenizer, config)
     rows, dev_rows = (
         Blocks(train.ids, config.context, config.objective, config.seed, _longest(model.config), masking),
         Blocks(dev.ids, config.context, config.objective, config.seed + 1, masking=masking),
     )
-    trainer = _trainer(model, partial, config, device, rows, dev_rows, progress)
-    progress.note(f"{model.num_parameters():,} parameters, {len(train.ids):,} tokens, {config.steps:,} steps")
-    loss = train_and_measure(trainer, config.steps, checkpoint, progress)
+    trainer = _trainer(model, rows, dev_rows, run)
+    run.progress.note(
+        f"{model.num_parameters():,} parameters, {len(train.ids):,} tokens, {config.steps:,} steps"
+    )
+    loss = train_and_measure(trainer, config.steps, run.checkpoint, run.progress)
     bits = loss * len(dev.ids) / max(dev.size, 1) / math.log(2) if config.objective == "causal" else None
     return LMTrainingReport(
         model.num_parameters(), trainer.state.global_step, len(train.ids), loss, math.exp(loss), bits
@@ -398,16 +414,12 @@ def _longest(config: Any) -> int | None:
     return int(config.position_parameters["longest"]) if drawn else None
 
 
-def _trainer(
-    model: Any, partial: Path, config: LMTrainingConfig, device: str, train: Any, dev: Any, progress: Progress
-) -> Any:
-    import transformers
-
-    place = resolve_device(device)
+def _trainer(model: Any, train: Any, dev: Any, run: _Run) -> Any:
+    config = run.config
     arguments = trainer_arguments(
-        partial,
+        run.partial,
         config,
-        place,
+        resolve_device(run.device),
         steps=config.steps,
         every=min(config.eval_every, config.steps),
         per_device_train_batch_size=config.batch_size,
@@ -418,9 +430,10 @@ def _trainer(
         remove_unused_columns=False,
     )
     return make_trainer(
-        transformers.Trainer,
         config,
-        progress,
+        run.progress,
+        run.ranks,
+        weigh=lambda batch: len(batch["labels"]),
         model=model,
         args=arguments,
         train_dataset=train,

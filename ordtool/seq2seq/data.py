@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ordtool.batching import hold_out, sort_stretches
+from ordtool.distributed import ALONE, Ranks
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.inputs import open_input, separator_of
 from ordtool.io.jsonl import has_jsonl_suffix
@@ -131,6 +132,10 @@ class PairBatches(Dataset[dict[str, Tensor]]):
         seed: Of the order.
         decoder_start: For encoder-decoders; None packs for an encoder that writes.
         shuffle: False keeps the order of the lengths.
+        ranks: Those that train: each gets its part of every batch.
+
+    Raises:
+        UsageError: For fewer pairs a batch than ranks.
     """
 
     STRETCH = 40
@@ -145,7 +150,11 @@ class PairBatches(Dataset[dict[str, Tensor]]):
         *,
         encoder_decoder: bool = False,
         shuffle: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
+        if ranks.size > size:
+            raise UsageError(f"`batch_size` {size} can't be dealt out to {ranks.size} ranks")
+        self.ranks = ranks
         self.rows = rows
         self.size = size
         self.together = 1 if encoder_decoder else max(1, min(together, size))
@@ -180,8 +189,17 @@ class PairBatches(Dataset[dict[str, Tensor]]):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        batch = self.batches[index]
+        batch = self._part(self.batches[index])
         return seq2seq_batch(batch, self.pad) if self.encoder_decoder else unilm_batch(batch, self.pad)
+
+    def _part(self, rows: list[Row]) -> list[Row]:
+        """Return this rank's rows of a batch; of one with few rows, its targets.
+
+        A batch with even fewer targets than ranks gives some of them the same one.
+        """
+        if len(rows) < self.ranks.size:
+            rows = [(source, [target]) for source, targets in rows for target in targets]
+        return list(self.ranks.share(rows)) or [rows[self.ranks.rank % len(rows)]]
 
 
 def unilm_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ordtool.arguments import as_many, with_options
+from ordtool.distributed import ALONE, Ranks, join_ranks
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import check_directory
 from ordtool.io.inputs import check_read_twice
@@ -95,24 +96,44 @@ def train_seq2seq(
             output exists or the interrupted run was another.
     """
     pairs, dev = tuple(as_many(pairs)), tuple(as_many(dev))
-    config, run = with_options(config or Seq2SeqTrainingConfig(), options, RunOptions.__annotations__)
-    machine = RunConfig(**run)
+    config, given = with_options(config or Seq2SeqTrainingConfig(), options, RunOptions.__annotations__)
+    machine = RunConfig(**given)
     quiet_libraries()
-    check_directory(output, force=machine.force)
     check_read_twice([*pairs, *dev], "a file of pairs")
-    source = resolve_model(str(model), progress)
-    settings = {**asdict(config), "model": source.name}
-    partial = partial_folder(output)
-    with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
-        resume = folder.start(run_metadata([*pairs, *dev], settings), progress)
-        seed_everything(config.seed)
-        train, held_out = _read(pairs, dev, config)
-        checkpoint = last_checkpoint(folder.path) if resume else None
-        prepared = _prepare(source, train, held_out, config, progress)
-        report, trained = _train(prepared, config, machine.device, folder.path, checkpoint, progress)
-        facts = {**asdict(report), "settings": settings, "pairs_from": [Path(path).name for path in pairs]}
-        save_trained(output, trained, prepared.tokenizer, facts, force=machine.force)
+    with join_ranks(resolve_device(machine.device)) as ranks:
+        progress = ranks.heard(progress)
+        ranks.on_main(lambda: check_directory(output, force=machine.force))
+        source = ranks.main_first(lambda: resolve_model(str(model), progress))
+        settings = {**asdict(config), "model": source.name}
+        partial = partial_folder(output)
+        with run_folder(
+            partial, has_checkpoint, resume=machine.resume, force=machine.force, ranks=ranks
+        ) as folder:
+            metadata = ranks.on_main(lambda: run_metadata([*pairs, *dev], settings))
+            resume = folder.start(metadata, progress)
+            seed_everything(config.seed)
+            train, held_out = _read(pairs, dev, config)
+            checkpoint = last_checkpoint(folder.path) if resume else None
+            prepared = _prepare(source, train, held_out, config, progress)
+            run = _Run(config, machine.device, folder.path, checkpoint, ranks, progress)
+            report, trained = _train(prepared, run)
+            if ranks.is_main:
+                names = [Path(path).name for path in pairs]
+                facts = {**asdict(report), "settings": settings, "pairs_from": names}
+                save_trained(output, trained, prepared.tokenizer, facts, force=machine.force)
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How, where and with whom a model is trained."""
+
+    config: Seq2SeqTrainingConfig
+    device: str
+    partial: Path
+    checkpoint: Path | None
+    ranks: Ranks
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +175,18 @@ def _prepare(
     return _Prepared(model, tokenizer, encoder, rows, dev_rows)
 
 
-def _train(
-    prepared: _Prepared,
-    config: Seq2SeqTrainingConfig,
-    device: str,
-    partial: Path,
-    checkpoint: Path | None,
-    progress: Progress,
-) -> tuple[Seq2SeqTrainingReport, Any]:
+def _train(prepared: _Prepared, run: _Run) -> tuple[Seq2SeqTrainingReport, Any]:
+    config = run.config
     model, encoder = prepared.model, prepared.encoder
-    batches = _batches(prepared, prepared.train, config, shuffle=True)
+    batches = _batches(prepared, prepared.train, config, shuffle=True, ranks=run.ranks)
     dev_batches = _batches(prepared, prepared.dev, config, shuffle=False)
-    trainer = _trainer(model, partial, config, device, batches, dev_batches, progress)
+    trainer = _trainer(model, batches, dev_batches, run)
     count, dev_count = (sum(len(targets) for _, targets in rows) for rows in (prepared.train, prepared.dev))
     steps = _steps(batches, config)
-    progress.note(
+    run.progress.note(
         f"{model.num_parameters():,} parameters, {count:,} pairs of {len(prepared.train):,} sources, {steps:,} steps"
     )
-    loss = train_and_measure(trainer, steps, checkpoint, progress)
+    loss = train_and_measure(trainer, steps, run.checkpoint, run.progress)
     report = Seq2SeqTrainingReport(
         "encoder-decoder" if model.config.is_encoder_decoder else "unilm",
         model.num_parameters(),
@@ -248,7 +263,12 @@ def _seen(rows: list[Row], eos: int, progress: Progress, size: int) -> Any:
 
 
 def _batches(
-    prepared: _Prepared, rows: list[Row], config: Seq2SeqTrainingConfig, *, shuffle: bool
+    prepared: _Prepared,
+    rows: list[Row],
+    config: Seq2SeqTrainingConfig,
+    *,
+    shuffle: bool,
+    ranks: Ranks = ALONE,
 ) -> PairBatches:
     from ordtool.seq2seq.data import PairBatches
 
@@ -261,6 +281,7 @@ def _batches(
         config.seed,
         encoder_decoder=prepared.model.config.is_encoder_decoder,
         shuffle=shuffle,
+        ranks=ranks,
     )
 
 
@@ -269,24 +290,16 @@ def _steps(batches: PairBatches, config: Seq2SeqTrainingConfig) -> int:
     return max(1, math.ceil(config.epochs * an_epoch))
 
 
-def _trainer(
-    model: Any,
-    partial: Path,
-    config: Seq2SeqTrainingConfig,
-    device: str,
-    train: PairBatches,
-    dev: PairBatches,
-    progress: Progress,
-) -> Any:
+def _trainer(model: Any, train: PairBatches, dev: PairBatches, run: _Run) -> Any:
     import torch
 
-    place = resolve_device(device)
+    config, place = run.config, resolve_device(run.device)
     steps = _steps(train, config)
     # A checkpoint is four times the weights on the disk: ten are enough for a run of many short epochs.
     every = config.eval_every or max(_steps(train, replace(config, epochs=1.0)), math.ceil(steps / 10))
     dtype = resolve_dtype(config.dtype, place)
     arguments = trainer_arguments(
-        partial,
+        run.partial,
         config,
         place,
         steps=steps,
@@ -302,41 +315,17 @@ def _trainer(
         # A batch is rows and places in them, which can't be cut in two: one device a process.
         one_device_a_process(arguments)
     return make_trainer(
-        _pair_trainer(),
         config,
-        progress,
+        run.progress,
+        run.ranks,
+        weigh=lambda batch: int((batch["labels"] != -100).sum()),
+        share=list,  # the training set gives each rank its part of a batch
         model=model,
         args=arguments,
         train_dataset=train,
         eval_dataset=dev,
         data_collator=_only,
     )
-
-
-def _pair_trainer() -> Any:
-    """Make the class of Trainer that weighs every token of the held-out pairs alike."""
-    import transformers
-
-    class PairTrainer(transformers.Trainer):
-        """The Trainer, with a dev loss that counts every token alike."""
-
-        def evaluate(
-            self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
-        ) -> dict[str, float]:
-            self.model.eval()
-            total, count = 0.0, 0
-            for batch in self.get_eval_dataloader(eval_dataset):
-                loss, _, _ = self.prediction_step(self.model, batch, prediction_loss_only=True)
-                tokens = int((batch["labels"] != -100).sum())
-                total, count = total + float(loss) * tokens, count + tokens
-            metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)}
-            self.log(metrics)
-            self.control: Any = self.callback_handler.on_evaluate(
-                self.args, self.state, self.control, metrics
-            )
-            return metrics
-
-    return PairTrainer
 
 
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -111,6 +111,14 @@ class Encoded:
         assert self.targets is not None
         return torch.from_numpy(self.targets[list(index)])
 
+    def counted(self, index: Sequence[int]) -> int:
+        """Return what the mean loss of a batch is over: its texts, or the tokens that are predicted or have labels."""
+        if self.token_targets is not None and self.windows is None:
+            return sum(int((self.token_targets[i] != NO_TARGET).sum()) for i in index)
+        if self.starts is None:
+            return len(index)
+        return sum(max(0, len(self.ids[i]) - max(1, self.starts[i])) for i in index)
+
     def labels(self, index: Sequence[int]) -> Tensor:
         """Return a text batch's next tokens, `(batch, seq)`: at each position the one after it, -100 where none counts."""
         assert self.starts is not None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ordtool.batching import shuffled_batches
+from ordtool.distributed import ALONE, Ranks
 from ordtool.errors import OrdtoolError
 from ordtool.io.checkpoint import CHECKPOINT, read_checkpoint, restoring, write_checkpoint
 from ordtool.progress import SILENT, Progress
@@ -53,6 +54,7 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> TrainHistory:
     """Train a method.
 
@@ -64,6 +66,7 @@ def train(
         checkpoint: A folder for the state after each epoch, which is there; None: none is kept.
         resume: Go on from the checkpoint.
         progress: Told of steps.
+        ranks: Those that train: each has its part of every batch, and the same weights after every step.
 
     Returns:
         The history; the method's module has the best epoch's weights.
@@ -71,7 +74,7 @@ def train(
     Raises:
         OrdtoolError: If the loss is no number, or the checkpoint is damaged.
     """
-    loop = _Loop(method, lengths, schedule, checkpoint, progress)
+    loop = _Loop(method, lengths, schedule, checkpoint, progress, ranks)
     history = loop.checkpoint.load() if resume else TrainHistory()
     done = sum(row["steps"] for row in history.epochs)
     progress.start(name, loop.total, "steps")
@@ -112,28 +115,30 @@ class _Loop:
         schedule: ScheduleConfig,
         folder: Path | None,
         progress: Progress,
+        ranks: Ranks,
     ) -> None:
+        self._ranks = ranks
         self._method, self._lengths, self._schedule, self._progress = method, lengths, schedule, progress
         self.parameters = method.parameters()
         self._optimizer = _optimizer(self.parameters, schedule)
         self.total = schedule.steps(len(lengths))
-        self.checkpoint = _Checkpoint(method, self._optimizer, folder)
+        self.checkpoint = _Checkpoint(method, self._optimizer, folder, ranks)
 
     def epoch(self, epoch: int, done: int) -> tuple[dict[str, Any], Metric]:
         """Train for an epoch, or the rest of the steps; return the epoch's row of the history, and the dev metric."""
         schedule, method = self._schedule, self._method
         started = time.perf_counter()
-        seed_everything((schedule.seed * 100_003 + epoch) % 2**32)
+        seed_everything((schedule.seed * 100_003 + epoch + 1_000_003 * self._ranks.rank) % 2**32)
         method.module.train()
         losses: list[float] = []
         with use_threads(method.threads):
             batches = shuffled_batches(self._lengths, schedule.batch_size, schedule.seed, epoch)
             for index in batches[: self.total - done]:
                 rate = _rate(done + len(losses), self.total, schedule)
-                losses.append(_step(method, self._optimizer, self.parameters, index, rate))
+                losses.append(self._step(index, rate))
                 self._progress.advance(1, loss=f"{losses[-1]:.3f}")
             seconds = time.perf_counter() - started
-            found = method.measure()
+            found = Metric(**self._ranks.from_main(asdict(method.measure())))
         row = {
             "epoch": epoch + 1,
             "loss": sum(losses) / len(losses),
@@ -143,6 +148,30 @@ class _Loop:
             "steps": len(losses),
         }
         return row, found
+
+    def _step(self, index: list[int], rate: float) -> float:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        [value] = self._ranks.sum_numbers([self._backward(index)])
+        if not math.isfinite(value):
+            raise OrdtoolError(f"the training loss is {value}", "try a smaller `learning_rate`")
+        self._ranks.sum_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return value
+
+    def _backward(self, index: list[int]) -> float:
+        """Compute the gradients of this rank's texts, and its part of the loss of the batch."""
+        own = list(self._ranks.share(index))
+        if not own:
+            return 0.0
+        loss = self._method.loss(own)
+        if self._ranks.size > 1:
+            train = self._method.train
+            loss = loss * (train.counted(own) / max(1, train.counted(index)))
+        loss.backward()
+        return float(loss.detach())
 
 
 def _stops(history: TrainHistory, schedule: ScheduleConfig) -> bool:
@@ -168,30 +197,13 @@ def _rate(step: int, total: int, schedule: ScheduleConfig) -> float:
     return schedule.peak * (total - step) / max(1.0, total - rise)
 
 
-def _step(
-    method: TuningMethod,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[Any],
-    index: list[int],
-    rate: float,
-) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    loss = method.loss(index)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise OrdtoolError(f"the training loss is {value}", "try a smaller `learning_rate`")
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return value
-
-
 class _Checkpoint:
     """What is on disk after each epoch."""
 
-    def __init__(self, method: TuningMethod, optimizer: torch.optim.Optimizer, folder: Path | None) -> None:
+    def __init__(
+        self, method: TuningMethod, optimizer: torch.optim.Optimizer, folder: Path | None, ranks: Ranks
+    ) -> None:
+        self._ranks = ranks
         self._parameters = method.parameters()
         self._optimizer = optimizer
         self._file = None if folder is None else folder / CHECKPOINT
@@ -201,12 +213,13 @@ class _Checkpoint:
         """Replace the checkpoint by this epoch's, whole or not at all."""
         if self._file is None:
             return
+        file = self._file
         tensors: dict[str, Tensor] = {f"weight.{i}": p for i, p in enumerate(self._parameters)}
         tensors |= {f"best.{i}": p for i, p in enumerate(best or [])}
         for i, parameter in enumerate(self._parameters):
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{i}.{key}"] = torch.as_tensor(value)
-        write_checkpoint(self._file, tensors, {"history": asdict(history)})
+        self._ranks.on_main(lambda: write_checkpoint(file, tensors, {"history": asdict(history)}))
 
     def load(self) -> TrainHistory:
         """Take up the checkpoint."""

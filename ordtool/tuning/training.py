@@ -11,10 +11,11 @@ from typing import Any, Unpack
 import torch
 
 from ordtool.arguments import as_many
+from ordtool.distributed import ALONE, Ranks, join_ranks
 from ordtool.errors import UsageError
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import has_checkpoint
-from ordtool.io.inputs import reads_once
+from ordtool.io.inputs import check_read_twice, reads_once
 from ordtool.io.jsonl import dumps
 from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
 from ordtool.models.entries import cache_folder
@@ -127,6 +128,7 @@ def fit_ladder(
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> TrainedLadder:
     """Compute the hidden states and train the ladder on them."""
     layers = ladder.config.layers
@@ -142,6 +144,7 @@ def fit_ladder(
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
+        ranks=ranks,
     )
     count = sum(parameter.numel() for parameter in ladder.trained_parameters())
     test = None if data.test is None else method.measure((data.test, sources[2]))
@@ -222,15 +225,23 @@ def train_ladder(
         OrdtoolError: For bad data, or a backbone that can't be used.
     """
     config = with_ladder_options(config or LadderTrainingConfig(), options)
-    job = _Job(tuple(as_many(data)), tuple(as_many(dev)), str(model), config, progress)
-    if output is None:
-        if resume:
-            raise UsageError("`resume` needs the folder to go on with", "name it with `output`")
-        return job.run(None)[0]
-    check_directory(output, force=force or resume)
-    with run_folder(partial_folder(output), has_checkpoint, resume=resume, force=force) as folder:
-        trained, backbone = job.run(folder)
-        save_trained(trained, backbone, job.config, output, force=force)
+    if output is None and resume:
+        raise UsageError("`resume` needs the folder to go on with", "name it with `output`")
+    paths, dev_paths = tuple(as_many(data)), tuple(as_many(dev))
+    with join_ranks(resolve_device(config.device)) as ranks:
+        progress = ranks.heard(progress)
+        if ranks.size > 1:
+            check_read_twice([*paths, *dev_paths], "what every rank reads")
+        job = _Job(paths, dev_paths, str(model), config, progress, ranks)
+        if output is None:
+            return job.run(None)[0]
+        ranks.on_main(lambda: check_directory(output, force=force or resume))
+        with run_folder(
+            partial_folder(output), has_checkpoint, resume=resume, force=force, ranks=ranks
+        ) as folder:
+            trained, backbone = job.run(folder)
+            if ranks.is_main:
+                save_trained(trained, backbone, job.config, output, force=force)
     return trained
 
 
@@ -243,12 +254,15 @@ class _Job:
     model: str
     config: LadderTrainingConfig
     progress: Progress
+    ranks: Ranks = ALONE
 
     def run(self, folder: RunFolder | None) -> tuple[TrainedLadder, Backbone]:
         """Load, read and train; where there is a folder, with a checkpoint in it after every epoch."""
         config, progress = self.config, self.progress
         device = resolve_device(config.device)
-        backbone = load_backbone(self.model, writes=config.writes, device=device, progress=progress)
+        backbone = self.ranks.main_first(
+            lambda: load_backbone(self.model, writes=config.writes, device=device, progress=progress)
+        )
         data = read_data(self.paths, self.dev, config, backbone, progress=progress)
         progress.note(_summary(data, config))
         ladder = new_ladder(backbone, data, config)
@@ -257,7 +271,14 @@ class _Job:
         resume = folder is not None and folder.start(self._metadata(backbone), progress)
         checkpoint = folder.path if folder is not None else None
         trained = fit_ladder(
-            ladder, backbone, data, config, checkpoint=checkpoint, resume=resume, progress=progress
+            ladder,
+            backbone,
+            data,
+            config,
+            checkpoint=checkpoint,
+            resume=resume,
+            progress=progress,
+            ranks=self.ranks,
         )
         return trained, backbone
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ordtool.arguments import with_options
+from ordtool.distributed import check_one_rank
 from ordtool.errors import OrdtoolError
 from ordtool.io.checkpoint import (
     CHECKPOINT,
@@ -103,6 +104,7 @@ def train_pcfg(
     )
     files = ParserFiles(text, output, dev, treebank, tune)
     fixed = {**asdict(config), "kind": "pcfg"}
+    check_one_rank("training of a grammar")
     with open_run(files, config, fixed, ParserRunConfig(**machine), progress) as run:
         trainer = _Trainer(run, config)
         if run.resumed:

@@ -19,6 +19,7 @@ __all__ = [
     "Example",
     "Targets",
     "batch_arrays",
+    "loss_counts",
     "make_example",
     "pad_batch",
     "span_loss",
@@ -167,31 +168,49 @@ def teach(teacher: SpanModel, batch: Batch) -> Targets:
     return Targets(read.spans.float().sigmoid(), places, labels, tags * inside[..., None])
 
 
-def span_loss(model: SpanModel, batch: Batch, targets: Targets, label_weight: float) -> Tensor:
+def loss_counts(batch: Batch, targets: Targets) -> Tensor:
+    """Return how many spans, labels and parts of speech the means of `span_loss` are over, `(3,)`."""
+    counts = [span_mask(batch.lengths, batch.words.shape[1]).sum()]
+    for wanted in (targets.labels, targets.tags):
+        counts.append(wanted.sum() if wanted.is_floating_point() else (wanted != _UNKNOWN).sum())
+    return torch.stack([count.float() for count in counts])
+
+
+def span_loss(
+    model: SpanModel, batch: Batch, targets: Targets, label_weight: float, counts: Tensor | None = None
+) -> Tensor:
     """Return the loss of a batch.
 
         mean over spans of the cross-entropy of phrase or not
         + label_weight * (mean cross-entropy of labels + mean cross-entropy of parts of speech)
 
     Probabilities as targets are learned as they are (Hinton et al. 2015).
+
+    Args:
+        model: The network.
+        batch: The sentences.
+        targets: What is to be said of them.
+        label_weight: See above.
+        counts: `loss_counts` of the whole batch, of which `batch` is a part; None: it is the whole.
     """
+    spans, named, known = loss_counts(batch, targets) if counts is None else counts
     read = model.read(batch.words, batch.punctuation, batch.lengths)
     counted = span_mask(batch.lengths, batch.words.shape[1])
     each = F.binary_cross_entropy_with_logits(read.spans.float(), targets.spans, reduction="none")
-    loss = (each * counted).sum() / counted.sum().clamp(min=1)
+    loss = (each * counted).sum() / spans.clamp(min=1)
     if model.config.labels and targets.places.shape[1]:
         labels = model.label_scores(read.boundaries, *targets.places).float()
-        loss = loss + label_weight * _cross_entropy(labels, targets.labels)
+        loss = loss + label_weight * _cross_entropy(labels, targets.labels, named)
     if model.config.tags:
         tags = model.tag_scores(read.words).float().flatten(0, 1)
-        loss = loss + label_weight * _cross_entropy(tags, targets.tags.flatten(0, 1))
+        loss = loss + label_weight * _cross_entropy(tags, targets.tags.flatten(0, 1), known)
     return loss
 
 
-def _cross_entropy(scores: Tensor, wanted: Tensor) -> Tensor:
-    """Mean cross-entropy of those rows of which something is known; 0 without any."""
+def _cross_entropy(scores: Tensor, wanted: Tensor, count: Tensor) -> Tensor:
+    """Cross-entropy of those rows of which something is known, over their number; 0 without any."""
     if wanted.dim() == 1:
         total = F.cross_entropy(scores, wanted, ignore_index=_UNKNOWN, reduction="sum")
-        return total / (wanted != _UNKNOWN).sum().clamp(min=1)
-    total = -(wanted * scores.log_softmax(-1)).sum()
-    return total / wanted.sum().clamp(min=1)
+    else:
+        total = -(wanted * scores.log_softmax(-1)).sum()
+    return total / count.clamp(min=1)

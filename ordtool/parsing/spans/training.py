@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ordtool.arguments import as_many, with_options
 from ordtool.batching import batches_by_length, cut_batches
+from ordtool.distributed import join_ranks
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import (
@@ -30,7 +31,7 @@ from ordtool.io.checkpoint import (
     write_checkpoint,
 )
 from ordtool.io.inputs import check_read_twice
-from ordtool.io.runs import RunConfig, RunOptions, partial_folder, run_folder, run_metadata
+from ordtool.io.runs import RunConfig, RunFolder, RunOptions, partial_folder, run_folder, run_metadata
 from ordtool.models.resolve import resolve_model
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
@@ -48,6 +49,7 @@ from ordtool.parsing.spans.examples import (
     Batch,
     Targets,
     batch_arrays,
+    loss_counts,
     make_example,
     span_loss,
     target_arrays,
@@ -116,29 +118,49 @@ def train_spans(
     trees = tuple(as_many(trees))
     config, run = with_options(config or SpanTrainingConfig(), options, RunOptions.__annotations__)
     machine = RunConfig(**run)
-    check_directory(output, force=machine.force or machine.resume)
-    files = [*tree_files(trees), *config.text]
-    check_read_twice(files, "a file of trees")
-    folders = {name: resolve_model(name, progress) for name in (config.encoder, config.teacher) if name}
-    weights = [file for folder in folders.values() for file in sorted(folder.rglob("*.safetensors"))]
-    partial = partial_folder(output, ".training")
-    with run_folder(partial, has_checkpoint, resume=machine.resume, force=machine.force) as folder:
-        metadata = run_metadata([*files, *weights], asdict(config))
-        resumed = folder.start(metadata, progress)
-        device = resolve_device(machine.device)
-        lessons = _Lessons(*split_trees(read_teacher_trees(trees, progress), config))
-        if config.teacher:
-            lessons.teacher = _load_teacher(folders[config.teacher], device, config)
-            lessons.text = read_text(config.text, config.text_tokens or config.tokens, progress)
-        torch.manual_seed(config.seed)
-        model, vocabulary = _make_model(config, lessons, folders.get(config.encoder or ""), progress)
-        trainer = _Trainer(model.to(device), vocabulary, lessons, config, folder.path, progress)
-        _train(trainer, resumed)
-        with atomic_directory(output, force=machine.force or machine.resume) as made:
-            _save(trainer.model, trainer.best_config(), vocabulary, made, half=half)
-            record = {"config": asdict(config), "history": trainer.at.history, "data": metadata["input"]}
-            (made / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    device = resolve_device(machine.device)
+    with join_ranks(device) as ranks:
+        progress = ranks.heard(progress)
+        ranks.on_main(lambda: check_directory(output, force=machine.force or machine.resume))
+        files = [*tree_files(trees), *config.text]
+        check_read_twice(files, "a file of trees")
+        names = [name for name in (config.encoder, config.teacher) if name]
+        folders = ranks.main_first(lambda: {name: resolve_model(name, progress) for name in names})
+        weights = [file for folder in folders.values() for file in sorted(folder.rglob("*.safetensors"))]
+        partial = partial_folder(output, ".training")
+        with run_folder(
+            partial, has_checkpoint, resume=machine.resume, force=machine.force, ranks=ranks
+        ) as folder:
+            metadata = ranks.on_main(lambda: run_metadata([*files, *weights], asdict(config)))
+            resumed = folder.start(metadata, progress)
+            lessons = _read_lessons(trees, config, folders, device, progress)
+            torch.manual_seed(config.seed)
+            encoder = folders.get(config.encoder or "")
+            model, vocabulary = _make_model(config, lessons, encoder, progress)
+            trainer = _Trainer(model.to(device), vocabulary, lessons, config, folder, progress)
+            _train(trainer, resumed)
+            if ranks.is_main:
+                with atomic_directory(output, force=machine.force or machine.resume) as made:
+                    _save(trainer.model, trainer.best_config(), vocabulary, made, half=half)
+                    history, data = trainer.at.history, metadata["input"]
+                    record = {"config": asdict(config), "history": history, "data": data}
+                    (made / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return trainer.at.history
+
+
+def _read_lessons(
+    trees: Sequence[str | Path],
+    config: SpanTrainingConfig,
+    folders: dict[str, Path],
+    device: torch.device,
+    progress: Progress,
+) -> _Lessons:
+    """Read trees, and text with its teacher."""
+    lessons = _Lessons(*split_trees(read_teacher_trees(trees, progress), config))
+    if config.teacher:
+        lessons.teacher = _load_teacher(folders[config.teacher], device, config)
+        lessons.text = read_text(config.text, config.text_tokens or config.tokens, progress)
+    return lessons
 
 
 def _train(trainer: _Trainer, resumed: bool) -> None:
@@ -228,11 +250,12 @@ class _Trainer:
         vocabulary: Words,
         lessons: _Lessons,
         config: SpanTrainingConfig,
-        folder: Path,
+        folder: RunFolder,
         progress: Progress,
     ) -> None:
         self.model, self.vocabulary, self.lessons = model, vocabulary, lessons
-        self.config, self.folder, self.progress = config, folder, progress
+        self.config, self.folder, self.progress = config, folder.path, progress
+        self.ranks = folder.ranks
         self.device = next(model.parameters()).device
         self.dtype = resolve_dtype(config.dtype, self.device)
         self._prepare(lessons)
@@ -279,14 +302,15 @@ class _Trainer:
                     record |= self._evaluate()
                 self.at.seconds = time.monotonic() - started
                 record["seconds"] = round(self.at.seconds)
+                record = self.ranks.from_main(record)
                 self.at.history.append(record)
                 self.progress.note(describe_epoch(record))
                 self.save()
 
     def _epoch(self, interrupt: DeferredInterrupt) -> float:
         self.model.train()
-        # Dropout of an epoch depends on its number alone, so a resumed run draws what the whole one would.
-        torch.manual_seed(self.config.seed * 1_000_003 + self.at.epoch)
+        # Dropout of an epoch depends on its number and the rank alone, so a resumed run draws what the whole one would.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.at.epoch + (self.ranks.rank << 40))
         total = count = 0.0
         untold: list[Tensor] = []
         patience = 1 if self.device.type == "cpu" else _STEPS_TOLD_TOGETHER
@@ -313,7 +337,9 @@ class _Trainer:
         Raises:
             OrdtoolError: One of them is no number.
         """
-        values = torch.stack(list(losses)).tolist() if losses else []
+        if not losses:
+            return 0.0
+        values = self.ranks.sum_numbers(torch.stack(list(losses)).tolist())
         first = self.at.step - len(values) + 1
         for step, loss in enumerate(values, start=first):
             if not math.isfinite(loss):
@@ -335,17 +361,31 @@ class _Trainer:
         return (batches[k] for k in random.permutation(len(batches)))
 
     def _step(self, chosen: list[int]) -> Tensor:
-        with self._autocast():
-            batch, targets = self._lesson(chosen)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate()
-        with self._autocast():
-            loss = span_loss(self.model, self._hide(batch), targets, self.config.label_weight)
         self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        loss = self._backward(list(self.ranks.share(chosen)))
+        parameters = list(self.model.parameters())
+        self.ranks.sum_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.optimizer.step()
         self.at.step += 1
+        return loss
+
+    def _backward(self, chosen: list[int]) -> Tensor:
+        """Compute the gradients of this rank's sentences, and its part of the loss of the batch."""
+        if not chosen:
+            self.ranks.sum_numbers([0.0, 0.0, 0.0])
+            return torch.zeros((), device=self.device)
+        with self._autocast():
+            batch, targets = self._lesson(chosen)
+        counts = None
+        if self.ranks.size > 1:
+            total = self.ranks.sum_numbers(loss_counts(batch, targets).tolist())
+            counts = torch.tensor(total, dtype=torch.float32, device=self.device)
+        with self._autocast():
+            loss = span_loss(self.model, self._hide(batch), targets, self.config.label_weight, counts)
+        loss.backward()
         return loss.detach().float()
 
     def _autocast(self) -> torch.autocast:
@@ -416,7 +456,8 @@ class _Trainer:
         """Write a checkpoint from which the run continues bit for bit."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optimiser.{name}": value for name, value in moments(self.optimizer).items()}
-        write_checkpoint(self.folder / CHECKPOINT, tensors, {"position": asdict(self.at)})
+        path, state = self.folder / CHECKPOINT, {"position": asdict(self.at)}
+        self.ranks.on_main(lambda: write_checkpoint(path, tensors, state))
 
     def restore(self) -> None:
         """Continue from the checkpoint.

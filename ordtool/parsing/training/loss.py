@@ -8,6 +8,8 @@ that the result doesn't depend on how the threads interleave.
 On a card the launches of thousands of small kernels take longer than the kernels, so a window, from its
 embedding to its gradients, is recorded once in a CUDA graph and then played again for every window as long.
 The shards stand one after the other in it and draw from the card's own generator.
+
+Several ranks deal the shards out: rank r has shards r, r + ranks, ..., and the gradients are summed over all.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ordtool.distributed import ALONE, Ranks
 from ordtool.parsing.onlstm.kernels_torch import triton_fits
 from ordtool.parsing.onlstm.model import OnlstmForCausalLM, State
 from ordtool.parsing.training.data import Encoded, streams
@@ -35,27 +38,43 @@ class ShardedLoss:
         model: The model, in training mode.
         config: Batch size, shards, penalties and seed.
         threads: Cores to use; None: torch's number.
+        ranks: Those that train: this one has every so many'th shard.
+        shards: Their number; None: what `config` has for the device.
+
+    Attributes:
+        numbers: This rank's shards.
     """
 
-    def __init__(self, model: OnlstmForCausalLM, config: TrainingConfig, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: OnlstmForCausalLM,
+        config: TrainingConfig,
+        threads: int | None = None,
+        ranks: Ranks = ALONE,
+        shards: int | None = None,
+    ) -> None:
         self.model = model
         self.config = config
         self.device = next(model.parameters()).device
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        shards = config.shards_on(self.device.type)
-        bounds = [config.batch_size * k // shards for k in range(shards + 1)]
-        self.rows = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        self.ranks, self.shards = ranks, shards or config.shards_on(self.device.type, ranks.size)
+        self.numbers = ranks.share(range(self.shards))
+        bounds = [config.batch_size * k // self.shards for k in range(self.shards + 1)]
+        self.rows = [slice(bounds[k], bounds[k + 1]) for k in self.numbers]
         self.on_card = self.device.type == "cuda"
         # A graph can draw from the card's own generator alone, which the trainer has seeded.
         self.generators = [] if self.on_card else [torch.Generator(self.device) for _ in self.rows]
-        for shard, generator in enumerate(self.generators):
+        for shard, generator in zip(self.numbers, self.generators, strict=False):
             generator.manual_seed(config.seed * 1_000_003 + shard)
+        if self.on_card and not ranks.is_main:
+            torch.cuda.manual_seed(config.seed * 1_000_003 + ranks.rank)
         self.states: list[State] = [model.model.zero_state(rows.stop - rows.start) for rows in self.rows]
         self.graphs = WindowGraphs(self) if self.on_card and triton_fits(self.parameters[0]) else None
         threads = threads or torch.get_num_threads()
-        self.inner_threads = max(1, threads // shards)
-        parallel = shards > 1 and threads > 1 and self.device.type == "cpu"
-        self.pool = ThreadPoolExecutor(min(threads, shards)) if parallel else None
+        own = len(self.numbers)
+        self.inner_threads = max(1, threads // own)
+        parallel = own > 1 and threads > 1 and self.device.type == "cpu"
+        self.pool = ThreadPoolExecutor(min(threads, own)) if parallel else None
 
     def reset(self) -> None:
         """Begin with a state of zeros."""
@@ -70,12 +89,14 @@ class ShardedLoss:
     def __call__(self, inputs: Tensor, targets: Tensor) -> float | Tensor:
         """Set the gradients of the parameters for a window `(batch, seq)` and return its loss in nats a token.
 
-        On a card the loss is a tensor, so that nothing waits for it.
+        The gradients are those of all ranks; of the loss every rank gets the part of its own shards, and the sum of
+        the parts is the loss. On a card it is a tensor, so that nothing waits for it.
         """
         if self.graphs is not None:
             loss, gradients = self.graphs.run(inputs, targets)
         else:
             loss, gradients = self.window(inputs, targets)
+        self.ranks.sum_(gradients)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss
@@ -122,26 +143,50 @@ class ShardedLoss:
         return value * weight, list(gradients)
 
     def _state_tensors(self) -> dict[str, Tensor]:
-        """Carried states by their names in a checkpoint."""
+        """Carried states of this rank's shards by their names in a checkpoint."""
         named: dict[str, Tensor] = {}
-        for shard, state in enumerate(self.states):
+        for shard, state in zip(self.numbers, self.states, strict=True):
             for layer, (h, c) in enumerate(state):
                 named |= {f"h.{shard}.{layer}": h, f"c.{shard}.{layer}": c}
         return named
 
     def tensors(self) -> dict[str, Tensor]:
-        """Generator states and carried states, for a checkpoint."""
-        saved = {f"generator.{k}": generator.get_state() for k, generator in enumerate(self.generators)}
+        """Generator states and carried states of this rank, for a checkpoint."""
+        saved = {
+            f"generator.{k}": generator.get_state()
+            for k, generator in zip(self.numbers, self.generators, strict=False)
+        }
         if self.on_card:
-            saved["generator.cuda"] = torch.cuda.get_rng_state(self.device)
+            saved[self._card_generator(self.ranks.rank)] = torch.cuda.get_rng_state(self.device)
         return saved | self._state_tensors()
 
+    def tensors_of_all(self) -> dict[str, Tensor]:
+        """Return `tensors()` of all ranks; every rank must ask, and every rank gets them."""
+        own = self.tensors()
+        if self.ranks.size == 1:
+            return own
+        found: dict[str, Tensor] = {}
+        shapes = self.ranks.gather({name: list(tensor.shape) for name, tensor in own.items()})
+        for source, shape_of in enumerate(shapes):
+            for name, shape in shape_of.items():
+                byte = name.startswith("generator.")
+                kind, place = (torch.uint8, "cpu") if byte else (torch.float32, self.device)
+                tensor = own[name].clone() if name in own else torch.empty(shape, dtype=kind, device=place)
+                self.ranks.copy_main([tensor], source)
+                found[name] = tensor
+        return found
+
+    @staticmethod
+    def _card_generator(rank: int) -> str:
+        return f"generator.cuda.{rank}" if rank else "generator.cuda"
+
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from `tensors()`."""
-        for k, generator in enumerate(self.generators):
+        """Continue from `tensors()`, of this rank or of all, also of another number of ranks."""
+        for k, generator in zip(self.numbers, self.generators, strict=False):
             generator.set_state(tensors[f"generator.{k}"])
-        if self.on_card:
-            torch.cuda.set_rng_state(tensors["generator.cuda"].cpu(), self.device)
+        # A card that had no part in the interrupted run keeps the generator that it has.
+        if self.on_card and (name := self._card_generator(self.ranks.rank)) in tensors:
+            torch.cuda.set_rng_state(tensors[name].cpu(), self.device)
         for name, tensor in self._state_tensors().items():
             tensor.copy_(tensors[name])
 

@@ -134,8 +134,8 @@ class TrainingConfig(TextTrainingConfig):
         window: Steps of truncated back-propagation.
         random_window: Vary the window: N(window, 5), halved one time in twenty, the rate scaled with it.
         shards: Parts of a batch that are differentiated on their own, each with its own random generator
-            and, on a CPU, its own thread. Part of the result: the same for any number of cores. None: 2 on a CPU, 1
-            elsewhere, where they would stand in a row.
+            and, on a CPU, its own thread. Part of the result: the same for any number of cores. Several ranks deal
+            them out. None: 2 on a CPU, 1 elsewhere, where they would stand in a row; at least one a rank.
         shuffle: Shuffle sentences before each epoch.
     """
 
@@ -185,9 +185,18 @@ class TrainingConfig(TextTrainingConfig):
                 f"`shards` must be at least 1 and can't be more than `batch_size` {self.batch_size}"
             )
 
-    def shards_on(self, device_type: str) -> int:
-        """Return the number of shards on a kind of device."""
-        return self.shards or (min(2, self.batch_size) if device_type == "cpu" else 1)
+    def shards_on(self, device_type: str, ranks: int = 1) -> int:
+        """Return the number of shards on a kind of device, for so many ranks.
+
+        Raises:
+            UsageError: A rank would have none.
+        """
+        least = max(ranks, min(2, self.batch_size) if device_type == "cpu" else 1)
+        shards = self.shards or least
+        if ranks > min(shards, self.batch_size):
+            name = "batch_size" if self.batch_size < ranks else "shards"
+            raise UsageError(f"`{name}` {getattr(self, name)} can't be dealt out to {ranks} ranks")
+        return shards
 
     def fixed_part(self) -> dict[str, Any]:
         """What a resumed run must share with the run it continues: all but the number of epochs.

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ordtool.arguments import as_many
+from ordtool.distributed import ALONE, Ranks
 from ordtool.errors import OrdtoolError
 from ordtool.io.atomic import atomic_directory, check_directory
 from ordtool.io.checkpoint import has_checkpoint
@@ -105,6 +106,7 @@ class ParserRun:
         treebank: Trees to score after each epoch.
         development: Trees to choose settings on.
         progress: Told of everything.
+        ranks: Those that train.
     """
 
     files: ParserFiles
@@ -116,6 +118,7 @@ class ParserRun:
     treebank: list[Tree]
     development: list[Tree]
     progress: Progress
+    ranks: Ranks = ALONE
 
     def save(
         self, config: TextTrainingConfig, history: list[dict[str, Any]], write: Callable[[Path], None]
@@ -134,6 +137,7 @@ def open_run(
     fixed: dict[str, Any],
     machine: ParserRunConfig,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> Iterator[ParserRun]:
     """Open a training: its folder is held while it lasts, and gone at the end.
 
@@ -143,11 +147,12 @@ def open_run(
         fixed: What a resumed run must have in common with the interrupted one, beside its text.
         machine: Where it runs.
         progress: Told of everything.
+        ranks: Those that train; the main one reads the text, and the others read what it has made of it.
 
     Raises:
         OrdtoolError: Unreadable or empty text or treebank, an output that exists, a checkpoint of another run.
     """
-    check_directory(files.output, force=machine.force or machine.resume)
+    ranks.on_main(lambda: check_directory(files.output, force=machine.force or machine.resume))
     text, dev = files.many("text"), files.many("dev")
     sources = [file for path in (*text, *dev) for file in text_files(path)]
     check_read_twice(sources)
@@ -160,12 +165,17 @@ def open_run(
         resume=machine.resume,
         force=machine.force,
         keep=machine.keep_checkpoints,
+        ranks=ranks,
     ) as folder:
-        metadata = run_metadata(sources, {**fixed, "dev": len(dev)})
+        metadata = ranks.on_main(lambda: run_metadata(sources, {**fixed, "dev": len(dev)}))
         resumed = folder.start(metadata, progress)
-        data = load_data(text, dev, config, folder.path, resume=resumed, progress=progress)
+        there = resumed or not ranks.is_main
+        data = ranks.main_first(
+            lambda: load_data(text, dev, config, folder.path, resume=there, progress=progress)
+        )
+        found = metadata["input"]
         yield ParserRun(
-            files, machine, folder.path, resumed, data, metadata["input"], treebank, development, progress
+            files, machine, folder.path, resumed, data, found, treebank, development, progress, ranks
         )
 
 

@@ -1,7 +1,8 @@
 """Training of ON-LSTM language models whose master gates become parsers.
 
 `train_parser` reads text, makes the vocabulary, trains with carried state and truncated back-propagation, and
-leaves a Hugging Face model folder. A run that was killed continues bit for bit from its last checkpoint.
+leaves a Hugging Face model folder. A run that was killed continues bit for bit from its last checkpoint. Several
+ranks (see `ordtool.distributed`) deal the shards of a batch out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 
 from ordtool.arguments import with_options
-from ordtool.errors import OrdtoolError
+from ordtool.distributed import join_ranks
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.io.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
@@ -107,14 +109,20 @@ def train_parser(
         config or TrainingConfig(), options, [item.name for item in fields(ParserRunConfig)]
     )
     files = ParserFiles(text, output, dev, treebank, tune)
-    with open_run(files, config, config.fixed_part(), ParserRunConfig(**machine), progress) as run:
+    settings = ParserRunConfig(**machine)
+    with (
+        join_ranks(resolve_device(settings.device)) as ranks,
+        open_run(files, config, config.fixed_part(), settings, ranks.heard(progress), ranks) as run,
+    ):
         directions = ("both", "backward") if config.bidirectional else ("forward",)
         trained = [_train_direction(run, config, direction) for direction in directions]
         models = [trainer.model.eval() for trainer in trained]
         tokenizer, half = run.data.tokenizer, run.machine.half
-        if run.development:
-            _tune(models, tokenizer, run.development, files.many("tune"), progress)
         history = [record for trainer in trained for record in trainer.at.history]
+        if not ranks.is_main:
+            return history
+        if run.development:
+            _tune(models, tokenizer, run.development, files.many("tune"), run.progress)
 
         def write(folder: Path) -> None:
             save_model(models[0], tokenizer, folder, half=half)
@@ -131,8 +139,6 @@ def _train_direction(run: ParserRun, config: TrainingConfig, direction: str) -> 
     if direction == "backward":
         run = replace(run, data=reversed_data(run.data))
     trainer = _Trainer(run, config, direction)
-    if run.resumed and trainer.checkpoint.exists():
-        trainer.restore()
     told = {"both": "from left to right: ", "backward": "from right to left: "}.get(direction, "")
     run.progress.note(
         f"{told}{trainer.model.num_parameters():,} parameters, {run.data.train.tokens:,} tokens an epoch, "
@@ -171,14 +177,20 @@ def _model_config(config: TrainingConfig, tokenizer: OnlstmTokenizer, direction:
     )
 
 
+def _shards(tensors: dict[str, torch.Tensor]) -> int:
+    """Count the shards whose states a checkpoint holds: part of what the interrupted run was."""
+    return sum(name.startswith("loss.h.") and name.endswith(".0") for name in tensors)
+
+
 class _Trainer:
     """The loop: epochs, windows, checkpoints."""
 
     def __init__(self, run: ParserRun, config: TrainingConfig, direction: str) -> None:
-        self.run, self.config, self.progress = run, config, run.progress
+        self.run, self.config, self.progress, self.ranks = run, config, run.progress, run.ranks
         self.direction = direction
         self.checkpoint = run.folder / (_BACKWARD_CHECKPOINT if direction == "backward" else CHECKPOINT)
         self.data = data = run.data
+        saved = self._read_checkpoint() if run.resumed and self.checkpoint.exists() else None
         device = resolve_device(run.machine.device)
         torch.manual_seed(config.seed)
         self.model = OnlstmForCausalLM(_model_config(config, data.tokenizer, direction)).to(device)
@@ -192,12 +204,21 @@ class _Trainer:
         per_epoch = math.ceil(self.epoch_steps / config.window)
         self.total_steps = int(whole) * per_epoch + math.ceil(part * self.epoch_steps / config.window)
         self.optimizer = make_optimizer(self.parameters, config, self.total_steps)
-        self.loss = ShardedLoss(self.model.train(), config, run.machine.threads)
+        shards = config.shards_on(device.type, self.ranks.size)
+        if saved and (shards := _shards(saved[0])) < self.ranks.size:
+            raise UsageError(
+                f"the interrupted run has {shards} shards, which can't be dealt out to {self.ranks.size} ranks"
+            )
+        self.loss = ShardedLoss(self.model.train(), config, run.machine.threads, self.ranks, shards)
         # Losses that a card has still to tell: to ask for each would make it wait.
         self.untold: list[tuple[int, float | torch.Tensor, int]] = []
         self.patience = 1 if self.loss.device.type == "cpu" else _STEPS_TOLD_TOGETHER
         self.plateau = PlateauWatch(data.train, config.warmup, self.progress)
         self.at = _Position()
+        if saved:
+            self._restore(*saved)
+        # Machines of other kinds may have drawn other first weights.
+        self.ranks.copy_main([parameter.detach() for parameter in self.parameters])
 
     def run_epochs(self) -> None:
         config = self.config
@@ -239,16 +260,35 @@ class _Trainer:
             at.offset = start + length
             told = at.offset - sum(length for _, _, length in self.untold)
             shown = f"{math.exp(min(at.loss / told, 99)):.1f}" if told else "?"
+            stop = False
             try:
                 self.progress.advance(length * config.batch_size, epoch=at.epoch + 1, ppl=shown)
-                interrupt.check()
+                stop, due = self._agree(interrupt.requested)
+                if stop:
+                    interrupt.check()
+                    raise KeyboardInterrupt
             except KeyboardInterrupt:
-                self.save()
-                self.progress.note(f"stopped at step {at.step:,}; the same command with `resume` goes on")
+                if stop or self.ranks.size == 1:  # the others wouldn't know that this one saves
+                    self.save()
+                    self.progress.note(f"stopped at step {at.step:,}; the same command with `resume` goes on")
                 raise
-            if time.monotonic() - self.saved > 60 * self.run.machine.checkpoint_minutes:
+            if due:
                 self.save()
                 self._note_progress(shown)
+
+    def _agree(self, stopped: bool) -> tuple[bool, bool]:
+        """Whether to stop, and whether a checkpoint is due: the same on all ranks.
+
+        Args:
+            stopped: Somebody wants this rank to.
+        """
+        due = time.monotonic() - self.saved > 60 * self.run.machine.checkpoint_minutes
+        if self.ranks.size == 1:
+            return stopped, due
+        if self.untold:  # ranks on cards meet when losses are told
+            return False, False
+        stops, dues = self.ranks.sum_numbers([stopped, due and self.ranks.is_main])
+        return stops > 0, dues > 0
 
     def _settle(self) -> None:
         """Add up the losses that are to be told.
@@ -260,7 +300,7 @@ class _Trainer:
             return
         steps, losses, lengths = zip(*self.untold, strict=True)
         self.untold.clear()
-        values = torch.stack(losses).tolist() if self.loss.on_card else losses
+        values = self.ranks.sum_numbers(torch.stack(losses).tolist() if self.loss.on_card else losses)
         for step, value, length in zip(steps, values, lengths, strict=True):
             if not math.isfinite(value):
                 raise OrdtoolError(f"the loss is {value} at step {step}", "try a lower `learning_rate`")
@@ -307,6 +347,7 @@ class _Trainer:
             record["dev_perplexity"] = round(perplexity(self.model, self.data.dev), 3)
         if self.run.treebank:
             record["f1"] = self._layer_scores()
+        record = self.ranks.from_main(record)
         self.model.train()
         self.optimizer.swap_average()
         self.optimizer.evaluated(record.get("dev_perplexity", record["train_perplexity"]))
@@ -332,21 +373,22 @@ class _Trainer:
         tensors = {f"model.{name}": p for name, p in self.model.named_parameters()}
         optimizer, plain = self.optimizer.state()
         tensors |= {f"optimiser.{name}": tensor for name, tensor in optimizer.items()}
-        tensors |= {f"loss.{name}": tensor for name, tensor in self.loss.tensors().items()}
+        tensors |= {f"loss.{name}": tensor for name, tensor in self.loss.tensors_of_all().items()}
         state = {"position": asdict(self.at), "optimiser": plain}
-        write_checkpoint(self.checkpoint, tensors, state)
+        self.ranks.on_main(lambda: write_checkpoint(self.checkpoint, tensors, state))
         self.saved = time.monotonic()
 
+    def _read_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        return read_checkpoint(self.checkpoint, {"position": (dict,), "optimiser": (dict,)})
+
     @torch.no_grad()
-    def restore(self) -> None:
-        """Continue from the checkpoint.
+    def _restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Continue from a checkpoint.
 
         Raises:
             OrdtoolError: It is damaged.
         """
-        path = self.checkpoint
-        tensors, state = read_checkpoint(path, {"position": (dict,), "optimiser": (dict,)})
-        with restoring(path):
+        with restoring(self.checkpoint):
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
             self.optimizer.load(part_of(tensors, "optimiser."), state["optimiser"])
