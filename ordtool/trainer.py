@@ -146,8 +146,7 @@ def _shared_trainer(
     """Make the class of Trainer whose batches all ranks share, and whose dev loss is one mean over all held-out items."""
     import torch
     import transformers
-    from accelerate.data_loader import prepare_data_loader
-    from torch.utils.data import DataLoader, RandomSampler
+    from torch.utils.data import DataLoader
 
     class SharedTrainer(transformers.Trainer):
         """The Trainer, with batches and a dev loss that don't depend on the number of ranks."""
@@ -155,24 +154,7 @@ def _shared_trainer(
         def get_train_dataloader(self) -> Any:
             if ranks.size == 1:
                 return super().get_train_dataloader()
-            data: Any = self.train_dataset
-            collate: Any = self.data_collator
-            loader = DataLoader(
-                data,
-                batch_size=self.args.train_batch_size,
-                sampler=RandomSampler(data),
-                collate_fn=lambda items: collate(share(items)),
-            )
-            # As the Trainer prepares it for one process: the same permutation of every epoch, on every rank.
-            return prepare_data_loader(
-                loader,
-                self.args.device,
-                num_processes=1,
-                process_index=0,
-                put_on_device=True,
-                use_seedable_sampler=True,
-                data_seed=self.args.data_seed,
-            )
+            return _shared_batches(self.train_dataset, self.data_collator, share, self.args)
 
         def compute_loss(
             self,
@@ -198,9 +180,11 @@ def _shared_trainer(
             self.model.eval()
             data = self.eval_dataset if eval_dataset is None else eval_dataset
             size = self.args.per_device_eval_batch_size
-            batches = [list(range(k, min(k + size, len(data)))) for k in range(0, len(data), size)]
+            batches = ranks.share(
+                [list(range(k, min(k + size, len(data)))) for k in range(0, len(data), size)]
+            )
             total, count = 0.0, 0
-            for batch in DataLoader(data, batch_sampler=ranks.share(batches), collate_fn=self.data_collator):
+            for batch in DataLoader(data, batch_sampler=batches, collate_fn=self.data_collator):
                 inputs = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
                 with torch.no_grad(), self.compute_loss_context_manager():
                     loss = self.compute_loss(self.model, inputs)
@@ -209,12 +193,34 @@ def _shared_trainer(
             total, counts = ranks.sum_numbers([total, count])
             metrics = {f"{metric_key_prefix}_loss": total / max(counts, 1)}
             self.log(metrics)
-            self.control: Any = self.callback_handler.on_evaluate(
-                self.args, self.state, self.control, metrics
-            )
+            callbacks = self.callback_handler
+            self.control: Any = callbacks.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
     return SharedTrainer
+
+
+def _shared_batches(data: Any, collate: Any, share: Callable[[list[Any]], list[Any]], args: Any) -> Any:
+    """Load a rank's part of every batch, in the order in which the Trainer goes through them in one process."""
+    from accelerate.data_loader import prepare_data_loader
+    from torch.utils.data import DataLoader, RandomSampler
+
+    loader = DataLoader(
+        data,
+        batch_size=args.train_batch_size,
+        sampler=RandomSampler(data),
+        collate_fn=lambda items: collate(share(items)),
+    )
+    # One process as far as accelerate can see, so every rank draws the same permutation of an epoch.
+    return prepare_data_loader(
+        loader,
+        args.device,
+        num_processes=1,
+        process_index=0,
+        put_on_device=True,
+        use_seedable_sampler=True,
+        data_seed=args.data_seed,
+    )
 
 
 def train_and_measure(trainer: Any, steps: int, checkpoint: Path | None, progress: Progress) -> float:

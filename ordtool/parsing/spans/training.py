@@ -142,9 +142,7 @@ def train_spans(
             if ranks.is_main:
                 with atomic_directory(output, force=machine.force or machine.resume) as made:
                     _save(trainer.model, trainer.best_config(), vocabulary, made, half=half)
-                    history, data = trainer.at.history, metadata["input"]
-                    record = {"config": asdict(config), "history": history, "data": data}
-                    (made / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+                    _write_record(made, trainer, metadata["input"])
     return trainer.at.history
 
 
@@ -471,6 +469,11 @@ class _Trainer:
             self.model.load_state_dict(part_of(tensors, "model."))
             load_moments(self.optimizer, part_of(tensors, "optimiser."))
             self.at = _Position(**state["position"])
+
+
+def _write_record(folder: Path, trainer: _Trainer, data: str | None) -> None:
+    record = {"config": asdict(trainer.config), "history": trainer.at.history, "data": data}
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _save(model: SpanModel, shape: SpanConfig, vocabulary: Words, folder: Path, *, half: bool) -> None:
