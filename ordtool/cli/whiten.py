@@ -83,9 +83,13 @@ merge_app = typer_app()
 @app.command("whiten", cls=_WithMerge)
 def whiten(
     npy: Annotated[
-        str,
-        typer.Argument(metavar="NPY", help="Vectors, a row each; none or `-` is stdin.", show_default=False),
-    ] = "-",
+        list[str] | None,
+        typer.Argument(
+            metavar="NPY...",
+            help="Vectors, a row each; none or `-` is stdin. Several files are one set.",
+            show_default=False,
+        ),
+    ] = None,
     dims: Dims = None,
     beta: Beta = None,
     gamma: Gamma = None,
@@ -125,8 +129,9 @@ def whiten(
 ) -> None:
     """Whiten vectors: zero mean, unit variance in every direction, no correlation.
 
-    Reads NPY and writes NPY, piece by piece, of any size. `--save` keeps the fitted transform and `--transform`
-    applies it to other vectors; with `--save` or `--export`, vectors are written only where `-o` says so.
+    Reads NPY and writes NPY, piece by piece, of any size; several files are one set, in their order. `--save` keeps
+    the fitted transform and `--transform` applies it to other vectors; with `--save` or `--export`, vectors are written
+    only where `-o` says so.
 
     `ordtool whiten merge A B -o C` merges transforms fitted on parts (see `ordtool whiten merge --help`).
 
@@ -153,7 +158,7 @@ def whiten(
         "covariance": covariance,
     }
     config = whitening_job.WhitenConfig(
-        source=npy,
+        source=npy or "-",
         output=output,
         options={name: value for name, value in given.items() if value is not None},
         transform=transform,

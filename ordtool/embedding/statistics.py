@@ -163,6 +163,7 @@ def accumulate(
     moments: Moments | None = None,
     threads: int | None = None,
     moments_of: MomentsOf | None = None,
+    exact: bool = False,
     progress: Progress = SILENT,
 ) -> Moments:
     """Moments of the rows of `array`, read once, in chunks.
@@ -175,6 +176,7 @@ def accumulate(
         moments: Statistics to add to, in place; new ones by default.
         threads: CPU threads; None: one a core.
         moments_of: Gives the moments of several chunks in a dtype, on another device; None: the CPU does.
+        exact: Multiply in float64 always: what is merged later then is, to 1e-12, what one pass over all rows gives.
         progress: Advanced by the number of rows done; the caller starts the bar.
 
     Raises:
@@ -185,7 +187,7 @@ def accumulate(
     done, wave = 0, chunk_rows(array)
     while done < array.shape[0]:
         # Waves double, so that the precision is looked at a few times only, at the same rows on any machine.
-        wide = array.dtype.itemsize > 4 or total.needs_float64()
+        wide = exact or array.dtype.itemsize > 4 or total.needs_float64()
         chunks = ((first + start, rows) for start, rows in row_chunks(array, done, done + wave))
         dtype = np.dtype(np.float64 if wide else np.float32)
         parts: Iterable[Moments]

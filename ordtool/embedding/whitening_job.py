@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ordtool.embedding.statistics import DataError, output_dtype
+from ordtool.arguments import as_many
+from ordtool.embedding.statistics import DataError, Moments, accumulate, as_rows, check_scale, output_dtype
 from ordtool.embedding.whitening import Whitening, WhiteningWarning, merge_whitenings
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_output, check_directory, check_output
@@ -27,7 +28,8 @@ class WhitenConfig:
     """What one run of `ordtool whiten` does.
 
     Attributes:
-        source: The NPY file to fit on and to transform; `-` is stdin.
+        source: The NPY file to fit on and to transform; `-` is stdin. Several are one set, file after file: the moments
+            of each are taken alone, in float64, and merged.
         output: Where the transformed vectors go; `-` is stdout. None is stdout too, unless `save`, `export` or `plot`
             says that something else is what is wanted.
         options: Options of `Whitening` by name, only those asked for.
@@ -44,7 +46,7 @@ class WhitenConfig:
         force: Replace existing outputs.
     """
 
-    source: str = "-"
+    source: str | Sequence[str] = "-"
     output: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     transform: Path | None = None
@@ -80,6 +82,11 @@ class WhitenConfig:
         Whitening(**self.options).config()
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The files, in their order."""
+        return tuple(as_many(self.source)) or ("-",)
+
+    @property
     def writes_vectors(self) -> bool:
         """Whether transformed vectors are asked for."""
         return self.output is not None or (self.save is None and self.export is None and self.plot is None)
@@ -97,8 +104,8 @@ def whiten(config: WhitenConfig, progress: Progress = SILENT) -> Whitening:
     """
     _check_outputs(config)
     needs_rows = config.writes_vectors or config.transform is None
-    array = read_npy(config.source) if needs_rows else None
-    whitening = _fitted(config, array, progress)
+    arrays = _read(config.sources) if needs_rows else {}
+    whitening = _fitted(config, arrays, progress)
     for note in whitening.notes_:
         progress.warn(note)
     progress.note(describe(whitening))
@@ -112,8 +119,8 @@ def whiten(config: WhitenConfig, progress: Progress = SILENT) -> Whitening:
         )
     if config.plot is not None:
         _draw(whitening, config.plot, config.force)
-    if config.writes_vectors and array is not None:
-        _write_vectors(whitening, array, config, progress)
+    if config.writes_vectors:
+        _write_vectors(whitening, arrays, config, progress)
     progress.close()
     return whitening
 
@@ -177,35 +184,86 @@ def _check_outputs(config: WhitenConfig) -> None:
         check_directory(config.export, force=config.force)
 
 
-def _fitted(config: WhitenConfig, array: np.ndarray | None, progress: Progress) -> Whitening:
+def _read(sources: Sequence[str]) -> dict[str, np.ndarray]:
+    """Map files of vectors of one width into memory, by their names.
+
+    Raises:
+        UsageError: A file is named twice.
+        DataError: The widths differ.
+    """
+    if len(set(sources)) < len(sources):
+        raise UsageError("a file of vectors is named twice", "its rows would count twice")
+    arrays = {source: read_npy(source) for source in sources}
+    first = sources[0]
+    for source, array in arrays.items():
+        if array.shape[1] != arrays[first].shape[1]:
+            raise DataError(
+                f"{_name(source)}: {array.shape[1]} columns, and {_name(first)} has {arrays[first].shape[1]}",
+                hint="vectors must come from the same model and settings",
+            )
+    return arrays
+
+
+def file_moments(
+    source: str | np.ndarray, threads: int | None = None, progress: Progress = SILENT
+) -> Moments:
+    """Take the moments of a file of vectors, in float64: a task, whose result merges with those of other files.
+
+    Args:
+        source: An NPY file, or its rows.
+        threads: CPU threads; None: one a core.
+        progress: Advanced by rows; the caller starts the bar.
+
+    Raises:
+        DataError: A row has a NaN or an infinity.
+    """
+    array = as_rows(read_npy(source) if isinstance(source, str) else source)
+    return accumulate(array, threads=threads, exact=True, progress=progress)
+
+
+def _fitted(config: WhitenConfig, arrays: Mapping[str, np.ndarray], progress: Progress) -> Whitening:
     if config.transform is not None:
         whitening = Whitening.load(config.transform)
-        if array is not None:
-            _check_width(whitening, array, config)
+        for source, array in arrays.items():
+            _check_width(whitening, array, source, config)
         return whitening.with_options(**config.options) if config.options else whitening
-    assert array is not None
-    name = _name(config)
-    progress.start("fitting", array.shape[0], "rows")
-    with warnings.catch_warnings(), _naming(name):
+    rows = sum(array.shape[0] for array in arrays.values())
+    progress.start("fitting", rows, "rows")
+    if len(arrays) > 1:
+        return _fitted_on_files(config, arrays, progress)
+    [(source, array)] = arrays.items()
+    with warnings.catch_warnings(), _naming(_name(source)):
         warnings.simplefilter("ignore", WhiteningWarning)  # the caller hears of them through `progress`
         whitening = Whitening(**config.options).fit(
             array, threads=config.threads, device=config.device, progress=progress
         )
-    whitening.fitted_on_ = f"{name} ({array.shape[0]:,} rows)"
+    whitening.fitted_on_ = f"{_name(source)} ({rows:,} rows)"
     return whitening
 
 
-def _check_width(whitening: Whitening, array: np.ndarray, config: WhitenConfig) -> None:
+def _fitted_on_files(config: WhitenConfig, arrays: Mapping[str, np.ndarray], progress: Progress) -> Whitening:
+    total = Moments.empty(next(iter(arrays.values())).shape[1])
+    for source, array in arrays.items():
+        with _naming(_name(source)):
+            total.merge(file_moments(array, config.threads, progress))
+    for source, array in arrays.items():
+        with _naming(_name(source)):
+            check_scale(total, array)
+    names = f"{len(arrays)} files, {_name(next(iter(arrays)))} to {_name(list(arrays)[-1])}"
+    return Whitening.from_moments(total, f"{names} ({total.count:,} rows)", **config.options)
+
+
+def _check_width(whitening: Whitening, array: np.ndarray, source: str, config: WhitenConfig) -> None:
     if array.shape[1] != whitening.n_features_in_:
         raise DataError(
-            f"{_name(config)}: {array.shape[1]} columns, and the transform {config.transform} takes "
+            f"{_name(source)}: {array.shape[1]} columns, and the transform {config.transform} takes "
             f"{whitening.n_features_in_}",
             hint=f"it was fitted on {whitening.fitted_on_}; vectors must come from the same model and settings",
         )
 
 
-def _name(config: WhitenConfig) -> str:
-    return "<stdin>" if config.source == "-" else Path(config.source).name
+def _name(source: str) -> str:
+    return "<stdin>" if source == "-" else Path(source).name
 
 
 class _naming:
@@ -222,15 +280,21 @@ class _naming:
             raise DataError(f"{self._name}: {error.message}", error.hint) from None
 
 
-def _write_vectors(whitening: Whitening, array: np.ndarray, config: WhitenConfig, progress: Progress) -> None:
-    dtype = output_dtype(array) if config.precision == "auto" else np.dtype(config.precision)
-    name = _name(config)
-    progress.start("transforming", array.shape[0], "rows")
-    with _naming(name), atomic_output(config.output, force=config.force, binary=True) as file:
-        writer = NpyWriter(file, whitening.kernel_.shape[1], dtype, rows=array.shape[0])
-        for rows in whitening.iter_transform(array, threads=config.threads, device=config.device):
-            writer.write(_narrowed(rows, dtype))
-            progress.advance(rows.shape[0])
+def _write_vectors(
+    whitening: Whitening, arrays: Mapping[str, np.ndarray], config: WhitenConfig, progress: Progress
+) -> None:
+    dtype = np.dtype(config.precision if config.precision != "auto" else "float32")
+    if config.precision == "auto":
+        dtype = np.result_type(*(output_dtype(array) for array in arrays.values()))
+    total = sum(array.shape[0] for array in arrays.values())
+    progress.start("transforming", total, "rows")
+    with atomic_output(config.output, force=config.force, binary=True) as file:
+        writer = NpyWriter(file, whitening.kernel_.shape[1], dtype, rows=total)
+        for source, array in arrays.items():
+            with _naming(_name(source)):
+                for rows in whitening.iter_transform(array, threads=config.threads, device=config.device):
+                    writer.write(_narrowed(rows, dtype))
+                    progress.advance(rows.shape[0])
         writer.close()
 
 

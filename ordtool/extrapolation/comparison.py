@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -324,7 +325,7 @@ class Comparison:
             for depth in self.config.depths:
                 task.example(length, depth, 0)
 
-    def measure(self, start: int = 0) -> Iterator[list[Measurement] | list[TaskMeasurement]]:
+    def measure(self, start: int = 0) -> Generator[list[Measurement] | list[TaskMeasurement]]:
         """Load the model and measure.
 
         Args:
@@ -359,6 +360,18 @@ class Comparison:
         model = load_model(self.folder, "causal", dtype=resolve_dtype(dtype, device), device=device).model
         check_grid(model, self.grid, self._progress)
         return model
+
+    def measure_cell(self, number: int) -> list[Measurement] | list[TaskMeasurement]:
+        """Load the model and measure one cell alone: a task, which needs nothing of the other cells.
+
+        Args:
+            number: Of the cell, in the order of `grid.cells()`.
+
+        Returns:
+            Its measurements, as `measure` gives them.
+        """
+        with closing(self.measure(number)) as cells:
+            return next(cells)
 
     def _tell_parameters(self) -> None:
         longest = max(self.grid.lengths)

@@ -288,6 +288,70 @@ def cross_product(left: Array, right: Array) -> Float64Array:
     return total
 
 
+@dataclass(slots=True)
+class PartialSums:
+    """The sums of some blocks: of a task; the sums of tasks add up to those of all pairs of rows.
+
+    Attributes:
+        products: Of each pair of kernels, `(pairs,)`; blocks above the diagonal count twice.
+        row_sums: `(kernels, rows)`.
+    """
+
+    products: Float64Array
+    row_sums: Float64Array
+
+    @classmethod
+    def empty(cls, kernels: int, pairs: int, rows: int) -> PartialSums:
+        """Sums of no blocks."""
+        return cls(np.zeros(pairs), np.zeros((kernels, rows)))
+
+    def merge(self, other: PartialSums) -> PartialSums:
+        """Add another task's sums, in place."""
+        self.products += other.products
+        self.row_sums += other.row_sums
+        return self
+
+
+def block_tasks(rows: int, tasks: int = 1) -> list[list[Pair]]:
+    """Deal the blocks on and above the diagonal out to tasks of about as many pairs of rows.
+
+    Returns:
+        Of each task the corners of its blocks.
+    """
+    corners = [(i, j) for i in range(0, rows, BLOCK) for j in range(i, rows, BLOCK)]
+    return [corners[task::tasks] for task in range(min(tasks, len(corners)))]
+
+
+def partial_sums(
+    kernels: Sequence[Kernel],
+    pairs: Sequence[Pair],
+    offsets: Float64Array,
+    corners: Sequence[Pair],
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> PartialSums:
+    """Sum some blocks up: a task. It needs the rows of all kernels, and nothing of other tasks.
+
+    Args:
+        kernels: Over the same rows.
+        pairs: Of kernels.
+        offsets: See `KernelSums`; the same for all tasks.
+        corners: Of the blocks; see `block_tasks`.
+        threads: Threads to use; None is one a core.
+        progress: Advanced by pairs of rows; the caller starts the bar.
+    """
+    dtype = np.result_type(*(kernel.dtype for kernel in kernels))
+    work = _BlockSums(kernels, pairs, offsets.astype(dtype), dtype)
+    found = PartialSums.empty(len(kernels), len(pairs), kernels[0].rows)
+    for (i, j), (dots, across, down) in zip(corners, ordered_map(work, corners, threads), strict=True):
+        found.products += dots if i == j else 2 * dots
+        found.row_sums[:, i : i + BLOCK] += across
+        if i != j:
+            found.row_sums[:, j : j + BLOCK] += down
+        progress.advance(across.shape[1] * down.shape[1] * (0.5 if i == j else 1))
+    return found
+
+
 def _by_blocks(
     kernels: Sequence[Kernel],
     pairs: Sequence[Pair],
@@ -296,20 +360,11 @@ def _by_blocks(
     progress: Progress,
 ) -> tuple[Float64Array, Float64Array]:
     n = kernels[0].rows
-    jobs = [(i, j) for i in range(0, n, BLOCK) for j in range(i, n, BLOCK)]
-    dtype = np.result_type(*(kernel.dtype for kernel in kernels))
-    work = _BlockSums(kernels, pairs, offsets.astype(dtype), dtype)
-    products = np.zeros(len(pairs))
-    row_sums = np.zeros((len(kernels), n))
+    [corners] = block_tasks(n)
     progress.start("pairs", n * (n + 1) // 2, "pairs")
-    for (i, j), (dots, across, down) in zip(jobs, ordered_map(work, jobs, threads), strict=True):
-        products += dots if i == j else 2 * dots
-        row_sums[:, i : i + BLOCK] += across
-        if i != j:
-            row_sums[:, j : j + BLOCK] += down
-        progress.advance(across.shape[1] * down.shape[1] * (0.5 if i == j else 1))
+    found = partial_sums(kernels, pairs, offsets, corners, threads, progress)
     progress.close()
-    return _as_matrix(len(kernels), pairs, products), row_sums
+    return _as_matrix(len(kernels), pairs, found.products), found.row_sums
 
 
 def _by_device_blocks(

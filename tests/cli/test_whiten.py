@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from ordtool.embedding.whitening import Whitening
+
 ROWS, DIM = 6000, 12
 
 
@@ -107,8 +109,32 @@ def test_shards_merge_into_one_pass(run_in_process, tmp_path, vectors):
     )
 
 
+def test_several_files_are_one_set(run_in_process, fails_in_process, tmp_path, vectors):
+    for name, rows in {"a": slice(0, 10), "b": slice(10, 4500), "c": slice(4500, None)}.items():
+        np.save(tmp_path / f"{name}.npy", vectors[rows])
+    done = run_in_process("whiten", "a.npy", "b.npy", "c.npy", "--save", "all.safetensors", "-o", "w.npy")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("fitted on 3 files, a.npy to c.npy (6,000 rows): 12 -> 12 columns")
+    assert identity_error(np.load(tmp_path / "w.npy")) < 1e-4
+    # One pass over all rows, in float64.
+    wide = vectors.astype(np.float64)
+    np.save(tmp_path / "wide.npy", wide)
+    assert run_in_process("whiten", "wide.npy", "--save", "one.safetensors").returncode == 0
+    merged, one = (Whitening.load(tmp_path / f"{name}.safetensors") for name in ("all", "one"))
+    np.testing.assert_allclose(merged.mean_, wide.mean(axis=0), rtol=1e-12)
+    scale = np.abs(one.moments_.scatter).max()
+    assert np.abs(merged.moments_.scatter - one.moments_.scatter).max() < 1e-12 * scale
+    np.testing.assert_allclose(
+        merged.eigenvalues_, one.eigenvalues_, rtol=1e-12, atol=1e-13 * one.eigenvalues_[0]
+    )
+    np.save(tmp_path / "narrow.npy", vectors[:, :5])
+    error = fails_in_process("whiten", "a.npy", "narrow.npy")
+    assert "narrow.npy: 5 columns, and a.npy has 12" in error
+    assert "named twice" in fails_in_process("whiten", "a.npy", "a.npy", status=2)
+
+
 def test_help_of_both(run_in_process):
-    assert b"ordtool whiten [OPTIONS] [NPY]" in run_in_process("whiten", "--help").stdout
+    assert b"ordtool whiten [OPTIONS] [NPY...]" in run_in_process("whiten", "--help").stdout
     assert b"ordtool whiten merge [OPTIONS]" in run_in_process("whiten", "merge", "--help").stdout
 
 

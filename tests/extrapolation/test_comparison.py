@@ -35,6 +35,14 @@ def test_a_text_is_one_text_and_lengths_follow_it():
     assert [one.loss for one in again] == [one.loss for one in found if one.method == "none"]
 
 
+def test_a_cell_alone_is_what_it_is_among_the_others():
+    config = ExtrapolateConfig(methods=("none", "ntk"), lengths=("1x", 512), windows=1)
+    compared = Comparison(config, [Text("story", STORY)])
+    together = [[one.loss for one in cell] for cell in compared.measure()]
+    alone = [[one.loss for one in compared.measure_cell(number)] for number in reversed(range(4))]
+    assert alone[::-1] == together
+
+
 def test_long_work_is_told_of_before_it_begins(monkeypatch):
     monkeypatch.setattr(comparison, "_WORTH_TELLING", 0.0)
     monkeypatch.setattr(comparison, "_PROBE", 8)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ordtool.independence.kernel_sums as module
-from ordtool.independence.kernel_sums import kernel_sums
+from ordtool.independence.kernel_sums import PartialSums, block_tasks, kernel_sums, partial_sums
 from ordtool.independence.kernels import KERNELS, FeatureKernel, PrecomputedKernel, fit_kernel
 
 
@@ -49,6 +49,25 @@ def test_blocks_are_the_whole(n, block, seed, name):
             assert parts.estimate(a, b, estimator) == pytest.approx(
                 whole.estimate(a, b, estimator), abs=1e-11 * norm
             )
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 100])
+def test_tasks_add_up_to_one_pass(tasks):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1000, 5)).astype(np.float32)
+    y = (x[:, :2] ** 2 + rng.standard_normal((1000, 2))).astype(np.float32)
+    kernels = [fit_kernel(x, "gaussian"), fit_kernel(y, "laplacian")]
+    pairs = [(0, 0), (0, 1), (1, 1)]
+    whole = kernel_sums(kernels, [(0, 1)])
+    dealt = block_tasks(1000, tasks)
+    assert sorted(corner for corners in dealt for corner in corners) == sorted(block_tasks(1000)[0])
+    total = PartialSums.empty(2, 3, 1000)
+    for corners in reversed(dealt):  # they may come in any order
+        total.merge(partial_sums(kernels, pairs, whole.offsets, corners))
+    assert total.products == pytest.approx([whole.products[a, b] for a, b in pairs], rel=1e-9)
+    np.testing.assert_allclose(
+        total.row_sums, whole.row_sums, rtol=1e-9, atol=1e-9 * np.abs(whole.row_sums).max()
+    )
 
 
 def test_features_give_what_pairs_give(pair):
