@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 MODULES = (
+    "torch._dynamo",  # which optimisers import at their first step, in a second or two
     "torch.distributed",
     "accelerate",
     "ordtool.cli.train",
