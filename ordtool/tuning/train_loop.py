@@ -163,13 +163,13 @@ class _Loop:
 
     def _backward(self, index: list[int]) -> float:
         """Compute the gradients of this rank's texts, and its part of the loss of the batch."""
-        own = list(self._ranks.share(index))
-        if not own:
+        own, train = list(self._ranks.share(index)), self._method.train
+        shared = self._ranks.size > 1
+        if shared and not (own and train.counted(own)):  # nothing in it to learn
             return 0.0
         loss = self._method.loss(own)
-        if self._ranks.size > 1:
-            train = self._method.train
-            loss = loss * (train.counted(own) / max(1, train.counted(index)))
+        if shared:
+            loss = loss * (train.counted(own) / train.counted(index))
         loss.backward()
         return float(loss.detach())
 
