@@ -167,6 +167,10 @@ def extrapolate(
             metavar="METHOD",
         ),
     ] = None,
+    factors: Annotated[
+        Path | None,
+        option("Of --tune longrope: where the factors go that a search finds.", WHAT, metavar="FILE"),
+    ] = None,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
@@ -243,6 +247,10 @@ def extrapolate(
     check_output(output, force=force)
     skipped = BadRecords()
     texts = [] if task is not None and not inputs else _read_texts(inputs or (), field, on_error, skipped)
+    if tune == "longrope":
+        _search(config, texts, factors, force=force, progress=progress)
+        warn_each(skipped.report(), progress)
+        return
     if tune is not None:
         _tune(tune, config, texts, output, plot=plot, force=force, resume=resume, progress=progress)
         warn_each(skipped.report(), progress)
@@ -316,6 +324,26 @@ def _explain(
         with atomic_output(plot, force=force) as file:
             draw_turns(file, format, explanation)
         note(f"drawn: {plot}")
+
+
+def _search(
+    config: ExtrapolateConfig, texts: list[Text], factors: Path | None, *, force: bool, progress: Progress
+) -> None:
+    from ordtool import console
+    from ordtool.errors import UsageError
+    from ordtool.extrapolation.longrope_search import search_factors
+    from ordtool.io.atomic import atomic_output, check_output
+    from ordtool.io.jsonl import dumps
+
+    if factors is None:
+        raise UsageError("--tune longrope writes a file", "name it: --factors factors.json")
+    check_output(factors, force=force)
+    found = search_factors(texts, config, progress=progress)
+    rows = [[name, f"{loss:.4f}", f"{found.checked[name]:.4f}"] for name, loss in found.losses.items()]
+    console.print_table("longrope", ["factors", "loss", "on the other windows"], rows, to_stderr=True)
+    with atomic_output(factors, force=force) as file:
+        file.write(dumps({"long_factor": list(found.factors)}).encode() + b"\n")
+    console.show(f"longrope:factors={factors}")
 
 
 def _tune(

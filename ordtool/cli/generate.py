@@ -97,6 +97,14 @@ def generate(
             autocompletion=_methods,
         ),
     ] = None,
+    max_context: Annotated[
+        str | None,
+        option(
+            "With --context: refuse texts of more tokens, new ones included: a number, 4k, or 8x the trained length.",
+            PROMPT,
+            metavar="TOKENS",
+        ),
+    ] = None,
     contexts: Annotated[
         str | None,
         option(
@@ -211,6 +219,10 @@ def generate(
         decoding=decoding,
         style=_style(template, examples, chat, system, contexts),
     )
+    if max_context is not None and context is None:
+        from ordtool.errors import UsageError
+
+        raise UsageError("--max-context goes with --context", "for example --context rerope")
     if context is not None:
         if contexts is not None:
             from ordtool.errors import UsageError
@@ -229,6 +241,7 @@ def generate(
         raise UsageError("--compile and --context don't go together", "leave one of them out")
     settings = {"model": model, "dtype": dtype, "context": context, **config.facts()}
     settings |= {"compile": True} if compile else {}
+    settings |= {"max_context": max_context} if max_context else {}
     with _lines(None if shown else output, config, settings, resume, force) as lines:
         # A method of extrapolation works on transformers' model.
         plain = context is None and contexts is None
@@ -236,7 +249,9 @@ def generate(
         if context is not None:
             from ordtool.extrapolation.context_extension import RotaryContextExtension
 
-            writer.context_extension = RotaryContextExtension(writer.backend.model, context, progress)
+            writer.context_extension = RotaryContextExtension(
+                writer.backend.model, context, progress, max_context
+            )
         if shown:
             show_results(writer, config, progress)
         else:

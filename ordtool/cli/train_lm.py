@@ -102,7 +102,7 @@ def lm(
         str,
         option(
             "rope, alibi, kerple, kerple-power, sandwich, xpos, nope (none), keynorm, querynorm, cosine, hwfa, "
-            "hwfa2, rerope, p-rope, partial, random or inverse-leaky; with parameters such as hwfa2:window=64.",
+            "hwfa2, rnope-swa, rerope, p-rope, partial, random or inverse-leaky; with parameters such as hwfa2:window=64.",
             MODEL,
             metavar="SCHEME",
             autocompletion=_schemes,

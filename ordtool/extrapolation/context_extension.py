@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ordtool.errors import UsageError
+from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.patch import apply_plan, check_plan
-from ordtool.extrapolation.plan import Plan, make_plan
+from ordtool.extrapolation.plan import Plan, make_plan, parse_spec, parse_tokens
 from ordtool.extrapolation.rotary import find_rotary, trained_length
 from ordtool.progress import Progress
 
@@ -24,13 +25,14 @@ class RotaryContextExtension:
         model: A transformers model, in evaluation mode.
         spec: A method, such as `rerope` or `yarn:factor=4`.
         progress: Told of warnings, once each.
+        longest: Tokens of a text at most, as a number, `4k` or `8x` the trained length; None: no limit.
 
     Raises:
         UsageError: For parameters that make no sense.
         OrdtoolError: If the model can't be extrapolated; the message says why.
     """
 
-    def __init__(self, model: Any, spec: str, progress: Progress) -> None:
+    def __init__(self, model: Any, spec: str, progress: Progress, longest: str | int | None = None) -> None:
         self._model = model
         self._spec = spec
         self._progress = progress
@@ -43,6 +45,10 @@ class RotaryContextExtension:
                 "leave out `context`",
             )
         self.train_length = length
+        self.longest = None if longest is None else parse_tokens(str(longest), length)
+        self._warn(
+            f"{name}: {METHODS[name].caution}" for name, _ in parse_spec(spec) if METHODS[name].caution
+        )
         self._warn(check_plan(model, self._plan(2)))
 
     def level(self, length: int) -> int:

@@ -118,6 +118,7 @@ class Method:
         parameters: What can be set.
         build: From a setting and the parameters' values to what is done.
         dynamic: s is that of the text at hand; within the trained length the model is as it is.
+        caution: What it is known to do to models that weren't tuned with it; None: nothing.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Method:
     build: Callable[[Setting, Values], Part]
     parameters: tuple[Parameter, ...] = ()
     dynamic: bool = False
+    caution: str | None = None
 
     @property
     def needs_file(self) -> bool:
@@ -266,6 +268,7 @@ _LIST: tuple[Method, ...] = (
         "Chen et al., Position Interpolation, 2023",
         lambda s, v: Part(frequencies=pi_rule(float(v["factor"]))),
         (_FACTOR,),
+        caution="without tuning it slows what tells near tokens apart too, and texts a little too long are hurt most",
     ),
     Method("ntk", "frequencies", "base * s^(D/(D-2))", "bloc97, NTK-aware RoPE, 2023", _ntk, (_FACTOR,)),
     Method(
@@ -333,6 +336,7 @@ _LIST: tuple[Method, ...] = (
         "Barbero et al., Round and round we go, 2024",
         lambda s, v: Part(frequencies=p_rope_rule(float(v["share"]))),
         (_SHARE,),
+        caution="it is for models trained with it; others lose what their slow pairs learned, near and far",
     ),
     Method(
         "rerope",

@@ -20,6 +20,11 @@ class ContextExtension(Protocol):
     together, so that a text doesn't depend on its neighbours.
     """
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a text at most, prompt and new ones together; None: no limit."""
+        ...
+
     def level(self, length: int) -> int:
         """Return the level of a text of `length` tokens, prompt and new ones together; 1: the model's own."""
         ...

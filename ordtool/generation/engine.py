@@ -135,6 +135,12 @@ class TextGenerator:
         limit = None if self.context_extension is not None else self.context
         ids = self.codec.encode(record, style, limit)
         room = self._room(ids)
+        if room is not None and room < 1 and self.context_extension is not None:
+            raise OrdtoolError(
+                f"{record.where}: the prompt has {len(ids)} tokens, and "
+                f"{self.context_extension.longest} are the most that are read",
+                "shorten it, or raise `max_context`",
+            )
         if room is not None and room < 1:
             count = f"more than {limit}" if limit is not None and len(ids) == limit + 1 else str(len(ids))
             raise OrdtoolError(
@@ -146,7 +152,10 @@ class TextGenerator:
         return ids
 
     def _room(self, ids: Sequence[int]) -> int | None:
-        return None if self.context_extension is not None else self.backend.room(ids)
+        if self.context_extension is None:
+            return self.backend.room(ids)
+        longest = self.context_extension.longest
+        return None if longest is None else longest - len(ids)
 
     @torch.inference_mode()
     def run(

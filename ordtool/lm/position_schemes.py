@@ -76,6 +76,11 @@ def _hwfa2_window(shape: TrainedShape) -> float:
     return max(2, min(round(3 * shape.context / shape.layers), shape.context // 4))
 
 
+def _period(shape: TrainedShape) -> float:
+    """Return 4 as the paper has it, and less where there are fewer layers."""
+    return min(4, max(2, shape.layers))
+
+
 def _quarter(shape: TrainedShape) -> float:
     return max(1, shape.context // 4)
 
@@ -154,6 +159,14 @@ SCHEMES: dict[str, Scheme] = {
             "rerope": SchemeParameter(
                 "v, after training; 0: plain rope, which doesn't read further", _half, least=0
             ),
+        },
+    ),
+    "rnope-swa": Scheme(
+        "rope within d < w, but in every k-th layer all keys, without positions",
+        "Yang et al., RoPE to NoPE and back again, 2025 (RNoPE-SWA; k = 4)",
+        {
+            "window": SchemeParameter("w", _half, least=2),
+            "period": SchemeParameter("k: one layer of so many sees all", _period, least=2),
         },
     ),
     "rerope": Scheme(

@@ -305,6 +305,24 @@ class Hwfa(Rope):
         return super().encode(query, key, None if self.window is None else cos_sin)
 
 
+class RNopeSwa(Rope):
+    """`rnope-swa`: rope within d < w, but in every k-th layer all keys, without positions.
+
+    Yang et al. 2025, "RoPE to NoPE and back again": windowed layers with rope know what is near, full layers without it
+    look up what is far; three of the first to one of the second there. Unlike `hwfa` the full layers are spread, and their
+    scores are not scaled.
+    """
+
+    def __init__(self, config: OrdtoolLMConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        full = (layer + 1) % int(config.position_parameters["period"]) == 0
+        self.window = None if full else int(config.position_parameters["window"])
+
+    def encode(self, query: Tensor, key: Tensor, cos_sin: QueryKey | None) -> QueryKey:
+        """Turn both, in a windowed layer."""
+        return super().encode(query, key, None if self.window is None else cos_sin)
+
+
 class ReRope(Rope):
     """`rerope`: rope at min(d, w), in training and afterwards.
 
@@ -404,6 +422,7 @@ _CLASSES: dict[str, type[Positions]] = {
     "cosine": Cosine,
     "hwfa": Hwfa,
     "hwfa2": Hwfa2,
+    "rnope-swa": RNopeSwa,
     "rerope": ReRope,
     # These two differ in the model's frequencies.
     "p-rope": Rope,
@@ -422,6 +441,7 @@ _FIXED = {
     "xpos": "it was trained with xPos, whose pairs decay with the distance as well as turn",
     "hwfa": "it was trained with windows, within which no distance is new, and a last layer without positions",
     "hwfa2": "it has windows, within which no distance is new, and ReRoPE of its own where it sees all",
+    "rnope-swa": "it was trained with windows, within which no distance is new, and full layers without positions",
     "rerope": "it was trained with ReRoPE, and has it already",
 }
 

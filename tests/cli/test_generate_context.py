@@ -5,16 +5,32 @@ import json
 import pytest
 import torch
 
+from ordtool.errors import OrdtoolError
 from ordtool.extrapolation.context_extension import RotaryContextExtension
+from ordtool.extrapolation.methods import METHODS as EVERY
 from ordtool.extrapolation.patch import context_extension
+from ordtool.extrapolation.plan import parse_spec
 from ordtool.generation.config import Decoding
 from ordtool.generation.engine import TextGenerator
 from ordtool.io.text import Record
-from ordtool.progress import SILENT
+from ordtool.progress import SILENT, Silent
 
 SHORT, LONG = "the cat sat on", " ".join(["the small cat ran under a red tree and"] * 9)
 LONGER = " ".join(["a dog saw the old river and then it sang"] * 17)
 METHODS = ["rerope", "yarn", "leaky-rerope+logn", "self-extend", "dynamic-ntk", "lambda:window=20"]
+METHODS += [
+    "window",
+    "pi",
+    "ntk",
+    "ntk-fixed",
+    "ntk-mixed",
+    "dynamic-yarn",
+    "yarn-unscaled",
+    "string",
+    "dca",
+    "p-rope",
+    "logn",
+]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +112,39 @@ def test_other_ways_of_choosing_are_the_same_alone_and_in_a_batch(writer, option
 def test_levels_follow_the_length_alone(writer):
     reach = RotaryContextExtension(writer.backend.model, "yarn", SILENT)
     assert [reach.level(n) for n in (1, 64, 65, 128, 129, 256, 257)] == [1, 1, 2, 2, 4, 4, 8]
+
+
+def test_every_method_is_tried_here():
+    names = {name for spec in METHODS for name, _ in parse_spec(spec)}
+    # longrope needs a file, and is dynamic as dynamic-yarn is.
+    assert names | {"none", "longrope"} == set(EVERY)
+
+
+def test_longer_texts_than_the_most_are_refused_and_new_ones_end_there(writer):
+    model = writer.backend.model
+    ids = len(writer.codec.tokenizer(LONG)["input_ids"])
+    writer.context_extension = RotaryContextExtension(model, "rerope", SILENT, ids + 3)
+    try:
+        (found,) = writer.stream([Record("x", 1, LONG)], Decoding(max_new_tokens=8))
+        (three,) = writer.stream([Record("x", 1, LONG)], Decoding(max_new_tokens=3))
+        assert found[2] == three[2]
+        with pytest.raises(OrdtoolError, match=f"tokens, and {ids + 3} are the most that are read"):
+            list(writer.stream([Record("x", 1, LONGER)], Decoding(max_new_tokens=8)))
+    finally:
+        writer.context_extension = None
+    assert RotaryContextExtension(model, "rerope", SILENT, "3x").longest == 192
+
+
+def test_methods_that_hurt_models_not_tuned_with_them_warn_once(writer):
+    heard = []
+
+    class Hearing(Silent):
+        def warn(self, message):
+            heard.append(message)
+
+    for method in ("pi", "yarn", "p-rope+logn"):
+        RotaryContextExtension(writer.backend.model, method, Hearing())
+    assert [message.split(":")[0] for message in heard] == ["pi", "p-rope"]
 
 
 def test_the_model_is_itself_again_afterwards(writer):

@@ -138,6 +138,7 @@ def test_position_methods_leave_short_texts_as_they_are(tokens):
         ({"positions": "xpos"}, "decay with the distance"),
         ({"positions": "hwfa"}, "windows, within which no distance is new"),
         ({"positions": "hwfa2"}, "ReRoPE of its own"),
+        ({"positions": "rnope-swa"}, "full layers without positions"),
         ({"positions": "rerope"}, "trained with ReRoPE"),
         ({"objective": "prefix"}, "objective prefix"),
         ({"talking_heads": True}, "heads talk"),

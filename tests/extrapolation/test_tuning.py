@@ -1,12 +1,15 @@
 """`--tune`: the choice of a method's parameters, on the packaged tiny model."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.extrapolation.comparison import extrapolate
+from ordtool.extrapolation.comparison import ExtrapolateConfig, extrapolate
+from ordtool.extrapolation.longrope_search import search_factors
 from ordtool.extrapolation.plan import make_plan
+from ordtool.extrapolation.texts import Text
 from ordtool.extrapolation.tuning import tune
 
 STORY = (Path(__file__).parents[2] / "examples" / "story.txt").read_text()
@@ -51,3 +54,20 @@ def test_what_can_not_be_tuned_is_refused():
         tune(STORY, "rerope", lengths=(1024,))
     with pytest.raises(UsageError, match="unknown method 'rerop'"):
         tune(STORY, "rerop")
+
+
+def test_a_search_for_factors_is_as_good_as_what_it_began_with_and_can_be_read(tmp_path):
+    config = ExtrapolateConfig(lengths=(256,), train_length=64, seed=3)
+    found = search_factors([Text("story", STORY)], config, trials=14)
+    assert found.losses["search"] <= min(found.losses.values())
+    assert len(found.factors) == 24 and list(found.factors) == sorted(found.factors)
+    assert 1 <= found.factors[0] and found.factors[-1] <= 1.25 * 4
+    assert found == search_factors([Text("story", STORY)], config, trials=14)
+    (tmp_path / "f.json").write_text(json.dumps({"long_factor": found.factors}))
+    method = f"longrope:factors={tmp_path / 'f.json'}"
+    options = {"lengths": (256,), "train_length": 64, "windows": 8}
+    (row,) = extrapolate(STORY, methods=(method,), **options)
+    both = {name: (found.losses[name] + found.checked[name]) / 2 for name in found.losses}
+    assert row.loss == pytest.approx(min(both.values()), abs=0.05)  # four windows: two and two
+    with pytest.raises(UsageError, match="the longest length is 64"):
+        search_factors([Text("story", STORY)], ExtrapolateConfig(lengths=(64,), train_length=64))

@@ -92,6 +92,8 @@ def score(scheme, model, q, k, i, j, head, layer, p):
         if layer == 0:
             return turned(q, k, d) / root if d < given["window"] else None
         return turned(q, k, d if "training" in scheme else min(d, given["rerope"])) / root
+    if scheme == "rnope-swa":  # of two layers the second sees all
+        return (turned(q, k, d) if layer == 0 else dot(q, k)) / root if layer or d < given["window"] else None
     assert scheme == "hwfa"
     if layer == 0:
         return turned(q, k, d) / root if d < given["window"] else None
@@ -134,6 +136,7 @@ def reference(model, scheme, positions=None, sharpen=lambda n: 1.0):
 
 
 PARAMETERS = {
+    "rnope-swa": {"window": 5},
     "hwfa": {"window": 4}, "hwfa2": {"window": 4, "rerope": 3}, "rerope": {"window": 3}, "cosine": {"scale": 2.5},
     "p-rope": {"share": 0.6}, "partial": {"share": 0.4}, "xpos": {"base": 5}, "inverse-leaky": {"window": 3, "stretch": 2.5},
 }  # fmt: skip
