@@ -9,7 +9,7 @@ one hint that says what to do. The command line prints both and exits with
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class OrdtoolError(Exception):
@@ -56,6 +56,11 @@ class BadRecords:
         self.count += 1
         if len(self.first) < self.LISTED:
             self.first.append(error)
+
+    def add(self, count: int, first: Sequence[OrdtoolError]) -> None:
+        """Take note of several, of which the first are known."""
+        self.count += count
+        self.first += first[: self.LISTED - len(self.first)]
 
     def clear(self) -> None:
         """Forget them."""

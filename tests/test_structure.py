@@ -23,6 +23,7 @@ BASE = {
     "memory",
     "plotting",
     "io",
+    "sharding",
 }
 # What each part may import, beside itself.
 ALLOWED = {
@@ -32,7 +33,8 @@ ALLOWED = {
     "models": BASE,
     "arguments": {"errors"},
     "batching": {"errors"},
-    "io": {"arguments", "distributed", "errors", "progress"},
+    "io": {"arguments", "distributed", "errors", "progress", "runtime"},
+    "sharding": {"batching", "errors", "io", "parallel", "progress", "runtime"},
     "distributed": {"errors", "progress"},
     "runtime": {"distributed", "errors"},
     "correlation": set(),

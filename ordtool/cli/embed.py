@@ -7,21 +7,26 @@ from typing import Annotated
 
 from ordtool.cli.options import (
     OUT,
+    RAY,
     RUN,
     Compile,
     Device,
     Dtype,
     Field,
     Force,
+    GpusPerWorker,
     Inputs,
     Json,
     Model,
     OnError,
     Output,
     Quiet,
+    Ray,
     Resume,
     Threads,
+    Workers,
     option,
+    usual_values,
 )
 
 VECTOR = "The vector of a text"
@@ -29,6 +34,7 @@ AFTER = "After the model"
 POOLINGS = ["cls", "mean", "max", "last", "mean-sqrt", "weighted-mean", "pooler", "first-last"]
 
 
+@usual_values(RAY)
 def embed(
     inputs: Inputs = None,
     model: Model = "minilm",
@@ -92,13 +98,16 @@ def embed(
     dtype: Dtype = "auto",
     threads: Threads = None,
     compile: Compile = False,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
     output: Output = None,
     format: Annotated[
         str | None,
         option(
-            "npy, jsonl, csv or parquet.  [default: by the name of -o, else npy]",
+            "npy, jsonl, csv, parquet or arrow.  [default: by the name of -o, else npy]",
             OUT,
-            autocompletion=lambda: ["npy", "jsonl", "csv", "parquet"],
+            autocompletion=lambda: ["npy", "jsonl", "csv", "parquet", "arrow"],
         ),
     ] = None,
     json: Json = False,
@@ -109,7 +118,8 @@ def embed(
     """Turn texts into vectors with any Hugging Face encoder or language model.
 
     A row a text, in order: NPY with `-o x.npy` or to a pipe, JSON lines with a `vector` (`--json`, `-o x.jsonl`),
-    or a table (`-o x.csv`, `-o x.parquet`). Inputs may be larger than memory; identical texts are computed once.
+    or a table (`-o x.csv`, `-o x.parquet`, `-o x.arrow`). Inputs may be larger than memory; of 4,096 texts identical ones
+    are computed once.
 
     Examples:
         ordtool embed examples/notes.txt -m static -o notes.npy
@@ -127,6 +137,7 @@ def embed(
     from ordtool.embedding.embed_config import EmbedConfig
     from ordtool.embedding.embed_job import embed_files
     from ordtool.embedding.encoder import EncoderConfig
+    from ordtool.sharding.run import Scale
 
     encoder = EncoderConfig(
         model=model,
@@ -155,6 +166,7 @@ def embed(
         transform=transform,
         on_error=on_error,
         shard=shard,
+        scale=Scale(workers, ray, gpus_per_worker, threads),
         resume=resume,
         force=force,
     )

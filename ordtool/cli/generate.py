@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from ordtool.cli.options import (
     OUT,
+    RAY,
     RUN,
     Compile,
     Device,
     Dtype,
     Force,
+    GpusPerWorker,
     Inputs,
     Json,
     Model,
     OnError,
     Output,
     Quiet,
+    Ray,
     Resume,
+    RowFormat,
     Seed,
     Threads,
+    Workers,
     field_options,
     option,
     usual_values,
 )
 
 if TYPE_CHECKING:
-    from ordtool.console import RichProgress
-    from ordtool.generation.engine import TextGenerator
-    from ordtool.generation.generate_job import GenerateConfig
+    from ordtool.extrapolation.context_extension import RotaryContextExtension
     from ordtool.generation.prompts import PromptStyle
 
 PROMPT = "The prompt"
@@ -56,7 +59,7 @@ def _masks() -> tuple[str, ...]:
     return (_OWN_MASK, *KINDS)
 
 
-@usual_values({"--show-mask": _masks()})
+@usual_values({"--show-mask": _masks(), **RAY})
 @field_options(prompts="prompt")
 def generate(
     inputs: Inputs = None,
@@ -159,6 +162,7 @@ def generate(
         int | None, option("Whose attention --show-mask draws, from 1.  [default: the last]", OUT)
     ] = None,
     output: Output = None,
+    format: RowFormat = None,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
@@ -172,6 +176,9 @@ def generate(
     dtype: Dtype = "auto",
     threads: Threads = None,
     compile: Compile = False,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
 ) -> None:
     r"""Write text: continue prompts, answer chats, fill in few-shot examples.
 
@@ -188,9 +195,13 @@ def generate(
     from ordtool.cli._generate_view import show_results
     from ordtool.console import RichProgress, stdout_is_terminal
     from ordtool.generation.config import Decoding
-    from ordtool.generation.generate_job import FORMATS, GenerateConfig, check_prompts, write_results
+    from ordtool.generation.generate_files import FORMATS, GenerateFilesConfig, generate_files
+    from ordtool.generation.generate_job import GenerateConfig, check_prompts
     from ordtool.generation.prompts import parse_choices, unescape
+    from ordtool.generation.work import GenerateWork
     from ordtool.io.formats import output_format
+    from ordtool.io.streams import refuse_resume
+    from ordtool.sharding.run import Scale
 
     decoding = Decoding(
         max_new_tokens=max_new_tokens,
@@ -231,31 +242,37 @@ def generate(
         from ordtool.extrapolation.plan import parse_spec
 
         parse_spec(context)  # unknown names end here, before a model is loaded
-    format = output_format(output, FORMATS, "jsonl" if json else None)
+    chosen = format if format is not None else "jsonl" if json else None
     progress = RichProgress(quiet)
-    check_prompts(config)
-    shown = stdout_is_terminal() and output is None and not json
     if compile and context is not None:
         from ordtool.errors import UsageError
 
         raise UsageError("--compile and --context don't go together", "leave one of them out")
-    settings = {"model": model, "dtype": dtype, "context": context, **config.facts()}
-    settings |= {"compile": True} if compile else {}
-    settings |= {"max_context": max_context} if max_context else {}
-    with _lines(None if shown else output, config, settings, resume, force) as lines:
-        # A method of extrapolation works on transformers' model.
-        plain = context is None and contexts is None
-        writer = _load(model, (device, dtype), threads, progress, fast_start=plain, compile=compile)
-        if context is not None:
-            from ordtool.extrapolation.context_extension import RotaryContextExtension
+    work = GenerateWork(
+        model,
+        config,
+        output_format(output, FORMATS, chosen),
+        device,
+        dtype,
+        context,
+        None if context is None else _extension(),
+        compile,
+        max_context,
+    )
+    if stdout_is_terminal() and output is None and chosen is None:
+        check_prompts(config)
+        if resume:
+            refuse_resume(None)
+        show_results(work.load_generator(progress, threads), config, progress)
+        return
+    scale = Scale(workers, ray, gpus_per_worker, threads)
+    generate_files(GenerateFilesConfig(work, output, scale, resume, force), progress)
 
-            writer.context_extension = RotaryContextExtension(
-                writer.backend.model, context, progress, max_context
-            )
-        if shown:
-            show_results(writer, config, progress)
-        else:
-            write_results(writer, config, lines, progress, format=format)
+
+def _extension() -> type[RotaryContextExtension]:
+    from ordtool.extrapolation.context_extension import RotaryContextExtension
+
+    return RotaryContextExtension
 
 
 def _show_mask(
@@ -329,41 +346,3 @@ def _style(
         system=system,
         contexts=contexts,
     )
-
-
-def _load(
-    model: str,
-    machine: tuple[str, str],
-    threads: int | None,
-    progress: RichProgress,
-    *,
-    fast_start: bool,
-    compile: bool,
-) -> TextGenerator:
-    from ordtool.models.resolve import resolve_model
-    from ordtool.runtime import importing, resolve_device, resolve_dtype, set_threads
-
-    folder = resolve_model(model, progress, kind="causal")
-    with importing():
-        from ordtool.generation.engine import TextGenerator
-
-        set_threads(threads)
-        device, dtype = machine
-        place = resolve_device(device)
-        # On a CPU batches in bfloat16 are slower than in float32, and near ties are common.
-        wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
-        found = resolve_dtype(wanted, place)
-        writer = TextGenerator(folder, device=device, dtype=found, fast_start=fast_start, compile=compile)
-    if compile and not writer.compiled:
-        progress.note(f"{model} is run by code of its own here, so there is nothing to compile")
-    return writer
-
-
-def _lines(
-    path: Path | None, config: GenerateConfig, settings: dict[str, Any], resume: bool, force: bool
-) -> Any:
-    from ordtool.io.inputs import read_again
-    from ordtool.io.resumable import resumable_lines
-
-    files = [] if config.prompts else read_again(config.inputs)
-    return resumable_lines(path, inputs=files, settings=settings, resume=resume, force=force)

@@ -7,6 +7,7 @@ Each is an `Annotated` type for a Typer function; the default stands in the func
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import isfinite
@@ -19,6 +20,7 @@ from ordtool.errors import UsageError
 
 RUN = "Running"
 OUT = "Output"
+SCALE = "Sharing the work"
 
 
 def option(help: str = "", panel: str | None = None, names: str = "", **rules: Any) -> Any:
@@ -69,9 +71,33 @@ Output = Annotated[
     Path | None,
     option("Write here instead of stdout, whole or not at all.", OUT, "--output -o", metavar="FILE"),
 ]
+ROW_FORMATS = ["jsonl", "csv", "parquet", "arrow"]
+RowFormat = Annotated[
+    str | None,
+    option(
+        "jsonl, csv, parquet or arrow.  [default: by the name of -o, else jsonl]",
+        OUT,
+        "--format",
+        autocompletion=lambda: ROW_FORMATS,
+    ),
+]
 Json = Annotated[bool, option("JSON lines, on a terminal too.", OUT, "--json")]
 Quiet = Annotated[bool, option("No progress bar and no notes.", OUT, "--quiet -q", envvar="ORDTOOL_QUIET")]
 Force = Annotated[bool, option("Replace an existing output.", OUT, "--force")]
+Workers = Annotated[
+    int | None,
+    option("Processes that share the work, each with the model; with --ray its actors.", SCALE, min=1),
+]
+Ray = Annotated[
+    str | None,
+    option(
+        "Share the work by Ray: at the ADDRESS of a cluster (`auto`, host:port, ray://...), else started here.",
+        SCALE,
+        "--ray",
+        metavar="[ADDRESS]",
+    ),
+]
+GpusPerWorker = Annotated[float, option("GPUs of an actor of Ray, or a part of one.", SCALE, min=0.0)]
 Resume = Annotated[
     bool, option("Go on where an interrupted run of the same command stopped.", OUT, "--resume")
 ]
@@ -136,6 +162,24 @@ def takes_ranks(command: F) -> F:
     """Let a command run in several processes that know of each other, as torchrun starts them."""
     command.takes_ranks = True  # type: ignore[attr-defined]
     return command
+
+
+class RayAddress(Sequence[str]):
+    """What may stand behind `--ray`: the address of a cluster; without one, Ray is started here."""
+
+    _ADDRESS = re.compile(r"auto|local|(ray://)?[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+")
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and self._ADDRESS.fullmatch(value) is not None
+
+    def __getitem__(self, place: Any) -> Any:
+        return ("local",)[place]
+
+    def __len__(self) -> int:
+        return 1
+
+
+RAY = {"--ray": RayAddress()}
 
 
 def usual_values(values: Mapping[str, Sequence[str]]) -> Callable[[F], F]:

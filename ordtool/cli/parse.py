@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 from ordtool.cli.options import (
     OUT,
+    RAY,
+    SCALE,
     Device,
     Dtype,
     Field,
     Force,
+    GpusPerWorker,
     Inputs,
     Json,
     OnError,
     Output,
     Quiet,
+    Ray,
     Resume,
     Threads,
     option,
     renamed_options,
+    usual_values,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
 
 TREES = "The trees"
 INPUT = "Input"
-FORMATS = ("jsonl", "csv", "brackets", "penn", "tree", "svg", "html")
+FORMATS = ("jsonl", "csv", "parquet", "arrow", "brackets", "penn", "tree", "svg", "html")
 
 
 def _model_names() -> list[str]:
@@ -37,6 +42,7 @@ def _model_names() -> list[str]:
     return names_of_kind("parser")
 
 
+@usual_values(RAY)
 @renamed_options(
     {
         "--tilt": "--right-branching-bias",
@@ -112,27 +118,30 @@ def parse(
     split: Annotated[bool, option("Split running text into sentences.", INPUT, "--split")] = False,
     language: Annotated[str, option("Of running text, for its abbreviations.", INPUT)] = "en",
     input_format: Annotated[
-        str, option("auto, text, jsonl, conllu or trees (bracketed).", INPUT, "--input")
+        str, option("auto, text, jsonl, conllu, trees (bracketed) or arrow (Parquet too).", INPUT, "--input")
     ] = "auto",
     field: Field = "text",
     on_error: OnError = "stop",
     batch_size: Annotated[int, option("Sentences a batch, at most.", "Running", min=1)] = 128,
-    workers: Annotated[
-        int | None,
-        option(
-            "Processes that parse.  [default: one a core for files over 1 MB on the CPU, else 1]",
-            "Running",
-            min=1,
-        ),
-    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
+    workers: Annotated[
+        int | None,
+        option(
+            "Processes that parse; with --ray its actors.  [default: one a core for files over 1 MB on the CPU, else 1]",
+            SCALE,
+            min=1,
+        ),
+    ] = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
     output: Output = None,
     output_format: Annotated[
         str,
         option(
-            "jsonl, csv, brackets, penn (labelled), tree (drawn), svg, html.  [default: jsonl, drawn on a terminal]",
+            "jsonl, csv, parquet, arrow, brackets, penn (labelled), tree (drawn), svg, html.  "
+            "[default: jsonl, drawn on a terminal]",
             OUT,
             "--format -f",
             show_default=False,
@@ -172,10 +181,10 @@ def parse(
         ordtool parse examples/sentences.jsonl | head -1
     """
     from ordtool import console
-    from ordtool.errors import BadRecords, UsageError, close_match_hint
+    from ordtool.errors import UsageError, close_match_hint
     from ordtool.io.atomic import check_output
     from ordtool.parsing.text.reader import InputConfig, check_inputs
-    from ordtool.progress import warn_each
+    from ordtool.sharding.run import Scale
 
     chosen = _output_format(output_format, json, output)
     if on_error not in ("stop", "skip"):
@@ -212,8 +221,7 @@ def parse(
         format=chosen,
         parse=how,
         reading=reading,
-        workers=workers,
-        threads=threads,
+        scale=Scale(workers, ray, gpus_per_worker, threads),
         skip_errors=on_error == "skip",
         resume=resume,
         force=force,
@@ -226,18 +234,12 @@ def parse(
         progress.note(
             "english was never shown a tree; -m english-gold draws labelled ones, as treebanks have them"
         )
-    skipped = BadRecords()
-    try:
-        parse_files(
-            config,
-            progress,
-            bar=output is not None or not console.stdout_is_terminal(),  # it would run through what is shown
-            draw=_drawing(width, output is None),
-            skipped=skipped,
-        )
-    finally:
-        progress.close()
-        warn_each(skipped.report(), progress)
+    parse_files(
+        config,
+        progress,
+        bar=output is not None or not console.stdout_is_terminal(),  # it would run through what is shown
+        draw=_drawing(width, output is None),
+    )
 
 
 def _numbers(text: str) -> tuple[float, ...]:

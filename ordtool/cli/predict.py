@@ -9,33 +9,41 @@ import typer
 
 from ordtool.cli.options import (
     OUT,
+    RAY,
     BatchSize,
     Device,
     Force,
+    GpusPerWorker,
     Json,
     Model,
     OnError,
     Output,
     Quiet,
+    Ray,
     Resume,
+    RowFormat,
     Threads,
+    Workers,
     option,
     renamed_options,
+    usual_values,
 )
 
 if TYPE_CHECKING:
-    from ordtool.prediction.engine import PredictionRun
     from ordtool.prediction.evaluation import Evaluation
+    from ordtool.prediction.predict_files import PredictionRun
     from ordtool.progress import Progress
 
 
+@usual_values(RAY)
 @renamed_options({"--embed": "--embed-model"})
 def predict(
     model: Model,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE", help="Texts, JSONL, TSV, CSV, or vectors (NPY, JSONL); none or `-` is stdin."
+            metavar="FILE",
+            help="Texts, JSONL, TSV, CSV, Parquet, or vectors (NPY, JSONL); none or `-` is stdin.",
         ),
     ] = None,
     embed_model: Annotated[
@@ -69,6 +77,7 @@ def predict(
         Path | None,
         option("Write the figures here too, as JSON, where labels are known.", OUT, metavar="FILE"),
     ] = None,
+    format: RowFormat = None,
     json: Json = False,
     resume: Resume = False,
     force: Force = False,
@@ -77,6 +86,9 @@ def predict(
     batch_size: BatchSize = 32,
     device: Device = "auto",
     threads: Threads = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
 ) -> None:
     """Label texts or vectors with a trained ladder, network or classifier.
 
@@ -94,13 +106,17 @@ def predict(
     from ordtool.io.formats import output_format
     from ordtool.io.inputs import check_inputs
     from ordtool.prediction.config import PredictConfig
-    from ordtool.prediction.engine import FORMATS, PredictionRun
+    from ordtool.prediction.predict_files import FORMATS, PredictionRun
+    from ordtool.sharding.plan import input_paths
+    from ordtool.sharding.records import ENDINGS
+    from ordtool.sharding.run import Scale
 
-    format = output_format(output, FORMATS, "jsonl" if json else None)
+    shown = stdout_is_terminal() and output is None and format is None and not json
+    format = output_format(output, FORMATS, "jsonl" if json else format)
     check_output(output, force=force or resume)
     check_output(metrics, force=force or resume)
     check_inputs(
-        inputs or [],
+        input_paths(inputs or [], (*ENDINGS, ".npy")),
         missing="no input: give a file, or pipe texts or vectors in",
         hint="echo 'Who was Galileo?' | ordtool predict -m MODEL",
     )
@@ -119,10 +135,11 @@ def predict(
     )
     run = PredictionRun(inputs or [], config, progress)
     try:
-        if stdout_is_terminal() and output is None and not json:
+        if shown:
             _show(run)
         else:
-            run.write(output, format=format, resume=resume, force=force)
+            scale = Scale(workers, ray, gpus_per_worker, threads)
+            run.write(output, format=format, scale=scale, resume=resume, force=force)
     finally:
         run.tell_skipped()
     if run.evaluation.records:
@@ -137,7 +154,7 @@ def _show(run: PredictionRun) -> None:
     """Show a person the labels as they come."""
     from ordtool.console import flush, show
 
-    for _, item, prediction in run.results():
+    for item, prediction in run.results():
         pair = f"  |  {item.pair}" if item.pair is not None else ""
         show(prediction.line(f"{item.text or item.where}{pair}"))
         flush()

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from ordtool.cli.embed import POOLINGS, VECTOR
 from ordtool.cli.options import (
     OUT,
+    RAY,
     Device,
     Force,
+    GpusPerWorker,
     Json,
     OnError,
     Output,
     Quiet,
+    Ray,
+    Resume,
+    RowFormat,
     Threads,
+    Workers,
     field_options,
     option,
+    usual_values,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 WHITENED = "Whitening"
 
 
+@usual_values(RAY)
 @field_options(settings="setting")
 def similarity(
     pairs: Annotated[
@@ -127,8 +135,13 @@ def similarity(
     plot: Annotated[
         Path | None, option("Draw Spearman's correlation by --dims: .png, .svg or .pdf.", OUT, metavar="FILE")
     ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
     output: Output = None,
+    format: RowFormat = None,
     json: Json = False,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -144,12 +157,14 @@ def similarity(
     """
     from ordtool import console
     from ordtool.embedding.encoder import EncoderConfig
-    from ordtool.embedding.similarity import OPTIONAL
     from ordtool.embedding.similarity_job import SimilarityConfig, score_pairs
     from ordtool.errors import UsageError
+    from ordtool.io import arrow
     from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.io.formats import RowLines, output_format
+    from ordtool.io.formats import output_format
     from ordtool.plotting import check_plot
+    from ordtool.sharding.records import FORMATS, write_all
+    from ordtool.sharding.run import Scale, Target
 
     if model is not None and vectors:
         raise UsageError(
@@ -157,10 +172,11 @@ def similarity(
         )
     if plot is not None and dims is None:
         raise UsageError("--plot draws a curve by --dims", "--dims 16,32,64,128")
-    table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
+    chosen = output_format(output, FORMATS, "jsonl" if json else format)
+    arrow.check_format(chosen)
     plot_format = check_plot(plot) if plot is not None else None
-    for path in (output, plot):
-        check_output(path, force=force)
+    check_output(output, force=force)
+    check_output(plot, force=force or resume)
     encoder = EncoderConfig(
         model=model or "minilm",
         pooling=pooling,
@@ -181,21 +197,44 @@ def similarity(
         transform=transform,
         fit_on=fit_on,
         on_error=on_error,
+        scale=Scale(workers, ray, gpus_per_worker, threads),
     )
-    rows = score_pairs(config, console.RichProgress(quiet))
-    optional = [name for name in OPTIONAL if any(getattr(row, name) is not None for row in rows)]
-    if output is None and not json and console.stdout_is_terminal():
-        _print(rows, optional)
+    progress = console.RichProgress(quiet)
+    target = Target(
+        output, _inputs(pairs, fit_on), config.settings_of_run() | {"format": chosen}, resume, force
+    )
+
+    def write(rows: list[SimilarityRow], file: BinaryIO) -> None:
+        optional = _optional(rows)
+        write_all((row.to_dict(optional) for row in rows), chosen, file)
+
+    if output is None and not json and format is None and console.stdout_is_terminal():
+        rows = score_pairs(config, progress)
+        _print(rows, _optional(rows))
     else:
-        with atomic_output(output, force=force) as file:
-            for row in rows:
-                lines = table.lines(row.to_dict(optional))
-                file.writelines(line.encode() + b"\n" for line in lines)
+        rows = score_pairs(config, progress, target=target, write=write)
     if plot is not None and plot_format is not None:
         from ordtool.embedding.similarity_plot import draw_dims
 
-        with atomic_output(plot, force=force) as file:
+        with atomic_output(plot, force=force or resume) as file:
             draw_dims(rows, file, plot_format)
+
+
+def _inputs(pairs: str, fit_on: str | None) -> list[str]:
+    """List the files that a resumed run must find unchanged; none where one can be read once only."""
+    from ordtool.io.inputs import read_again
+
+    found = []
+    for path in filter(None, (pairs, fit_on)):
+        folder = Path(path)
+        found += sorted(str(one) for one in folder.rglob("*") if one.is_file()) if folder.is_dir() else [path]
+    return read_again(found)
+
+
+def _optional(rows: list[SimilarityRow]) -> list[str]:
+    from ordtool.embedding.similarity import OPTIONAL
+
+    return [name for name in OPTIONAL if any(getattr(row, name) is not None for row in rows)]
 
 
 def _counts(text: str | None) -> tuple[int, ...]:

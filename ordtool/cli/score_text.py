@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from ordtool.cli.options import Force, Json, Output, Quiet, field_options, option
+from ordtool.cli.options import (
+    RAY,
+    Force,
+    GpusPerWorker,
+    Json,
+    Output,
+    Quiet,
+    Ray,
+    Resume,
+    RowFormat,
+    Workers,
+    field_options,
+    option,
+    usual_values,
+)
+
+if TYPE_CHECKING:
+    from ordtool.generation.scoring import TextScores
 
 
+@usual_values(RAY)
 @field_options(tokenizer="tokenize")
 def text(
     predicted: Annotated[
@@ -35,9 +53,14 @@ def text(
     lowercase: Annotated[
         bool, option("BLEU and chrF take A for a, as some shared tasks do.", names="--lowercase")
     ] = False,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
     output: Output = None,
+    format: RowFormat = None,
     json: Json = False,
     quiet: Quiet = False,
+    resume: Resume = False,
     force: Force = False,
 ) -> None:
     r"""Score written texts against references: BLEU, chrF and ROUGE-L, in percent.
@@ -49,22 +72,37 @@ def text(
     """
     from ordtool import console
     from ordtool.generation.scoring import read_predictions, read_references, score_text
-    from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.io.formats import RowLines, output_format
+    from ordtool.generation.scoring_job import ScoreConfig, score_files
+    from ordtool.io import arrow
+    from ordtool.io.formats import output_format
+    from ordtool.io.inputs import read_again
+    from ordtool.sharding.records import FORMATS, write_all
+    from ordtool.sharding.run import Scale, Target
 
-    table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
-    check_output(output, force=force)
-    scores = score_text(
-        read_predictions(predicted, field),
-        read_references(references, reference_field),
-        tokenizer=tokenize,
-        lowercase=lowercase,
-        progress=console.RichProgress(quiet),
-    )
-    if output is None and not json and console.stdout_is_terminal():
+    chosen = output_format(output, FORMATS, "jsonl" if json else format)
+    arrow.check_format(chosen)
+    progress = console.RichProgress(quiet)
+    config = ScoreConfig(tokenize, lowercase, Scale(workers, ray, gpus_per_worker, threads=1))
+    files = [predicted, *references]
+    settings = {
+        "field": field,
+        "reference_field": reference_field,
+        "tokenizer": tokenize,
+        "lowercase": lowercase,
+        "format": chosen,
+    }
+    target = Target(output, read_again(files), settings, resume, force)
+    target.check()
+    texts = read_predictions(predicted, field)
+    known = read_references(references, reference_field)
+    if output is None and not json and format is None and console.stdout_is_terminal():
+        scores = score_text(texts, known, tokenizer=tokenize, lowercase=lowercase, progress=progress)
         row = [f"{scores.bleu:.2f}", f"{scores.chrf:.2f}", f"{scores.rouge_l:.2f}", f"{scores.segments:,}"]
         console.print_table(None, ["BLEU", "chrF", "ROUGE-L", "segments"], [row], to_stderr=False)
         console.note(scores.protocol)
         return
-    with atomic_output(output, force=force) as file:
-        file.writelines(line.encode() + b"\n" for line in table.lines(scores.to_dict()))
+
+    def write(scores: TextScores, file: BinaryIO) -> None:
+        write_all([scores.to_dict()], chosen, file)
+
+    score_files(texts, known, config, target, write, progress)

@@ -1,9 +1,7 @@
-"""Batches of tokens in which texts of one length stand together, and the vectors of texts that came before."""
+"""Batches of tokens in which texts of one length stand together."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -80,42 +78,3 @@ def _batch(rows: NDArray[np.int64], tokens: Sequence[Sequence[int]], lengths: ND
         start += count * length
     ids = np.fromiter(chain.from_iterable(tokens[row] for row in rows), dtype=np.int64, count=start)
     return Batch(rows, ids, tuple(groups))
-
-
-class EmbeddingCache:
-    """Vectors of texts that came before, so that a text which comes again isn't computed again.
-
-    The least recently used are forgotten when `budget` bytes are full. What is
-    remembered depends on the texts alone, so a resumed run repeats it.
-
-    Args:
-        budget: Bytes of vectors to keep.
-    """
-
-    def __init__(self, budget: int = 32 << 20) -> None:
-        self._rows: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
-        self._budget = budget
-        self._bytes = 0
-
-    def get(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Look texts up; None for those that must be computed."""
-        found = []
-        for text in texts:
-            row = self._rows.get(key := digest(text))
-            if row is not None:
-                self._rows.move_to_end(key)
-            found.append(row)
-        return found
-
-    def add(self, texts: Sequence[str], rows: NDArray[np.float32]) -> None:
-        """Remember vectors, `(texts, ...)`."""
-        for text, row in zip(texts, rows, strict=True):
-            self._rows[digest(text)] = row.copy()
-            self._bytes += row.nbytes
-        while self._bytes > self._budget and self._rows:
-            self._bytes -= self._rows.popitem(last=False)[1].nbytes
-
-
-def digest(text: str) -> bytes:
-    """Return 16 bytes that stand for a text."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ordtool.arguments import as_strings
-from ordtool.embedding.encoder import Encoder, EncoderConfig
+from ordtool.embedding.encoder import EncoderConfig
 from ordtool.embedding.outputs import FORMATS, PRECISIONS
 from ordtool.errors import BadRecords, UsageError, close_match_hint
+from ordtool.io import arrow
 from ordtool.io.atomic import check_directory, check_output
 from ordtool.io.formats import output_format
 from ordtool.io.inputs import STDIN, check_inputs, reads_once
-from ordtool.progress import Progress, counted, warn_each
+from ordtool.progress import Progress, counted
+from ordtool.sharding.run import Scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +29,19 @@ class EmbedConfig:
         inputs: Text or JSONL files; none or `-` is stdin.
         field: The key of a JSONL object that holds the text.
         output: The file, or with `encoder.layers` = `all` the folder; None is stdout.
-        format: `npy`, `jsonl`, `csv`, `parquet`, or None: by the output's name, else `npy`.
+        format: `npy`, `jsonl`, `csv`, `parquet`, `arrow`, or None: by the output's name, else `npy`.
         dims: Keep this many numbers of a vector; with `whiten`, this many directions.
         precision: `float32`, `float16` or `int8`.
         whiten: Fit a whitening on these very vectors and apply it.
         transform: A fitted whitening to apply.
         on_error: `stop` at a bad record, or `skip` it.
+        scale: Who does the work; its threads are those of the encoder.
         shard: `i/N`: only the i-th of N equal parts of the input, from 1.
         resume: Go on where an interrupted run stopped.
         force: Replace an existing output.
     """
 
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     inputs: tuple[str, ...] = ()
     field: str = "text"
     output: Path | None = None
@@ -47,6 +52,7 @@ class EmbedConfig:
     transform: Path | None = None
     on_error: str = "stop"
     shard: str | None = None
+    scale: Scale = dataclasses.field(default_factory=Scale)
     resume: bool = False
     force: bool = False
 
@@ -57,6 +63,8 @@ class EmbedConfig:
             UsageError: For unknown names and contradicting options.
         """
         object.__setattr__(self, "inputs", as_strings(self.inputs))
+        if self.scale.threads is None and self.encoder.threads is not None:
+            object.__setattr__(self, "scale", dataclasses.replace(self.scale, threads=self.encoder.threads))
         for name, choices in (("precision", PRECISIONS), ("on_error", ("stop", "skip"))):
             if (value := getattr(self, name)) not in choices:
                 raise UsageError(
@@ -102,10 +110,7 @@ class EmbedConfig:
         else:
             check_output(self.output, force=self.force)
         check_inputs(self.inputs)
-        if self.written == "parquet":
-            from ordtool.runtime import require
-
-            require("pyarrow", "parquet")
+        arrow.check_format(self.written)
 
 
 def _combinations(config: EmbedConfig, written: str) -> Iterator[tuple[bool, str, str | None]]:
@@ -163,7 +168,7 @@ class EmbedReport:
         timed_texts: Rows of which `timed_seconds` is the time: those after the first window that was computed, in which
             everything warms up; all where there is no other.
         timed_seconds: Their time.
-        skipped: Bad records.
+        skipped: Bad records that were passed over.
     """
 
     texts: int = 0
@@ -175,11 +180,17 @@ class EmbedReport:
     seconds: float = 0.0
     timed_texts: int = 0
     timed_seconds: float = 0.0
-    skipped: BadRecords = field(default_factory=BadRecords)
+    skipped: BadRecords = dataclasses.field(default_factory=BadRecords)
 
 
-def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> None:
-    """Say what happened, for people."""
+def report_run(report: EmbedReport, facts: Mapping[str, Any], progress: Progress) -> None:
+    """Say what happened, for people.
+
+    Args:
+        report: What a run did.
+        facts: What the encoder says of itself: `max_length` and `model_limit`.
+        progress: Told.
+    """
     # Of less than a second, most is the beginning.
     timed = report.timed_seconds >= 1
     speed = f", {report.timed_texts / report.timed_seconds:,.0f} texts/s" if timed else ""
@@ -187,20 +198,15 @@ def report_run(report: EmbedReport, encoder: Encoder, progress: Progress) -> Non
     extra = f", {repeated:,} of them repeated" if repeated > 0 and report.computed else ""
     progress.note(f"{counted(report.texts, 'text')}{extra}, {report.dim} dimensions{speed}")
     if report.truncated:
-        longer = (
-            encoder.model_limit is None
-            or encoder.max_length is None
-            or encoder.max_length < encoder.model_limit
-        )
-        limit = encoder.model_limit or "N"
+        read, limit = facts["max_length"], facts["model_limit"]
+        longer = limit is None or read is None or read < limit
         more = (
-            f"`max_length` {limit} reads more"
+            f"`max_length` {limit or 'N'} reads more"
             if longer
             else "the model reads no more: split long texts into lines"
         )
-        progress.warn(f"{counted(report.truncated, 'text')} of over {encoder.max_length} tokens cut; {more}")
+        progress.warn(f"{counted(report.truncated, 'text')} of over {read} tokens cut; {more}")
     if report.empty:
         progress.warn(
             f"{counted(report.empty, 'different text')} without a token that the model knows (empty ones): rows of zeros"
         )
-    warn_each(report.skipped.report(), progress)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.batching import windows
-from ordtool.embedding.encoder import WINDOW_CHARACTERS, Encoder, EncoderConfig
-from ordtool.embedding.loading import load_encoder
+from ordtool.embedding.encoder import EncoderConfig
 from ordtool.embedding.pair_folders import PairTask, read_pair_folder
 from ordtool.embedding.pairs import Pair, begins_pairs, pairs_of, read_pairs
 from ordtool.embedding.similarity import (
@@ -24,11 +23,16 @@ from ordtool.embedding.similarity import (
     score_similarity,
 )
 from ordtool.embedding.whitening import Whitening, WhiteningWarning
+from ordtool.embedding.work import EmbedWork
 from ordtool.errors import BadRecords, OnError, OrdtoolError, UsageError, close_match_hint
+from ordtool.io.atomic import atomic_output
 from ordtool.io.inputs import open_input, separator_of, source_name
 from ordtool.io.npy import read_npy
-from ordtool.io.text import records_of
+from ordtool.io.text import Record, records_of
 from ordtool.progress import SILENT, Progress, warn_each
+from ordtool.sharding.plan import Plan
+from ordtool.sharding.records import Figures, RecordReader
+from ordtool.sharding.run import Scale, ShardBar, Target, Totals, collect, open_executor, run
 
 ON_ERROR = ("stop", "skip")
 Rows = NDArray[np.float32]
@@ -50,6 +54,7 @@ class SimilarityConfig:
         fit_on: What to fit on instead of the scored sentences: pairs, texts, a folder of tasks, or with `vectors` an
             NPY file.
         on_error: `stop` at a bad line of `pairs`, or `skip` it and tell of it at the end.
+        scale: Who embeds.
     """
 
     pairs: str
@@ -61,6 +66,7 @@ class SimilarityConfig:
     transform: Path | None = None
     fit_on: str | None = None
     on_error: str = "stop"
+    scale: Scale = Scale()
 
     def __post_init__(self) -> None:
         """Check that the options go together.
@@ -89,8 +95,18 @@ class SimilarityConfig:
             raise UsageError(
                 "`vectors` go with one file of pairs, not with a folder", "leave them out: a model embeds"
             )
+        if self.vectors and not self.scale.alone:
+            raise UsageError("`workers` embed, and `vectors` are there already", "leave one of them out")
         for text in self.all_settings():
             parse_setting(text)
+
+    def settings_of_run(self) -> dict[str, Any]:
+        """Return what a resumed run must have in common with the interrupted one, as JSON holds it."""
+        kept = {
+            name: value for name, value in asdict(self).items() if name not in ("scale", "pairs", "fit_on")
+        }
+        kept["encoder"].pop("threads")
+        return {**kept, "transform": None if self.transform is None else str(self.transform)}
 
     def all_settings(self) -> dict[str, int | None]:
         """Return what each row but the first two is whitened with, and the number of columns that `dims` asked for."""
@@ -101,8 +117,21 @@ class SimilarityConfig:
         }
 
 
-def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[SimilarityRow]:
+def score_pairs(
+    config: SimilarityConfig,
+    progress: Progress = SILENT,
+    *,
+    target: Target | None = None,
+    write: Callable[[list[SimilarityRow], BinaryIO], None] | None = None,
+) -> list[SimilarityRow]:
     """Score a file of pairs, with a row for raw vectors, whitened ones and each setting.
+
+    Args:
+        config: What to score, and how.
+        progress: Told of the work.
+        target: Where the rows go. The vectors of an interrupted run stand in its `.partial`, and a resumed run goes on
+            with them; None: nowhere.
+        write: Writes the rows into it.
 
     Returns:
         The rows; with `layers` of `all`, those of every layer in turn.
@@ -111,30 +140,104 @@ def score_pairs(config: SimilarityConfig, progress: Progress = SILENT) -> list[S
         OrdtoolError: A file can't be read or doesn't fit the pairs.
         UsageError: Options without meaning.
     """
-    kept = config.all_settings()
-    fitted = Whitening.load(config.transform) if config.transform else None
+    if target is not None:
+        target.check()
     skipped = BadRecords()
-    tasks = _read_tasks(config, skipped.append if config.on_error == "skip" else None)
-    rows: list[SimilarityRow] = []
-    for name, left, right, reference in _vectors(
-        config, [pair for task in tasks for pair in task.pairs], progress
-    ):
-        scoring = _Scoring(
-            {text: parse_setting(text) for text in kept}, fitted, Path(config.transform or "").name
-        )
-        if reference is not None:
-            scoring = replace(
-                scoring,
-                transform=_fit(reference, source_name(str(config.fit_on))),
-                transform_name="whitened",
-            )
-        end = 0
-        for task in tasks:
-            start, end = end, end + len(task.pairs)
-            rows += _score_task(task, (left[start:end], right[start:end]), name, scoring, progress)
+    job = _SimilarityJob(config, skipped, progress)
+    if config.vectors:
+        rows = job.score_vectors()
+        if target is not None and write is not None:
+            with atomic_output(target.path, force=target.force) as file:
+                write(rows, file)
+    else:
+        rows = job.score_embedded(target, write)
     progress.close()
     warn_each(skipped.report(), progress)
-    return [replace(row, dims=kept.get(row.transform)) for row in rows]
+    return rows
+
+
+class _SimilarityJob:
+    def __init__(self, config: SimilarityConfig, skipped: BadRecords, progress: Progress) -> None:
+        self._config = config
+        self._progress = progress
+        self._kept = config.all_settings()
+        self._fitted = Whitening.load(config.transform) if config.transform else None
+        self._tasks = _read_tasks(config, skipped.append if config.on_error == "skip" else None)
+        self._pairs = [pair for task in self._tasks for pair in task.pairs]
+
+    def score_vectors(self) -> list[SimilarityRow]:
+        """Score vectors that are there."""
+        config = self._config
+        reference = read_npy(config.fit_on) if config.fit_on else None
+        name = " + ".join(Path(name).name for name in config.vectors)
+        rows = self._score(name, *_read(config.vectors, len(self._pairs)), reference)
+        return [replace(row, dims=self._kept.get(row.transform)) for row in rows]
+
+    def score_embedded(
+        self, target: Target | None, write: Callable[[list[SimilarityRow], BinaryIO], None] | None
+    ) -> list[SimilarityRow]:
+        """Embed the sentences, each different one once, and score them."""
+        config = self._config
+        texts = [text for pair in self._pairs for text in (pair.left, pair.right)]
+        others = _texts_to_fit_on(config.fit_on) if config.fit_on else []
+        place: dict[str, int] = {}
+        order = [place.setdefault(text, len(place)) for text in texts + others]
+        work = EmbedWork(replace(config.encoder, threads=None), field=None)
+        records = [Record("texts", number, text) for number, text in enumerate(place, start=1)]
+        plan = Plan([], RecordReader(None), work.cut, given=records)
+        found: list[SimilarityRow] = []
+        bar = ShardBar(self._progress, "embedding", "texts")
+        totals = Totals()
+        with open_executor(config.scale, work, bar) as executor:
+            facts = executor.facts
+            for note in (f"{config.encoder.model}: {facts['description']}", *facts["notes"]):
+                bar.note(note)
+
+            def score(file: BinaryIO, output: BinaryIO | None) -> None:
+                rows = np.frombuffer(file.read(), dtype=np.float32)
+                shape = (len(place), facts["layers"], facts["dim"]) if facts["layers"] else (-1, facts["dim"])
+                found.extend(self._score_layers(rows.reshape(shape)[order], len(texts), int(facts["layers"])))
+                if write is not None and output is not None:
+                    write(found, output)
+
+            if target is None:
+                data = io.BytesIO()
+                collect(plan, executor, bar, data.write, totals)
+                data.seek(0)
+                score(data, None)
+            else:
+                run(plan, executor, target, Figures(score), bar, totals=totals)
+        if truncated := totals.counts.get("truncated"):
+            self._progress.warn(
+                f"{truncated:,} sentences are longer than the {facts['max_length']} tokens that are read"
+            )
+        return found
+
+    def _score_layers(self, rows: Rows, texts: int, layers: int) -> list[SimilarityRow]:
+        """Score the vectors of the sentences in turn, and behind them those of the texts to fit on, by layer."""
+        found: list[SimilarityRow] = []
+        for layer in range(layers) if layers else [None]:
+            kind = rows if layer is None else rows[:, layer]
+            both, reference = kind[:texts], kind[texts:] if len(kind) > texts else None
+            found += self._score(_label(self._config.encoder, layer), both[::2], both[1::2], reference)
+        return [replace(row, dims=self._kept.get(row.transform)) for row in found]
+
+    def _score(self, name: str, left: Rows, right: Rows, reference: Rows | None) -> list[SimilarityRow]:
+        config = self._config
+        scoring = _Scoring(
+            {text: parse_setting(text) for text in self._kept},
+            self._fitted,
+            Path(config.transform or "").name,
+        )
+        if reference is not None:
+            fitted = _fit(reference, source_name(str(config.fit_on)))
+            scoring = replace(scoring, transform=fitted, transform_name="whitened")
+        rows: list[SimilarityRow] = []
+        end = 0
+        for task in self._tasks:
+            start, end = end, end + len(task.pairs)
+            rows += _score_task(task, (left[start:end], right[start:end]), name, scoring, self._progress)
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,31 +291,6 @@ def _score_task(
     return rows
 
 
-def _vectors(
-    config: SimilarityConfig, pairs: list[Pair], progress: Progress
-) -> Iterator[tuple[str, Rows, Rows, Rows | None]]:
-    """Name, first and second sentences, and what to fit on, for each kind of vectors."""
-    if config.vectors:
-        reference = read_npy(config.fit_on) if config.fit_on else None
-        yield (
-            " + ".join(Path(name).name for name in config.vectors),
-            *_read(config.vectors, len(pairs)),
-            reference,
-        )
-        return
-    texts = [text for pair in pairs for text in (pair.left, pair.right)]
-    others = _texts_to_fit_on(config.fit_on) if config.fit_on else []
-    encoder = load_encoder(config.encoder, progress)
-    progress.note(f"{config.encoder.model}: {encoder.description}")
-    for note in encoder.notes:
-        progress.note(note)
-    rows = _embed(encoder, texts + others, progress)
-    for layer in range(encoder.layers) if encoder.layers else [None]:
-        kind = rows if layer is None else rows[:, layer]
-        both, reference = kind[: len(texts)], kind[len(texts) :] if others else None
-        yield _label(config.encoder, layer), both[::2], both[1::2], reference
-
-
 def _label(encoder: EncoderConfig, layer: int | None) -> str:
     """`minilm`, `minilm cls`, `smollm2 mean layer 1`."""
     name = Path(encoder.model).name or encoder.model
@@ -248,24 +326,6 @@ def _texts_to_fit_on(path: str) -> list[str]:
         if separator_of(path) is not None or ((stream.once or "\t" in first) and begins_pairs(first)):
             return [text for pair in pairs_of(stream) for text in (pair.left, pair.right)]
         return [record.text for record in records_of(stream)]
-
-
-def _embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> Rows:
-    """Vectors of texts, each different one computed once, with a bar."""
-    unique = list(dict.fromkeys(texts))
-    place = {text: index for index, text in enumerate(unique)}
-    progress.start("embedding", len(unique), "texts")
-    done = [
-        encoder.run(encoder.tokenize(window), progress.advance)
-        for window in windows(unique, encoder.window_texts, WINDOW_CHARACTERS, len)
-    ]
-    truncated = sum(part.truncated for part in done)
-    if truncated:
-        progress.warn(
-            f"{truncated:,} sentences are longer than the {encoder.max_length} tokens that are read"
-        )
-    rows = np.concatenate([part.rows for part in done])
-    return rows[[place[text] for text in texts]]
 
 
 def _fit(reference: Rows, name: str) -> Whitening:

@@ -387,13 +387,18 @@ class TextGenerator:
             if index < start:
                 continue
             try:
-                prompt = self._prompt(index, record, style)
+                prompt = self.prompt(index, record, style)
             except OrdtoolError as error:
                 reject(error, on_error)
                 continue
             yield prompt
 
-    def _prompt(self, index: int, record: Record, style: PromptStyle) -> Prompt:
+    def prompt(self, index: int, record: Record, style: PromptStyle) -> Prompt:
+        """Make a record ready to be written from; `index` is its number in the stream, on which draws depend.
+
+        Raises:
+            OrdtoolError: As `encode`.
+        """
         if style.contexts is None:
             return Prompt(index, record, self.encode(record, style))
         ids, *beside = (self.encode(each, style) for each in style.side_by_side(record))

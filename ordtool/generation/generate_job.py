@@ -1,4 +1,4 @@
-"""Prompts to JSON lines or a table: what `ordtool generate` runs."""
+"""A job of `ordtool generate`: its prompts, one stream of them, and the record that is written of each."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from ordtool.arguments import as_strings
 from ordtool.errors import BadRecords, UsageError
 from ordtool.generation.config import Decoding, Result, check_side_by_side
 from ordtool.generation.prompts import PromptStyle
-from ordtool.io.formats import RowLines
-from ordtool.io.inputs import check_inputs, read_again
-from ordtool.io.resumable import Lines
+from ordtool.io.inputs import check_inputs
 from ordtool.io.text import Record, read_records
 from ordtool.progress import SILENT, Progress, warn_each
+from ordtool.sharding.plan import input_paths
+from ordtool.sharding.records import ENDINGS
 
 if TYPE_CHECKING:
     from ordtool.generation.engine import TextGenerator
 
 ON_ERROR = ("stop", "skip")
-FORMATS = ("jsonl", "csv")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +52,11 @@ class GenerateConfig:
             check_side_by_side(self.decoding)
         if self.prompts and self.inputs:
             raise UsageError("`prompts` and input files together", "give one of them")
+
+    @property
+    def paths(self) -> list[str]:
+        """The files that the inputs stand for."""
+        return input_paths([str(path) for path in self.inputs], ENDINGS)
 
     @property
     def text_field(self) -> str | None:
@@ -90,7 +94,7 @@ def check_prompts(config: GenerateConfig) -> None:
     """
     if not config.prompts:
         check_inputs(
-            config.inputs,
+            config.paths,
             missing="no input: give a file, pipe prompts in, or use `prompt`",
             hint="for example: ordtool generate -p 'Name three rivers.'",
         )
@@ -124,7 +128,7 @@ def generate_records(
     if config.prompts:
         records = (Record("prompt", k, text) for k, text in enumerate(config.prompts, start=1))
     else:
-        records = read_records(config.inputs, config.text_field, on_error=on_error)
+        records = read_records(config.paths, config.text_field, on_error=on_error)
     try:
         yield from writer.stream(
             records,
@@ -139,40 +143,6 @@ def generate_records(
     finally:
         progress.close()
         warn_each(skipped.report(), progress)
-
-
-def write_results(
-    writer: TextGenerator,
-    config: GenerateConfig,
-    lines: Lines,
-    progress: Progress,
-    *,
-    format: str = "jsonl",
-) -> None:
-    """Write a JSON object or a table's row a record, from where `lines` ended before.
-
-    Args:
-        writer: The model.
-        config: The job.
-        lines: Takes the lines.
-        progress: Told of prompts done.
-        format: One of `FORMATS`.
-    """
-    rows = RowLines(format, lines.file.name if lines.done else None)
-    progress.start("generating", _count(config), "prompts")
-    if lines.done:
-        progress.note(f"going on after {lines.done} records")
-        progress.advance(lines.done)
-    warned = False
-    for done, record, result in generate_records(writer, config, start=lines.done, progress=progress):
-        fields = result_fields(record, result, config.decoding)
-        replaced = [name for name, value in (record.data or {}).items() if fields[name] is not value]
-        if replaced and not warned:
-            progress.warn(f"{record.where}: the input's key {replaced[0]!r} is replaced in the output")
-            warned = True
-        for line in rows.lines(fields, record.where):
-            lines.write(line)
-        lines.save(done)
 
 
 def result_fields(record: Record, result: Result, decoding: Decoding) -> dict[str, Any]:
@@ -193,11 +163,3 @@ def result_fields(record: Record, result: Result, decoding: Decoding) -> dict[st
         written["tokens"] = [dataclasses.asdict(token) for token in first.tokens]
     given = record.data if record.data is not None else {"text": record.text}
     return {**{name: value for name, value in given.items() if name not in written}, **written}
-
-
-def _count(config: GenerateConfig) -> int | None:
-    """Count the records of plain files, for the time left."""
-    if config.prompts:
-        return len(config.prompts)
-    files = read_again(config.inputs)
-    return sum(1 for _ in read_records(files, config.field, on_error=BadRecords().append)) if files else None

@@ -64,6 +64,7 @@ def score_text(
     tokenizer: str = "13a",
     lowercase: bool = False,
     progress: Progress = SILENT,
+    rouge: Sequence[float] | None = None,
 ) -> TextScores:
     """Score texts against one or more references each.
 
@@ -76,6 +77,7 @@ def score_text(
             rouge-score's own: lower case, runs of a-z and 0-9.
         lowercase: BLEU and chrF take A for a.
         progress: Warned if ROUGE-L's tokenizer sees nothing of the references.
+        rouge: The best F1 of each text, where `rouge_scores` worked it out before.
 
     Returns:
         The scores.
@@ -89,7 +91,7 @@ def score_text(
         raise UsageError(f"unknown `tokenizer` {tokenizer!r}", close_match_hint(tokenizer, TOKENIZERS))
     predictions = list(as_many(predictions))
     references = [list(as_many(some)) for some in as_many(references)]
-    _check_pairs(predictions, references)
+    check_pairs(predictions, references)
     require("sacrebleu", "score")
     require("rouge_score", "score")
     from sacrebleu.metrics import BLEU, CHRF
@@ -104,13 +106,16 @@ def score_text(
     return TextScores(
         min(float(found_bleu), 100.0),
         min(float(found_chrf), 100.0),
-        _rouge(predictions, references, tokenizer, progress),
+        100
+        * sum(rouge_scores(predictions, references, tokenizer, progress) if rouge is None else rouge)
+        / len(predictions),
         len(predictions),
         f"BLEU {bleu.get_signature()}; chrF2 {chrf.get_signature()}; ROUGE-L F1 {_rouge_name(tokenizer)}",
     )
 
 
-def _check_pairs(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+def check_pairs(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    """Raise an OrdtoolError if there is nothing to score, the numbers differ, or a text has no reference."""
     if not predictions:
         raise OrdtoolError("no texts to score", "give a prediction a line")
     if len(predictions) != len(references):
@@ -128,19 +133,22 @@ def _rouge_name(tokenizer: str) -> str:
     return f"best reference, {kinds.get(tokenizer, 'rouge-score tokens without stemming')}"
 
 
-def _rouge(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], tokenizer: str, progress: Progress
-) -> float:
+def rouge_scores(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenizer: str,
+    progress: Progress = SILENT,
+) -> list[float]:
+    """Return the F1 of ROUGE-L of each text, from 0 to 1, by its best reference; see `score_text`."""
+    require("rouge_score", "score")
     from rouge_score.rouge_scorer import RougeScorer
 
     own = {"zh": _Characters(), "char": _Characters(), "none": _Words()}.get(tokenizer)
     scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=own)
     if own is None and not any(_known(text) for some in references for text in some):
         progress.warn("ROUGE-L's tokenizer sees only a-z and 0-9; `tokenizer=zh` or char counts characters")
-    total = 0.0
-    for prediction, some in zip(predictions, references, strict=True):
-        total += scorer.score_multi(list(some), prediction)["rougeL"].fmeasure
-    return 100 * total / len(predictions)
+    pairs = zip(predictions, references, strict=True)
+    return [scorer.score_multi(list(some), text)["rougeL"].fmeasure for text, some in pairs]
 
 
 def _known(text: str) -> bool:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.jsonl import dumps
@@ -17,6 +17,7 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "jsonl": (".jsonl", ".ndjson", ".json"),
     "csv": (".csv",),
     "parquet": (".parquet",),
+    "arrow": (".arrow", ".feather"),
     "safetensors": (".safetensors",),
     "svg": (".svg",),
     "html": (".html", ".htm"),
@@ -61,17 +62,20 @@ class RowLines:
 
     Args:
         format: `jsonl` or `csv`.
-        begun: A table that an interrupted run began; its columns stay.
+        columns: Of a table whose beginning is written already; None or empty: the first record settles them.
+
+    Attributes:
+        columns: Those of the table, once they are settled.
 
     Raises:
         UsageError: For another format.
     """
 
-    def __init__(self, format: str, begun: str | Path | BinaryIO | None = None) -> None:
+    def __init__(self, format: str, columns: Sequence[str] | None = None) -> None:
         if format not in ("jsonl", "csv"):
             raise UsageError(f"unknown format {format!r}", "choices: csv, jsonl")
         self._table = format == "csv"
-        self._columns = _columns_of(begun) if self._table and begun is not None else []
+        self.columns = list(columns or [])
 
     def lines(self, record: Mapping[str, Any], where: str = "") -> Iterator[str]:
         """Yield a record's line without its line feed, after that of the columns before the first.
@@ -86,16 +90,16 @@ class RowLines:
         if not self._table:
             yield dumps(record)
             return
-        if not self._columns:
-            self._columns = list(record)
-            yield csv_line(self._columns)
-        if new := [name for name in record if name not in self._columns]:
+        if not self.columns:
+            self.columns = list(record)
+            yield csv_line(self.columns)
+        if new := [name for name in record if name not in self.columns]:
             place = f"{where}: " if where else ""
             raise OrdtoolError(
                 f"{place}the key {new[0]!r} is new, and a table's columns are settled by its first record",
                 "write JSON lines: -o out.jsonl",
             )
-        yield csv_line([record.get(name) for name in self._columns])
+        yield csv_line([record.get(name) for name in self.columns])
 
 
 def csv_line(cells: Sequence[Any]) -> str:
@@ -111,9 +115,3 @@ def csv_line(cells: Sequence[Any]) -> str:
         ["" if text == "null" and text is not cell else text for text, cell in zip(texts, cells, strict=True)]
     )
     return out.getvalue().removesuffix("\r\n")
-
-
-def _columns_of(begun: str | Path | BinaryIO) -> list[str]:
-    path = begun if isinstance(begun, str | Path) else begun.name
-    with open(path, encoding="utf-8", newline="") as file:
-        return next(csv.reader(file), [])

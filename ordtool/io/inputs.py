@@ -45,9 +45,10 @@ class Input(io.BufferedReader):
         once: It is no regular file, so that nothing but its content says what it holds, and it can't be opened again.
         packed: It was gzip, and is unpacked on the way.
         consumed: Bytes, unpacked, of the lines that `read_lines` gave.
+        first: The number of its first line: more than 1 where it is a piece of a file.
     """
 
-    def __init__(self, beginning: _Beginning, path: str, once: bool, packed: bool) -> None:
+    def __init__(self, beginning: _Beginning, path: str, once: bool, packed: bool, first: int = 1) -> None:
         super().__init__(beginning, _PIECE)
         self._beginning = beginning
         self.path = path
@@ -55,6 +56,7 @@ class Input(io.BufferedReader):
         self.once = once
         self.packed = packed
         self.consumed = 0
+        self.first = first
 
     def starts_with(self, magic: bytes) -> bool:
         """Whether the input, of which nothing was read yet, begins with these bytes; it reads no further."""
@@ -162,6 +164,14 @@ def open_input(path: str | Path) -> Iterator[Input]:
         unpacked = gzip.GzipFile(fileobj=below, mode="rb")
         beginning = _Beginning(cast(_ReadsBytes, unpacked), (unpacked, below))
     with Input(beginning, str(path), once, packed) as found:
+        yield found
+
+
+@contextmanager
+def open_piece(data: bytes, path: str | Path, first: int = 1) -> Iterator[Input]:
+    """Open some lines of a file, which were read already, as an input whose first line has a number of its own."""
+    buffer = io.BytesIO(data)
+    with Input(_Beginning(cast(_ReadsBytes, buffer), (buffer,)), str(path), False, False, first) as found:
         yield found
 
 

@@ -2,12 +2,14 @@
 
 Beside `out.jsonl` stand, while it is being written, `out.jsonl.partial` with the lines
 so far and `out.jsonl.partial.json` with the input's hash, the settings and the position.
-A finished output is renamed and the position removed.
+Work that several processes do leaves what isn't joined yet in `out.jsonl.partial.parts`.
+A finished output is renamed and the others removed.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,18 +36,36 @@ class Lines:
         position: The sidecar; None: nothing is recorded.
         metadata: What a resumed run is held to.
         done: Records of the input that are done already.
+        state: What `save` recorded beside it.
+
+    Attributes:
+        parts: A folder for what is made ahead of its turn; None of a stream. Who needs it makes it; it is gone at the end.
+        replacement: A file that takes the place of the lines at the end, if any.
     """
 
     def __init__(
-        self, file: BinaryIO, position: Path | None, metadata: dict[str, Any], done: int = 0
+        self,
+        file: BinaryIO,
+        position: Path | None,
+        metadata: dict[str, Any],
+        done: int = 0,
+        state: dict[str, Any] | None = None,
     ) -> None:
         self.done = done
+        self.state = state or {}
+        self.parts = None if position is None else position.with_suffix(".parts")
+        self.replacement: Path | None = None
         self._file = file
         self._position = position
         self._metadata = metadata
         self._end = file.tell() if position is not None else 0
         self._next_sync = 0.0
         self.save(done)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether an interrupted run can be gone on with: not into a stream, nor from one."""
+        return self._position is not None and self._metadata["input"] is not None
 
     @property
     def file(self) -> BinaryIO:
@@ -63,16 +83,22 @@ class Lines:
         with open(self._file.name, "rb") as file:
             return file.read(self._end).decode("utf-8").splitlines()
 
-    def save(self, done: int) -> None:
+    def save(self, done: int, state: dict[str, Any] | None = None, end: int | None = None) -> None:
         """Hand on what was written: `done` records of the input are done.
 
         That is recorded on the disk too, now or at a later call: see `sync`.
+
+        Args:
+            done: Records.
+            state: What a resumed run has to know beside; None: as before.
+            end: Bytes that a resumed run keeps; None: all that was written.
         """
         self._file.flush()
         self.done = done
+        self.state = self.state if state is None else state
         if self._position is None:
             return
-        self._end = self._file.tell()
+        self._end = self._file.tell() if end is None else end
         if time.monotonic() >= self._next_sync:
             self.sync()
 
@@ -82,7 +108,9 @@ class Lines:
             return
         begin = time.monotonic()
         os.fsync(self._file.fileno())
-        write_record(self._position, {**self._metadata, "done": self.done, "bytes": self._end})
+        write_record(
+            self._position, {**self._metadata, "done": self.done, "bytes": self._end, "state": self.state}
+        )
         end = time.monotonic()
         self._next_sync = end + _SYNC_EVERY * (end - begin)
 
@@ -95,6 +123,7 @@ def resumable_lines(
     settings: dict[str, Any],
     resume: bool = False,
     force: bool = False,
+    binary: bool = False,
 ) -> Iterator[Lines]:
     """Open an output of lines that an interrupted run leaves in a state to go on from.
 
@@ -105,6 +134,7 @@ def resumable_lines(
         settings: What else must be the same; anything JSON holds.
         resume: Go on from the `.partial`; without one, begin.
         force: Replace an existing output, or an interrupted one.
+        binary: The data is not text, so it isn't written to a terminal.
 
     Yields:
         The lines; `done` says how many records to pass over.
@@ -114,18 +144,39 @@ def resumable_lines(
         OrdtoolError: If the output exists, was interrupted and neither `resume` nor
             `force` is given, or was made from another input or with other settings.
     """
+    check_lines(path, inputs=inputs, resume=resume, force=force)
+    if path is None or is_stream(path):
+        with atomic_output(path, binary=binary) as stream:
+            yield Lines(stream, None, {})
+        return
+    target = Path(os.path.realpath(path))
+    with as_output_errors(path), lock(_partial(target)):
+        yield from _journalled(path, target, run_metadata(inputs, settings), resume, force)
+
+
+def check_lines(
+    path: str | Path | None, *, inputs: Sequence[str | Path], resume: bool = False, force: bool = False
+) -> None:
+    """Find before long work what keeps such an output from being written; raises as `resumable_lines`."""
     if resume:
         refuse_resume(path)
     if path is None or is_stream(path):
-        with atomic_output(path) as stream:
-            yield Lines(stream, None, {})
         return
     if resume and not inputs:
         raise UsageError("`resume` needs input files; a pipe can't be read again", "save the input in a file")
     check_output(path, force=force)
-    target = Path(os.path.realpath(path))
-    with as_output_errors(path), lock(_partial(target)):
-        yield from _journalled(path, target, run_metadata(inputs, settings), resume, force)
+    if not (resume or force):
+        _refuse_left(Path(os.path.realpath(path)), bool(inputs))
+
+
+def _refuse_left(target: Path, again: bool) -> None:
+    """Refuse to write over what an interrupted run left, of which something was done."""
+    partial = _partial(target)
+    if partial.exists() and not _is_empty_run(partial, target.with_name(target.name + ".partial.json")):
+        raise OrdtoolError(
+            f"{partial}: an interrupted run left this",
+            "`resume` goes on with it, `force` begins anew" if again else "`force` begins anew",
+        )
 
 
 def _partial(target: Path) -> Path:
@@ -137,11 +188,8 @@ def _journalled(
 ) -> Iterator[Lines]:
     partial = _partial(target)
     position = target.with_name(target.name + ".partial.json")
-    if partial.exists() and not resume and not force and not _is_empty_run(partial, position):
-        raise OrdtoolError(
-            f"{partial}: an interrupted run left this",
-            "`resume` goes on with it, `force` begins anew" if metadata["input"] else "`force` begins anew",
-        )
+    if not (resume or force):
+        _refuse_left(target, bool(metadata["input"]))
     state: dict[str, Any] = {}
     if resume and partial.exists() and not _is_empty_run(partial, position):
         state = _state(path, partial, position, metadata)
@@ -149,7 +197,12 @@ def _journalled(
         if state:
             file.truncate(state["bytes"])
             file.seek(state["bytes"])
-        lines = Lines(file, position, metadata, state.get("done", 0))
+        found = state.get("state")
+        lines = Lines(
+            file, position, metadata, state.get("done", 0), found if isinstance(found, dict) else None
+        )
+        if not state:
+            _remove_parts(lines)
         try:
             yield lines
             file.flush()
@@ -157,8 +210,10 @@ def _journalled(
         except BaseException:
             _leave(lines, partial, position)
             raise
-    os.replace(partial, target)
+    os.replace(lines.replacement or partial, target)
+    partial.unlink(missing_ok=True)
     position.unlink(missing_ok=True)
+    _remove_parts(lines)
 
 
 def _leave(lines: Lines, partial: Path, position: Path) -> None:
@@ -166,11 +221,17 @@ def _leave(lines: Lines, partial: Path, position: Path) -> None:
     if not lines.done:
         partial.unlink(missing_ok=True)
         position.unlink(missing_ok=True)
+        _remove_parts(lines)
         return
     try:
         lines.sync()
     except OSError:  # a full disk: the position before holds
         position.with_name(position.name + ".new").unlink(missing_ok=True)
+
+
+def _remove_parts(lines: Lines) -> None:
+    if lines.parts is not None:
+        shutil.rmtree(lines.parts, ignore_errors=True)
 
 
 def _is_empty_run(partial: Path, position: Path) -> bool:

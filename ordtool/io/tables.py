@@ -1,4 +1,4 @@
-"""Tables: the one reader of CSV, TSV and JSON lines with fields, whatever the fields are for."""
+"""Tables: the one reader of CSV, TSV, JSON lines, Parquet and Arrow with fields, whatever the fields are for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ordtool.errors import OnError, OrdtoolError, UsageError, reject
+from ordtool.io.arrow import arrow_rows, holds_arrow
 from ordtool.io.inputs import Input, decode_line, read_lines, separator_of
 from ordtool.io.jsonl import holds_jsonl, parse_json_object
 
@@ -60,7 +61,7 @@ def rows_of(
     hint: str = _HINT,
     on_error: OnError | None = None,
 ) -> Iterator[TableRow]:
-    """Read JSON lines, CSV or TSV row by row.
+    """Read JSON lines, CSV, TSV, Parquet or Arrow row by row.
 
     Args:
         stream: The input, of which nothing was read yet.
@@ -77,11 +78,16 @@ def rows_of(
         OrdtoolError: With `file:line`: invalid UTF-8, malformed JSON, a field or cell that is missing, where `on_error` is
             None; always for a head without the names, and for CSV whose quotes are wrong.
     """
+    if holds_arrow(stream):
+        yield from _cells(stream, (names, optional), hint, on_error)
+        return
     if jsonl is None:
         jsonl = separator is None and holds_jsonl(stream)
     lines = _decoded(stream, jsonl, on_error)
     if jsonl:
-        yield from _objects(lines, stream.source, (names, optional), hint, on_error)
+        yield from _objects(
+            enumerate(lines, start=stream.first), stream.source, (names, optional), hint, on_error
+        )
         return
     separator = separator or separator_of(stream.path) or "\t"
     columns: _Columns | None = None
@@ -218,14 +224,14 @@ def _too_few(where: str, cells: Sequence[str], columns: _Columns, separator: str
 
 
 def _objects(
-    lines: Iterable[str],
+    lines: Iterable[tuple[int, str]],
     source: str,
     fields: tuple[Sequence[str], Sequence[str]],
     hint: str,
     on_error: OnError | None,
 ) -> Iterator[TableRow]:
     names, optional = fields
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         if not line.strip():
             continue
         try:
@@ -239,9 +245,22 @@ def _objects(
         yield TableRow(source, number, data, [data.get(name) for name in (*names, *optional)])
 
 
+def _cells(
+    stream: Input, fields: tuple[Sequence[str], Sequence[str]], hint: str, on_error: OnError | None
+) -> Iterator[TableRow]:
+    """Rows of a Parquet or Arrow table."""
+    names, optional = fields
+    for number, row in arrow_rows(stream):
+        missing = [name for name in names if row.get(name) is None]
+        if missing:
+            reject(no_field(missing[0], row, f"{stream.source}:{number}", hint), on_error)
+            continue
+        yield TableRow(stream.source, number, row, [row.get(name) for name in (*names, *optional)])
+
+
 def _decoded(stream: Input, arrays: bool, on_error: OnError | None) -> Iterator[str]:
     """Lines as text; a bad one becomes an empty one, so that the numbers of the others stay."""
-    for number, raw in enumerate(read_lines(stream, stream.source, arrays=arrays), start=1):
+    for number, raw in enumerate(read_lines(stream, stream.source, arrays=arrays), start=stream.first):
         try:
             yield decode_line(raw, stream.source, number)
         except OrdtoolError as error:

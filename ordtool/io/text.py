@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ordtool.arguments import as_strings
 from ordtool.errors import OnError, OrdtoolError, reject
+from ordtool.io.arrow import arrow_rows, holds_arrow
 from ordtool.io.conllu import conllu_sentences, holds_conllu
 from ordtool.io.inputs import STDIN, Input, decode_line, open_input, read_lines, separator_of
 from ordtool.io.jsonl import has_jsonl_suffix, holds_jsonl
@@ -60,8 +61,8 @@ def read_records(
         field: The key of a JSONL object, or the column of a table, that holds the text; None: objects and rows are read
             whole, and their text is empty.
         format: `text`; `jsonl`, an object a line or an array of them; `conllu`, whose texts
-            are those of its sentences; or `auto`: a table where the name says so (`.csv`, `.tsv`), else what `holds_jsonl`
-            and `holds_conllu` say.
+            are those of its sentences; or `auto`: Parquet or Arrow, a table where the name says so (`.csv`, `.tsv`),
+            else what `holds_jsonl` and `holds_conllu` say.
         on_error: Called with each bad record, which is then skipped; None raises it.
 
     Yields:
@@ -108,6 +109,9 @@ def records_of(
     stream: Input, field: str | None = "text", *, format: Format = "auto", on_error: OnError | None = None
 ) -> Iterator[Record]:
     """Read texts from an input that is open, as `read_records` does."""
+    if format == "auto" and holds_arrow(stream):
+        yield from _cells(stream, field, on_error)
+        return
     if format == "auto":
         format = "jsonl" if holds_jsonl(stream) else "conllu" if holds_conllu(stream) else "text"
         if separator_of(stream.path) is not None:
@@ -120,11 +124,27 @@ def records_of(
         for sentence in conllu_sentences(stream, on_error):
             yield Record(stream.source, sentence.line, sentence.text)
         return
-    for number, raw in enumerate(read_lines(stream, stream.source, arrays=False), start=1):
+    for number, raw in enumerate(read_lines(stream, stream.source, arrays=False), start=stream.first):
         try:
             yield Record(stream.source, number, decode_line(raw, stream.source, number))
         except OrdtoolError as error:
             reject(error, on_error)
+
+
+def _cells(stream: Input, field: str | None, on_error: OnError | None) -> Iterator[Record]:
+    """Records of a Parquet or Arrow table."""
+    for number, row in arrow_rows(stream):
+        text = "" if field is None else row.get(field)
+        if isinstance(text, str):
+            yield Record(stream.source, number, text, row)
+            continue
+        where = f"{stream.source}:{number}"
+        if field is not None and field not in row:
+            raise no_column(field, list(row), where, _FIELD_HINT)
+        kind = "null" if text is None else type(text).__name__
+        reject(
+            OrdtoolError(f"{where}: field {field!r} must be a string, found {kind}", _FIELD_HINT), on_error
+        )
 
 
 def _fields(stream: Input, field: str | None, jsonl: bool, on_error: OnError | None) -> Iterator[Record]:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from ordtool.errors import BadRecords, UsageError
+from ordtool.errors import UsageError
+from ordtool.io import arrow
 from ordtool.io.atomic import atomic_output
-from ordtool.io.formats import RowLines
-from ordtool.io.inputs import read_again, regular_size
-from ordtool.io.resumable import Lines, resumable_lines
+from ordtool.io.inputs import read_again
 from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.parser import Parser
 from ordtool.parsing.result import Parse
 from ordtool.parsing.text.reader import InputConfig, input_files, read_inputs
 from ordtool.parsing.trees.html import draw_html
 from ordtool.parsing.trees.svg import draw_svg
-from ordtool.parsing.workers import LINE_FORMATS, format_line, parse_lines, worker_count
-from ordtool.progress import SILENT, Progress, Silent
+from ordtool.parsing.work import SHARD_FORMATS, ParseWork, SentenceReader, worker_count
+from ordtool.progress import SILENT, Progress
 from ordtool.runtime import set_threads
-
-if TYPE_CHECKING:
-    from ordtool.parsing.text.tokenize import Sentence
-
-# Lines between two records of how far the output is.
-_SAVE_EVERY = 64
+from ordtool.sharding.plan import Plan
+from ordtool.sharding.records import form_of
+from ordtool.sharding.run import Scale, ShardBar, Target, Totals, open_executor, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +33,13 @@ class ParseFilesConfig:
     Attributes:
         inputs: Files, folders of trees, or `-`; none is stdin.
         output: A file; None is stdout.
-        format: `jsonl`, `csv`, `brackets` or `penn`, which are lines, or `tree`, `svg` or `html`.
+        format: `jsonl`, `csv`, `parquet`, `arrow`, `brackets` or `penn`, with a record a sentence; or `tree`, `svg` or
+            `html`.
         parse: How to parse.
         reading: How inputs are read.
-        workers: Processes; None: as many as pay, see `worker_count`.
-        threads: CPU threads of all of them; None: one a core.
+        scale: Who does the work; without `workers` as many processes as pay, see `worker_count`.
         skip_errors: Pass over bad records.
-        resume: Go on where an interrupted run stopped; for formats of lines alone.
+        resume: Go on where an interrupted run stopped; for formats of records alone.
         force: Replace an output that exists.
     """
 
@@ -54,8 +48,7 @@ class ParseFilesConfig:
     format: str = "jsonl"
     parse: ParseConfig = field(default_factory=ParseConfig)
     reading: InputConfig = field(default_factory=InputConfig)
-    workers: int | None = None
-    threads: int | None = None
+    scale: Scale = field(default_factory=Scale)
     skip_errors: bool = False
     resume: bool = False
     force: bool = False
@@ -63,10 +56,10 @@ class ParseFilesConfig:
 
 def check_resume(config: ParseFilesConfig) -> None:
     """Raise a UsageError where a run is to be resumed whose output is one picture or page."""
-    if config.resume and config.format not in LINE_FORMATS:
+    if config.resume and config.format not in SHARD_FORMATS:
         raise UsageError(
-            f"`resume` needs an output of lines, and {config.format} is none",
-            f"choices of `output_format`: {', '.join(LINE_FORMATS)}",
+            f"`resume` needs an output of records, and {config.format} is none",
+            f"choices of `output_format`: {', '.join(SHARD_FORMATS)}",
         )
 
 
@@ -76,91 +69,69 @@ def parse_files(
     *,
     bar: bool = True,
     draw: Callable[[Parse], str] | None = None,
-    skipped: BadRecords | None = None,
 ) -> None:
     """Parse files, and write the trees.
 
     Lines survive an interruption: they stand in `OUTPUT.partial`, and a resumed run writes the bytes that an
-    uninterrupted one would have.
+    uninterrupted one would have, whoever does the work.
 
     Args:
         config: From where, to where and how.
-        progress: Told how far reading and parsing are.
-        bar: Begin a bar; without one, only warnings are told.
+        progress: Told how far reading and parsing are, and of bad records that were passed over.
+        bar: Begin a bar; without one, only messages are told.
         draw: Draws a tree, for the format `tree`.
-        skipped: Bad records are put here, if they are passed over.
 
     Raises:
-        OrdtoolError: As in `read_inputs`, `Parser` and `resumable_lines`.
+        OrdtoolError: As in `read_inputs`, `Parser` and `ordtool.sharding.run.run`.
         UsageError: For several workers where one must do, or a resumed run that can't be.
     """
     check_resume(config)
-    workers = worker_count(config.workers, config.inputs, config.format, config.parse, config.threads)
+    workers = worker_count(config.scale, config.inputs, config.format, config.parse)
     files = [str(file) for file in input_files(config.inputs, config.reading)]
-    told = _SentenceBar(progress, regular_size(files), hidden=not bar)
-    on_error = skipped.append if config.skip_errors and skipped is not None else None
-    sentences = read_inputs(config.inputs, config.reading, on_error=on_error, on_read=told.read)
-    if config.format not in LINE_FORMATS:
-        set_threads(config.threads)
-        told.begin()
-        with atomic_output(config.output, force=config.force) as file:
-            _draw(Parser(config.parse, told).parse(sentences), config, file, draw)
+    shown = ShardBar(progress, "parsing", "sentences", hidden=not bar)
+    if config.format not in SHARD_FORMATS:
+        _draw_files(config, progress, bar, draw)
         return
-    with resumable_lines(
-        config.output,
-        inputs=read_again(files),
-        settings=_settings(config, workers),
-        resume=config.resume,
-        force=config.force,
-    ) as lines:
-        if lines.done:
-            progress.note(f"going on after {lines.done:,} sentences")
-        told.begin()
-        table = RowLines("csv", lines.file.name if lines.done else None) if config.format == "csv" else None
-        _write(_lines(sentences, config, workers, lines.done, told), lines, table)
+    arrow.check_format(config.format)
+    work = ParseWork(config.parse, config.reading, config.format, config.skip_errors)
+    plan = Plan(files, SentenceReader(config.reading), work.cut, skip=config.skip_errors)
+    target = Target(config.output, read_again(files), _settings(config), config.resume, config.force)
+    target.check()
+    totals = Totals()
+    try:
+        with open_executor(replace(config.scale, workers=workers), work, shown) as executor:
+            run(plan, executor, target, form_of(config.format), shown, totals=totals)
+    finally:
+        progress.close()
+        totals.tell_skipped(progress)
 
 
-def _settings(config: ParseFilesConfig, workers: int) -> dict[str, Any]:
+def _draw_files(
+    config: ParseFilesConfig, progress: Progress, bar: bool, draw: Callable[[Parse], str] | None
+) -> None:
+    """Draw trees, or lay them out on one page."""
+    set_threads(config.scale.threads)
+    totals = Totals()
+    on_error = totals.bad.append if config.skip_errors else None
+    if bar:
+        progress.start("parsing", None, "sentences")
+    try:
+        with atomic_output(config.output, force=config.force) as file:
+            sentences = read_inputs(config.inputs, config.reading, on_error=on_error)
+            _draw(Parser(config.parse, progress).parse(sentences), config, file, draw)
+    finally:
+        progress.close()
+        totals.tell_skipped(progress)
+
+
+def _settings(config: ParseFilesConfig) -> dict[str, Any]:
     """Give what a resumed run must have in common with the interrupted one."""
     return {
         **asdict(config.parse),
         "format": config.format,
         "input": asdict(config.reading),
         "skip_errors": config.skip_errors,
-        "processes": "several" if workers > 1 else "one",
     }
-
-
-def _lines(
-    sentences: Iterable[Sentence], config: ParseFilesConfig, workers: int, done: int, bar: Progress
-) -> Iterator[str]:
-    if workers > 1:
-        return parse_lines(
-            sentences,
-            config.parse,
-            config.format,
-            workers=workers,
-            threads=config.threads,
-            progress=bar,
-            start=done,
-        )
-    set_threads(config.threads)
-    parses = Parser(config.parse, bar).parse_from(sentences, done)
-    return (format_line(parse, config.format) for parse in parses)
-
-
-def _write(found: Iterable[str], lines: Lines, table: RowLines | None) -> None:
-    done = lines.done
-    try:
-        for line in found:
-            for row in [line] if table is None else table.lines(json.loads(line)):
-                lines.write(row)
-            done += 1
-            if done % _SAVE_EVERY == 0:
-                lines.save(done)
-    finally:
-        if done > lines.done:
-            lines.save(done)
 
 
 def _draw(
@@ -198,7 +169,7 @@ def gates_file(config: ParseFilesConfig, path: str | Path, progress: Progress = 
     from ordtool.parsing.onlstm.gates import check_gates_file, write_gates
 
     check_gates_file(path)
-    set_threads(config.threads)
+    set_threads(config.scale.threads)
     sentences = (s for s in read_inputs(config.inputs, config.reading) if s.tokens or s.text.strip())
     found = list(islice(sentences, 2))
     if len(found) != 1:
@@ -207,49 +178,3 @@ def gates_file(config: ParseFilesConfig, path: str | Path, progress: Progress = 
             f"gates are shown of one sentence, and the input holds {count}", "for example: head -1 FILE"
         )
     write_gates(Parser(config.parse, progress).gates(found[0]), path, force=config.force)
-
-
-class _SentenceBar(Silent):
-    """Moves a bar by the bytes of the sentences that are done; by sentences, where nobody knows how many bytes there are.
-
-    Args:
-        progress: The bar.
-        total: Bytes of all inputs; None: not known.
-        hidden: There is no bar, only what is noted.
-    """
-
-    def __init__(self, progress: Progress, total: int | None, hidden: bool = False) -> None:
-        self._progress = progress
-        self._total = total
-        self._hidden = hidden
-        self._ends: deque[int] = deque()
-        self._shown = 0
-
-    def begin(self) -> None:
-        """Begin the bar."""
-        if not self._hidden:
-            self._progress.start("parsing", self._total, "B" if self._total else "sentences")
-
-    def read(self, position: int) -> None:
-        """Hear of a sentence that was read, and how many bytes of all inputs are read with it."""
-        if self._total:
-            self._ends.append(position)
-
-    def advance(self, amount: float = 1, **stats: object) -> None:
-        """Hear of sentences that are done."""
-        if not self._total:
-            self._progress.advance(amount, **stats)
-            return
-        end = self._shown
-        for _ in range(int(amount)):
-            end = self._ends.popleft()
-        self._progress.advance(end - self._shown, **stats)
-        self._shown = end
-
-    def note(self, message: str) -> None:
-        """Pass it on."""
-        self._progress.note(message)
-
-    def warn(self, message: str) -> None:
-        """Pass it on."""
-        self._progress.warn(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, overload
 
 import numpy as np
@@ -130,18 +130,15 @@ class Parser:
     Args:
         config: How to parse.
         progress: Told where a model comes from, if it must be fetched, and of the sentences that are done.
-        compiled: Take compiled loops from the start, where there are any; else once a window makes up for their loading.
     """
 
-    def __init__(
-        self, config: ParseConfig | None = None, progress: Progress = SILENT, *, compiled: bool = False
-    ) -> None:
+    def __init__(self, config: ParseConfig | None = None, progress: Progress = SILENT) -> None:
         self.config = config or ParseConfig()
         self._progress = progress
         self._models = _load_models(self.config, progress)
         from ordtool.parsing.onlstm.inference import COMPILED_FROM  # torch is loaded by now
 
-        self._compiled_from = 0 if compiled else COMPILED_FROM
+        self._compiled_from = COMPILED_FROM
         self._drawer = TreeDrawer(self.config, self._models, progress)
         self._check_vocabularies()
         vocabulary = self._models[0].vocabulary
@@ -188,22 +185,26 @@ class Parser:
         tables = [forget for forget, _ in found], [written for _, written in found]
         return Gates(words, *tables, backward=model.backward_layers)
 
-    def parse_from(self, sentences: Iterable[Sentence], start: int) -> Iterator[Parse]:
-        """Parse a stream as `parse` does, and yield the results from the one numbered `start` on, from 0.
+    def parse_together(self, sentences: Sequence[Sentence], *, compiled: bool = False) -> list[Parse]:
+        """Parse sentences as one window, so that nothing but them has an influence on the last digits.
 
-        What is computed together has an influence on the last digits. So a window of sentences, in which the first one
-        wanted is, is parsed as a whole, and the results are to the bit those of a run from the beginning.
+        Args:
+            sentences: They, and their results, are held at a time.
+            compiled: Take compiled loops, where there are any; else where the words make up for their loading.
+
+        Returns:
+            A result a sentence, in order.
         """
-        return self._parse(sentences, start)
+        parses = list(self._parse_window([self._prepare(sentence) for sentence in sentences], compiled))
+        self._progress.advance(len(sentences))
+        return parses
 
-    def _parse(self, sentences: Iterable[Sentence], start: int = 0) -> Iterator[Parse]:
+    def _parse(self, sentences: Iterable[Sentence]) -> Iterator[Parse]:
         stream = (self._prepare(sentence) for sentence in sentences)
         largest = _read_ahead(self.config.batch_size)
         first = min(_FIRST_WINDOW, largest)
         for window in windows(stream, largest, _WINDOW_WORDS, lambda job: len(job.tokens), first):
-            if len(window) > start:
-                yield from islice(self._parse_window(window), start, None)
-            start = max(0, start - len(window))
+            yield from self._parse_window(window)
             self._progress.advance(len(window))
 
     def _prepare(self, sentence: Sentence) -> PreparedSentence:
@@ -233,11 +234,11 @@ class Parser:
         offsets = None if sentence.tokens else [(token.start, token.end) for token in tokens]
         return punctuation_between([token.text for token in tokens], dropped, sentence.tags, offsets)
 
-    def _parse_window(self, window: list[PreparedSentence]) -> Iterator[Parse]:
+    def _parse_window(self, window: list[PreparedSentence], compiled: bool = False) -> Iterator[Parse]:
         """Parse a window in batches of like lengths, and yield its results in order."""
         results: list[DrawnTree] = [DrawnTree(np.zeros(0), []) for _ in window]
         lengths = [len(job.words) for job in window]
-        compiled = sum(lengths) >= self._compiled_from
+        compiled = compiled or sum(lengths) >= self._compiled_from
         ids = [model.vocabulary.encode_words(job.words for job in window) for model in self._models]
         for batch in batches_by_length(lengths, tokens=_BATCH_WORDS, size=self.config.batch_size):
             jobs = [window[k] for k in batch]

@@ -2,67 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordtool.errors import OnError, OrdtoolError, UsageError
+from ordtool.errors import OnError, OrdtoolError, UsageError, reject
+from ordtool.io.arrow import holds_arrow
 from ordtool.io.conllu import holds_conllu
-from ordtool.io.inputs import Input, open_input
+from ordtool.io.inputs import Input
 from ordtool.io.npy import holds_npy, npy_of
 from ordtool.io.tables import rows_of
-from ordtool.io.text import Record, records_of
+from ordtool.io.text import Format, Record, records_of
 from ordtool.prediction.classifiers import Classifier
 from ordtool.prediction.config import PredictConfig
 from ordtool.prediction.items import Item
+from ordtool.sharding.records import line_kind
 from ordtool.tuning.data import Fields, json_texts, table_separator
 from ordtool.tuning.questions import answers_of
 from ordtool.tuning.words import TaggedSentence, joined, sentence_of, split_words, tagged_sentences
 
 
-class Reader:
-    """Reads items from NPY, JSONL, tables and text.
+class ItemReader:
+    """Reads items from NPY, JSONL, tables and text, those with an impossible label rejected.
 
     Args:
-        inputs: Files; none or `-` is stdin.
         config: Where texts and labels are.
-        classifier: What it takes, and the labels that it has.
-        on_error: Told of each bad item, which is then passed over, unless this raises.
+        facts: What the classifier takes, and the labels that it has; see `facts_of`.
 
     Attributes:
         fields: Where texts and labels are.
     """
 
-    def __init__(
-        self,
-        inputs: Sequence[str],
-        config: PredictConfig,
-        classifier: Classifier,
-        on_error: OnError,
-    ) -> None:
-        self._inputs = list(inputs) or ["-"]
-        usual = classifier.fields
+    def __init__(self, config: PredictConfig, facts: Mapping[str, Any]) -> None:
+        usual = Fields(*facts["fields"])
         self.fields = replace(usual, text=config.field or usual.text, label=config.label_field or usual.label)
-        self._takes_vectors = classifier.vectors is not None
-        self._takes_words = classifier.tokens is not None and classifier.tokens.takes_words
-        self._answers = classifier.tokens is not None and not classifier.tokens.takes_words
-        self._labels = frozenset(classifier.labels)
-        self._on_error = on_error
+        self._takes_vectors = bool(facts["takes_vectors"])
+        self._takes_words = bool(facts["takes_words"])
+        self._answers = bool(facts["answers"])
+        self._labels = frozenset(facts["labels"])
 
-    def items(self) -> Iterator[Item]:
-        """Yield the items of all inputs, those with an impossible label rejected."""
-        for path in self._inputs:
-            with open_input(path) as stream:
-                for item in self._all(stream):
-                    known = item.label or ()
-                    others = set((known,) if isinstance(known, str) else known) - self._labels
-                    if others and self._labels:
-                        self._on_error(self._impossible(item, min(others)))
-                    else:
-                        yield item
+    def kind_of(self, stream: Input) -> str | None:
+        """See `ordtool.sharding.plan.Reader`."""
+        kind = line_kind(stream)
+        if kind is None or self._takes_words:
+            return kind
+        return None if table_separator(stream, self.fields) is not None else kind
+
+    def read(self, stream: Input, kind: str | None, on_error: OnError | None) -> Iterator[Item]:
+        """See `ordtool.sharding.plan.Reader`."""
+        for item in self._all(stream, kind, on_error):
+            known = item.label or ()
+            others = set((known,) if isinstance(known, str) else known) - self._labels
+            if others and self._labels:
+                reject(self._impossible(item, min(others)), on_error)
+            else:
+                yield item
+
+    def weigh(self, record: Item) -> int:
+        """See `ordtool.sharding.plan.Reader`."""
+        return len(record.text or "") + len(record.pair or "")
 
     def _impossible(self, item: Item, label: str) -> OrdtoolError:
         return OrdtoolError(
@@ -71,18 +72,21 @@ class Reader:
             "`label_field` names another key for the labels to measure with; `on_error=skip` passes over it",
         )
 
-    def _all(self, stream: Input) -> Iterator[Item]:
-        if holds_npy(stream):
+    def _all(self, stream: Input, kind: str | None, on_error: OnError | None) -> Iterator[Item]:
+        if kind is None and holds_npy(stream):
             return self._rows(stream)
         if self._takes_words:
-            return self._sentences(stream)
-        separator = table_separator(stream, self.fields)
-        return self._records(stream) if separator is None else self._table(stream, separator)
+            return self._sentences(stream, kind, on_error)
+        if kind is None and not holds_arrow(stream):
+            separator = table_separator(stream, self.fields)
+            if separator is not None:
+                return self._table(stream, separator, on_error)
+        return self._records(stream, kind, on_error)
 
-    def _table(self, stream: Input, separator: str) -> Iterator[Item]:
+    def _table(self, stream: Input, separator: str, on_error: OnError | None) -> Iterator[Item]:
         fields = self.fields
         for row in rows_of(
-            stream, fields.texts, optional=(fields.label,), separator=separator, on_error=self._on_error
+            stream, fields.texts, optional=(fields.label,), separator=separator, on_error=on_error
         ):
             *texts, label = (value and value.strip() for value in row.values)
             data = {name: cell.strip() for name, cell in row.data.items()}
@@ -100,19 +104,20 @@ class Reader:
         for number, row in enumerate(npy_of(stream)):
             yield Item(f"{stream.source} row {number}", {}, vector=row)
 
-    def _sentences(self, stream: Input) -> Iterator[Item]:
+    def _sentences(self, stream: Input, kind: str | None, on_error: OnError | None) -> Iterator[Item]:
         """Yield sentences with their words: CoNLL-U, JSON with words or a text, lines of text."""
-        if holds_conllu(stream):
-            for sentence in tagged_sentences(stream, self.fields, self._on_error):
+        if kind is None and holds_conllu(stream):
+            for sentence in tagged_sentences(stream, self.fields, on_error):
                 yield _sentence_item(sentence)
             return
-        for record in records_of(stream, None, on_error=self._on_error):
+        for record in records_of(stream, None, format=cast(Format, kind or "auto"), on_error=on_error):
             try:
                 found = self._sentence(record)
-                if found.offsets:
-                    yield _sentence_item(found)
             except OrdtoolError as error:
-                self._on_error(error)
+                reject(error, on_error)
+                continue
+            if found.offsets:
+                yield _sentence_item(found)
 
     def _sentence(self, record: Record) -> TaggedSentence:
         if record.data is None:
@@ -123,15 +128,17 @@ class Reader:
         text, _ = json_texts(record.data, replace(self.fields, text=name), record.where)
         return TaggedSentence(record.where, text, split_words(text), data=record.data)
 
-    def _records(self, stream: Input) -> Iterator[Item]:
-        for record in records_of(stream, None, on_error=self._on_error):
+    def _records(self, stream: Input, kind: str | None, on_error: OnError | None) -> Iterator[Item]:
+        for record in records_of(stream, None, format=cast(Format, kind or "auto"), on_error=on_error):
             try:
                 if record.data is None:
-                    yield self._plain(record.text, record.where)
+                    item = self._plain(record.text, record.where)
                 else:
-                    yield self._object(record.data, record.where)
+                    item = self._object(record.data, record.where)
             except OrdtoolError as error:
-                self._on_error(error)
+                reject(error, on_error)
+                continue
+            yield item
 
     def _plain(self, line: str, where: str) -> Item:
         pair_field = self.fields.pair
@@ -151,6 +158,18 @@ class Reader:
             return Item(where, data, vector=_numbers(data["vector"], where), label=label)
         text, pair = json_texts(data, self.fields, where)
         return Item(where, data, text, pair, label=label)
+
+
+def facts_of(classifier: Classifier) -> dict[str, Any]:
+    """Return what a reader and the figures have to know of a classifier, as JSON holds it."""
+    tokens = classifier.tokens
+    return {
+        "labels": list(classifier.labels),
+        "fields": [classifier.fields.text, classifier.fields.pair, classifier.fields.label],
+        "takes_vectors": classifier.vectors is not None,
+        "takes_words": tokens is not None and tokens.takes_words,
+        "answers": tokens is not None and not tokens.takes_words,
+    }
 
 
 def sentence_in(text: str | Sequence[str]) -> TaggedSentence:

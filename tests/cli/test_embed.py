@@ -97,7 +97,7 @@ def test_parquet_refuses_what_it_cannot_hold(fails_in_process, tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "a.jsonl").write_text('{"id": 7, "text": "a cat"}\n{"id": "x", "text": "a dog"}\n')
     message = fails_in_process("embed", "-m", "static", "a.jsonl", "-o", "a.parquet")
-    assert "a key has values of several types" in message
+    assert "the key 'id' has values of several types" in message
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
@@ -213,7 +213,7 @@ def test_empty_input(run_in_process, tmp_path):
 BAD = [
     (["--pooling", "men"], 2, "unknown pooling 'men'", "did you mean 'mean'"),
     (["--precision", "float8"], 2, "unknown precision 'float8'", "float16"),
-    (["--format", "npz"], 2, "unknown format 'npz'", "choices: csv, jsonl, npy, parquet"),
+    (["--format", "npz"], 2, "unknown format 'npz'", "choices: arrow, csv, jsonl, npy, parquet"),
     (["-o", "x.pt"], 2, "x.pt: a .pt file isn't written here", ".npy, .jsonl"),
     (["-o", "x.npz"], 2, "x.npz: a .npz file isn't written here", ".parquet"),
     (["--prompt", "query"], 2, "static has no prompts, and so none named 'query'", "'query: '"),

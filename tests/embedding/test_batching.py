@@ -1,10 +1,9 @@
 """Every token of every text is in one batch, once."""
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordtool.embedding.batching import EmbeddingCache, make_batches
+from ordtool.embedding.batching import make_batches
 
 texts_of_tokens = st.lists(st.lists(st.integers(0, 99), max_size=30), max_size=40)
 
@@ -29,15 +28,3 @@ def test_batches_hold_every_text_once_within_the_budget(tokens, budget, most):
 def test_longest_texts_come_first_and_ties_keep_their_order():
     batches = make_batches([[1], [2, 2], [3], [4, 4]], budget=4)
     assert [batch.rows.tolist() for batch in batches] == [[1, 3], [0, 2]]
-
-
-def test_what_was_seen_comes_back_until_it_is_pushed_out():
-    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
-    seen = EmbeddingCache(budget=2 * rows[0].nbytes)
-    seen.add(["a", "b"], rows[:2])
-    assert seen.get(["c"]) == [None]
-    np.testing.assert_array_equal(seen.get(["a"])[0], rows[0])  # used: so b is now the oldest
-    seen.add(["c"], rows[2:])
-    known = seen.get(["a", "b", "c"])
-    assert known[1] is None
-    np.testing.assert_array_equal([known[0], known[2]], rows[[0, 2]])

@@ -1,67 +1,62 @@
-"""Outputs of vectors: what is written, what an interrupted run leaves, and what is read back of it."""
+"""Outputs of vectors: what is written in each format, and what is read back of it."""
+
+import io
+import json
 
 import numpy as np
 import pytest
 
-from ordtool.embedding.outputs import OutputConfig, open_output, to_precision
+from ordtool.embedding.outputs import FORMATS, to_precision, vector_bytes, vector_form
 from ordtool.errors import OrdtoolError
 from ordtool.io.text import Record
+from ordtool.sharding.run import open_form
 
 ROWS = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
 RECORDS = [Record("a.txt", n, f'text "{n}",\r\nof two lines') for n in range(1, 8)]
 
 
-def write(config, start, stop, done=0):
-    with open_output(config) as output:
-        assert output.done == done
-        earlier = None if output.earlier is None else output.earlier.read(done)
-        for row in range(max(start, done), stop):
-            rows = to_precision(ROWS[row : row + 1], config.precision)
-            output.write(RECORDS[row : row + 1], rows, row + 1)
-        if stop < len(ROWS):
-            raise KeyboardInterrupt
-    return earlier
-
-
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-@pytest.mark.parametrize("format", ["npy", "jsonl", "csv"])
-def test_an_interrupted_output_is_gone_on_with(tmp_path, format, precision):
-    inputs = (str(tmp_path / "a.txt"),)
-    (tmp_path / "a.txt").write_text("what the texts were read from")
-
-    def config(name, **more):
-        return OutputConfig(tmp_path / name, format, 3, precision, inputs=inputs, **more)
-
-    assert write(config("whole"), 0, 7) is None
-    with pytest.raises(KeyboardInterrupt):
-        write(config("part"), 0, 4)
-    assert not (tmp_path / "part").exists()
-    earlier = write(config("part", resume=True), 0, 7, done=4)
-    assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert earlier.dtype == np.float32
-    exact = to_precision(ROWS[:4], precision).astype(np.float32)
-    np.testing.assert_allclose(earlier, exact, rtol=1e-3 if precision == "float16" else 0, atol=0)
+@pytest.mark.parametrize("format", FORMATS)
+def test_pieces_are_the_whole_and_come_back(tmp_path, format, precision):
+    rows = to_precision(ROWS, precision)
+    for name, cuts in (("whole", (0, 7)), ("pieces", (0, 2, 3, 7))):
+        form, columns = vector_form(format, 3, precision), None
+        with open_form(tmp_path / name, form, 7, force=False) as file:
+            for start, stop in zip(cuts, cuts[1:], strict=False):
+                part = RECORDS[start:stop], rows[start:stop]
+                data, columns = vector_bytes(format, *part, precision, columns)
+                file.write(data)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "pieces").read_bytes()
+    texts, found = read(tmp_path / "whole", format)
+    assert texts in ([], [record.text for record in RECORDS])
+    exact = np.array(found, dtype=rows.dtype)
+    np.testing.assert_allclose(exact, rows, rtol=1e-3 if precision == "float16" else 0, atol=0)
 
 
-@pytest.mark.parametrize("format", ["jsonl", "csv"])
-def test_lines_without_a_vector_are_damage(tmp_path, format):
-    (tmp_path / "a.txt").write_text("texts")
-    config = OutputConfig(tmp_path / "x", format, 3, inputs=(str(tmp_path / "a.txt"),))
-    with pytest.raises(KeyboardInterrupt):
-        write(config, 0, 4)
-    partial = tmp_path / "x.partial"
-    partial.write_bytes(b"?" * partial.stat().st_size)
-    resumed = OutputConfig(tmp_path / "x", format, 3, inputs=config.inputs, resume=True)
-    with pytest.raises(OrdtoolError, match="damaged"):
-        write(resumed, 0, 7, done=4)
+def read(path, format):
+    import csv
+
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    if format == "npy":
+        return [], np.load(path)
+    if format == "csv":
+        table = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline="")))
+        return [r["text"] for r in table], [[float(r[f"vector_{k}"]) for k in range(3)] for r in table]
+    if format == "jsonl":
+        table = list(map(json.loads, path.read_text().splitlines()))
+    else:
+        reader = pyarrow.parquet.read_table if format == "parquet" else pyarrow.feather.read_table
+        table = reader(path).to_pylist()
+    return [row["text"] for row in table], [row["vector"] for row in table]
 
 
-def test_layers_are_files_of_a_folder(tmp_path):
-    config = OutputConfig(tmp_path / "layers", "npy", 3, layers=2)
-    with open_output(config) as output:
-        assert output.earlier is None
-        output.write(RECORDS, np.stack([ROWS, 2 * ROWS], axis=1), 7)
-    np.testing.assert_array_equal(np.load(tmp_path / "layers" / "layer-01.npy"), 2 * ROWS)
+def test_rows_that_are_lost_are_noticed(tmp_path):
+    with open(tmp_path / "x", "w+b") as file:
+        vector_form("npy", 3, "float32").begin(file, 0)
+        with pytest.raises(OrdtoolError, match="7 vectors are not in it"):
+            vector_form("npy", 3, "float32").begin(file, 7)
 
 
 def test_int8_keeps_directions_and_zero_rows():

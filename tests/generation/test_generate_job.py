@@ -9,9 +9,10 @@ from ordtool.errors import OrdtoolError, UsageError
 from ordtool.generation.config import Decoding
 from ordtool.generation.decode import decode
 from ordtool.generation.engine import TextGenerator
-from ordtool.generation.generate_job import GenerateConfig, check_prompts, generate_records, write_results
+from ordtool.generation.generate_files import GenerateFilesConfig, generate_files
+from ordtool.generation.generate_job import GenerateConfig, check_prompts, generate_records
 from ordtool.generation.prompts import PromptStyle, Template
-from ordtool.io.resumable import resumable_lines
+from ordtool.generation.work import GenerateWork
 from ordtool.progress import Progress
 
 
@@ -74,10 +75,8 @@ def test_lines_are_the_input_and_what_was_written(writer, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"id": 7, "text": "the cat", "output": "old"}\n')
     config = GenerateConfig(inputs=[tmp_path / "p.jsonl"], decoding=Decoding(max_new_tokens=2))
     heard = Hearing()
-    with resumable_lines(
-        tmp_path / "o.jsonl", inputs=[], settings=config.facts(), resume=False, force=False
-    ) as lines:
-        write_results(writer, config, lines, heard)
+    work = GenerateWork(str(writer.folder), config)
+    generate_files(GenerateFilesConfig(work, tmp_path / "o.jsonl"), heard)
     written = json.loads((tmp_path / "o.jsonl").read_text())
     (result,) = (result for _, _, result in generate_records(writer, config))
     assert written == {"id": 7, "text": "the cat", "output": result.text, "finish_reason": "length"}

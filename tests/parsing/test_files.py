@@ -16,7 +16,6 @@ from ordtool.parsing.files import ParseFilesConfig, parse_files
 from ordtool.parsing.parser import Parser
 from ordtool.parsing.text.tokenize import Sentence
 from ordtool.parsing.trees.html import draw_html
-from ordtool.parsing.workers import format_line, parse_lines
 from ordtool.progress import Silent
 
 WORDS = "the old cat sat on a mat and she ran to him in May , not ( far ) ; it said so".split()
@@ -35,26 +34,26 @@ def book(tmp_path):
     return tmp_path
 
 
-# A process that kills itself behind a line of the output that is known.
+# A process that kills itself behind a sentence of the output that is known.
 KILLED = """
 import os, signal, sys
 from ordtool.cli.app import main
 from ordtool.io.resumable import Lines
 
-write, written = Lines.write, []
+save = Lines.save
 
-def write_and_die(self, line):
-    write(self, line)
-    written.append(line)
-    if len(written) == 90:
+def save_and_die(self, done, *more):
+    save(self, done, *more)
+    if done >= 90:
+        self.sync()
         os.kill(os.getpid(), signal.SIGKILL)
 
-Lines.write = write_and_die
+Lines.save = save_and_die
 main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("format", ["jsonl", "csv"])
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
 def test_killed_and_resumed_is_uninterrupted(run_in_process, parsers, book, format):
     command = ["parse", "-m", str(parsers()), "--split", "book.txt", "--batch-size", "2"]
     whole = run_in_process(*command, "-o", f"whole.{format}")
@@ -76,7 +75,7 @@ def test_killed_and_resumed_is_uninterrupted(run_in_process, parsers, book, form
 @pytest.mark.parametrize("chosen", ["svg", "html", "tree"])
 def test_only_lines_are_resumed(fails_in_process, parsers, book, chosen):
     arguments = ["parse", "-m", parsers(), "book.txt", "-f", chosen, "-o", "t", "--resume"]
-    assert f"needs an output of lines, and {chosen} is none" in fails_in_process(*arguments, status=2)
+    assert f"needs an output of records, and {chosen} is none" in fails_in_process(*arguments, status=2)
 
 
 @pytest.fixture
@@ -84,22 +83,11 @@ def config(parsers):
     return ParseConfig(model=str(parsers()), dtype="float32", device="cpu", batch_size=4)
 
 
-def test_a_run_from_the_middle_gives_what_the_whole_run_gave(config):
+def test_what_is_parsed_together_is_parsed_as_alone(config):
     generator = random.Random(5)
     sentences = [Sentence(sentence(generator)) for _ in range(400)]
     parser = Parser(config)
-    whole = list(parser.parse(sentences))
-    for start in (0, 1, 31, 32, 33, 250, 399, 400, 401):
-        assert list(parser.parse_from(iter(sentences), start)) == whole[start:]
-
-
-def test_processes_begin_in_the_middle(config):
-    generator = random.Random(5)
-    sentences = [Sentence(sentence(generator)) for _ in range(2100)]
-    bar = Bar()
-    found = list(parse_lines(sentences, config, "brackets", workers=2, start=1500, progress=bar))
-    assert found == [format_line(parse, "brackets") for parse in Parser(config).parse(sentences)][1500:]
-    assert sum(bar.moves) == 2100
+    assert parser.parse_together(sentences) == list(parser.parse(sentences))
 
 
 class Bar(Silent):

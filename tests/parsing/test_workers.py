@@ -11,9 +11,10 @@ import pytest
 
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.config import ParseConfig
+from ordtool.parsing.files import ParseFilesConfig, parse_files
 from ordtool.parsing.parser import Parser
-from ordtool.parsing.text.tokenize import Sentence
-from ordtool.parsing.workers import default_workers, format_line, parse_lines
+from ordtool.parsing.work import default_workers
+from ordtool.sharding.run import Scale
 
 LINES = [f"Line {k} has {'very ' * (k % 7)}few words ({k})." for k in range(5000)]
 
@@ -23,22 +24,31 @@ def config(parsers):
     return ParseConfig(model=(str(parsers()),), dtype="float32", device="cpu")
 
 
-def test_the_same_lines_in_the_same_order(config):
-    sentences = [Sentence(line, where=f"a:{k + 1}") for k, line in enumerate(LINES)]
-    lines = list(parse_lines(iter(sentences), config, "brackets", workers=2))
-    assert lines == [format_line(parse, "brackets") for parse in Parser(config).parse(sentences)]
+def parsed(folder, config, workers, **options):
+    files = ParseFilesConfig(
+        ("a.txt",), Path("out"), parse=config, scale=Scale(workers), force=True, **options
+    )
+    os.chdir(folder)
+    parse_files(files)
+    return (folder / "out").read_text().splitlines()
 
 
-def test_what_was_read_before_an_error_is_parsed(config):
-    def broken():
-        yield from (Sentence(line) for line in LINES[:2100])
-        raise OrdtoolError("a:2101: bad")
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
-    got = []
-    with pytest.raises(OrdtoolError, match="a:2101"):
-        for line in parse_lines(broken(), config, "brackets", workers=2):
-            got.append(line)  # noqa: PERF402  (what came before the error counts)
-    assert len(got) == 2100
+
+def test_the_same_lines_in_the_same_order(config, tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(LINES) + "\n")
+    lines = parsed(tmp_path, config, 2, format="brackets")
+    assert lines == [parse.tree for parse in Parser(config).parse(LINES)]
+
+
+def test_what_was_read_before_an_error_is_parsed(config, tmp_path):
+    (tmp_path / "a.txt").write_bytes("\n".join(LINES[:2100]).encode() + b"\n\xff\n" + b"more\n" * 500)
+    with pytest.raises(OrdtoolError, match="a.txt:2101: invalid UTF-8"):
+        parsed(tmp_path, config, 2, format="brackets")
+    assert (tmp_path / "out.partial").read_bytes().count(b"\n") == 2100
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -15,6 +15,7 @@ from typing import Literal, cast
 from ordtool.arguments import as_strings
 from ordtool.errors import OnError, UsageError, close_match_hint
 from ordtool.io import inputs
+from ordtool.io.arrow import dataset_files, holds_arrow
 from ordtool.io.conllu import ConlluSentence, conllu_sentences, holds_conllu
 from ordtool.io.inputs import STDIN, Input, open_input, reads_once
 from ordtool.io.text import Format, Record, read_records, records_of
@@ -24,7 +25,7 @@ from ordtool.parsing.text.vocabulary import UNKNOWN
 from ordtool.parsing.trees.punctuation import is_punctuation
 from ordtool.parsing.trees.treebank import PUNCTUATION_TAGS, Tree, holds_trees, tree_files, trees_of
 
-FORMATS = ("auto", "text", "jsonl", "trees", "conllu")
+FORMATS = ("auto", "text", "jsonl", "trees", "conllu", "arrow")
 
 Layout = Literal["auto", "sentences", "paragraphs", "wrapped"]
 
@@ -43,7 +44,7 @@ class InputConfig:
     """How inputs are read.
 
     Attributes:
-        format: `auto`, `text`, `jsonl`, `trees` or `conllu`.
+        format: `auto`, `text`, `jsonl`, `trees`, `conllu` or `arrow` (Parquet too).
         field: The key of a JSONL object that holds the text.
         split: The text is running text, to be split into sentences.
         language: Of the text, for its abbreviations.
@@ -99,8 +100,11 @@ def input_files(paths: Sequence[str], config: InputConfig) -> list[str | Path]:
 
 
 def _files(path: str, config: InputConfig) -> Iterator[str | Path]:
-    """List the files of a folder of trees; an input that is told to be something else is no folder."""
-    yield from tree_files([path]) if config.format in ("auto", "trees") else [path]
+    """List the files of a folder of trees or of a dataset; an input that is told to be something else is no folder."""
+    if config.format in ("auto", "arrow") and Path(path).is_dir() and (found := dataset_files(path)):
+        yield from found
+    else:
+        yield from tree_files([path]) if config.format in ("auto", "trees") else [path]
 
 
 def _refuse_sentences(kind: Format | Literal["trees"], stream: Input) -> None:
@@ -138,22 +142,32 @@ def read_inputs(
     for path in as_strings(paths) or (STDIN,):
         for file in _files(path, config):
             with open_input(file) as stream:
-                kind = _kind(stream, config)
-                if config.split:
-                    _refuse_sentences(kind, stream)
-                for sentence in _sentences(stream, config, kind, on_error):
+                for sentence in sentences_of(stream, config, None, on_error):
                     if on_read is not None:
                         on_read(read + stream.consumed)
                     yield sentence
                 read += stream.consumed
 
 
-def _sentences(
-    stream: Input,
-    config: InputConfig,
-    kind: Format | Literal["trees"],
-    on_error: OnError | None,
+def is_lines(stream: Input, config: InputConfig) -> bool:
+    """Whether an input, of which nothing was read yet, is text or JSON lines, each line a sentence for itself."""
+    return not config.split and _kind(stream, config) in ("auto", "text", "jsonl")
+
+
+def sentences_of(
+    stream: Input, config: InputConfig, lines: str | None, on_error: OnError | None
 ) -> Iterator[Sentence]:
+    """Read the sentences of an input that is open, as `read_inputs` does.
+
+    Args:
+        stream: The input.
+        config: How to read it.
+        lines: `text` or `jsonl`, where it is known to be lines of that; None: as `config` says.
+        on_error: Called with each bad record.
+    """
+    kind = _kind(stream, config) if lines is None else cast(Format, lines)
+    if config.split:
+        _refuse_sentences(kind, stream)
     if kind == "trees":
         yield from map(tree_sentence, trees_of(stream, on_error=on_error))
     elif kind == "conllu":
@@ -191,8 +205,12 @@ def tree_sentence(tree: Tree) -> Sentence:
 
 def _kind(stream: Input, config: InputConfig) -> Format | Literal["trees"]:
     """What an input holds: as told, or as it looks."""
+    if config.format == "arrow":
+        return "auto"
     if config.format != "auto":
         return cast(Format, config.format)
+    if holds_arrow(stream):
+        return "auto"
     return "trees" if holds_trees(stream) else "conllu" if holds_conllu(stream) else "auto"
 
 

@@ -1,0 +1,107 @@
+"""This process, and several: the same bytes, whoever does the work and whatever happens to them."""
+
+import multiprocessing
+import os
+
+import pytest
+
+from ordtool.errors import OrdtoolError
+
+LINES = [f"line {k}" for k in range(95)]
+
+
+@pytest.fixture
+def text(tmp_path):
+    def write(*more, name="a.txt"):
+        lines = [*LINES, *more]
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+        return name
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def ranges_of_small_files(monkeypatch):
+    from ordtool.sharding import plan
+
+    monkeypatch.setattr(plan, "_SMALL_BYTES", 1)
+
+
+def left(folder):
+    return sorted(name for name in os.listdir(folder) if name not in ("a.txt", "b.jsonl", "one", "two"))
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "arrow"])
+def test_the_same_bytes(shout, text, tmp_path, format):
+    (tmp_path / "b.jsonl").write_text('{"id": 1, "text": "an object"}\n' * 30)
+    inputs = "b.jsonl" if format == "csv" else [text(), "b.jsonl"]
+    one = shout(inputs, "one", format=format, first=2)
+    two = shout(inputs, "two", format=format, first=2, workers=2)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    for run in (one, two):
+        assert run.totals.records == (30 if format == "csv" else 125)
+        assert run.heard.moved == pytest.approx(run.heard.total)
+    assert left(tmp_path) == [] and not multiprocessing.active_children()
+    assert two.heard.notes == ["loaded"] * (len(two.heard.notes))
+
+
+def test_a_worker_that_dies_is_replaced(shout, text, tmp_path):
+    name = text("die a", "die b", *LINES)
+    two = shout(name, "two", workers=2)
+    died = [message for message in two.heard.warnings if "was killed by SIGKILL" in message]
+    assert len(died) == 2 and all("is done again" in message for message in died)
+    shout(name, "one")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("word", "why"), [("poison", "was killed by SIGKILL"), ("bug", "RuntimeError: a bug")]
+)
+def test_a_shard_that_fails_three_times_ends_the_run(shout, text, tmp_path, word, why):
+    name = text(word)
+    with pytest.raises(OrdtoolError, match=rf"shard 9 \(.*a.txt from line 91 on\) failed 3 times: .*{why}"):
+        shout(name, "two", workers=2)
+    lines = (tmp_path / "two.partial").read_bytes().splitlines()
+    assert 50 <= len(lines) <= 90 and len(lines) % 10 == 0  # those done ahead of their turn are parts
+    assert not multiprocessing.active_children()
+
+
+def test_a_model_that_is_not_there_is_said_once(shout, text):
+    with pytest.raises(OrdtoolError, match="no such model"):
+        shout(text(), "two", workers=2, lost=True)
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_bad_records(shout, text, tmp_path, workers):
+    name = text("bad", "good", "bad", "more")
+    with pytest.raises(OrdtoolError, match="a.txt:96: bad"):
+        shout(name, "one", workers=workers)
+    assert (tmp_path / "one.partial").read_bytes().count(b"\n") == 95
+    found = shout(name, "one", workers=workers, skips=True, resume=True)
+    assert found.totals.records == 97 and found.totals.bad.count == 2
+    assert [error.message.rpartition("/")[2] for error in found.totals.bad.first] == [
+        "a.txt:96: bad",
+        "a.txt:98: bad",
+    ]
+    shout(name, "two", skips=True)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+@pytest.mark.parametrize("begun", [None, 2])
+def test_gone_on_with_by_others(shout, text, tmp_path, format, begun):
+    name = text(*LINES, *LINES)
+    shout(name, "one", format=format)
+    with pytest.raises(KeyboardInterrupt):
+        shout(name, "two", format=format, workers=begun, stop=7)
+    assert not (tmp_path / "two").exists()
+    with pytest.raises(OrdtoolError, match="an interrupted run left this"):
+        shout(name, "two", format=format)
+    resumed = shout(name, "two", format=format, workers=None if begun else 2, resume=True)
+    assert 70 <= resumed.totals.before <= 80 and resumed.totals.records == 285
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert left(tmp_path) == []
+
+
+def test_warnings_are_said_once(shout, text):
+    assert shout(text("warn", *LINES, "warn"), "two", workers=2).heard.warnings == ["mind this"]
