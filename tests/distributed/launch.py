@@ -2,9 +2,9 @@
 
     python launch.py '[{"ranks": 2, "argv": ["train", "parser", ...]}, ...]'
 
-Runs stand one after the other. Of each, a line of JSON tells the exit statuses of its ranks and its seconds. Nobody ends
-the ranks that are left when one dies, so that it shows whether they end by themselves. `kill` names a rank that gets
-SIGKILL when a file, `when`, is there.
+Runs stand one after the other. Of each, a line of JSON tells the exit statuses of its ranks, its seconds, and their CPU
+seconds. Nobody ends the ranks that are left when one dies, so that it shows whether they end by themselves. `kill` names a rank
+that gets SIGKILL when a file, `when`, is there.
 """
 
 import json
@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -20,7 +21,14 @@ MODULES = (
     "torch._dynamo",  # which optimisers import at their first step, in a second or two
     "torch.distributed",
     "accelerate",
-    "ordtool.cli.train",
+    "numba",
+    "pydantic",
+    "ordtool.cli.app",
+    "ordtool.cli.train_ladder",
+    "ordtool.cli.train_lm",
+    "ordtool.cli.train_parser",
+    "ordtool.cli.train_seq2seq",
+    "ordtool.cli.train_spans",
     "ordtool.lm.model",
     "ordtool.lm.training",
     "ordtool.parsing.spans.training",
@@ -77,8 +85,12 @@ def run(ranks: int, argv: list[str], kill: int | None = None, when: str = "", lo
         while not Path(when).exists():
             time.sleep(0.01)
         os.kill(processes[kill], signal.SIGKILL)
-    statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
-    return {"statuses": statuses, "seconds": round(time.monotonic() - started, 2)}
+    ended = [os.wait4(process, 0) for process in processes]
+    return {
+        "statuses": [os.waitstatus_to_exitcode(status) for _, status, _ in ended],
+        "seconds": round(time.monotonic() - started, 2),
+        "cpu": [round(usage.ru_utime + usage.ru_stime, 2) for _, _, usage in ended],
+    }
 
 
 if __name__ == "__main__":
@@ -86,7 +98,8 @@ if __name__ == "__main__":
     import torch
 
     for name in MODULES:  # once, and not in every rank
-        import_module(name)
+        with suppress(ImportError):  # numba is an extra
+            import_module(name)
     import transformers
 
     for name in ("Trainer", "TrainingArguments", "BertModel", "AutoModel", "AutoTokenizer", "BertTokenizer"):
