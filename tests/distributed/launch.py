@@ -3,8 +3,8 @@
     python launch.py '[{"ranks": 2, "argv": ["train", "parser", ...]}, ...]'
 
 Runs stand one after the other. Of each, a line of JSON tells the exit statuses of its ranks, its seconds, and their CPU
-seconds. Nobody ends the ranks that are left when one dies, so that it shows whether they end by themselves. `kill` names a rank
-that gets SIGKILL when a file, `when`, is there.
+seconds. Nobody ends the ranks that are left when one dies, so that it shows whether they end by themselves. `kill` names a
+rank that gets SIGKILL when a file, `when`, is there.
 """
 
 import json
