@@ -116,12 +116,12 @@ class ItemReader:
             except OrdtoolError as error:
                 reject(error, on_error)
                 continue
-            if found.offsets:
-                yield _sentence_item(found)
+            yield _sentence_item(found)
 
     def _sentence(self, record: Record) -> TaggedSentence:
         if record.data is None:
-            return TaggedSentence(record.where, record.text, split_words(record.text))
+            data = {Fields().text: record.text}
+            return TaggedSentence(record.where, record.text, split_words(record.text), data=data)
         if self.fields.text in record.data and not isinstance(record.data[self.fields.text], str):
             return sentence_of(record.data, record.where, self.fields)
         name = self.fields.text if self.fields.text in record.data else Fields().text

@@ -228,8 +228,9 @@ def test_words_are_learnt_measured_and_predicted(plain, settings, tmp_path, run_
     assert f"on {len(pairs)} words" in done.stderr
     # The same from text, from Python, and by transformers' class.
     text = "the cat sat"
-    piped = run_in_process("predict", "-m", "tagger", stdin=(text + "\n").encode())
-    row = json.loads(piped.stdout)
+    piped = run_in_process("predict", "-m", "tagger", stdin=f"{text}\n\n".encode())
+    row, empty = map(json.loads, piped.stdout.splitlines())
+    assert row["text"] == text and empty == {"text": "", "tokens": [], "prediction": [], "probabilities": []}
     one = ordtool.predict(text, str(tmp_path / "tagger"))
     listed = ordtool.predict([["the", "cat", "sat"]], str(tmp_path / "tagger"))[0]
     assert row["tokens"] == text.split() and row["prediction"] == list(one.labels) == list(listed.labels)
