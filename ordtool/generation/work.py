@@ -35,7 +35,7 @@ class GenerateWork:
         context: A method that reads prompts longer than the model's context.
         extension: Makes what does that, of a model, the method, a listener and `max_context`; it can be imported.
         compile: Let torch compile a model that is run by code of transformers.
-        max_context: Tokens up to which `context` is to read; None: as far as a text goes.
+        max_context: How far `context` is to read, as `RotaryContextExtension` takes it; None: as far as a text goes.
     """
 
     model: str
@@ -44,9 +44,9 @@ class GenerateWork:
     device: str = "auto"
     dtype: str = "auto"
     context: str | None = None
-    extension: Callable[[Any, str, Progress, int | None], ContextExtension] | None = None
+    extension: Callable[[Any, str, Progress, str | None], ContextExtension] | None = None
     compile: bool = False
-    max_context: int | None = None
+    max_context: str | None = None
 
     @property
     def cut(self) -> Cut:
