@@ -10,7 +10,19 @@ import typer
 
 from ordtool.cli._command import Command
 from ordtool.cli._lazy import typer_app
-from ordtool.cli.options import OUT, RUN, Force, Output, Quiet, Threads, option
+from ordtool.cli.options import (
+    OUT,
+    RAY,
+    RUN,
+    Force,
+    Output,
+    Quiet,
+    Ray,
+    Threads,
+    Workers,
+    option,
+    usual_values,
+)
 
 MAP = "The map"
 TRANSFORM = "The fitted transform"
@@ -81,6 +93,7 @@ merge_app = typer_app()
 
 
 @app.command("whiten", cls=_WithMerge)
+@usual_values(RAY)
 def whiten(
     npy: Annotated[
         list[str] | None,
@@ -124,6 +137,8 @@ def whiten(
     precision: Annotated[str, option("auto, float32, float16 or float64.", OUT)] = "auto",
     threads: Threads = None,
     device: Annotated[str, option("cpu, or cuda for wide vectors.", RUN, envvar="ORDTOOL_DEVICE")] = "cpu",
+    workers: Workers = None,
+    ray: Ray = None,
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
@@ -170,6 +185,8 @@ def whiten(
         precision=precision,
         threads=threads,
         device=device if device.startswith("cuda") else "cpu",
+        workers=workers,
+        ray=ray,
         force=force,
     )
     whitening_job.whiten(config, progress)

@@ -132,6 +132,18 @@ class Moments:
         """An independent copy."""
         return Moments(self.count, self.mean.copy(), self.scatter.copy())
 
+    def to_bytes(self) -> bytes:
+        """The statistics as bytes, for another process; see `from_bytes`."""
+        return b"".join([np.int64(self.count).tobytes(), self.mean.tobytes(), self.scatter.tobytes()])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Moments:
+        """Statistics from what `to_bytes` gave."""
+        numbers = np.frombuffer(data, np.float64, offset=8)
+        dim = int(np.sqrt(numbers.size + 0.25) - 0.5 + 1e-9)  # dim + dim^2 of them
+        count = int(np.frombuffer(data, np.int64, 1)[0])
+        return cls(count, numbers[:dim].copy(), numbers[dim:].reshape(dim, dim).copy())
+
     def needs_float64(self) -> bool:
         """Whether a float32 product would blur the weakest directions of what was seen so far.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from ordtool.io.formats import output_format
 from ordtool.io.npy import NpyWriter, read_npy
 from ordtool.plotting import check_plot, save_figure
 from ordtool.progress import SILENT, Progress
+from ordtool.sharding.run import Scale
+from ordtool.sharding.tasks import run_tasks
 
 PRECISIONS = ("auto", "float32", "float16", "float64")
 
@@ -43,6 +46,8 @@ class WhitenConfig:
             least float32.
         threads: CPU threads; None: one a core.
         device: Where products are computed: `cpu`, or a CUDA device.
+        workers: Processes that share the files, or with `ray` its actors.
+        ray: The address of a Ray cluster; `local` starts Ray here; None: without Ray.
         force: Replace existing outputs.
     """
 
@@ -58,6 +63,8 @@ class WhitenConfig:
     precision: str = "auto"
     threads: int | None = None
     device: str = "cpu"
+    workers: int | None = None
+    ray: str | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -79,7 +86,14 @@ class WhitenConfig:
             raise UsageError(
                 "`pooling` is for `export`", "the pooling of the vectors was chosen by ordtool embed"
             )
+        if not self.scale.alone and (len(self.sources) < 2 or "-" in self.sources):
+            raise UsageError("workers share several files, and there is one, or a pipe", "without `workers`")
         Whitening(**self.options).config()
+
+    @property
+    def scale(self) -> Scale:
+        """Who takes the moments of files."""
+        return Scale(self.workers, self.ray, threads=self.threads)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -221,6 +235,12 @@ def file_moments(
     return accumulate(array, threads=threads, exact=True, progress=progress)
 
 
+def _moments_task(source: str, threads: int | None) -> bytes:
+    """`file_moments` in a worker."""
+    with _naming(_name(source)):
+        return file_moments(source, threads).to_bytes()
+
+
 def _fitted(config: WhitenConfig, arrays: Mapping[str, np.ndarray], progress: Progress) -> Whitening:
     if config.transform is not None:
         whitening = Whitening.load(config.transform)
@@ -243,9 +263,17 @@ def _fitted(config: WhitenConfig, arrays: Mapping[str, np.ndarray], progress: Pr
 
 def _fitted_on_files(config: WhitenConfig, arrays: Mapping[str, np.ndarray], progress: Progress) -> Whitening:
     total = Moments.empty(next(iter(arrays.values())).shape[1])
-    for source, array in arrays.items():
-        with _naming(_name(source)):
-            total.merge(file_moments(array, config.threads, progress))
+    if config.scale.alone:
+        for source, array in arrays.items():
+            with _naming(_name(source)):
+                total.merge(file_moments(array, config.threads, progress))
+    else:
+        paths = [os.path.abspath(source) for source in arrays]
+        for array, found in zip(
+            arrays.values(), run_tasks(_moments_task, paths, config.scale, progress), strict=True
+        ):
+            total.merge(Moments.from_bytes(found))
+            progress.advance(array.shape[0])
     for source, array in arrays.items():
         with _naming(_name(source)):
             check_scale(total, array)

@@ -127,6 +127,12 @@ def test_several_files_are_one_set(run_in_process, fails_in_process, tmp_path, v
     np.testing.assert_allclose(
         merged.eigenvalues_, one.eigenvalues_, rtol=1e-12, atol=1e-13 * one.eigenvalues_[0]
     )
+    files = ("a.npy", "b.npy", "c.npy")
+    assert run_in_process("whiten", *files, "--workers", 2, "--save", "shared.safetensors").returncode == 0
+    assert (tmp_path / "shared.safetensors").read_bytes() == (tmp_path / "all.safetensors").read_bytes()
+    assert "--workers" in fails_in_process(
+        "whiten", "a.npy", "--workers", 2, "--save", "x.safetensors", status=2
+    )
     np.save(tmp_path / "narrow.npy", vectors[:, :5])
     error = fails_in_process("whiten", "a.npy", "narrow.npy")
     assert "narrow.npy: 5 columns, and a.npy has 12" in error
