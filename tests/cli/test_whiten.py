@@ -144,9 +144,11 @@ def test_help_of_both(run_in_process):
     assert b"ordtool whiten merge [OPTIONS]" in run_in_process("whiten", "merge", "--help").stdout
 
 
-def test_an_output_may_replace_its_input(run_in_process, tmp_path, vectors):
-    assert run_in_process("whiten", "x.npy", "-o", "x.npy", "--force").returncode == 0
-    assert identity_error(np.load(tmp_path / "x.npy")) < 1e-4
+def test_an_output_that_is_an_input_is_refused(fails_in_process, tmp_path, vectors):
+    before = (tmp_path / "x.npy").read_bytes()
+    argv = ("whiten", "x.npy", "-o", "x.npy", "--force")
+    assert "--output x.npy: is an input too" in fails_in_process(*argv, status=2)
+    assert (tmp_path / "x.npy").read_bytes() == before
 
 
 def test_few_rows_and_dead_directions_are_said(run_in_process, tmp_path, vectors):
