@@ -61,6 +61,9 @@ def parser(
     layout: Annotated[
         str | None, option("Lines are `sentences`, `paragraphs` or `wrapped`; `auto` looks.", TEXT)
     ] = None,
+    language: Annotated[
+        str | None, option("Of the text, for its abbreviations: `de`, `fr`.  [default: en]", TEXT)
+    ] = None,
     field: Field = "text",
     lowercase: Annotated[
         bool | None, option("Look words up in lower case.", TEXT, "--lowercase/--cased")
@@ -134,6 +137,7 @@ def parser(
     common = {
         "tokens": tokens,
         "layout": layout,
+        "language": language,
         "field": field,
         "lowercase": lowercase,
         "punctuation": punctuation,

@@ -14,9 +14,11 @@ from ordtool.parsing.training.data import (
     Encoded,
     count_words,
     encode_sentences,
+    load_data,
     load_sentences,
     streams,
 )
+from ordtool.parsing.training.recipes import recipe
 
 TREES = "(TOP (S (NP (DT The) (NN dog)) (VP (VBZ is) (NP (-NONE- *T*)) (ADJP (JJ old))) (. .)))\n"
 
@@ -32,6 +34,16 @@ def test_paragraphs_are_split_into_sentences(tmp_path):
     assert read(tmp_path, text) == ["Mr. Smith came saw", "He did n't win", "It rained"]
     assert read(tmp_path, text, punctuation=True)[0] == "Mr. Smith came , saw ."
     assert len(read(tmp_path, text, layout="sentences")) == 2
+
+
+def test_a_language_has_abbreviations_of_its_own(tmp_path):
+    (tmp_path / "de.txt").write_text("Am 3. Mai kam er, vgl. Müller. Sie ging fort.\n" * 4)
+    words = {}
+    for language in ("de", "en"):
+        config = recipe("small", language=language, layout="paragraphs", holdout=0)
+        words[language] = load_data([tmp_path / "de.txt"], [], config, tmp_path).train
+    assert len(words["de"].starts) - 1 == 8
+    assert len(words["en"].starts) > len(words["de"].starts)
 
 
 def test_wrapped_books(tmp_path):

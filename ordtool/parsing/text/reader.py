@@ -33,7 +33,8 @@ Layout = Literal["auto", "sentences", "paragraphs", "wrapped"]
 _WIKITEXT_MARK = re.compile(r" @([-,.])@ ")
 _WIKITEXT_HEADING = re.compile(r"\s*=( =)* .* =( =)*\s*")
 _HIDDEN_WORD = "\ue000"
-# Inside quotes a sentence splitter may see one sentence where several end with a full word and a stop.
+# Inside quotes a sentence splitter may see one sentence where several end with a full word and a stop. In English: where
+# nouns have capitals or other abbreviations are used, it is more often wrong.
 _INNER_STOP = re.compile(r"\b([a-z]{2,}[.!?][\"”’']*)\s+(?=[\"“‘']?[A-Z])")
 # Underscores around words are italics in plain-text books.
 _ITALICS = re.compile(r"(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)|(?<=[.,;:!?])_+(?!\w)")
@@ -292,7 +293,9 @@ def _read_text(path: str, config: TextConfig) -> Iterator[list[str]]:
 
 def _training_sentences(text: str, language: str) -> Iterator[str]:
     for sentence in split_sentences(text, language):
-        yield from _INNER_STOP.sub(r"\1\n", sentence.text).split("\n")
+        yield from (
+            _INNER_STOP.sub(r"\1\n", sentence.text).split("\n") if language == "en" else [sentence.text]
+        )
 
 
 def _clean(text: str) -> str:

@@ -126,7 +126,7 @@ def _sentences(
     text: Sequence[str | Path], dev: Sequence[str | Path], config: TextTrainingConfig, progress: Progress
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Training and held-out sentences."""
-    options = TextConfig(config.tokens, config.layout, config.punctuation, config.field)  # type: ignore[arg-type]
+    options = TextConfig(config.tokens, config.layout, config.punctuation, config.field, config.language)  # type: ignore[arg-type]
     sentences = load_sentences(text, options, progress)
     if dev:
         return sentences, load_sentences(dev, options, progress)

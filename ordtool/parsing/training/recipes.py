@@ -19,6 +19,7 @@ class TextTrainingConfig:
     Attributes:
         tokens: How text is split: `words`, `chars` or `jieba`.
         layout: Lines of the text: `auto`, `sentences`, `paragraphs` or `wrapped`.
+        language: Of the text, for its abbreviations where sentences end: a code such as `de`.
         field: Key of the text in JSONL, or column in a table.
         lowercase: Lower-case words.
         digits: Write digit runs as `N`.
@@ -34,6 +35,7 @@ class TextTrainingConfig:
 
     tokens: str = "words"
     layout: str = "auto"
+    language: str = "en"
     field: str = "text"
     lowercase: bool = True
     digits: bool = True
@@ -65,6 +67,7 @@ class TextTrainingOptions(TypedDict, total=False):
 
     tokens: str
     layout: str
+    language: str
     field: str
     lowercase: bool
     digits: bool
