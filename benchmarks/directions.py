@@ -4,10 +4,10 @@ r"""ON-LSTMs with the paper's input gate, with the reversed one, and of two dire
         --tune dev.mrg --test masc=train.mrg --test gum=gum/
 
 Every variant reads as many words as the others: the two models of two directions half as many each. For each seed a model is
-trained on plain text, its layers, distance and builder are chosen on the trees of `--tune`, and it is scored on those of
-`--test`: sentence F1 by the default protocol, without a word from punctuation; beside it what it scores unchosen, its second
-layer (or the second of both) with the paper's builder. `dev.mrg` and `train.mrg` are what `odd_trees.py` makes of MASC. The
-same command goes on where it was; `--table` only prints.
+trained on plain text. For each of two builders, the layers (alone, or two of them mixed) and the master gate whose distances
+make the best trees of `--tune` are scored on the trees of `--test`: sentence F1 by the default protocol, with no help from
+punctuation or from a lean to the right. `dev.mrg` and `train.mrg` are what `odd_trees.py` makes of MASC. The same command
+goes on where it was; `--table` only prints.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ordtool import Parser, read_trees, score_trees, train_parser
-from ordtool.parsing.config import ParseConfig
+from ordtool import read_trees, score_trees, train_parser
+from ordtool.parsing.onlstm.directions import BACKWARD_FOLDER
+from ordtool.parsing.onlstm.model import OnlstmForCausalLM
+from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.training.recipes import recipe
-from ordtool.parsing.training.selection import sample_trees
+from ordtool.parsing.training.selection import candidate_settings, sample_trees, score_settings
+from ordtool.parsing.trees.config import DISTANCES, TreeConfig
 from ordtool.parsing.trees.treebank import Tree
+from ordtool.runtime import quiet_libraries
 
+BUILDERS = ("paper", "unbiased")
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "reversed": {"input_gate": "reversed"},
@@ -33,8 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train a model, or go on with it, or find it done; and say how it ended."""
+def train(variant: str, seed: int, options: argparse.Namespace) -> tuple[Path, list[float]]:
+    """Train a model, or go on with it, or find it done; give its folder and its perplexities."""
     folder = options.work / f"{variant.replace(' ', '-')}-{seed}"
     changes = VARIANTS[variant]
     epochs = options.epochs / (2 if changes.get("bidirectional") else 1)
@@ -46,20 +51,34 @@ def train(variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any
     if not folder.exists():
         busy = time.process_time()
         resume = Path(f"{folder}.training").exists()
-        train_parser(options.text, folder, config, tune=options.tune, threads=1, device="cpu", resume=resume)
+        train_parser(options.text, folder, config, threads=1, device="cpu", resume=resume)
         print(f"{folder.name}: {time.process_time() - busy:.0f} processor seconds", flush=True)
     history = json.loads((folder / "training.json").read_text())["history"]
-    ends = {record.get("direction"): record["dev_perplexity"] for record in history}
-    settings = json.loads((folder / "config.json").read_text())
-    chosen = {name: settings[name] for name in ("parse_layer_weights", "parse_builder", "parse_distance")}
-    return {"folder": folder, "perplexity": list(ends.values()), **chosen}
+    return folder, list({record.get("direction"): record["dev_perplexity"] for record in history}.values())
 
 
-def score(folder: Path, trees: list[Tree], options: argparse.Namespace, **how: Any) -> float:
-    """Sentence F1 of a model's trees."""
-    config = ParseConfig(model=str(folder), punctuation=False, device="cpu", dtype=options.dtype, **how)
-    found = Parser(config).parse(list(tree.tokens) for tree in trees)
-    return score_trees([parse.spans for parse in found], trees, baselines=False)[0].sentence_f1
+def choose(folder: Path, development: list[Tree], tests: dict[str, list[Tree]]) -> dict[str, Any]:
+    """Choose layers and gate on trees, for each builder, and score the choice on others."""
+    models = [OnlstmForCausalLM.from_pretrained(folder)]
+    if (folder / BACKWARD_FOLDER).exists():
+        models.append(OnlstmForCausalLM.from_pretrained(folder / BACKWARD_FOLDER))
+    tokenizer = OnlstmTokenizer.from_pretrained(folder)
+
+    def score(trees: list[Tree], settings: list[TreeConfig]) -> dict[TreeConfig, float]:
+        return score_settings(models[0], tokenizer, trees, settings, *models[1:])
+
+    layers = [model.config.num_hidden_layers for model in models]
+    tried = candidate_settings(sum(layers), BUILDERS, backward=sum(layers[1:]), distances=DISTANCES)
+    scores = score(development, tried)
+    best = {
+        builder: max((s for s in tried if s.builder == builder), key=lambda setting: scores[setting])
+        for builder in BUILDERS
+    }
+    found = {name: score(trees, list(best.values())) for name, trees in tests.items()}
+    return {
+        "chosen": {builder: setting.name for builder, setting in best.items()},
+        "f1": {f"{name}, {b}": found[name][setting] for name in tests for b, setting in best.items()},
+    }
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -68,26 +87,21 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(row["variant"], row["seed"]): row for row in rows}
     tests = {} if options.table else {name: _trees(source, options) for name, source in options.test}
+    development = [] if options.table else _trees(options.tune, options)
     for seed in range(1, options.seeds + 1):
-        for variant, changes in VARIANTS.items():
+        for variant in VARIANTS:
             if (variant, seed) in done:
                 yield done[variant, seed]
             elif not options.table:
-                made = train(variant, seed, options)
-                folder = made.pop("folder")
-                layer = "2,5" if changes.get("bidirectional") else "2"
-                plain = {
-                    "layer": layer,
-                    "builder": "paper",
-                    "right_branching_bias": 0.0,
-                    "distance": "forget",
-                }
-                row = {"variant": variant, "seed": seed, **made}
-                row["unchosen"] = {name: score(folder, t, options, **plain) for name, t in tests.items()}
-                row["chosen"] = {name: score(folder, t, options) for name, t in tests.items()}
+                folder, perplexities = train(variant, seed, options)
+                row = {"variant": variant, "seed": seed, "perplexity": perplexities}
+                row |= choose(folder, development, tests)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 yield row
+    for name, trees in tests.items():
+        right = next(row for row in score_trees([[] for _ in trees], trees) if row.system == "right")
+        print(f"right-branching trees, {name}: {right.sentence_f1:.1f}", flush=True)
 
 
 def _trees(source: str, options: argparse.Namespace) -> list[Tree]:
@@ -96,16 +110,15 @@ def _trees(source: str, options: argparse.Namespace) -> list[Tree]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Set mean and spread of the seeds beside each other, in Markdown."""
-    names = [(kind, name) for kind in ("unchosen", "chosen") for name in rows[0][kind]]
-    lines = [f"| | seeds | perplexity | {' | '.join(f'{name}, {kind}' for kind, name in names)} |"]
-    lines.append(f"|---|--:|--:|{'--:|' * len(names)}")
+    names = list(rows[0]["f1"])
+    lines = [f"| | seeds | perplexity | {' | '.join(names)} |", f"|---|--:|--:|{'--:|' * len(names)}"]
     for variant in VARIANTS:
         own = [row for row in rows if row["variant"] == variant]
-        if not own:
-            continue
-        cells = [_spread([row[kind][name] for row in own]) for kind, name in names]
-        ends = [_spread(list(values)) for values in zip(*(row["perplexity"] for row in own), strict=True)]
-        lines.append(f"| {variant} | {len(own)} | {'; '.join(ends)} | {' | '.join(cells)} |")
+        if own:
+            cells = [_spread([row["f1"][name] for row in own]) for name in names]
+            ends = zip(*(row["perplexity"] for row in own), strict=True)
+            perplexities = "; ".join(_spread(list(values)) for values in ends)
+            lines.append(f"| {variant} | {len(own)} | {perplexities} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -136,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args(arguments)
+    quiet_libraries()
     options.work.mkdir(parents=True, exist_ok=True)
     rows = []
     for row in measure(options):

@@ -87,21 +87,24 @@ def score_settings(
     tokenizer: OnlstmTokenizer,
     trees: Sequence[Tree],
     settings: Sequence[TreeConfig],
+    *backward: OnlstmForCausalLM,
 ) -> dict[TreeConfig, float]:
     """Sentence F1 in percent of each setting, by the default protocol.
 
     The model reads the words of the gold trees; their punctuation counts as far as a setting gives it weight.
 
     Args:
-        model: The model; one that reads in one direction.
+        model: The model.
         tokenizer: Its tokenizer.
         trees: A treebank.
         settings: Ways from distances to trees.
+        *backward: The model that reads from the right, if there is one beside it.
 
     Raises:
         OrdtoolError: No tree has two words.
     """
-    return _Measured.of(_reader(model, tokenizer), trees).score(settings)
+    gates = sorted({setting.distance for setting in settings})
+    return _Measured.of(_reader(model, tokenizer, *backward), trees, gates).score(settings)
 
 
 @dataclass(frozen=True, slots=True)
