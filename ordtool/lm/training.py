@@ -357,14 +357,13 @@ def _tokenizer(
     folder = partial / "tokenizer"
     if (given := config.start or config.tokenizer) is not None:
         return load_tokenizer(Path(given))
-    if folder.exists():
-        return load_tokenizer(folder)
-    progress.note(f"training a vocabulary of {config.vocab_size:,} pieces")
-    tokenizer = train_tokenizer(
-        read_documents(texts, field), config.vocab_size, masks=config.objective == "masked"
-    )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
+    if not folder.exists():
+        progress.note(f"training a vocabulary of {config.vocab_size:,} pieces")
+        tokenizer = train_tokenizer(
+            read_documents(texts, field), config.vocab_size, masks=config.objective == "masked"
+        )
+        tokenizer.save_pretrained(folder)
+    return load_tokenizer(folder)  # as a run that is gone on with does, so that both save the same
 
 
 def _model(tokenizer: Any, config: LMTrainingConfig) -> Any:
