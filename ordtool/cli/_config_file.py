@@ -126,7 +126,7 @@ def _load(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_bytes().decode("utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: can't be read: {error.strerror}", "is the name right?") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file}: no TOML: {error}", 'such as: model = "minilm"') from None
 
 

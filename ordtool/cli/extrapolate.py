@@ -406,9 +406,11 @@ def _write(comparison: Comparison, lines: Lines, rows: Rows, *, timings: bool) -
     from json import loads
 
     from ordtool.io.jsonl import dumps
+    from ordtool.io.resumable import reading_back
 
     done = lines.done
-    rows += [loads(line) for line in lines.earlier()]
+    with reading_back(lines.file.name):
+        rows += [dict(loads(line)) for line in lines.earlier()]
     for cell in comparison.measure(done):
         done += 1
         rows += [measurement.to_dict() for measurement in cell]

@@ -18,6 +18,7 @@ from ordtool.embedding.sentence_transformers_config import read_modules
 from ordtool.embedding.whitening import Whitening
 from ordtool.errors import OrdtoolError, UsageError, close_match_hint
 from ordtool.io.atomic import atomic_directory
+from ordtool.models.loading import read_json
 
 POOLINGS = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "last": "lasttoken"}
 # Other formats of the same weights, pickles among them, code, and leavings of tools.
@@ -150,7 +151,7 @@ def _hidden_size(model: Path) -> int:
         raise OrdtoolError(
             f"{model}: no config.json of a transformer in it", "`model` names the model that made the vectors"
         )
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     size = config.get("hidden_size") or config.get("dim") or config.get("d_model")
     if size is None:
         raise OrdtoolError(
@@ -166,7 +167,7 @@ def _output_width(folder: Path, modules: list[dict[str, Any]], hidden_size: int)
     for module in modules[1:]:
         kind = module["type"].rsplit(".", 1)[-1]
         path = folder / module["path"] / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        config = read_json(path) if path.is_file() else {}
         if kind == "Pooling":
             modes = config.get("pooling_mode", "mean")
             legacy = sum(bool(value) for key, value in config.items() if key.startswith("pooling_mode_"))

@@ -137,7 +137,7 @@ def read_factors(path: str) -> tuple[list[float] | None, list[float]]:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise OrdtoolError(f"{path}: {error.strerror or error}", "longrope:factors=FILE") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OrdtoolError(f"{path}: no JSON: {error}") from error
     if isinstance(found, list):
         return None, _factors(path, found)

@@ -17,6 +17,16 @@ _WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2Seq
 _LABELS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 
 
+_IDS = (
+    "bos_token_id",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "pad_token_id",
+)
+
+
 def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Backend, Any]:
     """Load a causal LM or an encoder-decoder with its tokenizer.
 
@@ -49,6 +59,7 @@ def load_backend(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
         ) from error
     pad = pad if pad is not None else (stops[0] if stops else 0)
     model.generation_config = _clean(model, stops, pad)
+    _check_ids(folder, model.generation_config)
     context = usable_context(model.config)
     if config.model_type == "ordtool_unilm":
         return UnilmBackend(model, pad, context), tokenizer
@@ -82,6 +93,18 @@ def _check_architecture(folder: Path, config: Any) -> None:
             f"{folder}: {names[0]} does not write text (no causal language-model head)",
             "name a model that does, such as `model=smollm2`; ordtool train seq2seq teaches an encoder to write",
         )
+
+
+def _check_ids(folder: Path, settings: Any) -> None:
+    """Refuse ids that are none, which tensors can't hold."""
+    for name in _IDS:
+        value = getattr(settings, name, None)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and not (type(one) is int and 0 <= one < 2**31):
+                raise OrdtoolError(
+                    f"{folder}: damaged: {name} is {one!r:.40}",
+                    "look into config.json and generation_config.json",
+                )
 
 
 def _first(*values: Any) -> int | None:

@@ -8,6 +8,7 @@ A finished output is renamed and the others removed.
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import time
@@ -177,6 +178,18 @@ def _refuse_left(target: Path, again: bool) -> None:
             f"{partial}: an interrupted run left this",
             "`resume` goes on with it, `force` begins anew" if again else "`force` begins anew",
         )
+
+
+@contextmanager
+def reading_back(path: str | Path) -> Iterator[None]:
+    """Say of lines that an interrupted run wrote, and that can't be read any more, that they are damaged."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise OrdtoolError(
+            f"{path}: damaged: what the interrupted run wrote can't be read ({reason})", "`force` begins anew"
+        ) from None
 
 
 def _partial(target: Path) -> Path:

@@ -123,7 +123,7 @@ def find_cpm(folder: Path) -> Path | None:
 
     try:
         named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         named = {}
     wanted = isinstance(named, dict) and str(named.get("tokenizer_class", "")).startswith("CpmTokenizer")
     for name in FILES:

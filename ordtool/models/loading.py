@@ -389,12 +389,30 @@ def _json_at_fault(folder: Path) -> OrdtoolError | None:
         if not file.is_file():
             continue
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            return _damaged(file, error)
-        if not isinstance(found, dict):
-            return OrdtoolError(f"{file}: damaged: a JSON object is expected", _CUT_SHORT)
+            read_json(file)
+        except OrdtoolError as fault:
+            return fault
     return None
+
+
+def read_json(file: Path, kind: type = dict) -> Any:
+    """Read a JSON file of a model's folder.
+
+    Args:
+        file: The file.
+        kind: What it must hold: an object, or a list.
+
+    Raises:
+        OrdtoolError: If it is missing, damaged or holds something else.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, error) from None
+    if not isinstance(found, kind):
+        what = "a JSON object" if kind is dict else "a list"
+        raise OrdtoolError(f"{file}: damaged: {what} is expected", _CUT_SHORT)
+    return found
 
 
 def _type_of(folder: Path) -> str:
@@ -413,6 +431,7 @@ def one_line(error: BaseException) -> str:
 def _check_sizes(folder: Path, config: Any) -> None:
     """Refuse negative sizes, and more layers than there are weights: they would be made one by one, for hours."""
     sizes = config.get_text_config()
+    _check_distances(folder, sizes)
     for name in ("num_hidden_layers", "num_attention_heads"):
         value = getattr(sizes, name, None)
         if isinstance(value, int) and value < 0:
@@ -432,6 +451,17 @@ def _check_sizes(folder: Path, config: Any) -> None:
     if layers > count:
         raise OrdtoolError(
             f"{folder / 'config.json'}: damaged: {layers:,} layers, and there are {count:,} weights",
+            _CUT_SHORT,
+        )
+
+
+def _check_distances(folder: Path, config: Any) -> None:
+    """Refuse relative positions that T5's formula has no logarithm for."""
+    buckets = getattr(config, "relative_attention_num_buckets", None)
+    distance = getattr(config, "relative_attention_max_distance", None)
+    if isinstance(buckets, int) and isinstance(distance, int) and not distance > buckets // 2 > 1:
+        raise OrdtoolError(
+            f"{folder / 'config.json'}: damaged: {buckets} relative_attention_num_buckets for distances up to {distance}",
             _CUT_SHORT,
         )
 

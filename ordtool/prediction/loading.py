@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from ordtool.errors import OrdtoolError, UsageError
+from ordtool.models.loading import read_json
 from ordtool.models.resolve import resolve_model
 from ordtool.prediction.classifiers import Classifier, TokenClassifier
 from ordtool.prediction.config import PredictConfig
@@ -20,12 +19,9 @@ def load_classifier(config: PredictConfig, progress: Progress = SILENT) -> Class
         OrdtoolError: If the folder holds no classifier that is known.
     """
     folder = resolve_model(config.model, progress)
-    try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OrdtoolError(f"{config.model}: its config.json can't be read ({error})") from None
-    kind = found.get("model_type") if isinstance(found, dict) else None
-    names = (found.get("architectures") or []) if isinstance(found, dict) else []
+    found = read_json(folder / "config.json")
+    kind = found.get("model_type")
+    names = found.get("architectures") or []
     with importing():
         set_threads(config.threads)
         device = resolve_device(config.device)

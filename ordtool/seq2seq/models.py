@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ordtool.errors import OrdtoolError
-from ordtool.models.loading import check_complete, load_config, load_model, load_tokenizer, position_offset
+from ordtool.models.loading import (
+    check_complete,
+    load_config,
+    load_model,
+    load_tokenizer,
+    position_offset,
+    read_json,
+)
 from ordtool.seq2seq.unilm import UnilmConfig, UnilmForSeq2Seq, split_head
 
 ENCODERS = (
@@ -143,8 +149,9 @@ def _transformer_of(folder: Path) -> Path:
     """Return where the Transformer of a sentence-transformers folder is."""
     if (folder / "config.json").is_file() or not (folder / "modules.json").is_file():
         return folder
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    return folder / str(modules[0].get("path", "")) if modules else folder
+    modules = read_json(folder / "modules.json", list)
+    first = modules[0] if modules else {}
+    return folder / str(first.get("path", "")) if isinstance(first, dict) else folder
 
 
 def _check_encoder(folder: Path, config: Any) -> None:

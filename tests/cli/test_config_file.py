@@ -61,6 +61,7 @@ def test_lists_are_arguments_or_joined_by_commas(run_in_process, notes):
         ("embed = 3", "'embed' must be a section"),
         ("dims = 'three'", "run.toml: Invalid value for '--dims'"),
         ("dims = ", "run.toml: no TOML"),
+        ("dims = " + "[" * 100_000, "run.toml: no TOML"),
         ("[embed.dims]", "no option 'dims'"),
     ],
 )

@@ -568,9 +568,10 @@ def settings(rng: Random, models: Models) -> Example:
         data = change_bytes(rng, data)
     if rng.random() < 0.02:
         data = b"a = " + b"[" * 100_000
+    small = {"embed": ["-m", str(models["bert"])], "generate": ["-m", str(models["llama"])]}
     command = rng.choice(["embed", "parse", "generate", "hsic", "whiten", "predict"])
     return Example(
-        [command, "--config", rng.choice(["c.toml", "c.toml", "no", "."]), "a.txt"],
+        [command, *small.get(command, []), "--config", rng.choice(["c.toml", "c.toml", "no", "."]), "a.txt"],
         b"",
         {"c.toml": data, "a.txt": b"the cat\n"},
     )
@@ -657,7 +658,8 @@ def options(rng: Random, models: Models) -> Example:
     params = [
         param
         for param in _commands()[name].params
-        if param.opts[0].startswith("-") and param.opts[0] not in ("--debug", "--device", "--backbone")
+        if param.opts[0].startswith("-")
+        and param.opts[0] not in ("--debug", "--device", "--backbone", "--workers")
     ]
     args = [str(models[word.lower()]) if word.lower() in models else word for word in _BASE[name]]
     for param in rng.sample(params, min(len(params), rng.choice([1, 1, 2, 3, 5]))):

@@ -12,7 +12,7 @@ import pytest
 
 from ordtool.errors import OrdtoolError
 from ordtool.io import resumable
-from ordtool.io.resumable import resumable_lines
+from ordtool.io.resumable import reading_back, resumable_lines
 
 # Writes records for ever and kills itself after the third.
 KILLED = """
@@ -189,3 +189,11 @@ def test_a_long_name_is_one_line(tmp_path, write, length):
     with pytest.raises(OrdtoolError, match="name is too long"):
         write(out=f"{'n' * 300}/out")
     write(out="n" * 233)
+
+
+@pytest.mark.parametrize("line", [b"\xa3", b"{", b"[" * 100_000, b"null", b'{"other": 1}'])
+def test_damaged_lines_are_one_line(tmp_path, line):
+    (tmp_path / "out").write_bytes(line)
+    with pytest.raises(OrdtoolError, match="out: damaged: what the interrupted run wrote"):
+        with reading_back(tmp_path / "out"), open(tmp_path / "out", encoding="utf-8") as file:
+            [json.loads(each)["output"] for each in file]

@@ -171,7 +171,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     """Read a JSON object; None if it is missing, damaged or something else."""
     try:
         found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -365,8 +365,15 @@ def _id_of(tokenizer: Any, name: str) -> int | None:
 
 
 def _ids(*values: Any) -> list[int]:
-    """Return the first that is set, as a list."""
+    """Return the first that is set, as a list.
+
+    Raises:
+        ValueError: If it is no id, nor several.
+    """
     for value in values:
         if value is not None:
-            return [int(v) for v in value] if isinstance(value, list) else [int(value)]
+            found = [int(v) for v in value] if isinstance(value, list) else [int(value)]
+            if not all(0 <= one < 2**31 for one in found):
+                raise ValueError(f"no id: {found}")
+            return found
     return []

@@ -238,6 +238,6 @@ def read_source(folder: Path) -> dict[str, Any]:
     """Return where a cached model came from; empty for a folder that was copied by hand."""
     try:
         facts: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts

@@ -257,7 +257,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: can't be read: {error.strerror or error}",
             "a parser's folder is what ordtool train parser writes",
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OrdtoolError(
             f"{path}: malformed JSON ({error})", "was the copy or download cut short?"
         ) from None
