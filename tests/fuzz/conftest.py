@@ -87,7 +87,7 @@ def _interrupted(folder, models, long):
     trainings = {
         "parser": "train parser a.txt -o m --kind onlstm --epochs 1 --embedding 8 --chunk 4".split() + small,
         "lm": "train lm a.txt -o m --steps 2 --heads 1 --context 8 --vocab-size 300".split() + small,
-        "ladder": "train ladder l.tsv -o m --max-steps 2 -r 2 --no-cache -m".split() + [models["bert"]],
+        "ladder": "train ladder l.tsv -o m --epochs 2 -r 2 --no-cache -m".split() + [models["bert"]],
     }
     for name, command in (lines | trainings if long else lines).items():
         work = folder / name / "work"
@@ -104,6 +104,7 @@ def _interrupted(folder, models, long):
             _mend(work)
         else:
             (work / "m").rename(folder.parent / f"{name}-trained")
+            assert list(work.glob("m.*/*")), f"{name} left {os.listdir(work)}"
         (folder / name / "command.json").write_text(json.dumps(list(map(str, command))))
     return folder
 

@@ -540,7 +540,7 @@ def interrupted(rng: Random, models: Models) -> Example:
     place = rng.choice(sorted(models["interrupted"].iterdir()))
     command = json.loads((place / "command.json").read_text())
     files = sorted(path for path in (place / "work").rglob("*") if path.is_file())
-    ours = [path for path in files if "partial" in str(path.relative_to(place))]
+    ours = [path for path in files if ".partial" in str(path) or "m.training" in path.parts]
     changed = rng.choice(ours)
     written = {str(path.relative_to(place / "work")): path.read_bytes() for path in files}
     name = str(changed.relative_to(place / "work"))
