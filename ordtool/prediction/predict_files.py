@@ -13,6 +13,7 @@ from ordtool.errors import OrdtoolError
 from ordtool.io import arrow
 from ordtool.io.formats import output_format
 from ordtool.io.inputs import open_input, read_again
+from ordtool.io.resumable import reading_back
 from ordtool.io.tables import find_column
 from ordtool.prediction.config import PredictConfig
 from ordtool.prediction.evaluation import AnswerEvaluation, Evaluation, WordEvaluation
@@ -139,11 +140,12 @@ class PredictionRun:
     def _evaluate_file(self, path: Path, format: str, facts: Mapping[str, Any]) -> None:
         """Measure all that a resumed run wrote, what was there before it too."""
         self.evaluation = _evaluation(facts)
-        for row in _rows(path, format):
-            names = list(row)
-            place = find_column(names, self.fields.label)
-            if place is not None:
-                self.evaluation.add_written(row[names[place]], row["prediction"])
+        with reading_back(path):
+            for row in _rows(path, format):
+                names = list(row)
+                place = find_column(names, self.fields.label)
+                if place is not None:
+                    self.evaluation.add_written(row[names[place]], row["prediction"])
 
 
 def _evaluation(facts: Mapping[str, Any]) -> Evaluation:
