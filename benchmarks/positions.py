@@ -159,6 +159,7 @@ def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse
 
     done = {(row["trained"], row["method"], row["repeated"], row["length"]) for row in rows(options)}
     tokenizer = load_tokenizer(folder)
+    models: dict[bool, Any] = {}
     context, longest = options.context, options.context * options.times
     text = Text("held out", Path(options.held_out).read_text(encoding="utf-8"))
     windows = cut_windows(
@@ -168,7 +169,6 @@ def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse
         for repeated, inputs in ((False, windows), (True, repeat_windows(windows, context))):
             for method in methods:
                 plain = method == PLAIN
-                model = load_model(without_rerope(folder) if plain else folder, "causal").model
                 grid = Grid(
                     ("none" if plain else method,),
                     (context, longest),
@@ -178,6 +178,9 @@ def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse
                 )
                 if all((name, method, repeated, length) in done for length in grid.lengths):
                     continue
+                if plain not in models:  # a method leaves a model as it was
+                    models[plain] = load_model(without_rerope(folder) if plain else folder, "causal").model
+                model = models[plain]
                 for (row,) in evaluate(model, inputs, grid):
                     fields = {"trained": name, "repeated": repeated, **row.to_dict(), "method": method}
                     fields["windows"] = len(windows)
