@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -103,7 +104,7 @@ def draw_heat_maps(
             axes.axis("off")
         figure.supxlabel("context (tokens); the line is the trained length", fontsize=9)
         figure.supylabel("depth", fontsize=9)
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(textwrap.fill(title, int(12 * size[0])), fontsize=10)
         figure.colorbar(image, ax=grid, label="found", shrink=0.8)
         save_figure(figure, file, format)
         pyplot.close(figure)
