@@ -191,6 +191,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # else 15: fair on a machine that does nothing else, and only there
     packages = " ".join(f"{name} {version(name)}" for name in ("ray", "torch", "transformers"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
     print(f"load when it began: {os.getloadavg()[0]:.1f}", flush=True)

@@ -105,6 +105,8 @@ class RayActors:
             except RayError as error:
                 number = 0 if order is None else order.shard.number
                 found = Summary(number, crash=_how(error))
+            if order is None and isinstance(found, Summary):
+                return worker, Died(str(found.crash))
             if order is None:
                 worker.name, found = found
             elif found is None:  # another machine, which doesn't see the file
@@ -130,6 +132,8 @@ def _connect(address: str, threads: int, workers: int | None) -> bool:
     # Nothing goes over the network that nobody asked for; and what is said here is said by us.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not libraries_heard():
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # else it tells of dead actors on stdout
     import ray
 
     if ray.is_initialized():
@@ -157,7 +161,7 @@ class _Actor:
         self._failure: Failure | None = None
         try:
             self._runner = work.load(self._listener, threads)
-        except OrdtoolError as error:
+        except Exception as error:  # a bug too is said once, by the driver
             self._failure = Failure.of(error)
 
     def hello(self) -> tuple[str, Hello]:

@@ -109,9 +109,11 @@ class Failure:
     usage: bool = False
 
     @classmethod
-    def of(cls, error: OrdtoolError) -> Failure:
-        """Take an error apart."""
-        return cls(error.message, error.hint, isinstance(error, UsageError))
+    def of(cls, error: Exception) -> Failure:
+        """Take an error apart; one that is no `OrdtoolError` is told of with its type."""
+        if isinstance(error, OrdtoolError):
+            return cls(error.message, error.hint, isinstance(error, UsageError))
+        return cls(f"{type(error).__name__}: {error}".rstrip(": "))
 
     def error(self) -> OrdtoolError:
         """Put it together."""

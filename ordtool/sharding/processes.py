@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
-from ordtool.errors import OrdtoolError
 from ordtool.runtime import libraries_heard, library_messages
 from ordtool.sharding.executors import Died, Hello, Worker
 from ordtool.sharding.plan import Failure
@@ -95,7 +94,7 @@ def _serve(
     with library_messages(shown=heard):
         try:
             runner = work.load(listener, threads)
-        except OrdtoolError as error:
+        except Exception as error:  # a bug too is said once, by the driver
             channel.send(Hello(failure=Failure.of(error)))
             return
         channel.send(Hello(runner.facts))

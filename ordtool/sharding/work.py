@@ -296,7 +296,7 @@ def summaries(runner: Runner, work: Work, orders: Iterator[Order], heard: Heard)
                     data += piece
                 summary.data = bytes(data)
         except Exception as error:
-            summary.crash = f"{type(error).__name__}: {error}".rstrip(": ")
+            summary.crash = Failure.of(error).message
         yield summary
 
 
