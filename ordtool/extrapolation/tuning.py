@@ -184,7 +184,11 @@ class _Search:
     def _spell(self, chosen: dict[tuple[str, str], Value]) -> str:
         parts = []
         for name, given in self._parsed:
-            own = {key: value for (owner, key), value in chosen.items() if owner == name}
+            own = {
+                key: value if isinstance(value, str) else f"{value:.12g}"
+                for (owner, key), value in chosen.items()
+                if owner == name
+            }
             parts.append(":".join([name, *(f"{key}={value}" for key, value in {**given, **own}.items())]))
         return "+".join(parts)
 

@@ -126,6 +126,9 @@ def test_needles_values_and_chains():
         if line.startswith("VAR"):
             name, given = line.removeprefix("VAR ").rstrip(".").split(" = ")
             values[name] = values.get(given.removeprefix("VAR "), given)
+    near = texts("vt").example(400, 1.0, 0)
+    names = TOKENIZER.decode(near.choices[0]).split()
+    assert all(f"VAR {name} = " in TOKENIZER.decode(near.prompt[-100:]) for name in names)
     assert sorted(name for name in values if values[name] == value) == sorted(answer) and len(values) == 9
 
 

@@ -41,6 +41,13 @@ def test_by_a_task_what_is_given_stays():
     assert tuned == tune([], "self-extend:window=32", **options)
 
 
+def test_numbers_are_written_short():
+    tuned = tune(STORY, "ntk-mixed:exponent=0.625", lengths=(64,), train_length=32, windows=2)
+    assert [one.method for one in tuned.tried[1:]] == [
+        f"ntk-mixed:exponent=0.625:factor={factor}" for factor in ("1", "4")
+    ]
+
+
 def test_values_that_do_not_go_together_are_passed_over():
     tuned = tune(STORY, "dca", lengths=(96,), train_length=32, windows=2)
     assert "dca:chunk=32" not in [one.method for one in tuned.tried]
