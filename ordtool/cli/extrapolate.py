@@ -409,8 +409,9 @@ def _write(comparison: Comparison, lines: Lines, rows: Rows, *, timings: bool) -
     from ordtool.io.resumable import reading_back
 
     done = lines.done
-    with reading_back(lines.file.name):
-        rows += [dict(loads(line)) for line in lines.earlier()]
+    if done:
+        with reading_back(lines.file.name):
+            rows += [dict(loads(line)) for line in lines.earlier()]
     for cell in comparison.measure(done):
         done += 1
         rows += [measurement.to_dict() for measurement in cell]
