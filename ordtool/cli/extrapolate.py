@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ordtool.cli.options import (
     OUT,
+    RAY,
     Device,
     Dtype,
     Field,
     Force,
+    GpusPerWorker,
     Inputs,
     Json,
     OnError,
     Output,
     Quiet,
+    Ray,
     Resume,
     Seed,
     Threads,
+    Workers,
     option,
+    usual_values,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from ordtool.progress import Progress
 
 Rows = list[dict[str, Any]]
+Cells = Iterator[Any]
 
 WHAT = "What is compared"
 SCORED = "What is scored"
@@ -50,6 +56,7 @@ def _task_names() -> list[str]:
     return list(TASKS)
 
 
+@usual_values(RAY)
 def extrapolate(
     inputs: Inputs = None,
     model: Annotated[
@@ -179,6 +186,9 @@ def extrapolate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
 ) -> None:
     """Compare how methods let a model read beyond its trained length.
 
@@ -205,7 +215,14 @@ def extrapolate(
     from ordtool.runtime import importing
 
     with importing():
+        from ordtool.extrapolation.cells import measure_cells
         from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
+        from ordtool.sharding.run import Scale
+    from ordtool.errors import UsageError
+
+    scale = Scale(workers, ray, gpus_per_worker, threads)
+    if not scale.alone and (explain or tune is not None):
+        raise UsageError("workers share the cells of a comparison", "without --explain and --tune")
     progress = RichProgress(quiet)
     config = ExtrapolateConfig(
         model=model,
@@ -256,12 +273,16 @@ def extrapolate(
         warn_each(skipped.report(), progress)
         return
     comparison = Comparison(config, texts, progress)
+
+    def cells(start: int = 0) -> Cells:
+        return measure_cells(comparison, texts, scale, progress, start)
+
     title = comparison.title(inputs or (() if task is not None else ("-",)))
     rows: Rows = []
     to_terminal = stdout_is_terminal() and output is None and not json
     try:
         if to_terminal:
-            for cell in comparison.measure():
+            for cell in cells():
                 rows += [measurement.to_dict() for measurement in cell]
         else:
             with resumable_lines(
@@ -271,7 +292,7 @@ def extrapolate(
                 resume=resume,
                 force=force,
             ) as lines:
-                _write(comparison, lines, rows, timings=timings)
+                _write(cells, lines, rows, timings=timings)
     finally:
         if rows and (to_terminal or (output is not None and not quiet)):
             if task is not None:
@@ -401,7 +422,7 @@ def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: BadRe
     return gather_texts(list(records))
 
 
-def _write(comparison: Comparison, lines: Lines, rows: Rows, *, timings: bool) -> None:
+def _write(cells: Callable[[int], Cells], lines: Lines, rows: Rows, *, timings: bool) -> None:
     """Write a line a measurement, and add to `rows` what there is: of an interrupted run too."""
     from json import loads
 
@@ -412,7 +433,7 @@ def _write(comparison: Comparison, lines: Lines, rows: Rows, *, timings: bool) -
     if done:
         with reading_back(lines.file.name):
             rows += [dict(loads(line)) for line in lines.earlier()]
-    for cell in comparison.measure(done):
+    for cell in cells(done):
         done += 1
         rows += [measurement.to_dict() for measurement in cell]
         for measurement in cell:

@@ -1,5 +1,6 @@
 """`ordtool.extrapolate` in Python, on the packaged tiny model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,13 @@ import pytest
 import ordtool
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation import comparison
+from ordtool.extrapolation.cells import CellTask
 from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
 from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.texts import Text
-from ordtool.progress import Silent
+from ordtool.progress import SILENT, Silent
+from ordtool.sharding.run import Scale
+from ordtool.sharding.tasks import run_tasks
 
 STORY = (Path(__file__).parents[2] / "examples" / "story.txt").read_text()
 
@@ -41,6 +45,10 @@ def test_a_cell_alone_is_what_it_is_among_the_others():
     together = [[one.loss for one in cell] for cell in compared.measure()]
     alone = [[one.loss for one in compared.measure_cell(number)] for number in reversed(range(4))]
     assert alone[::-1] == together
+    # As a worker does them.
+    task = CellTask(config, (Text("story", STORY),))
+    done = run_tasks(task, [1, 3], Scale(), SILENT)
+    assert [[row["loss"] for row in json.loads(found)] for found in done] == [together[1], together[3]]
 
 
 def test_long_work_is_told_of_before_it_begins(monkeypatch):
