@@ -115,7 +115,7 @@ def read_record(path: Path, fields: Fields) -> dict[str, Any]:
 def has_fields(found: Any, fields: Fields) -> bool:
     """Whether JSON is an object that has these fields, of these types, no integer below 0."""
     return isinstance(found, dict) and all(
-        type(value := found.get(name)) in kinds and not (type(value) is int and value < 0)
+        name in found and type(value := found[name]) in kinds and not (type(value) is int and value < 0)
         for name, kinds in fields.items()
     )
 

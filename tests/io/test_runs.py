@@ -73,7 +73,9 @@ def test_it_is_held_to_settings_and_input(tmp_path, train):
     assert has_checkpoint(tmp_path / "m.partial")
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"input": 1, "settings": {}}', '{"input": "a"}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "{}", '{"input": 1, "settings": {}}', '{"input": "a"}', '{"settings": {}}']
+)
 def test_damaged_metadata_is_one_line(tmp_path, train, damage):
     interrupted(train, "checkpoint")
     (tmp_path / "m.partial" / "run.json").write_text(damage)
