@@ -3,7 +3,7 @@
 The small Transformer with rotary positions and standard heads is a Llama by other names, and as one it can be read by
 whatever reads Llamas. Prints how far the logits moved, and the perplexity before and after.
 
-    python benchmarks/pack_tinylm.py tinylm ordtool/models/packaged/tinylm --text data/books/sherlock.txt
+    python benchmarks/pack_tinylm.py tinylm ordtool/models/packaged/tinylm --mantissa 7 --text data/books/sherlock.txt
 """
 
 import argparse
@@ -60,6 +60,14 @@ def to_llama(model):
     return made.eval()
 
 
+def round_mantissa(weight, bits):
+    """Round a float16 tensor in place to so many bits of mantissa (of ten), so that a wheel's compression makes it small."""
+    integers = weight.view(torch.int16).to(torch.int32) & 0xFFFF
+    dropped = 10 - bits
+    rounded = ((integers + (1 << dropped >> 1)) >> dropped) << dropped
+    weight.copy_(torch.where(rounded > 0x7FFF, rounded - 0x10000, rounded).to(torch.int16).view(torch.float16))
+
+
 @torch.inference_mode()
 def loss(model, blocks, size=16):
     """Give nats a token: every token of a block but its first."""
@@ -79,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--mantissa", type=int, default=10, help="bits of the weights' mantissas")
     parser.add_argument("--text", type=Path, required=True, help="held-out text")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.source, trust_remote_code=False)
@@ -91,7 +100,9 @@ def main() -> None:
         moved = float((ours(input_ids=ids).logits - llama(input_ids=ids).logits).abs().max())
     if moved > 1e-4:
         raise SystemExit(f"the logits moved by {moved}")
-    llama.half().save_pretrained(args.target)
+    for weight in llama.half().parameters():
+        round_mantissa(weight.data, args.mantissa)
+    llama.save_pretrained(args.target)
     tokenizer.save_pretrained(args.target)
     file = args.target / "tokenizer_config.json"
     told = {
