@@ -65,7 +65,9 @@ def round_mantissa(weight, bits):
     integers = weight.view(torch.int16).to(torch.int32) & 0xFFFF
     dropped = 10 - bits
     rounded = ((integers + (1 << dropped >> 1)) >> dropped) << dropped
-    weight.copy_(torch.where(rounded > 0x7FFF, rounded - 0x10000, rounded).to(torch.int16).view(torch.float16))
+    weight.copy_(
+        torch.where(rounded > 0x7FFF, rounded - 0x10000, rounded).to(torch.int16).view(torch.float16)
+    )
 
 
 @torch.inference_mode()

@@ -36,7 +36,15 @@ def test_without_weights_one_layer_counts():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"parse_layer_weights": [1.0]}, {"parse_marks": {"colour": 1}}, {"parse_marks": {"comma": "x"}}]
+    "wrong",
+    [
+        {"parse_layer_weights": [1.0]},
+        {"parse_layer_weights": [0.0, 0.0]},
+        {"parse_layer_weights": [float("nan"), 1.0]},
+        {"parse_layer": 0},
+        {"parse_marks": {"colour": 1}},
+        {"parse_marks": {"comma": "x"}},
+    ],
 )
 def test_what_does_not_fit_is_refused(wrong):
     with pytest.raises(ValueError, match=r"parse_(layer_weights|punctuation_bonus)"):

@@ -73,7 +73,7 @@ class TreeConfig:
 
         Raises:
             KeyError: If the number of layers is missing.
-            ValueError: For weights that aren't one a layer, or a bonus that is none.
+            ValueError: For weights that aren't one a layer, or all zero or not finite, or a bonus that is none.
         """
         config = current_keys(config)
         own = int(config["num_hidden_layers"])
@@ -85,6 +85,8 @@ class TreeConfig:
         else:
             chosen = min(int(config.get("parse_layer", 2)), own)
             weights = tuple(float(k % own + 1 == chosen) for k in range(layers))
+        if not any(weights) or not np.isfinite(weights).all():
+            raise ValueError("parse_layer and parse_layer_weights name no layer of the model")
         return cls(
             weights,
             str(config.get("parse_builder", "paper")),
