@@ -59,10 +59,10 @@ def train(variant: str, seed: int, options: argparse.Namespace) -> tuple[Path, l
 
 def choose(folder: Path, development: list[Tree], tests: dict[str, list[Tree]]) -> dict[str, Any]:
     """Choose layers and gate on trees, for each builder, and score the choice on others."""
-    models = [OnlstmForCausalLM.from_pretrained(folder)]
+    models = [OnlstmForCausalLM.from_pretrained(folder, trust_remote_code=False)]
     if (folder / BACKWARD_FOLDER).exists():
-        models.append(OnlstmForCausalLM.from_pretrained(folder / BACKWARD_FOLDER))
-    tokenizer = OnlstmTokenizer.from_pretrained(folder)
+        models.append(OnlstmForCausalLM.from_pretrained(folder / BACKWARD_FOLDER, trust_remote_code=False))
+    tokenizer = OnlstmTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     def score(trees: list[Tree], settings: list[TreeConfig]) -> dict[TreeConfig, float]:
         return score_settings(models[0], tokenizer, trees, settings, *models[1:])

@@ -65,13 +65,15 @@ def test_quiet_and_force(call, tmp_path, text):
         (TEXT, ["--layout", "wraped"], 2, "wrapped"),
         (TEXT, ["--tune", "nowhere"], 1, "nowhere"),
         (TEXT, ["--treebank", "."], 1, "text.txt"),
-        (TEXT, ["-o", "text.txt"], 1, "is a file"),
+        (TEXT, ["-o", "text.txt"], 2, "is an input too"),
+        (TEXT, ["-o", "taken"], 1, "is a file"),
         (TEXT, ["-o", "no/where"], 1, "is missing"),
     ],
 )
 def test_bad_input(call, tmp_path, content, options, status, words):
     if content is not None:
         (tmp_path / "text.txt").write_bytes(content)
+    (tmp_path / "taken").touch()
     output = [] if "-o" in options else ["-o", "model"]
     found, stdout, stderr = call("text.txt", *output, *TINY, *options)
     lines = stderr.splitlines()

@@ -109,10 +109,19 @@ def _ends(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
+def use_one_thread() -> None:
+    """Let a forked child work alone: OpenMP's threads don't outlive a fork, and who asks for two then waits for ever."""
+    import torch
+
+    os.environ["ORDTOOL_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
 def _live(make: Callable[[int], Example], numbers: list[int], folder: Path, results: int) -> None:
     """What a child does; it never returns."""
     try:
         warnings.resetwarnings()
+        use_one_thread()
         with open("/proc/self/statm") as statm:
             limit = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
