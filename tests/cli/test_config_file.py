@@ -47,7 +47,7 @@ def test_lists_are_arguments_or_joined_by_commas(run_in_process, notes):
     (notes / "run.toml").write_text(text)
     done = run_in_process("embed", "--config", "run.toml")
     assert len(done.stdout.splitlines()) == 3
-    assert len(first(done)["vector"]) == 2 * 192
+    assert len(first(done)["vector"]) == 2 * 240
 
 
 @pytest.mark.parametrize(
