@@ -421,3 +421,24 @@ def killed_while_writing(monkeypatch):
                 train()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def kills_itself() -> str:
+    """Return a program that is ordtool, and kills itself once 90 records of its output are known to be there."""
+    return """
+import os, signal, sys
+from ordtool.cli.app import main
+from ordtool.io.resumable import Lines
+
+save = Lines.save
+
+def save_and_die(self, done, *more):
+    save(self, done, *more)
+    if done >= 90:
+        self.sync()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Lines.save = save_and_die
+main(sys.argv[1:])
+"""

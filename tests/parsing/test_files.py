@@ -34,31 +34,12 @@ def book(tmp_path):
     return tmp_path
 
 
-# A process that kills itself behind a sentence of the output that is known.
-KILLED = """
-import os, signal, sys
-from ordtool.cli.app import main
-from ordtool.io.resumable import Lines
-
-save = Lines.save
-
-def save_and_die(self, done, *more):
-    save(self, done, *more)
-    if done >= 90:
-        self.sync()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Lines.save = save_and_die
-main(sys.argv[1:])
-"""
-
-
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
-def test_killed_and_resumed_is_uninterrupted(run_in_process, parsers, book, format):
+def test_killed_and_resumed_is_uninterrupted(run_in_process, parsers, book, format, kills_itself):
     command = ["parse", "-m", str(parsers()), "--split", "book.txt", "--batch-size", "2"]
     whole = run_in_process(*command, "-o", f"whole.{format}")
     assert whole.returncode == 0
-    begun = [sys.executable, "-c", KILLED, *command, "-o", f"t.{format}"]
+    begun = [sys.executable, "-c", kills_itself, *command, "-o", f"t.{format}"]
     process = subprocess.run(begun, cwd=book, stderr=subprocess.DEVNULL, check=False)
     assert process.returncode == -signal.SIGKILL
     partial = (book / f"t.{format}.partial").read_bytes()

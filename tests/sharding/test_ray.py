@@ -99,30 +99,11 @@ def test_without_ray_one_line_names_the_extra(tmp_path):
     ]
 
 
-# ordtool, told to die at a shard.
-KILLED = """
-import os, signal, sys
-from ordtool.cli.app import main
-from ordtool.io.resumable import Lines
-
-save = Lines.save
-
-def save_and_die(self, done, *more):
-    save(self, done, *more)
-    if done >= 90:
-        self.sync()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Lines.save = save_and_die
-main(sys.argv[1:])
-"""
-
-
-def test_a_driver_that_is_killed_is_resumed(session, run_in_process, tmp_path):
+def test_a_driver_that_is_killed_is_resumed(session, run_in_process, tmp_path, kills_itself):
     (tmp_path / "a.txt").write_text("".join(f"This is line {k} of a file.\n" for k in range(20_000)))
     command = ["embed", "-m", "static", "a.txt", "-o"]
     address = session.get_runtime_context().gcs_address
-    begun = [sys.executable, "-c", KILLED, *command, "out.npy", "--ray", address, "--workers", "1"]
+    begun = [sys.executable, "-c", kills_itself, *command, "out.npy", "--ray", address, "--workers", "1"]
     done = subprocess.run(begun, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert "going on after" in run_in_process(*command, "out.npy", "--resume").stderr
