@@ -176,7 +176,7 @@ def extrapolate(
     ] = None,
     factors: Annotated[
         Path | None,
-        option("Of --tune longrope: where the factors go that a search finds.", WHAT, metavar="FILE"),
+        option("Of --tune longrope and dpe: where what a search finds goes.", WHAT, metavar="FILE"),
     ] = None,
     json: Json = False,
     resume: Resume = False,
@@ -264,8 +264,9 @@ def extrapolate(
     check_output(output, force=force)
     skipped = BadRecords()
     texts = [] if task is not None and not inputs else _read_texts(inputs or (), field, on_error, skipped)
-    if tune == "longrope":
-        _search(config, texts, factors, force=force, progress=progress)
+    if tune == "longrope" or (tune or "").partition(":")[0] == "dpe":
+        assert tune is not None
+        _search(tune, config, texts, factors, force=force, progress=progress)
         warn_each(skipped.report(), progress)
         return
     if tune is not None:
@@ -348,23 +349,37 @@ def _explain(
 
 
 def _search(
-    config: ExtrapolateConfig, texts: list[Text], factors: Path | None, *, force: bool, progress: Progress
+    method: str,
+    config: ExtrapolateConfig,
+    texts: list[Text],
+    factors: Path | None,
+    *,
+    force: bool,
+    progress: Progress,
 ) -> None:
     from ordtool import console
     from ordtool.errors import UsageError
+    from ordtool.extrapolation.dpe_search import search_groups
     from ordtool.extrapolation.longrope_search import search_factors
     from ordtool.io.atomic import atomic_output, check_output
     from ordtool.io.jsonl import dumps
 
     if factors is None:
-        raise UsageError("--tune longrope writes a file", "name it: --factors factors.json")
+        raise UsageError(f"--tune {method} writes a file", "name it: --factors factors.json")
     check_output(factors, force=force)
-    found = search_factors(texts, config, progress=progress)
-    rows = [[name, f"{loss:.4f}", f"{found.checked[name]:.4f}"] for name, loss in found.losses.items()]
-    console.print_table("longrope", ["factors", "loss", "on the other windows"], rows, to_stderr=True)
+    if method == "longrope":
+        found = search_factors(texts, config, progress=progress)
+        losses, checked, parameter = found.losses, found.checked, "factors"
+        content: dict[str, object] = {"long_factor": list(found.factors)}
+    else:
+        groups = search_groups(texts, method, config, progress)
+        losses, checked, parameter = groups.losses, groups.checked, "lengths"
+        content = {"lengths": groups.lengths, "key_pairs": groups.key_pairs}
+    rows = [[name, f"{loss:.4f}", f"{checked[name]:.4f}"] for name, loss in losses.items()]
+    console.print_table(method, [parameter, "loss", "on the other windows"], rows, to_stderr=True)
     with atomic_output(factors, force=force) as file:
-        file.write(dumps({"long_factor": list(found.factors)}).encode() + b"\n")
-    console.show(f"longrope:factors={factors}")
+        file.write(dumps(content).encode() + b"\n")
+    console.show(f"{method}:{parameter}={factors}")
 
 
 def _tune(

@@ -24,7 +24,7 @@ LEAST = 64  # fewer keys than this are not worth a call of their own
 
 
 class Rotate(Protocol):
-    """A model's rotation: of `(batch, heads, n, dim)` by positions `(n,)`, None meaning 0."""
+    """A model's rotation: of `(batch, heads, n, dim)` by positions `(n,)`, or by columns `(n, columns)`; None meaning 0."""
 
     def __call__(self, states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
         """Rotate each vector by its position."""
@@ -160,10 +160,18 @@ def _one_query(
     key, value = (_take(states, [span for span, _ in pieces]) for states in (key, value))
     # A model whose rotation also scales (yarn) scales queries too, at any position.
     query = rotate(query, None)
-    key = rotate(key, torch.cat([distances for _, distances in pieces]))
+    key = rotate(key, _joined([distances for _, distances in pieces]))
     return scaled_dot_product_attention(
         query, key, value, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
+
+
+def _joined(distances: list[torch.Tensor]) -> torch.Tensor:
+    """Join distances; where some are in columns, so are all."""
+    columns = {one.shape[1] for one in distances if one.ndim == 2}
+    if columns:
+        distances = [one if one.ndim == 2 else one[:, None].expand(-1, *columns) for one in distances]
+    return torch.cat(distances)
 
 
 def _take(states: torch.Tensor, spans: list[slice]) -> torch.Tensor:

@@ -20,6 +20,7 @@ from ordtool.extrapolation.rotary import check_frequencies, find_rotary, trained
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from ordtool.extrapolation.methods import Part
     from ordtool.extrapolation.rotary import Rotary
 
 DEFAULT_LENGTH = "8x"
@@ -228,13 +229,15 @@ def _effect(plan: Plan, rotary: Rotary, length: int) -> Effect:
         changed, scaling = plan.part.frequencies(rotary.config, rotary.inv_freq)
         frequencies = changed.double().cpu()
     last = torch.tensor([length - 1])
-    furthest, keys = 0.0, 0
+    furthest, keys = torch.zeros(len(own), dtype=torch.double), 0  # of each pair
+    columns = _columns_far(plan.part, len(own))
     for region in plan.part.regions or PLAIN:
         start, stop = (int(bound) for bound in region.bounds(last))
         if start < stop:
             seen = torch.arange(start, stop)
             at = region.key(seen) if region.key else torch.zeros_like(seen)
-            furthest = max(furthest, float((region.query(last) - at).max()))
+            reached = (region.query(last) - at).double().reshape(stop - start, -1).amax(0)
+            furthest = torch.maximum(furthest, reached[columns] if len(reached) > 1 else reached)
             keys += stop - start
     scale = scaling**2
     if plan.part.scale is not None:
@@ -245,12 +248,22 @@ def _effect(plan: Plan, rotary: Rotary, length: int) -> Effect:
     return Effect(
         method=plan.label,
         parameters=plan.describe(),
-        furthest=furthest,
+        furthest=float(furthest.max()),
         keys=keys,
         slowed=tuple(torch.where(own == frequencies, 1.0, own / frequencies).tolist()),
         unseen=tuple(unseen.nonzero().flatten().tolist()),
         scale=scale,
     )
+
+
+def _columns_far(part: Part, pairs: int) -> Any:
+    """Return the column of positions in which each pair gets furthest: the last where a head leaves it as it is."""
+    import torch
+
+    if part.columns is None:
+        return torch.zeros(pairs, dtype=torch.long)
+    layers = range(len(part.columns.key_pairs or (None,)))
+    return torch.cat([part.columns.of(pairs, layer) for layer in layers]).amax(0)
 
 
 def _cost(model: Any, length: int, width: int) -> Cost:

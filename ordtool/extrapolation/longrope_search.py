@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-
-from ordtool.errors import OrdtoolError, UsageError
-from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
-from ordtool.extrapolation.evaluation import score_last
+from ordtool.errors import UsageError
+from ordtool.extrapolation.comparison import ExtrapolateConfig
 from ordtool.extrapolation.frequencies import longrope_rule, ntk_rule, yarn_rule
-from ordtool.extrapolation.methods import Part, Setting
-from ordtool.extrapolation.patch import apply_plan
-from ordtool.extrapolation.plan import Plan
+from ordtool.extrapolation.methods import Part
 from ordtool.extrapolation.rotary import find_rotary
+from ordtool.extrapolation.search_windows import SearchWindows, open_windows
 from ordtool.extrapolation.texts import Text
 from ordtool.progress import SILENT, Progress
-from ordtool.runtime import use_threads
 
 _PARENTS, _CHILDREN = 4, 8
 _STEP = 0.2  # of a mutation, in the logarithm of a factor
@@ -64,39 +58,21 @@ def search_factors(
         UsageError: If the longest length is within the trained one, or a task is asked for.
         OrdtoolError: If the texts are too short, or the model can't be extrapolated.
     """
-    if config.task is not None or config.bins is not None:
-        raise UsageError("factors are searched by the loss", "leave out `task` and `bins`")
     if trials < _PARENTS:
         raise UsageError(f"`trials` {trials} is not possible", f"{_PARENTS} or more")
-    comparison = Comparison(replace(config, methods=("ntk",)), texts, progress)
-    grid, windows = comparison.grid, comparison.windows
-    length = max(grid.lengths)
-    if length <= grid.train_length:
-        raise UsageError(
-            f"the longest length is {length:,}, and the model was trained at {grid.train_length:,}",
-            "ask for a longer one: factors are for lengths beyond",
-        )
-    if windows is None or len(windows) < 2:
-        raise OrdtoolError(
-            f"the text has one window of {length:,} tokens, and half of them is to check by",
-            "give a longer text, or ask for shorter lengths",
-        )
-    with use_threads(config.threads):
-        search = _Search(comparison.load(), windows, length, grid.train_length, grid.scored(length))
+    with open_windows(texts, config, progress) as windows:
         progress.start("searching", trials, "trials")
         try:
-            return search.run(trials, random.Random(config.seed), progress)
+            return _Search(windows).run(trials, random.Random(config.seed), progress)
         finally:
             progress.close()
 
 
 class _Search:
-    def __init__(
-        self, model: Any, windows: torch.Tensor, length: int, train_length: int, scored: int
-    ) -> None:
-        self._model, self._windows, self._scored = model, windows[:, -length:], scored
-        self._setting = Setting(train_length, length)
-        self._factor = length / train_length
+    def __init__(self, windows: SearchWindows) -> None:
+        self._windows, self._setting = windows, windows.setting
+        self._factor = windows.factor
+        self._model = windows.model
 
     def run(self, trials: int, draw: random.Random, progress: Progress) -> FoundFactors:
         begin = self._begin()
@@ -149,11 +125,4 @@ class _Search:
 
     def _loss(self, factors: Factors, part: int) -> float:
         rule = longrope_rule(factors, self._factor, self._setting.train_length)
-        plan = Plan("longrope", Part(frequencies=rule), {}, self._setting)
-        device = next(self._model.parameters()).device
-        with apply_plan(self._model, plan, SILENT):
-            losses = [
-                score_last(self._model, window[None].to(device), self._scored)[0].double().mean()
-                for window in self._windows[part::2]
-            ]
-        return float(torch.stack(losses).mean())
+        return self._windows.loss(Part(frequencies=rule), part)

@@ -8,7 +8,7 @@ different things; `rerope:window=128` sets a parameter.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,9 +27,13 @@ from ordtool.extrapolation.frequencies import (
     yarn_rule,
     yarn_turns_rule,
 )
+from ordtool.extrapolation.pair_groups import read_groups
 from ordtool.extrapolation.regions import (
+    KeyPairs,
+    PairColumns,
     Regions,
     dca_regions,
+    dpe_regions,
     lambda_regions,
     leaky_rerope_regions,
     rerope_regions,
@@ -76,7 +80,7 @@ class Parameter:
         least: The smallest value allowed.
         tokens: Counted in tokens, so that `0.25x` means a quarter of the trained length.
         choices: A word, one of these.
-        file: A file's name, which must be given.
+        file: A file's name, which must be given where there is no default.
     """
 
     name: str
@@ -95,12 +99,14 @@ class Part:
 
     Attributes:
         regions: Which keys are seen, at which distance.
+        columns: Where distances depend on the frequency: which ones are whose.
         frequencies: Other rotary frequencies.
         grows: The frequencies follow the text's length: a rule for each length.
         scale: A factor on each query.
     """
 
     regions: Regions | None = None
+    columns: PairColumns | None = None
     frequencies: FrequencyRule | None = None
     grows: Callable[[int], FrequencyRule] | None = None
     scale: ScaleRule | None = None
@@ -133,7 +139,9 @@ class Method:
     @property
     def needs_file(self) -> bool:
         """Say whether it can't do without a file of its own."""
-        return any(parameter.file for parameter in self.parameters)
+        return any(
+            parameter.file and parameter.default(Setting(1, 1)) is None for parameter in self.parameters
+        )
 
 
 def _share(share: float) -> Callable[[Setting], float | None]:
@@ -170,6 +178,15 @@ _LOCAL = Parameter(
     "window", "W: distances at the shift", lambda s: min(128, max(1, s.train_length // 8)), tokens=True
 )
 _SHARE = Parameter("share", "p: of the pairs, the fastest, that turn", _given(0.75), whole=False, least=0)
+_NEAR = Parameter(
+    "window",
+    "w: distances below it stay",
+    lambda s: min(1024, max(1, s.train_length // 8)),
+    tokens=True,
+)
+_LENGTHS = Parameter(
+    "lengths", "a JSON file with an effective length for each group of pairs", _given("L/2"), file=True
+)
 _FILE = Parameter("factors", "a JSON file with a factor for each frequency", _given(None), file=True)
 _EXPONENT = Parameter("exponent", "b: 0 is pi, 1 is ntk-fixed", _given(0.625), whole=False, least=0)
 
@@ -225,6 +242,21 @@ def _string(setting: Setting, values: Values) -> Part:
             "the default shift is a third of the trained length",
         )
     return Part(regions=string_regions(shift, window))
+
+
+def dpe_part(window: int, reach: float, lengths: Sequence[float], key_pairs: KeyPairs | None = None) -> Part:
+    """Return DPE with an effective length for each group of pairs, for texts of `reach` tokens."""
+    # Rounded up, so that no group goes beyond its length; less the rounding of floats.
+    sizes = [max(1, math.ceil(reach / length - 1e-9)) for length in lengths]
+    return Part(regions=dpe_regions(window, sizes), columns=PairColumns(len(sizes), key_pairs))
+
+
+def _dpe(setting: Setting, values: Values) -> Part:
+    lengths: tuple[float, ...] = (setting.train_length / 2,)  # what the paper begins with
+    key_pairs = None
+    if values["lengths"] != _LENGTHS.default(setting):
+        lengths, key_pairs = read_groups(str(values["lengths"]))
+    return dpe_part(int(values["window"]), float(values["factor"]) * setting.train_length, lengths, key_pairs)
 
 
 def _logn(setting: Setting, values: Values) -> Part:
@@ -377,6 +409,14 @@ _LIST: tuple[Method, ...] = (
         "An et al., Dual Chunk Attention, 2024",
         _dca,
         (_CHUNK, _CONTEXT),
+    ),
+    Method(
+        "dpe",
+        "positions",
+        "d below w, then floor(i/G) - floor(j/G) + w - floor(w/G), G = s L / e by group of pairs",
+        "Lu et al., DPE, 2025",
+        _dpe,
+        (_NEAR, _FACTOR, _LENGTHS),
     ),
     Method("logn", "scale", "q * max(1, ln n / ln L)", f"{_SU}/archives/8823", _logn),
 )

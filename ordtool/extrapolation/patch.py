@@ -10,9 +10,11 @@ the modelling file's own `apply_rotary_pos_emb`.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -22,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.extrapolation.blockwise import region_attention
+from ordtool.extrapolation.blockwise import Rotate, region_attention
 from ordtool.extrapolation.flex import FlexRegions, suits
 from ordtool.extrapolation.frequencies import own_frequencies
 from ordtool.extrapolation.methods import Part
@@ -106,7 +108,7 @@ def apply_plan(model: Any, plan: Plan, progress: Progress | None = None) -> Iter
     _busy.add(rotary.decoder)
     try:
         if plan.needs_attention:
-            with _replaced_attention(model, rotary, plan.part, progress):
+            with _replaced_attention(model, rotary, _RegionAttention(rotary, plan.part, progress)):
                 yield
         else:
             with _replaced_rotary(rotary, _changed_module(rotary, plan.part)):
@@ -138,6 +140,7 @@ def check_plan(model: Any, plan: Plan) -> list[str]:
         return []
     check_attention(model, rotary)
     _check_by_running(model, rotary)
+    _check_pairs(model, rotary, plan.part)
     window = getattr(rotary.config, "sliding_window", None)
     return (
         [f"{model_name(model)} attends within {window:,} tokens; {plan.label} replaces that"]
@@ -172,6 +175,8 @@ class _Rotation:
     def __init__(self, rotary: Rotary, part: Part) -> None:
         self._rotary = rotary
         self._grows = part.grows
+        self._chosen = part.columns
+        self._columns: dict[int, torch.Tensor] = {}
         self._module: Any = _changed_module(rotary, part)
         self._scaling = float(getattr(self._module, "attention_scaling", 1.0))
         self._scales = self._scaling != 1.0
@@ -191,17 +196,67 @@ class _Rotation:
         self._scales = self._module.attention_scaling != 1.0
         return rule is own_frequencies
 
-    def __call__(self, states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
-        """Rotate `(batch, heads, n, dim)` by `(n,)`; None: by 0, which only scales."""
+    @property
+    def differs_by_head(self) -> bool:
+        """Whether heads of a layer are rotated differently, so that none can share a key."""
+        return self._chosen is not None and self._chosen.key_pairs is not None
+
+    def in_layer(self, layer: int) -> Rotate:
+        """Return the rotation of a layer, by columns of positions too."""
+        if self._chosen is None:
+            return self._rotate
+        if layer not in self._columns:
+            columns = self._chosen.of(len(self._rotary.inv_freq), layer)
+            pairs, _ = self.pairs()
+            self._columns[layer] = columns.to(pairs.device)[:, pairs]
+        return partial(self._rotate, columns=self._columns[layer])
+
+    def pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Find the pair of each coordinate of cos and sin, and of each coordinate of the states that turns, `(dim,)`.
+
+        Families lay pairs out in several ways: one pair is given half a turn, and what changes sign is of it.
+        """
+        own = self._module.inv_freq
+        ones = own.new_ones(1, 1, 1, 2 * len(own))
+        of_cos, of_states = (torch.zeros(2 * len(own), dtype=torch.long, device=own.device) for _ in range(2))
+        for pair in range(len(own)):
+            self._module.inv_freq = torch.zeros_like(own)
+            self._module.inv_freq[pair] = math.pi
+            cos, sin = self._module(ones, own.new_ones(1, 1))
+            of_cos[cos[0, 0] < 0] = pair
+            of_states[self._turn(ones, cos, sin)[0, 0, 0] < 0] = pair
+        self._module.inv_freq = own
+        return of_cos, of_states
+
+    def _rotate(
+        self, states: torch.Tensor, positions: torch.Tensor | None, columns: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Rotate `(batch, heads, n, dim)` by `(n,)`; None: by 0, which only scales.
+
+        With `columns`, `(1 or heads, dim)`, positions may be `(n, columns)`, and each coordinate takes its own.
+        """
         if positions is None:
             if not self._scales:
                 return states
             positions = torch.zeros(1, device=states.device)
-        cos, sin = self._module(states, positions[None])
+        if positions.ndim == 1:
+            cos, sin = self._module(states, positions[None])
+            return self._turn(states, cos, sin)
+        assert columns is not None
+        at = torch.arange(len(positions), device=states.device)
+        cos, sin = (
+            # From (columns, n, dim) to (1 or heads, n, dim).
+            one[columns[:, None], at[:, None], torch.arange(one.shape[-1], device=one.device)]
+            for one in self._module(states, positions.T)
+        )
+        # Heads take the place of the batch, for which the function lets cos and sin differ.
+        return self._turn(states.transpose(0, 1), cos, sin).transpose(0, 1)
+
+    def _turn(self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         # Some families cut off the part that isn't rotated in the attention layer, some in the function.
         turning, passing = states.split([cos.shape[-1], states.shape[-1] - cos.shape[-1]], dim=-1)
-        # The function rotates a pair; one head is enough of a companion.
-        turned = self._rotary.apply(turning, turning[:1, :1], cos, sin)[0]
+        # The function rotates a pair; one of what cos holds for many is enough of a companion.
+        turned = self._rotary.apply(turning, turning[: len(cos), :1], cos, sin)[0]
         return torch.cat([turned, passing], dim=-1) if passing.shape[-1] else turned
 
 
@@ -210,7 +265,8 @@ class _RegionAttention:
 
     def __init__(self, rotary: Rotary, part: Part, progress: Progress | None = None) -> None:
         self._progress = progress
-        self._rotate = _Rotation(rotary, part)
+        self._rotation = _Rotation(rotary, part)
+        self._layers: dict[nn.Module, int] = {}
         self._regions = part.regions or PLAIN
         self._scale = part.scale
         self._flex: FlexRegions | None = FlexRegions(self._regions)
@@ -222,10 +278,18 @@ class _RegionAttention:
         value: torch.Tensor,
         present: torch.Tensor | None,
         scaling: float,
+        module: nn.Module,
     ) -> torch.Tensor:
-        """Attend; `present`, `(batch, keys)`, is False where there is padding."""
+        """Attend; `present`, `(batch, keys)`, is False where there is padding; `module` is the layer at hand."""
+        # The first pass goes through all layers in their order.
+        layer = self._layers.setdefault(module, len(self._layers))
+        rotate = self._rotation.in_layer(layer)
+        if self._rotation.differs_by_head and query.shape[1] != key.shape[1]:
+            groups = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        attend = partial(self._attend, rotate=rotate, scaling=scaling)
         if present is None:
-            return self._attend(query, key, value, scaling)
+            return attend(query, key, value)
         output = value.new_zeros(*query.shape[:3], value.shape[3])
         first = key.shape[2] - query.shape[2]
         patterns, pattern_of_row = present.unique(dim=0, return_inverse=True)
@@ -235,21 +299,21 @@ class _RegionAttention:
             queries = keys[keys >= first] - first
             if len(queries):
                 # Without its padding a text is a text of its own, with positions from 0.
-                attended = self._attend(
-                    _pick(query, rows, queries), _pick(key, rows, keys), _pick(value, rows, keys), scaling
+                attended = attend(
+                    _pick(query, rows, queries), _pick(key, rows, keys), _pick(value, rows, keys)
                 )
                 output[rows[:, None], :, queries] = attended.transpose(1, 2)
         return output
 
     def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotate: Rotate, scaling: float
     ) -> torch.Tensor:
-        own = self._rotate.set_length(key.shape[2])
+        own = self._rotation.set_length(key.shape[2])
         if own and self._regions is PLAIN and self._scale is None:
-            return self._attend_as_trained(query, key, value, scaling)
+            return _attend_as_trained(query, key, value, rotate, scaling)
         if self._flex is not None and suits(query, key, value, self._regions):
             try:
-                return self._flex(query, key, value, self._rotate, scaling=scaling, scale=self._scale)
+                return self._flex(query, key, value, rotate, scaling=scaling, scale=self._scale)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # compilers raise anything
@@ -259,26 +323,46 @@ class _RegionAttention:
                     [f"attention by regions can't be compiled here, and is slower without: {reason}"],
                     self._progress,
                 )
-        return region_attention(
-            query, key, value, self._regions, self._rotate, scaling=scaling, scale=self._scale
-        )
+        return region_attention(query, key, value, self._regions, rotate, scaling=scaling, scale=self._scale)
 
-    def _attend_as_trained(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+
+def _attend_as_trained(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotate: Rotate, scaling: float
+) -> torch.Tensor:
+    """Attend as the model itself does, to the last bit: with a mask where a cache is continued by several tokens."""
+    count, total = query.shape[2], key.shape[2]
+    index = torch.arange(total, device=query.device)
+    mask = None if count in (1, total) else index <= index[-count:, None]
+    return scaled_dot_product_attention(
+        rotate(query, index[-count:]),
+        rotate(key, index),
+        value,
+        attn_mask=mask,
+        is_causal=count == total > 1,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+class _Watch(_RegionAttention):
+    """The model's own attention, which notes how much each pair of coordinates can bring to the scores."""
+
+    def __init__(self, rotary: Rotary) -> None:
+        super().__init__(rotary, Part())
+        _, self._pairs = self._rotation.pairs()
+        self.products: list[torch.Tensor] = []
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotate: Rotate, scaling: float
     ) -> torch.Tensor:
-        """Attend as the model itself does, to the last bit: with a mask where a cache is continued by several tokens."""
-        count, total = query.shape[2], key.shape[2]
-        index = torch.arange(total, device=query.device)
-        mask = None if count in (1, total) else index <= index[-count:, None]
-        return scaled_dot_product_attention(
-            self._rotate(query, index[-count:]),
-            self._rotate(key, index),
-            value,
-            attn_mask=mask,
-            is_causal=count == total > 1,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        norms = []
+        for states in (query, key):
+            turning = states[..., : len(self._pairs)].float().square()
+            sums = turning.new_zeros(*turning.shape[:-1], len(self._pairs) // 2)
+            norms.append(sums.index_add_(-1, self._pairs, turning).sqrt())
+        keys = norms[1].repeat_interleave(query.shape[1] // key.shape[1], 1)
+        self.products.append((norms[0] * keys).mean((0, 2)))
+        return super()._attend(query, key, value, rotate, scaling)
 
 
 def _pick(states: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -315,7 +399,7 @@ def _attention(
             "a mask of queries and keys was given, and the method decides which keys are seen",
             "give a padding mask of shape (batch, tokens), or none",
         )
-    output = attention(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5)
+    output = attention(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5, module)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -370,11 +454,8 @@ def _replaced_rotary(rotary: Rotary, module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced_attention(
-    model: nn.Module, rotary: Rotary, part: Part, progress: Progress | None = None
-) -> Iterator[None]:
+def _replaced_attention(model: nn.Module, rotary: Rotary, attention: _RegionAttention) -> Iterator[None]:
     config = rotary.config
-    attention = _RegionAttention(rotary, part, progress)
     implementation, window = attention_name(config), getattr(config, "sliding_window", None)
     modules = [model, *model.modules()]
     try:
@@ -406,7 +487,7 @@ def _check_by_running(model: Any, rotary: Rotary) -> None:
     tokens = (torch.arange(1, count + 1, device=device) * 7 % vocabulary)[None]
     own = _first_output(model(input_ids=tokens, use_cache=False))
     try:
-        with _replaced_attention(model, rotary, Part()):
+        with _replaced_attention(model, rotary, _RegionAttention(rotary, Part())):
             ours = _first_output(model(input_ids=tokens, use_cache=False))
     except (RuntimeError, TypeError, ValueError) as error:
         raise OrdtoolError(
@@ -419,6 +500,54 @@ def _check_by_running(model: Any, rotary: Rotary) -> None:
             "frequency methods (ntk, yarn) may work on it",
         )
     _checked.add(model)
+
+
+def _check_pairs(model: nn.Module, rotary: Rotary, part: Part) -> None:
+    """Check that groups and key pairs, which belong to one model, can be this one's."""
+    if part.columns is None:
+        return
+    pairs, heads, layers = (
+        len(rotary.inv_freq),
+        rotary.config.num_attention_heads,
+        rotary.config.num_hidden_layers,
+    )
+    if part.columns.groups > pairs:
+        raise OrdtoolError(
+            f"dpe: there are {part.columns.groups} lengths, and the pairs of coordinates that turn are {pairs}",
+            f"{model_name(model)} can have one length for each, or for each group of them",
+        )
+    key_pairs = part.columns.key_pairs
+    if key_pairs is not None and not (
+        len(key_pairs) == layers
+        and all(len(layer) == heads for layer in key_pairs)
+        and all(number < pairs for layer in key_pairs for head in layer for number in head)
+    ):
+        raise OrdtoolError(
+            f"dpe: the key pairs are not {model_name(model)}'s",
+            f"it has {layers} layers, {heads} heads and {pairs} pairs of coordinates that turn",
+        )
+
+
+@torch.no_grad()
+def pair_products(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return |q_m| |k_m| of each pair m of coordinates, the most that it can bring to a score; a mean over the tokens.
+
+    Args:
+        model: A transformers model with one rotary module.
+        tokens: `(batch, n)`.
+
+    Returns:
+        `(layers, heads, pairs)`.
+
+    Raises:
+        OrdtoolError: If the model's attention can't be replaced.
+    """
+    rotary = find_rotary(model)
+    check_attention(model, rotary)
+    watch = _Watch(rotary)
+    with _replaced_attention(model, rotary, watch):
+        model(input_ids=tokens, use_cache=False)
+    return torch.stack(watch.products)
 
 
 def _first_output(outputs: Any) -> Any:

@@ -205,6 +205,7 @@ def _join(parts: Mapping[str, Part]) -> Part:
     for part in parts.values():
         joined = Part(
             joined.regions or part.regions,
+            joined.columns or part.columns,
             joined.frequencies or part.frequencies,
             joined.grows or part.grows,
             joined.scale or part.scale,

@@ -9,7 +9,7 @@ other positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,9 @@ class Region:
     """The keys `start(i) <= j < stop(i)` of query `i`, seen at distance `query(i) - key(j)`.
 
     Starts below 0 and stops beyond `i + 1` are clipped. The rules take index tensors of
-    shape `(n,)` and give tensors of the same shape; positions may be fractions.
+    shape `(n,)` and give tensors of the same shape; positions may be fractions. Where
+    distances depend on the frequency, positions are `(n, columns)`, and `PairColumns`
+    says which column a pair of coordinates takes.
 
     Attributes:
         start: The first key of a query.
@@ -44,6 +46,32 @@ class Region:
 
 
 Regions = tuple[Region, ...]
+
+KeyPairs = tuple[tuple[tuple[int, ...], ...], ...]
+"""For each layer and head the numbers of some pairs of coordinates, the fastest being 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairColumns:
+    """Which column of positions `(n, groups + 1)` each pair of coordinates takes.
+
+    Attributes:
+        groups: Groups of neighbouring pairs, as even as they can be; each takes the column of its number.
+        key_pairs: The pairs that do so; others take the last column, their own distances. None: all do.
+    """
+
+    groups: int
+    key_pairs: KeyPairs | None = None
+
+    def of(self, pairs: int, layer: int) -> torch.Tensor:
+        """Return the columns of `pairs` pairs in a layer, `(heads, pairs)`, or `(1, pairs)` where heads don't differ."""
+        columns = (torch.arange(pairs) * self.groups // pairs)[None]
+        if self.key_pairs is None:
+            return columns
+        chosen = torch.zeros(len(self.key_pairs[layer]), pairs, dtype=torch.bool)
+        for head, numbers in enumerate(self.key_pairs[layer]):
+            chosen[head, list(numbers)] = True
+        return torch.where(chosen, columns, self.groups)
 
 
 def _zero(index: torch.Tensor) -> torch.Tensor:
@@ -112,6 +140,22 @@ def string_regions(shift: int, window: int) -> Regions:
     """
     far = Region(_zero, lambda i: i - shift + 1, lambda i: i - shift + window, _same)
     return _near(shift), far
+
+
+def dpe_regions(window: int, sizes: Sequence[int]) -> Regions:
+    """Return `d` below `W`, and `floor(i/G) - floor(j/G) + W - floor(W/G)` from there on, with a G for each group of pairs.
+
+    Args:
+        window: W.
+        sizes: The G of each group of pairs; positions have a column for each, and a last one for pairs that stay.
+    """
+
+    def by_group(index: torch.Tensor) -> torch.Tensor:
+        return index[:, None] // torch.tensor([*sizes, 1], device=index.device)
+
+    shift = torch.tensor([window - window // size for size in (*sizes, 1)])
+    far = Region(_zero, lambda i: i - window + 1, lambda i: by_group(i) + shift.to(i.device), by_group)
+    return _near(window), far
 
 
 def dca_regions(chunk: int, context: int) -> Regions:

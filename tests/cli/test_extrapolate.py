@@ -397,3 +397,14 @@ def test_tune_writes_a_method(run_in_process, folder, book, tmp_path):
     assert method in [row["method"] for row in tried] and all(set(row) == {"method", "loss"} for row in tried)
     assert run_in_process(book, "-m", folder, "--methods", method, "--lengths", "2x").returncode == 0
     assert "plot doesn't go with tune" in run_in_process(*options, "--force", "--plot", "x.svg").stderr
+
+
+def test_tune_writes_the_file_of_dpe(run_in_process, folder, book, tmp_path):
+    options = [book, "-m", folder, "--tune", "dpe:window=8", "--lengths", "2x"]
+    assert "name it: --factors" in run_in_process(*options).stderr
+    done = run_in_process(*options, "--factors", "groups.json")
+    assert done.returncode == 0, done.stderr
+    method = done.stdout.decode().strip()
+    assert method == "dpe:window=8:lengths=groups.json"
+    assert set(json.loads((tmp_path / "groups.json").read_bytes())) == {"lengths", "key_pairs"}
+    assert run_in_process(book, "-m", folder, "--methods", method, "--lengths", "2x").returncode == 0

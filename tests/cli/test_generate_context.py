@@ -28,6 +28,7 @@ METHODS += [
     "yarn-unscaled",
     "string",
     "dca",
+    "dpe",
     "p-rope",
     "logn",
 ]

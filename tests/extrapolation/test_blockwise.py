@@ -7,6 +7,7 @@ from ordtool.extrapolation import blockwise, flex, kernel
 from ordtool.extrapolation.regions import (
     PLAIN,
     dca_regions,
+    dpe_regions,
     lambda_regions,
     leaky_rerope_regions,
     rerope_regions,
@@ -26,7 +27,9 @@ REGIONS = {
     "leaky": leaky_rerope_regions(11, 2.5),
     "self-extend": self_extend_regions(13, 5),
     "dca": dca_regions(11, 17),
+    "dpe": dpe_regions(11, (3, 7, 1)),
 }
+COLUMNS = [0, 0, 1, 2, 3]  # of each pair of coordinates, where positions have several
 
 
 def rotate(states, positions):
@@ -34,7 +37,8 @@ def rotate(states, positions):
     if positions is None:
         return states
     theta = 17.0 ** (-torch.arange(0, DIM, 2, dtype=torch.float64) / DIM)
-    angle = positions.double().unsqueeze(-1) * theta
+    at = positions.double()
+    angle = (at.unsqueeze(-1) if at.ndim == 1 else at[:, COLUMNS]) * theta
     first, second = states.chunk(2, dim=-1)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -13,8 +13,9 @@ from ordtool.models.releases import cache_argument, cache_of
 
 TRAINED, N = 13, 41
 LONGROPE = f"longrope:factors={Path(__file__).with_name('longrope.json')}"
+DPE = f"dpe:window=3:lengths={Path(__file__).with_name('dpe.json')}"
 SPECS = [name for name, method in METHODS.items() if not method.needs_file]
-SPECS += [LONGROPE, "yarn:ramp=turns", "dca:chunk=20:context=26+yarn", "rerope+logn", "ntk-mixed+logn"]
+SPECS += [LONGROPE, DPE, "yarn:ramp=turns", "dca:chunk=20:context=26+yarn", "rerope+logn", "ntk-mixed+logn"]
 SPECS += ["leaky-rerope:window=5:leak=3+yarn+logn"]
 FAMILIES = ["llama", "qwen3", "gpt_neox", "cohere"]
 
@@ -186,6 +187,7 @@ def test_a_window_as_wide_as_the_text_changes_nothing(tiny, tokens):
         "rerope:window=41",
         "leaky-rerope:window=50:leak=2",
         "self-extend:window=41:group=2",
+        "dpe:window=41:factor=4",
         "window:window=41",
     ):
         with context_extension(model, spec, progress=Told()):

@@ -30,6 +30,7 @@ def test_defaults_follow_the_trained_length_and_the_length_to_come():
         "leaky-rerope": {"window": 128, "leak": 16.0},
         "self-extend": {"window": 256, "group": 16},
         "dca": {"chunk": 384, "context": 512},
+        "dpe": {"window": 64, "factor": 8.0, "lengths": "L/2"},
         "logn": {},
     }
     assert plan("pi", length=300).values["pi"]["factor"] == 1.0
@@ -100,7 +101,7 @@ def test_hints_say_what_to_do():
 
 
 def test_a_factor_needs_a_length():
-    for spec in ("pi", "ntk", "yarn", "leaky-rerope", "self-extend"):
+    for spec in ("pi", "ntk", "yarn", "leaky-rerope", "self-extend", "dpe"):
         with pytest.raises(UsageError, match="must know how long the text will be"):
             plan(spec, length=None)
     assert plan("rerope", length=None).values["rerope"]["window"] == 128

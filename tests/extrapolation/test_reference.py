@@ -8,6 +8,7 @@ its frequency, and sums. Distances, frequencies and visibility are written here 
 import functools
 import json
 import math
+import re
 import types
 
 import pytest
@@ -93,6 +94,31 @@ def plain(i, j):
     return i - j
 
 
+# DPE: lengths of 26, 9 and 4 tokens for the pairs 0 and 1, 2 and 3, and 4, so that G is 52/26, 52/9 and 52/4, rounded up.
+LENGTHS, SIZES = (26, 9, 4), (2, 2, 6, 6, 13)
+
+
+def is_key_pair(layer, head, m):
+    return (layer + head + m) % 3 > 0
+
+
+@functools.cache
+def dpe(size, w=5):
+    return lambda i, j: i - j if i - j < w else i // size - j // size + w - w // size
+
+
+def dpe_pair(layer, head, m):
+    return dpe(SIZES[m]) if is_key_pair(layer, head, m) else plain
+
+
+# What depends on the pair of coordinates too: from layer, head and pair to the distance rule.
+BY_PAIR = {
+    "dpe:window=5:lengths=LENGTHS": lambda layer, head, m: dpe(SIZES[m]),
+    "dpe:window=5:lengths=PAIRS": dpe_pair,
+    "dpe:window=5:lengths=PAIRS+yarn:turns=2+logn": dpe_pair,
+}
+
+
 # spec: (distance rule, frequencies, factor on scores, log-n)
 METHODS = {
     "none": (plain, theta(), 1, False),
@@ -130,6 +156,15 @@ METHODS = {
     "dca:chunk=7:context=12+yarn:turns=2": (dca, yarn(2), (1 + 0.1 * math.log(FACTOR)) ** 2, False),
     "self-extend:window=5:group=3": (self_extend, theta(), 1, False),
     "dca:chunk=7:context=12": (dca, theta(), 1, False),
+    "dpe:window=5": (dpe(8), theta(), 1, False),  # L/2 for all: 52 / 6.5
+    "dpe:window=5:lengths=LENGTHS": (plain, theta(), 1, False),
+    "dpe:window=5:lengths=PAIRS": (plain, theta(), 1, False),
+    "dpe:window=5:lengths=PAIRS+yarn:turns=2+logn": (
+        plain,
+        yarn(2),
+        (1 + 0.1 * math.log(FACTOR)) ** 2,
+        True,
+    ),
     "logn": (plain, theta(), 1, True),
     "rerope:window=5+logn": (lambda i, j: min(i - j, 5), theta(), 1, True),
     "ntk-mixed+logn": (plain, ntk_mixed(0.625), 1, True),
@@ -169,8 +204,8 @@ def raw_states(attention, hidden):
     return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
-def reference_forward(rule, frequencies, score_factor, logn, interleaved):
-    table = distances(rule)
+def reference_forward(rule, frequencies, score_factor, logn, interleaved, by_pair, layer):
+    seen = distances(rule)
 
     def forward(self, hidden_states, **kwargs):
         query, key, value = raw_states(self, hidden_states)
@@ -179,6 +214,9 @@ def reference_forward(rule, frequencies, score_factor, logn, interleaved):
         scores = torch.zeros(*query.shape[:2], N, N, dtype=torch.float64)
         for m, frequency in enumerate(frequencies.tolist()):
             first, second = (2 * m, 2 * m + 1) if interleaved else (m, m + ROTARY // 2)
+            table = seen
+            if by_pair:
+                table = torch.stack([distances(by_pair(layer, head, m)) for head in range(query.shape[1])])
             angle = table * frequency
             a, b = query[..., first].unsqueeze(-1), query[..., second].unsqueeze(-1)
             c, d = key[..., first].unsqueeze(-2), key[..., second].unsqueeze(-2)
@@ -189,7 +227,7 @@ def reference_forward(rule, frequencies, score_factor, logn, interleaved):
         if logn:
             factors = [max(1.0, math.log(i + 1) / math.log(TRAINED)) for i in range(N)]
             scores *= torch.tensor(factors, dtype=torch.float64)[:, None]
-        weights = scores.masked_fill(table.isnan(), -math.inf).softmax(-1)
+        weights = scores.masked_fill(seen.isnan(), -math.inf).softmax(-1)
         mixed = (weights @ value).transpose(1, 2).flatten(2)
         out = self.dense if hasattr(self, "dense") else self.o_proj
         return out(mixed), weights
@@ -203,10 +241,11 @@ def reference_logits(model, tokens, spec):
     interleaved = model.config.model_type in {"cohere", "glm"}
     layers = [m for m in model.modules() if type(m).__name__.endswith("Attention")]
     assert len(layers) == 2
-    for layer in layers:
-        layer.forward = types.MethodType(
-            reference_forward(rule, frequencies, score_factor, logn, interleaved), layer
+    for number, layer in enumerate(layers):
+        forward = reference_forward(
+            rule, frequencies, score_factor, logn, interleaved, BY_PAIR.get(spec), number
         )
+        layer.forward = types.MethodType(forward, layer)
     try:
         return model(tokens).logits
     finally:
@@ -224,13 +263,19 @@ def tokens():
 )
 @torch.no_grad()
 def test_every_method_is_its_formula(family, tiny, tokens, tmp_path):
-    file = tmp_path / "factors.json"
-    file.write_text(json.dumps(FACTORS))
     model = tiny(family)
+    pairs = [
+        [[m for m in range(ROTARY // 2) if is_key_pair(layer, head, m)] for head in range(heads)]
+        for layer, heads in enumerate([model.config.num_attention_heads] * 2)
+    ]
+    files = {"FILE": FACTORS, "LENGTHS": LENGTHS, "PAIRS": {"lengths": LENGTHS, "key_pairs": pairs}}
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
     untouched = model(tokens).logits
     for spec in METHODS:
         wanted = reference_logits(model, tokens, spec)
-        with context_extension(model, spec.replace("FILE", str(file)), length=LENGTH, progress=_Quiet()):
+        given = re.sub(r"=(FILE|LENGTHS|PAIRS)", rf"={tmp_path}/\1", spec)
+        with context_extension(model, given, length=LENGTH, progress=_Quiet()):
             found = model(tokens).logits
         assert (found - wanted).abs().max() < 1e-5, spec
         assert torch.equal(model(tokens).logits, untouched), spec
