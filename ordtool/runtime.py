@@ -177,6 +177,22 @@ def use_threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
+def denormals_as_zero() -> Iterator[None]:
+    """Take numbers too small for float32's full precision (1.2e-38) for zero meanwhile, in this thread.
+
+    Processors are many times slower with them.
+    """
+    import torch
+
+    before = float(torch.full((), 1e-39)) == 0  # torch doesn't tell
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@contextmanager
 def steady_attention(device: torch.device) -> Iterator[None]:
     """Leave cuDNN out of torch's kernels of attention meanwhile: it plans anew for every shape, and shapes are many here."""
     if device.type != "cuda":

@@ -68,3 +68,15 @@ def test_only_large_imports_freeze_what_there_is():
         gc.unfreeze()
         for name in names:
             del sys.modules[name]
+
+
+def test_denormals_are_zero_meanwhile():
+    tiny = torch.full((1,), 1e-30)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("the processor can't")
+    torch.set_flush_denormal(False)
+    with runtime.denormals_as_zero():
+        with runtime.denormals_as_zero():
+            assert float((tiny * 1e-9).double()) == 0
+        assert float((tiny * 1e-9).double()) == 0
+    assert float((tiny * 1e-9).double()) > 0

@@ -182,7 +182,19 @@ def test_batches_change_no_tree_and_a_long_line_is_read_in_pieces():
         assert unbiased_spans(found[0]) == unbiased_spans(alone[0])
     tables = parser.posteriors(given[2:3], marks[2:3])
     assert unbiased_spans(together[2][0]) == chart_spans(tables[0])
-    assert {(0, 230), (0, 100), (100, 230), (100, 200), (200, 230)} <= set(unbiased_spans(together[3][0]))
+    joined = {(start, end) for start in range(0, 230, 40) for end in (min(start + 40, 230), 230)}
+    assert joined <= set(unbiased_spans(together[3][0]))
+
+
+def test_a_line_of_thousands_of_words_is_its_pieces_joined_from_the_right():
+    parser = small_parser()
+    words = np.random.default_rng(1).integers(2, 12, 2_000).tolist()
+    [found] = parser.distances([words])
+    expected, nothing = set(), np.zeros(41, dtype=np.uint16)
+    for start in range(0, 2_000, 40):
+        [piece] = parser.posteriors([words[start : start + 40]], [nothing])
+        expected |= {(start, 2_000)} | {(start + i, start + j) for i, j in chart_spans(piece)}
+    assert set(unbiased_spans(found[0])) == expected
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,9 @@ from ordtool.parsing.trees.punctuation import check_punctuation_bonus, crossing_
 
 __all__ = ["PUNCTUATION_BONUS", "PcfgParser", "merger_for"]
 
-# A longer line is read in pieces: the chart holds n^2 m numbers.
-_LONGEST, _PIECE = 200, 100
+# A longer line, which is no sentence, is read in pieces as long as the longest sentence that grammars learn from: the chart
+# takes n^2 m^2 + n^3 m steps and holds n^2 m numbers, so that short pieces make the steps of a line few.
+_LONGEST, _PIECE = 200, 40
 # Words from which compiled loops, which take a while to load, save more time than that.
 _COMPILED_WORDS = 200
 # Numbers of a batch's chart that are held at a time.
@@ -129,7 +130,7 @@ class PcfgParser:
     ) -> list[np.ndarray]:
         """Find the best trees.
 
-        A line of over 200 words is read in pieces of 100 that are joined from the right.
+        A line of over 200 words is read in pieces of 40 that are joined from the right: its time grows with its words.
 
         Args:
             sentences: Ids of the words of each sentence, one at least.

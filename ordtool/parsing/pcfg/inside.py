@@ -9,9 +9,10 @@ l and r are made once a span, so a sentence of n words and a grammar of m symbol
 O(n^3 m^3).
 
 Numbers are kept as `exp(scale) * value`, one scale a span and values between 0 and 1, so that nothing but the scales is
-ever exponentiated and all the rest are sums of products. All numbers are positive: nothing cancels, and factors may be
-rounded to TF32. The gradient is written out, as the same recurrence from wide spans to narrow ones; it recomputes the
-products of parts, so that memory holds n^2 m numbers and not n^3 m.
+ever exponentiated and all the rest are sums of products. All numbers are positive: nothing cancels, factors may be
+rounded to TF32, and what is too small for float32's full precision is zero. The gradient is written out, as the same
+recurrence from wide spans to narrow ones; it recomputes the products of parts, so that memory holds n^2 m numbers and
+not n^3 m.
 
 Source: Liu, Yang, Kim and Tu 2023 (*Simple hardware-efficient PCFGs with independent left and right productions*),
 section 3; the scaling and the gradient are ours.
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ordtool.parsing.pcfg.merging import Merger, TorchMerger, span_count, span_offset
+from ordtool.runtime import denormals_as_zero
 
 __all__ = ["Grammar", "inside", "span_posteriors"]
 
@@ -142,6 +144,7 @@ class _Chart:
     log_likelihood: Tensor
 
     @classmethod
+    @denormals_as_zero()
     def fill(
         cls, words: Tensor, grammar: Grammar, merger: Merger, potentials: Tensor | None = None
     ) -> _Chart:
@@ -171,6 +174,7 @@ class _Chart:
         likelihood = torch.log(total) + scales[-1]
         return cls(grammar, merger, emissions, sums, children, scales, sum_scales, total, likelihood)
 
+    @denormals_as_zero()
     def outside(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients by `sums` and by `children`, computed from wide spans to narrow ones.
 
@@ -190,6 +194,7 @@ class _Chart:
                 _product(by_children[first:last], grammar.nonterminal_children.T, outer[first:last])
         return outer, by_children
 
+    @denormals_as_zero()
     def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the gradients by the words and by the three tables of the grammar."""
         length = len(self.emissions)
