@@ -74,6 +74,10 @@ def spans(
     batch_words: Annotated[int, option("Words of a batch, about.", TRAINING, min=1)] = 1024,
     learning_rate: Annotated[float, option(panel=TRAINING, names="--learning-rate --lr")] = 1e-3,
     encoder_learning_rate: Annotated[float, option(panel=TRAINING)] = 1e-4,
+    frozen_layers: Annotated[
+        int | None,
+        option("Keep the encoder's embeddings and its first N layers as they are.", TRAINING, min=0),
+    ] = None,
     label_weight: Annotated[
         float, option("Of labels and parts of speech in the loss, beside spans.", TRAINING)
     ] = 0.2,
@@ -123,6 +127,7 @@ def spans(
         word_dropout=word_dropout,
         learning_rate=learning_rate,
         encoder_learning_rate=encoder_learning_rate,
+        frozen_layers=frozen_layers,
         label_weight=label_weight,
         weight_decay=weight_decay,
         clip=clip,

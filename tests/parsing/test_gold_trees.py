@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ordtool.errors import OrdtoolError, UsageError
 from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.parser import parse
@@ -291,6 +292,26 @@ def test_an_encoder_trains_along_and_teaches(treebank, encoder, tmp_path):
         load_parser(tmp_path / "pupil").network.config.labels
         == load_parser(tmp_path / "strong").network.config.labels
     )
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_frozen_layers_stay_as_they_are_and_the_others_learn(treebank, encoder, tmp_path, layers):
+    options = TINY | {"epochs": 1, "encoder_learning_rate": 1e-3, "encoder": str(encoder)}
+    train_spans([treebank], tmp_path / "strong", SpanTrainingConfig(**options, frozen_layers=layers))
+    before = load_file(encoder / "model.safetensors")
+    after = load_file(tmp_path / "strong" / "encoder" / "model.safetensors")
+    kept = ("embeddings.", *(f"encoder.layer.{k}." for k in range(layers)))
+    # A bias of keys has no influence, so it needn't move.
+    same = {name for name in after if "key.bias" not in name and torch.equal(after[name], before[name])}
+    assert same == {name for name in after if name.startswith(kept) and "key.bias" not in name}
+
+
+def test_frozen_layers_of_no_encoder_or_too_many_are_refused(treebank, encoder, tmp_path):
+    with pytest.raises(UsageError, match="first layers of an `encoder`"):
+        SpanTrainingConfig(frozen_layers=1)
+    config = SpanTrainingConfig(**TINY | {"encoder": str(encoder)}, frozen_layers=9)
+    with pytest.raises(OrdtoolError, match="so 9 can't be kept"):
+        train_spans([treebank], tmp_path / "strong", config)
 
 
 def test_packed_weights_are_integers_times_the_scale_of_their_row(trained, tmp_path):

@@ -40,6 +40,8 @@ class SpanTrainingConfig:
         word_dropout: Share of words that are read as unknown ones while training.
         learning_rate: Peak, after a linear warm-up over 4% of the steps; a cosine to zero follows.
         encoder_learning_rate: The same for a pre-trained encoder.
+        frozen_layers: So many first layers of the encoder stay as they are, and its embeddings with them; None: all of it is
+            trained.
         label_weight: Of the loss of labels and parts of speech, beside that of spans.
         weight_decay: Of weights, not of biases.
         clip: Largest norm of the whole gradient.
@@ -68,6 +70,7 @@ class SpanTrainingConfig:
     word_dropout: float = 0.1
     learning_rate: float = 1e-3
     encoder_learning_rate: float = 1e-4
+    frozen_layers: int | None = None
     label_weight: float = 0.2
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -91,6 +94,10 @@ class SpanTrainingConfig:
         if self.text_tokens is not None:
             check_choice(self, "text_tokens", (*TOKEN_KINDS, "whitespace"))
         check_positive(self, "encoder_learning_rate")
+        if self.frozen_layers is not None and (self.encoder is None or self.frozen_layers < 0):
+            raise UsageError(
+                "`frozen_layers` are the first layers of an `encoder`: 0 (its embeddings alone) or more"
+            )
         object.__setattr__(self, "text", tuple(map(str, as_many(self.text))))
         if bool(self.text) != (self.teacher is not None):
             raise UsageError("`teacher` and `text` go together: the teacher parses the text")
@@ -136,6 +143,7 @@ class SpanTrainingOptions(RunOptions, total=False):
     word_dropout: float
     learning_rate: float
     encoder_learning_rate: float
+    frozen_layers: int | None
     label_weight: float
     weight_decay: float
     clip: float

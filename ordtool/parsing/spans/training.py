@@ -32,6 +32,7 @@ from ordtool.io.checkpoint import (
 )
 from ordtool.io.inputs import check_read_twice
 from ordtool.io.runs import RunConfig, RunFolder, RunOptions, partial_folder, run_folder, run_metadata
+from ordtool.models.layers import freeze
 from ordtool.models.resolve import resolve_model
 from ordtool.parsing.loading import load_parser
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
@@ -210,6 +211,8 @@ def _make_model(
         labels, tags = shape.labels, shape.tags
     if encoder_folder is not None:
         encoder, pieces = load_encoder(encoder_folder, config.tokens)
+        if config.frozen_layers is not None:
+            freeze(encoder.model, config.frozen_layers)
         return SpanModel(config.shape(1 << pieces.bits, labels, tags), encoder), pieces
     counts = Counter(word for tree in lessons.train for word in tree.words)
     if lessons.text is not None:
@@ -262,7 +265,8 @@ class _Trainer:
         own = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
         groups = [{**g, "peak": config.learning_rate} for g in weight_groups(own, config.weight_decay)]
         if model.encoder is not None:
-            given = weight_groups(list(model.encoder.parameters()), config.weight_decay)
+            trained = [p for p in model.encoder.parameters() if p.requires_grad]
+            given = weight_groups(trained, config.weight_decay)
             groups += [{**group, "peak": config.encoder_learning_rate} for group in given]
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=fused)
@@ -363,7 +367,7 @@ class _Trainer:
             group["lr"] = group["peak"] * self._rate()
         self.optimizer.zero_grad()
         loss = self._backward(list(self.ranks.share(chosen)))
-        parameters = list(self.model.parameters())
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.ranks.sum_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.optimizer.step()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import Seq2SeqModelOutput
 
+from ordtool.models.layers import find_layers
 from ordtool.models.releases import cache_argument, cache_of
-from ordtool.tuning.backbone.layers import as_decoder, find_layers, standardise
+from ordtool.tuning.backbone.layers import as_decoder, standardise
 from ordtool.tuning.backbone.model import Backbone, BackboneStates
 from ordtool.tuning.backbone.recorder import HiddenStateRecorder
 

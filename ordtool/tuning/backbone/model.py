@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ordtool.models.layers import depth, find_layers
 from ordtool.models.loading import usable_context
 from ordtool.runtime import use_threads
-from ordtool.tuning.backbone.layers import depth, find_layers
 from ordtool.tuning.backbone.recorder import HiddenStateRecorder, recording
 
 _BLOCK = 1 << 22

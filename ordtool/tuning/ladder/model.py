@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ordtool.tuning.backbone.layers import find_layers
+from ordtool.models.layers import find_layers
 from ordtool.tuning.ladder.bert_side_block import attention_mask as bert_mask
 from ordtool.tuning.ladder.bert_side_block import bert_side_block, has_bert_blocks
 from ordtool.tuning.ladder.config import LadderConfig

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.tuning.backbone.layers import DEPTH_NAMES
+from ordtool.models.layers import DEPTH_NAMES
 
 _INNER = (
     "intermediate_size",
