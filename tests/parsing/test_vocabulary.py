@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -148,3 +149,17 @@ def test_a_vocabulary_is_never_too_large(counts, size):
 def test_too_small_a_vocabulary():
     with pytest.raises(OrdtoolError, match="holds no word"):
         build_vocabulary(Counter("a"), 2)
+
+
+def test_words_that_never_come_again_take_no_memory():
+    vocabulary = Vocabulary(WORDS)
+    vocabulary.encode_words([[f"w{k:x}" for k in range(70_000)]])
+    tracemalloc.start()
+    try:
+        vocabulary.encode_words(
+            [[f"v{k:x}" for k in range(start, start + 100)] for start in range(0, 3_000, 100)]
+        )
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000 < peak

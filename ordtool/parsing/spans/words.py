@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from ordtool.parsing.text.vocabulary import UNKNOWN, Vocabulary
+from ordtool.parsing.text.vocabulary import CACHED_WORDS, UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +146,7 @@ class PieceVocabulary:
             if len(pieces) > self.per_word:
                 pieces = [*pieces[: self.per_word - 1], pieces[-1]]
             packed = sum(piece << self.bits * k for k, piece in enumerate(pieces))
-            if len(self._cache) < 200_000:
+            if len(self._cache) < CACHED_WORDS:
                 self._cache[word] = packed
         return packed
 

@@ -194,7 +194,7 @@ def _chunk_spans(chunk: str) -> tuple[tuple[int, int], ...]:
     return tuple(_penn_spans(chunk + " x")[:-1])
 
 
-_cached_spans = lru_cache(maxsize=1 << 17)(_chunk_spans)
+_cached_spans = lru_cache(maxsize=1 << 16)(_chunk_spans)
 
 
 def _penn_spans(text: str) -> list[tuple[int, int]]:

@@ -22,6 +22,8 @@ EOS = "<eos>"
 UNKNOWN = "<unk>"
 VOCABULARY_FILE = "vocab.txt"
 OPTIONS_FILE = "tokenizer_config.json"
+# Distinct words whose ids are remembered: with the first ones of a text most of the words that follow are known.
+CACHED_WORDS = 1 << 16
 
 # Longest first: `-tion` before `-ion`, `-ies` before `-es` before `-s`.
 SUFFIXES = (
@@ -142,7 +144,7 @@ class Vocabulary:
         token_id = self._cache.get(word)
         if token_id is None:
             token_id = self._find(word)
-            if len(self._cache) < 200_000:
+            if len(self._cache) < CACHED_WORDS:
                 self._cache[word] = token_id
         return token_id
 
