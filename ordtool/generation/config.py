@@ -13,6 +13,9 @@ from ordtool.errors import UsageError
 LEAST_TEMPERATURE = 1e-6
 """Below it, logits divided by it overflow and a draw would be of no numbers."""
 
+MOST_SEQUENCES = 4096
+"""Beams or samples of a prompt at most: they are held in memory together."""
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -34,9 +37,9 @@ class Decoding:
         repetition_penalty: Divides (or multiplies, if negative) the logits of tokens seen
             before, prompt included (Keskar et al. 2019); 1 is off.
         no_repeat_ngram: No n-gram of this length occurs twice, prompt included; 0 is off.
-        beams: Beam search of this width; 1 is off.
+        beams: Beam search of this width, 4,096 at most; 1 is off.
         length_penalty: Beams are ranked by log-probability / length ** length_penalty.
-        n: Continuations a prompt: samples, or the best beams.
+        n: Continuations a prompt, 4,096 at most: samples, or the best beams.
         stop: The text ends before the first of these.
         choices: Only these answers are compared, by their log-probability.
         beta: With several contexts side by side: what the model says without any is taken off beta times.
@@ -97,6 +100,12 @@ class Decoding:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"`{name}` {value} is not possible", f"give a number of {low} or more")
+        for name in ("beams", "n"):
+            if getattr(self, name) > MOST_SEQUENCES:
+                raise UsageError(
+                    f"`{name}` {getattr(self, name):,} is more than {MOST_SEQUENCES:,}: they are written side by side",
+                    "for more samples, repeat the prompt" if name == "n" else "4 or 8 are usual",
+                )
         for name in ("top_p", "min_p", "typical"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:

@@ -174,7 +174,7 @@ class TextGenerator:
             decoding: The options.
             style: Adds the stop strings of few-shot prompts, whose answers are stripped.
             write: For one prompt with one continuation: called with pieces as they come.
-            progress: Advanced by prompts.
+            progress: Advanced by prompts; told of the tokens of a long text.
 
         Returns:
             A result a prompt, in the order given.
@@ -192,7 +192,7 @@ class TextGenerator:
                 if decoding.choices:
                     found = [self._choose(prompts[place], decoding) for place in batch]
                 else:
-                    found = self._write([prompts[place] for place in batch], decoding, style, write)
+                    found = self._write([prompts[place] for place in batch], decoding, style, write, progress)
             results.update(zip(batch, found, strict=True))
             for note in self.backend.notes[told:]:
                 progress.note(note)
@@ -221,6 +221,7 @@ class TextGenerator:
         decoding: Decoding,
         style: PromptStyle,
         write: Callable[[str], None] | None,
+        progress: Progress,
     ) -> list[Result]:
         inputs, pads, columns = self.backend.batch([prompt.ids for prompt in batch])
         stops = decoding.stop + style.stop
@@ -229,7 +230,7 @@ class TextGenerator:
         if write is not None and len(batch) == decoding.rows_per_prompt == 1:
             stream = TextStream(befores[0], stops, self.codec.decode, write)
         stop = StopStrings(stops, befores, columns, self.codec.decode) if stops else None
-        select = self._selector(batch, decoding, pads, columns)
+        select = self._selector(batch, decoding, pads, columns, progress)
         steps = self._steps(batch[0], decoding)
         sequences = decode(self.backend, inputs, steps, select, decoding, stop, stream)
         rows = sequences[:, columns:].tolist()
@@ -255,7 +256,7 @@ class TextGenerator:
         stops = decoding.stop + style.stop
         befores = [self.codec.before(row) for row in rows]
         stop = StopStrings(stops, befores, columns, self.codec.decode) if stops else None
-        select = self._selector([prompt], decoding, pads[:1], columns)
+        select = self._selector([prompt], decoding, pads[:1], columns, progress)
         select.margin = 0.0  # one row alone says nothing of a near tie of them all
         longest = replace(prompt, ids=max(rows, key=len))
         pool = ContextPool(select, decoding.beta)
@@ -267,7 +268,12 @@ class TextGenerator:
         return result
 
     def _selector(
-        self, batch: Sequence[Prompt], decoding: Decoding, pads: list[int], columns: int
+        self,
+        batch: Sequence[Prompt],
+        decoding: Decoding,
+        pads: list[int],
+        columns: int,
+        progress: Progress,
     ) -> TokenSelector:
         def ended(generated: Sequence[int]) -> bool:
             return bool(self._stops.intersection(generated))
@@ -283,6 +289,7 @@ class TextGenerator:
             indices=[prompt.index for prompt in batch],
             ended=ended,
             dtype=self.dtype,
+            watch=lambda written: progress.advance(0, tokens=f"{written:,}"),
         )
 
     def _finish(

@@ -26,6 +26,10 @@ MARGIN = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 0.25}
 """Nearer than this, two logits of size up to 8 are a near tie: some 30 times the noise measured."""
 
 
+# Tokens between two looks at how long a text has become.
+_WATCHED = 64
+
+
 def penalised(decoding: Decoding, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """Apply the options that look at the tokens so far, `(rows, length)`, to scores `(rows, vocabulary)`."""
     if decoding.repetition_penalty != 1:
@@ -85,6 +89,7 @@ class TokenSelector:
         indices: The records' numbers in the stream, for draws.
         ended: Says of a generated row whether it has ended (its logits don't matter).
         dtype: Of the model's arithmetic.
+        watch: Called with the number of tokens that a row has, now and then.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class TokenSelector:
         indices: Sequence[int],
         ended: Callable[[Sequence[int]], bool],
         dtype: torch.dtype,
+        watch: Callable[[int], None] | None = None,
     ) -> None:
         self.pads = list(pads)
         self.columns = columns
@@ -112,9 +118,13 @@ class TokenSelector:
             else []
         )
         self.near_ties = 0
+        self._watch = watch
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Map logits (rows, vocabulary) to scores of the same shape."""
+        written = input_ids.shape[1] - self.columns
+        if self._watch is not None and written and written % _WATCHED == 0:
+            self._watch(written)
         scores = self._penalised(input_ids, scores)
         if self.beams:
             return scores

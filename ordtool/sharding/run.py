@@ -36,7 +36,7 @@ class Scale:
             or one an actor.
 
     Raises:
-        UsageError: For GPUs without Ray, or less than none.
+        UsageError: For GPUs without Ray, or less than none; for more processes than 32 and four a core.
     """
 
     workers: int | None = None
@@ -47,6 +47,12 @@ class Scale:
     def __post_init__(self) -> None:
         if self.gpus_per_worker and self.ray is None:
             raise UsageError("`gpus_per_worker` is of Ray's actors", "with `ray`")
+        most = max(32, 4 * (os.cpu_count() or 1))
+        if self.ray is None and (self.workers or 1) > most:
+            raise UsageError(
+                f"`workers` {self.workers:,} is more than this machine takes ({most} at most)",
+                "each is a process with the model; one a core is usual",
+            )
         if self.gpus_per_worker < 0 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             raise UsageError(
                 f"`gpus_per_worker` {self.gpus_per_worker:g} is not possible",

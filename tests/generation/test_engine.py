@@ -9,6 +9,7 @@ from ordtool.generation.engine import Prompt, TextGenerator, generate
 from ordtool.generation.prompts import PromptStyle, Template
 from ordtool.generation.stopping import find_stop
 from ordtool.io.text import Record
+from ordtool.progress import Silent
 
 TEXTS = [
     "the cat",
@@ -236,6 +237,20 @@ def test_streamed_pieces_are_the_text(generators):
             (result,) = generator.run([prompt], decoding, write=pieces.append)
             assert "".join(pieces) == result.text
             assert result == generator.run([prompt], decoding)[0]
+
+
+def test_long_texts_tell_how_long_they_are(generators):
+    class Heard(Silent):
+        def advance(self, amount=1, **stats):
+            told.append((amount, *stats.values()))
+
+    told = []
+    generator = generators("t5")  # whose positions have no end
+    (result,) = generator.run(
+        prompts(generator)[:1], Decoding(max_new_tokens=150, logprobs=True), progress=Heard()
+    )
+    assert len(result.outputs[0].tokens) == 150
+    assert told == [(0, "64"), (0, "128"), (1,)]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "unilm"])

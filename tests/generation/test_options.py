@@ -32,6 +32,8 @@ from ordtool.io.text import Record
         {"beams": 2, "n": 3},
         {"n": 2},
         {"n": 0},
+        {"n": 10**6, "temperature": 1},
+        {"beams": 10**6},
         {"length_penalty": 2},
         {"max_new_tokens": 0},
         {"repetition_penalty": 0},

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from ordtool.errors import OrdtoolError
+from ordtool.errors import OrdtoolError, UsageError
+from ordtool.sharding.run import Scale
 
 LINES = [f"line {k}" for k in range(95)]
 
@@ -69,6 +70,12 @@ def test_a_shard_that_fails_three_times_ends_the_run(shout, text, tmp_path, word
 def test_a_model_that_is_not_there_is_said_once(shout, text):
     with pytest.raises(OrdtoolError, match="no such model"):
         shout(text(), "two", workers=2, lost=True)
+
+
+def test_more_processes_than_a_machine_takes_are_refused():
+    assert Scale(workers=32).workers == 32
+    with pytest.raises(UsageError, match="`workers` 1,000,000"):
+        Scale(workers=1_000_000)
 
 
 @pytest.mark.parametrize("workers", [None, 2])
