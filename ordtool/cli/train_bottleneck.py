@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, Runs
+from ordtool.cli._training_options import COMPARISON, TRAINING, Epochs, ResumeTraining, Runs
 from ordtool.cli.options import OUT, Device, Force, Json, Quiet, Seed, Threads, option, renamed_options
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def bottleneck(
     field: Annotated[str, option("A JSONL's texts.", READ)] = "text",
     id_field: Annotated[str, option("A JSONL's ids.", READ)] = "id",
     json: Json = False,
+    resume: ResumeTraining = False,
     force: Force = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -92,9 +93,9 @@ def bottleneck(
     from ordtool.cli._text_encoder import text_encoder
     from ordtool.cli._training_options import say_trained
     from ordtool.independence.bottleneck_comparison import check_methods, compare_methods
-    from ordtool.independence.bottleneck_training import BottleneckTrainingConfig
+    from ordtool.independence.bottleneck_training import BottleneckTrainingConfig, unfinished_trainings
     from ordtool.independence.variables import VariablesConfig
-    from ordtool.io.atomic import atomic_directory, check_directory
+    from ordtool.io.atomic import atomic_directory
     from ordtool.io.jsonl import dumps
     from ordtool.models.loading import quiet_transformers
     from ordtool.progress import counted
@@ -115,31 +116,37 @@ def bottleneck(
         device=device,
     )
     names = check_methods(methods.split(","))
-    if output is not None:
-        check_directory(output, force=force)
     # Matrices of one batch are too small for a second thread to help; it costs more where cores are shared.
     set_threads(threads or 1)
     progress = console.RichProgress(quiet)
-    train, held_out = _read_data(
-        (vectors, labels),
-        (test_vectors, test_labels),
-        VariablesConfig(label_field, field, id_field),
-        text_encoder(embed_model, device, threads, progress),
-        holdout,
-        seed,
-    )
-    progress.note(
-        f"{counted(len(train), 'row')} to train on, {len(held_out):,} held out, "
-        f"{counted(len(train.names), 'class', 'classes')}"
-    )
-    comparisons = compare_methods(
-        train, held_out, config, names, runs, embedding_model=embed_model, progress=progress
-    )
-    records = [comparison.record() for comparison in comparisons]
-    if output is not None:
-        with atomic_directory(output, force=force) as folder:
-            comparisons[0].first.save_pretrained(folder)
-            (folder / "comparison.jsonl").write_text("".join(dumps(record) + "\n" for record in records))
+    with unfinished_trainings(output, resume=resume, force=force) as unfinished:
+        train, held_out = _read_data(
+            (vectors, labels),
+            (test_vectors, test_labels),
+            VariablesConfig(label_field, field, id_field),
+            text_encoder(embed_model, device, threads, progress),
+            holdout,
+            seed,
+        )
+        progress.note(
+            f"{counted(len(train), 'row')} to train on, {len(held_out):,} held out, "
+            f"{counted(len(train.names), 'class', 'classes')}"
+        )
+        comparisons = compare_methods(
+            train,
+            held_out,
+            config,
+            names,
+            runs,
+            embedding_model=embed_model,
+            folder=unfinished,
+            progress=progress,
+        )
+        records = [comparison.record() for comparison in comparisons]
+        if output is not None:
+            with atomic_directory(output, force=force or resume) as folder:
+                comparisons[0].first.save_pretrained(folder)
+                (folder / "comparison.jsonl").write_text("".join(dumps(record) + "\n" for record in records))
     if console.stdout_is_terminal() and not json:
         _show(comparisons)
     else:

@@ -16,9 +16,12 @@ from ordtool.independence.bottleneck_training import (
     METHODS,
     BottleneckTrainingConfig,
     batches,
-    train_bottleneck,
+    train_network,
+    training_metadata,
+    training_path,
 )
 from ordtool.independence.labelled import Labelled
+from ordtool.io.runs import RunFolder
 from ordtool.progress import SILENT, Progress
 
 
@@ -89,6 +92,7 @@ def compare_methods(
     runs: int = 3,
     *,
     embedding_model: str | None = None,
+    folder: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> list[Comparison]:
     """Train by several methods with several seeds, and measure on data that none of them saw.
@@ -100,18 +104,28 @@ def compare_methods(
         methods: Of `METHODS`.
         runs: Seeds.
         embedding_model: Recorded in the models.
+        folder: Keeps a file for each training, from which a resumed run goes on; None: nothing is kept.
         progress: Told of every training.
 
     Returns:
         One comparison a method.
+
+    Raises:
+        OrdtoolError: As `train_bottleneck`.
     """
+    if folder is not None:
+        settings = {"methods": list(methods), "runs": runs, "embed_model": embedding_model}
+        folder.start(training_metadata([train, held_out], config, **settings), progress)
     comparisons = []
     for method in methods:
         trained = []
         for run in range(1 if method == "linear" else runs):  # the linear read-out has one answer
             run_config = replace(config, method=method, seed=config.seed + run)
+            file = None if folder is None else training_path(folder, run_config)
             trained.append(
-                train_bottleneck(train, config=run_config, embed_model=embedding_model, progress=progress)
+                train_network(
+                    train, run_config, embed_model=embedding_model, checkpoint=file, progress=progress
+                )
             )
         dependence = [layer_dependence(t.model, held_out, config) for t in trained if t.model.layers]
         comparisons.append(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -20,9 +22,12 @@ from ordtool.independence.bottleneck import (
     bottleneck_objective,
     gaussian_gram,
 )
-from ordtool.independence.labelled import Labelled
+from ordtool.independence.bottleneck_checkpoint import Position, TrainingFile, holds_trainings
+from ordtool.independence.labelled import Labelled, fingerprint
 from ordtool.independence.loss import normalized_gram
 from ordtool.io.atomic import atomic_directory, check_directory
+from ordtool.io.checkpoint import DeferredInterrupt
+from ordtool.io.runs import RunFolder, partial_folder, run_folder, run_metadata
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
 
@@ -118,6 +123,7 @@ def train_bottleneck(
     config: BottleneckTrainingConfig | None = None,
     *,
     embed_model: str | None = None,
+    resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
     **options: Unpack[BottleneckTrainingOptions],
@@ -129,7 +135,8 @@ def train_bottleneck(
         output: The model folder to make; None saves nothing.
         config: How.
         embed_model: What made the vectors: recorded in the model, so that it can be given texts.
-        force: Replace an existing folder.
+        resume: Go on from the last checkpoint in `output.partial`.
+        force: Replace an existing folder, or an interrupted run.
         progress: Told of the epochs.
         **options: Fields of `BottleneckTrainingConfig`, on top of `config`.
 
@@ -138,37 +145,110 @@ def train_bottleneck(
 
     Raises:
         UsageError: For settings that make no sense.
-        OrdtoolError: For fewer rows than classes, a single class, or a loss that is no number.
+        OrdtoolError: For fewer rows than classes, a single class, a loss that is no number, or a checkpoint of another run.
     """
     config, _ = with_options(config or BottleneckTrainingConfig(), options)
-    if output is not None:
-        check_directory(output, force=force)
-    trained = _train(data, config, embed_model, progress)
-    if output is not None:
-        with atomic_directory(output, force=force) as folder:
-            trained.model.save_pretrained(folder)
+    with unfinished_trainings(output, resume=resume, force=force) as folder:
+        file = None
+        if folder is not None:
+            folder.start(training_metadata([data], config, embed_model=embed_model), progress)
+            file = training_path(folder, config)
+        trained = train_network(data, config, embed_model=embed_model, checkpoint=file, progress=progress)
+        if output is not None:
+            with atomic_directory(output, force=force or resume) as made:
+                trained.model.save_pretrained(made)
     return trained
 
 
-def _train(
-    data: Labelled, config: BottleneckTrainingConfig, embed_model: str | None, progress: Progress
+@contextmanager
+def unfinished_trainings(
+    output: str | Path | None, *, resume: bool, force: bool
+) -> Iterator[RunFolder | None]:
+    """Hold the folder that has a file for each training until the output is there.
+
+    Args:
+        output: The model folder to make; None: nothing is kept.
+        resume: Go on with an interrupted run.
+        force: Replace an existing folder, or an interrupted run.
+
+    Raises:
+        UsageError: A run that is to be resumed and has no output.
+        OrdtoolError: As `run_folder`, and if the output can't be made.
+    """
+    if output is None:
+        if resume:
+            raise UsageError("`resume` needs the folder to go on with", "name it with `output`")
+        yield None
+        return
+    check_directory(output, force=force or resume)
+    with run_folder(partial_folder(output), holds_trainings, resume=resume, force=force) as folder:
+        yield folder
+
+
+def training_metadata(
+    data: Sequence[Labelled], config: BottleneckTrainingConfig, **settings: Any
+) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the interrupted one: the data, and all that decides the weights."""
+    decides = {name: value for name, value in asdict(config).items() if name != "device"}
+    return {**run_metadata([], {**decides, **settings}), "input": fingerprint(data)}
+
+
+def training_path(folder: RunFolder, config: BottleneckTrainingConfig) -> Path:
+    """Return the file of one training among those of its folder."""
+    return folder.path / f"{config.method}-{config.seed}.safetensors"
+
+
+def train_network(
+    data: Labelled,
+    config: BottleneckTrainingConfig,
+    *,
+    embed_model: str | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
 ) -> Trained:
+    """Train a network, and save it nowhere.
+
+    Args:
+        data: What to train on.
+        config: How.
+        embed_model: Recorded in the model.
+        checkpoint: The file of this training, which is gone on from where it is there; None: nothing is kept.
+        progress: Told of the epochs.
+
+    Raises:
+        OrdtoolError: As `train_bottleneck`.
+    """
     if len(data.names) < 2:
         raise OrdtoolError(f"all labels are {data.names[0]!r}: there is nothing to tell apart")
     started = time.perf_counter()
     device = resolve_device(config.device)
     torch.manual_seed(config.seed)
     model = _new_model(data, config, embed_model).to(device)
+    file = TrainingFile(checkpoint, model)
+    at = file.load()
+    started -= at.seconds
     vectors = torch.tensor(np.asarray(data.vectors, dtype=np.float32), device=device)
     labels = torch.tensor(data.labels, device=device)
-    losses: list[float] = []
-    if config.method == "hsic":
-        losses = _train_layers(model, vectors, labels, config, progress)
-    elif config.method == "backprop":
-        losses = _train_end_to_end(model, vectors, labels, config, progress)
-    if config.method != "backprop":
-        _fit_read_out(model, vectors, labels, config.ridge)
-    return Trained(model.eval(), time.perf_counter() - started, losses)
+    if not at.done:
+        if config.method == "hsic":
+            _train_layers(model, vectors, labels, config, _Run(file, at, started, progress))
+        elif config.method == "backprop":
+            _train_end_to_end(model, vectors, labels, config, _Run(file, at, started, progress))
+        if config.method != "backprop":
+            _fit_read_out(model, vectors, labels, config.ridge)
+        at.done, at.seconds = True, time.perf_counter() - started
+        file.save(at)
+    return Trained(model.eval(), at.seconds, at.means)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a descent keeps and tells: the file, how far it is, when it began, and who hears of it."""
+
+    file: TrainingFile
+    at: Position
+    started: float
+    progress: Progress
 
 
 def _new_model(
@@ -206,8 +286,8 @@ def _train_layers(
     vectors: Tensor,
     labels: Tensor,
     config: BottleneckTrainingConfig,
-    progress: Progress,
-) -> list[float]:
+    run: _Run,
+) -> None:
     """Train every layer on its own objective, all in the same pass over the batches."""
 
     def loss(index: Tensor) -> Tensor:
@@ -227,7 +307,7 @@ def _train_layers(
         ).sum()
 
     parameters = list(model.layers.parameters())
-    return _descend(loss, parameters, len(vectors), config, progress, "bottleneck")
+    _descend(loss, parameters, len(vectors), config, run, "bottleneck")
 
 
 def _train_end_to_end(
@@ -235,13 +315,13 @@ def _train_end_to_end(
     vectors: Tensor,
     labels: Tensor,
     config: BottleneckTrainingConfig,
-    progress: Progress,
-) -> list[float]:
+    run: _Run,
+) -> None:
     def loss(index: Tensor) -> Tensor:
         cross_entropy: Tensor = model(vectors[index], labels[index]).loss
         return cross_entropy
 
-    return _descend(loss, list(model.parameters()), len(vectors), config, progress, "back-propagation")
+    _descend(loss, list(model.parameters()), len(vectors), config, run, "back-propagation")
 
 
 def _descend(
@@ -249,30 +329,36 @@ def _descend(
     parameters: Sequence[nn.Parameter],
     rows: int,
     config: BottleneckTrainingConfig,
-    progress: Progress,
+    run: _Run,
     name: str,
-) -> list[float]:
-    """Descend with Adam; give the mean loss of each epoch."""
+) -> None:
+    """Descend with Adam, from where the run is to the end of its epochs."""
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-    means = []
+    at, progress = run.at, run.progress
+    run.file.restore(optimizer)
     progress.start(name, config.epochs, "epochs")
-    for epoch in range(config.epochs):
-        values = []
-        for index in batches(rows, config, epoch):
-            value = loss(index)
-            if not torch.isfinite(value):
-                raise OrdtoolError(
-                    f"the {name} loss is {value.item()} in epoch {epoch + 1}",
-                    "try a smaller learning rate, or another sigma",
-                )
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            values.append(value.item())
-        means.append(float(np.mean(values)))
-        progress.advance(loss=f"{means[-1]:.4g}")
+    progress.advance(len(at.means))
+    with DeferredInterrupt() as interrupt:
+        for epoch in range(len(at.means), config.epochs):
+            for index in islice(batches(rows, config, epoch), len(at.values), None):
+                value = loss(index)
+                if not torch.isfinite(value):
+                    raise OrdtoolError(
+                        f"the {name} loss is {value.item()} in epoch {epoch + 1}",
+                        "try a smaller learning rate, or another sigma",
+                    )
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                at.values.append(value.item())
+                at.seconds = time.perf_counter() - run.started
+                run.file.save(at, optimizer, now=interrupt.requested)
+                interrupt.check()
+            at.means.append(float(np.mean(at.values)))
+            at.values.clear()
+            progress.advance(loss=f"{at.means[-1]:.4g}")
+    run.file.save(at, optimizer, now=True)
     progress.close()
-    return means
 
 
 def _fit_read_out(model: BottleneckForClassification, vectors: Tensor, labels: Tensor, ridge: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +46,17 @@ class Labelled:
     def subset(self, index: NDArray[np.intp]) -> Labelled:
         """Return some of the rows."""
         return Labelled(self.vectors[index], self.labels[index], self.names)
+
+
+def fingerprint(parts: Sequence[Labelled]) -> str:
+    """Return the SHA-256 of vectors, labels and names of classes: what a resumed training is held to."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for array in (part.vectors, part.labels):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(repr(part.names).encode())
+    return digest.hexdigest()
 
 
 def read_labelled(

@@ -19,11 +19,14 @@ from ordtool.io.runs import Fields, has_fields
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import Optimizer
 
 __all__ = [
     "CHECKPOINT",
     "DeferredInterrupt",
     "has_checkpoint",
+    "load_moments",
+    "moments",
     "part_of",
     "read_checkpoint",
     "restoring",
@@ -133,3 +136,18 @@ def restoring(path: Path | None) -> Iterator[None]:
 def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def moments(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's state by `number.key`, to be saved."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{key}": value for number, values in state.items() for key, value in values.items()}
+
+
+def load_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Continue from what `moments` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -72,9 +72,7 @@ CASES = {
     ),
     "train ladder": Case("train ladder l.tsv -m BERT -o m --epochs 4 -r 2", "m"),
     "train seq2seq": Case("train seq2seq l.tsv -m BERT -o m --epochs 4 --eval-every 4", "m"),
-    "train bottleneck": Case(
-        "train bottleneck x.npy y.npy -o m --layers 8 --epochs 8 --runs 1", "m", ["--force"]
-    ),
+    "train bottleneck": Case("train bottleneck x.npy y.npy -o m --layers 8 --epochs 8 --runs 1", "m"),
 }
 # Those of a usual run.
 QUICK = ("embed", "parse", "whiten", "train parser")

@@ -1,4 +1,5 @@
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -19,9 +20,15 @@ from ordtool.independence.bottleneck_comparison import (
     compare_methods,
     layer_dependence,
 )
-from ordtool.independence.bottleneck_training import BottleneckTrainingConfig, train_bottleneck
+from ordtool.independence.bottleneck_training import (
+    BottleneckTrainingConfig,
+    train_bottleneck,
+    unfinished_trainings,
+)
 from ordtool.independence.labelled import Labelled, split, with_names_of
 from ordtool.independence.loss import centred, normalized_gram
+from ordtool.io.checkpoint import write_checkpoint
+from ordtool.progress import SILENT, Silent
 
 SMALL = {"layers": (24, 16), "epochs": 12, "batch_size": 64, "learning_rate": 3e-3}
 
@@ -215,3 +222,77 @@ def test_method_names():
     for names in (["hsics"], ["hsic", "hsic"]):
         with pytest.raises(UsageError):
             check_methods(names)
+
+
+class Interrupting(Silent):
+    """Sends Ctrl-C when so many epochs are done."""
+
+    def __init__(self, epochs):
+        self.left = epochs
+
+    def advance(self, amount=1, **stats):
+        self.left -= bool(amount)
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+COMPARED = (
+    BottleneckTrainingConfig(layers=(6, 4), epochs=3, batch_size=128),
+    ("hsic", "backprop", "linear"),
+    2,
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(rings):
+    return compare_methods(*rings, *COMPARED)
+
+
+# In the first network, and in the third, beside two that are done.
+@pytest.mark.parametrize("epochs", [1, 7])
+def test_an_interrupted_comparison_ends_with_the_same_weights(rings, uninterrupted, tmp_path, epochs):
+    def attempt(progress=SILENT, **permissions):
+        with unfinished_trainings(
+            tmp_path / "m", **{"resume": False, "force": False} | permissions
+        ) as folder:
+            return compare_methods(*rings, *COMPARED, folder=folder, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(Interrupting(epochs))
+    with pytest.raises(OrdtoolError, match="an interrupted run left this"):
+        attempt()
+    found = attempt(resume=True)
+    assert not (tmp_path / "m.partial").exists()
+    for one, other in zip(uninterrupted, found, strict=True):
+        assert (one.accuracies, one.dependence) == (other.accuracies, other.dependence)
+        for name, tensor in one.first.state_dict().items():
+            assert torch.equal(tensor, other.first.state_dict()[name]), name
+
+
+def test_a_training_is_resumed_with_its_own_data_and_settings(rings, tmp_path):
+    train, other = rings
+    folder, options = tmp_path / "m", {**SMALL, "epochs": 3}
+    with pytest.raises(KeyboardInterrupt):
+        train_bottleneck(train, folder, progress=Interrupting(2), **options)
+    with pytest.raises(OrdtoolError, match="other settings \\(beta\\)"):
+        train_bottleneck(train, folder, resume=True, beta=3, **options)
+    with pytest.raises(OrdtoolError, match="the input has changed"):
+        train_bottleneck(other, folder, resume=True, **options)
+    found = train_bottleneck(train, folder, resume=True, **options)
+    assert found.losses == train_bottleneck(train, **options).losses
+    with pytest.raises(UsageError, match="needs the folder"):
+        train_bottleneck(train, resume=True, **options)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_a_damaged_checkpoint_is_one_line(rings, tmp_path, damage):
+    options = {**SMALL, "epochs": 3}
+    with pytest.raises(KeyboardInterrupt):
+        train_bottleneck(rings[0], tmp_path / "m", progress=Interrupting(2), **options)
+    file = tmp_path / "m.partial" / "hsic-0.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        write_checkpoint(file, {}, {"values": [], "means": [], "seconds": 1, "done": True})
+    with pytest.raises(OrdtoolError, match="not a readable checkpoint|damaged"):
+        train_bottleneck(rings[0], tmp_path / "m", resume=True, **options)

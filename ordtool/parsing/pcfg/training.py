@@ -19,6 +19,8 @@ from ordtool.errors import OrdtoolError
 from ordtool.io.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
+    load_moments,
+    moments,
     part_of,
     read_checkpoint,
     restoring,
@@ -32,7 +34,6 @@ from ordtool.parsing.pcfg.model import MODEL_TYPE, PcfgModel
 from ordtool.parsing.pcfg.selection import choose_punctuation, score_parser
 from ordtool.parsing.pcfg.steps import Steps, make_steps
 from ordtool.parsing.training.data import Encoded
-from ordtool.parsing.training.optimizers import load_moments, moments
 from ordtool.parsing.training.run import (
     ParserFiles,
     ParserRun,

@@ -25,6 +25,8 @@ from ordtool.io.checkpoint import (
     CHECKPOINT,
     DeferredInterrupt,
     has_checkpoint,
+    load_moments,
+    moments,
     part_of,
     read_checkpoint,
     restoring,
@@ -61,7 +63,7 @@ from ordtool.parsing.spans.model import MODEL_TYPE, SpanConfig, SpanModel
 from ordtool.parsing.spans.text import Text, read_text
 from ordtool.parsing.spans.words import PieceVocabulary, hide_words
 from ordtool.parsing.text.vocabulary import Vocabulary
-from ordtool.parsing.training.optimizers import load_moments, moments, warmup_cosine, weight_groups
+from ordtool.parsing.training.optimizers import warmup_cosine, weight_groups
 from ordtool.parsing.training.run import write_weights
 from ordtool.parsing.trees.builders import unbiased_spans
 from ordtool.parsing.trees.chart import Span, flat_trees
