@@ -122,19 +122,14 @@ def _combinations(config: EmbedConfig, written: str) -> Iterator[tuple[bool, str
         "name it with -o",
     )
     yield (
-        all_layers and (written != "npy" or config.whiten or config.transform is not None or config.resume),
-        "`layers` all writes NPY files as they come: no other format, whitening or `resume`",
+        all_layers and (written != "npy" or config.whiten or config.transform is not None),
+        "`layers` all writes NPY files as they come: no other format, no whitening",
         "take one layer at a time, for example `layers` 3",
     )
     yield (
         config.whiten and config.transform is not None,
         "`whiten` fits a transform and `transform` applies one: choose",
         None,
-    )
-    yield (
-        config.whiten and config.resume,
-        "`whiten` fits on all vectors, so it can't be resumed",
-        "in two steps: ordtool embed -o raw.npy --resume, then ordtool whiten raw.npy",
     )
     yield (
         config.whiten and config.shard is not None,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import islice
-from typing import Any, Unpack
+from typing import Any, BinaryIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +14,19 @@ from numpy.typing import NDArray
 from ordtool.embedding.embed_config import EmbedConfig, EmbedReport, report_run
 from ordtool.embedding.encoder import EncoderConfig, EncoderOptions, encode
 from ordtool.embedding.loading import load_encoder
-from ordtool.embedding.outputs import to_precision, vector_bytes, vector_form
+from ordtool.embedding.outputs import LayersForm, to_precision, vector_bytes, vector_form
 from ordtool.embedding.statistics import normalize_rows
 from ordtool.embedding.whitening import Whitening
 from ordtool.embedding.work import EmbedWork
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import atomic_directory, file_fingerprint, temporary_file
-from ordtool.io.npy import NpyWriter
+from ordtool.io.atomic import file_fingerprint
 from ordtool.io.streams import is_stream
 from ordtool.io.text import Record, read_records
 from ordtool.progress import SILENT, Progress
 from ordtool.sharding.executors import Executor
 from ordtool.sharding.plan import Plan, input_paths
-from ordtool.sharding.records import ENDINGS, RecordReader
-from ordtool.sharding.run import ShardBar, Target, Totals, collect, open_executor, open_form, run
+from ordtool.sharding.records import ENDINGS, Figures, RecordReader
+from ordtool.sharding.run import Form, ShardBar, Target, Totals, open_executor, open_form, run
 from ordtool.sharding.work import Summary
 
 Rows = NDArray[np.float32]
@@ -75,8 +73,7 @@ def embed_files(config: EmbedConfig, progress: Progress = SILENT) -> EmbedReport
     """
     config = replace(config, inputs=tuple(input_paths(config.inputs, ENDINGS)))
     config.check_files()
-    if config.encoder.layers != "all":
-        _target(config, {}).check()
+    _target(config, {}).check()
     bar = ShardBar(progress, "embedding", "texts")
     work = _work(config)
     with open_executor(config.scale, work, bar) as executor:
@@ -112,7 +109,8 @@ def _work(config: EmbedConfig) -> EmbedWork:
 
 def _target(config: EmbedConfig, settings: dict[str, Any]) -> Target:
     inputs = () if config.from_stdin else config.inputs
-    return Target(config.output, inputs, settings, config.resume, config.force)
+    folder = config.encoder.layers == "all"
+    return Target(config.output, inputs, settings, config.resume, config.force, folder)
 
 
 class _EmbedRun:
@@ -137,14 +135,18 @@ class _EmbedRun:
         config, dim = self._config, int(self._executor.facts["dim"])
         if config.whiten:
             dim = self._write_whitened()
-        elif self._executor.facts["layers"]:
-            self._write_layers(dim)
+        elif layers := self._executor.facts["layers"]:
+            self._run(LayersForm(layers, dim, config.precision))
         else:
             streams = is_stream(config.output) and config.written == "npy" and config.on_error == "stop"
-            form = vector_form(config.written, dim, config.precision, self._expected() if streams else None)
-            target = _target(config, self._settings())
-            run(self._plan, self._executor, target, form, self._bar, totals=self.totals, heard=self._time)
+            self._run(
+                vector_form(config.written, dim, config.precision, self._expected() if streams else None)
+            )
         return self._report(dim)
+
+    def _run(self, form: Form) -> None:
+        target = _target(self._config, self._settings())
+        run(self._plan, self._executor, target, form, self._bar, totals=self.totals, heard=self._time)
 
     def _time(self, summary: Summary) -> None:
         if self._warm is None:
@@ -165,51 +167,38 @@ class _EmbedRun:
             skipped=totals.bad,
         )
 
-    # ------------------------------------------------------------------ layers apart, and whitening
-
-    def _write_layers(self, dim: int) -> None:
-        """Write a file a layer."""
-        config, layers = self._config, int(self._executor.facts["layers"])
-        assert config.output is not None
-        with atomic_directory(config.output, force=config.force) as folder, ExitStack() as stack:
-            files = [
-                stack.enter_context(open(folder / f"layer-{layer:02d}.npy", "wb")) for layer in range(layers)
-            ]
-            writers = [NpyWriter(file, dim, config.precision) for file in files]
-
-            def write(data: bytes) -> None:
-                rows = np.frombuffer(data, dtype=config.precision).reshape(-1, layers, dim)
-                for layer, writer in enumerate(writers):
-                    writer.write(rows[:, layer])
-
-            collect(self._plan, self._executor, self._bar, write, self.totals)
-            for writer in writers:
-                writer.close()
+    # ------------------------------------------------------------------ whitening
 
     def _write_whitened(self) -> int:
-        """Write raw vectors to a temporary file, fit on it, then write the transformed ones."""
+        """Write raw vectors first, fit on them, then write the transformed ones."""
         config, dim = self._config, int(self._executor.facts["dim"])
-        with temporary_file(config.output) as spool:
-            collect(self._plan, self._executor, self._bar, spool.write, self.totals)
-            spool.flush()
+        widths: list[int] = []
+
+        def whiten(raw: BinaryIO, output: BinaryIO) -> None:
             shape = (self.totals.records, dim)
             if shape[0] < 2:
                 raise OrdtoolError(f"`whiten` needs two texts or more, and there are {shape[0]}")
-            array = np.memmap(spool, dtype=np.float32, mode="r", shape=shape)
+            array = np.memmap(raw, dtype=np.float32, mode="r", shape=shape)
             whitening = self._fit(array)
-            width = int(whitening.kernel_.shape[1])
-            form = vector_form(config.written, width, config.precision, len(array))
-            with open_form(config.output, form, len(array), force=config.force) as file:
-                columns = None
-                records = None if config.written == "npy" else self._records()
-                for rows in whitening.iter_transform(array):
-                    if config.encoder.normalize:
-                        normalize_rows(rows)
-                    own = [] if records is None else list(islice(records, len(rows)))
-                    narrow = to_precision(rows, config.precision)
-                    data, columns = vector_bytes(config.written, own, narrow, config.precision, columns)
-                    file.write(data)
-        return width
+            widths.append(int(whitening.kernel_.shape[1]))
+            self._write_transformed(whitening, array, output)
+
+        self._run(Figures(whiten, binary=config.written not in ("jsonl", "csv")))
+        return widths[0]
+
+    def _write_transformed(self, whitening: Whitening, array: Rows, output: BinaryIO) -> None:
+        config = self._config
+        form = vector_form(config.written, int(whitening.kernel_.shape[1]), config.precision, len(array))
+        with open_form(output, form, len(array), beside=config.output) as sink:
+            columns = None
+            records = None if config.written == "npy" else self._records()
+            for rows in whitening.iter_transform(array):
+                if config.encoder.normalize:
+                    normalize_rows(rows)
+                own = [] if records is None else list(islice(records, len(rows)))
+                narrow = to_precision(rows, config.precision)
+                data, columns = vector_bytes(config.written, own, narrow, config.precision, columns)
+                sink.write(data)
 
     def _fit(self, array: Rows) -> Whitening:
         from ordtool.embedding.statistics import accumulate
@@ -246,6 +235,11 @@ class _EmbedRun:
         settings = {name: value for name, value in asdict(config.encoder).items() if name != "threads"}
         if not config.encoder.compile:  # which runs of before it was there don't have
             settings.pop("compile")
+        if config.whiten:  # raw vectors: what they are cut to and written as comes later
+            settings["normalize"] = None if config.encoder.normalize else config.encoder.normalize
+            names = ("field", "shard", "on_error")
+            whitened = {name: getattr(config, name) for name in names}
+            return settings | whitened | {"whiten": True, "encoder": self._executor.facts["description"]}
         transform = None if config.transform is None else file_fingerprint([config.transform])
         return settings | {
             "form": config.written,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from ordtool.io import arrow
 from ordtool.io.formats import RowLines
 from ordtool.io.jsonl import dumps
 from ordtool.io.npy import NpyWriter
+from ordtool.io.resumable_folder import FolderFiles
 from ordtool.io.text import Record
 from ordtool.sharding.records import form_of
-from ordtool.sharding.run import Form
+from ordtool.sharding.run import Form, Sink
 
 PRECISIONS = ("float32", "float16", "int8")
 FORMATS = ("npy", "jsonl", "csv", *arrow.FORMATS)
@@ -149,7 +151,7 @@ class NpyForm(Form):
         self._rows = rows
         self._writer: NpyWriter | None = None
 
-    def begin(self, file: BinaryIO, records: int) -> None:
+    def begin(self, file: BinaryIO, records: int) -> Sink:
         """See `Form`."""
         end = file.tell() if records else 0
         if records:
@@ -160,9 +162,59 @@ class NpyForm(Form):
             if file.tell() + records * dim * dtype.itemsize != end:
                 raise OrdtoolError(f"{file.name}: {records:,} vectors are not in it", "`force` begins anew")
             file.seek(end)
+        return file
 
     def end(self, file: BinaryIO, records: int) -> None:
         """See `Form`."""
         assert self._writer is not None
         self._writer.rows = records
         self._writer.close()
+
+
+class LayersForm(Form):
+    """A folder with an NPY file a layer.
+
+    Args:
+        layers: How many.
+        dim: Numbers a row.
+        dtype: Of the numbers.
+    """
+
+    binary = True
+
+    def __init__(self, layers: int, dim: int, dtype: str) -> None:
+        self._names = [f"layer-{layer:02d}.npy" for layer in range(layers)]
+        self._shape = (-1, layers, dim)
+        self._dtype = np.dtype(dtype)
+        self._writers: list[NpyWriter] = []
+        self._rest = b""
+
+    def begin(self, file: BinaryIO, records: int) -> Sink:
+        """See `Form`; the file is a `FolderFiles`."""
+        for name in self._names:
+            one = cast(FolderFiles, file).open(name)
+            size = one.seek(0, os.SEEK_END)
+            one.seek(0)
+            self._writers.append(NpyWriter(one, self._shape[2], self._dtype))
+            end = one.tell() + records * self._shape[2] * self._dtype.itemsize
+            if records and size < end:
+                raise OrdtoolError(f"{one.name}: {records:,} vectors are not in it", "`force` begins anew")
+            # What stands behind was written after the records that are known of.
+            one.truncate(end)
+            one.seek(end)
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Part the rows of all layers."""
+        data = self._rest + data
+        whole = len(data) - len(data) % (self._shape[1] * self._shape[2] * self._dtype.itemsize)
+        rows = np.frombuffer(data[:whole], self._dtype).reshape(self._shape)
+        self._rest = data[whole:]
+        for layer, writer in enumerate(self._writers):
+            writer.write(rows[:, layer])
+
+    def end(self, file: BinaryIO, records: int) -> None:
+        """See `Form`."""
+        for writer in self._writers:
+            writer.rows = records
+            writer.close()

@@ -118,7 +118,7 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
             yield temporary
             _open_rights(temporary)
             flush_folder(temporary)
-            _replace_directory(temporary, target)
+            replace_directory(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -220,8 +220,8 @@ def flush_folder(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _replace_directory(temporary: Path, target: Path) -> None:
-    """Replace in two steps, as a full folder can't be replaced in one; `recover_directory` knows of the gap."""
+def replace_directory(temporary: Path, target: Path) -> None:
+    """Move a complete folder to its name: in two steps where one is there, of whose gap `recover_directory` knows."""
     if not target.exists():
         os.replace(temporary, target)
         return

@@ -23,7 +23,7 @@ from ordtool.io.locks import lock
 from ordtool.io.runs import METADATA, check_resumable, read_record, run_metadata, write_record
 from ordtool.io.streams import is_stream, refuse_resume
 
-_STATE = {**METADATA, "done": (int,), "bytes": (int,)}
+STATE = {**METADATA, "done": (int,), "bytes": (int,)}
 # The share of the time that may go to waiting for the disk: a position is recorded when
 # this many times the last wait have passed.
 _SYNC_EVERY = 50
@@ -108,12 +108,15 @@ class Lines:
         if self._position is None:
             return
         begin = time.monotonic()
-        os.fsync(self._file.fileno())
+        self._flush_to_disk()
         write_record(
             self._position, {**self._metadata, "done": self.done, "bytes": self._end, "state": self.state}
         )
         end = time.monotonic()
         self._next_sync = end + _SYNC_EVERY * (end - begin)
+
+    def _flush_to_disk(self) -> None:
+        os.fsync(self._file.fileno())
 
 
 @contextmanager
@@ -163,11 +166,16 @@ def check_lines(
         refuse_resume(path)
     if path is None or is_stream(path):
         return
-    if resume and not inputs:
-        raise UsageError("`resume` needs input files; a pipe can't be read again", "save the input in a file")
+    check_read_again(inputs, resume)
     check_output(path, force=force)
     if not (resume or force):
         _refuse_left(Path(os.path.realpath(path)), bool(inputs))
+
+
+def check_read_again(inputs: Sequence[str | Path], resume: bool) -> None:
+    """Raise a UsageError where a run is to be resumed whose input was a pipe."""
+    if resume and not inputs:
+        raise UsageError("`resume` needs input files; a pipe can't be read again", "save the input in a file")
 
 
 def _refuse_left(target: Path, again: bool) -> None:
@@ -252,13 +260,13 @@ def _is_empty_run(partial: Path, position: Path) -> bool:
     if not position.exists():
         return partial.stat().st_size == 0
     try:
-        return read_record(position, _STATE)["done"] == 0
+        return read_record(position, STATE)["done"] == 0
     except OrdtoolError:
         return False
 
 
 def _state(path: str | Path, partial: Path, position: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    state = read_record(position, _STATE)
+    state = read_record(position, STATE)
     check_resumable(path, state, metadata)
     size = partial.stat().st_size
     if size < state["bytes"]:

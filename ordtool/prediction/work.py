@@ -21,7 +21,7 @@ from ordtool.sharding.records import Row, write_rows
 from ordtool.sharding.work import Computed, OnBad, Runner
 
 # Records of a shard.
-_RECORDS = 512
+SHARD_RECORDS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class PredictWork:
     @property
     def cut(self) -> Cut:
         """See `Work`."""
-        return Cut(_RECORDS)
+        return Cut(SHARD_RECORDS)
 
     @property
     def skips(self) -> bool:

@@ -127,12 +127,14 @@ class Figures(Form):
 
     Args:
         write: Takes a file with the bytes, at its beginning, and the output.
+        binary: The output is no text.
     """
 
     converts = True
 
-    def __init__(self, write: Callable[[BinaryIO, BinaryIO], None]) -> None:
+    def __init__(self, write: Callable[[BinaryIO, BinaryIO], None], *, binary: bool = False) -> None:
         self._write = write
+        self.binary = binary
 
     def convert(self, file: BinaryIO, target: BinaryIO) -> None:
         """See `Form`."""

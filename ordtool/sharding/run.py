@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, BinaryIO, Protocol, TypedDict
 
 from ordtool.errors import BadRecords, OrdtoolError, UsageError
-from ordtool.io.atomic import atomic_output, temporary_file
+from ordtool.io.atomic import temporary_file
 from ordtool.io.resumable import Lines, check_lines, resumable_lines
+from ordtool.io.resumable_folder import check_folder, resumable_folder
 from ordtool.parallel import thread_count
 from ordtool.progress import Progress, Silent, warn_each
 from ordtool.sharding.executors import Executor, InProcess, Pool, Workers
@@ -104,6 +105,13 @@ def open_executor(scale: Scale, work: Work, progress: Progress) -> Iterator[Exec
         executor.close()
 
 
+class Sink(Protocol):
+    """Takes the bytes of shards."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Take some."""
+
+
 class Form:
     """What the joined bytes of shards become; this one leaves them as they are.
 
@@ -119,8 +127,13 @@ class Form:
     binary = False
     converts = False
 
-    def begin(self, file: BinaryIO, records: int) -> None:
-        """Write what stands before the shards; `records` are there already, and the file is at their end."""
+    def begin(self, file: BinaryIO, records: int) -> Sink:
+        """Write what stands before the shards; `records` are there already, and the file is at their end.
+
+        Returns:
+            What takes the bytes of the shards.
+        """
+        return file
 
     def end(self, file: BinaryIO, records: int) -> None:
         """Write what depends on all of them; the file is at the end."""
@@ -139,6 +152,7 @@ class Target:
         settings: What else must be the same.
         resume: Go on where an interrupted run stopped.
         force: Replace an existing output.
+        folder: The output is a folder, whose files its form opens.
     """
 
     path: str | Path | None
@@ -146,10 +160,29 @@ class Target:
     settings: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     force: bool = False
+    folder: bool = False
 
     def check(self) -> None:
         """Find before a model is loaded what keeps the output from being written; raises as `resumable_lines`."""
-        check_lines(self.path, inputs=self.inputs, resume=self.resume, force=self.force)
+        if self.folder and self.path is not None:
+            check_folder(self.path, inputs=self.inputs, resume=self.resume, force=self.force)
+        else:
+            check_lines(self.path, inputs=self.inputs, resume=self.resume, force=self.force)
+
+    def open(self, settings: dict[str, Any], binary: bool) -> AbstractContextManager[Lines]:
+        """Open the output, of a run with these settings."""
+        if self.folder and self.path is not None:
+            return resumable_folder(
+                self.path, inputs=self.inputs, settings=settings, resume=self.resume, force=self.force
+            )
+        return resumable_lines(
+            self.path,
+            inputs=self.inputs,
+            settings=settings,
+            resume=self.resume,
+            force=self.force,
+            binary=binary,
+        )
 
 
 @dataclass(slots=True)
@@ -299,15 +332,7 @@ def run(
             written, or is no run to go on with.
     """
     joining = _Joining(plan, executor, form, bar, Totals() if totals is None else totals, heard)
-    settings = {**target.settings, "layout": _LAYOUT}
-    with resumable_lines(
-        target.path,
-        inputs=target.inputs,
-        settings=settings,
-        resume=target.resume,
-        force=target.force,
-        binary=form.binary,
-    ) as lines:
+    with target.open({**target.settings, "layout": _LAYOUT}, form.binary) as lines:
         if lines.parts is None and (form.spooled or form.converts):
             with temporary_file(None) as spool:
                 joining.join(lines, spool)
@@ -321,10 +346,14 @@ def run(
         if form.converts and lines.parts is not None:
             lines.replacement = lines.parts.with_suffix(".whole")
             lines.file.seek(0)
-            with open(lines.replacement, "w+b") as whole:
-                form.convert(lines.file, whole)
-                whole.flush()
-                os.fsync(whole.fileno())
+            try:
+                with open(lines.replacement, "w+b") as whole:
+                    form.convert(lines.file, whole)
+                    whole.flush()
+                    os.fsync(whole.fileno())
+            except BaseException:
+                lines.replacement.unlink(missing_ok=True)
+                raise
     return joining.totals
 
 
@@ -349,18 +378,25 @@ def collect(
 
 
 @contextmanager
-def open_form(path: str | Path | None, form: Form, records: int, *, force: bool) -> Iterator[BinaryIO]:
-    """Open an output for the bytes of so many records that are at hand already; raises as `atomic_output`."""
-    with atomic_output(path, force=force, binary=form.binary) as file:
-        if not form.converts:
-            form.begin(file, 0)
-            yield file
-            form.end(file, records)
-            return
-        with temporary_file(path) as spool:
-            yield spool
-            spool.seek(0)
-            form.convert(spool, file)
+def open_form(
+    target: BinaryIO, form: Form, records: int, *, beside: str | Path | None = None
+) -> Iterator[Sink]:
+    """Write a form into an open output from the bytes of so many records that are at hand already.
+
+    Args:
+        target: The output.
+        form: What it is.
+        records: How many they are.
+        beside: Where a temporary file has room; see `temporary_file`.
+    """
+    if not form.converts:
+        yield form.begin(target, 0)
+        form.end(target, records)
+        return
+    with temporary_file(beside) as spool:
+        yield spool
+        spool.seek(0)
+        form.convert(spool, target)
 
 
 @dataclass(slots=True)
@@ -377,7 +413,7 @@ class _Joining:
         state, totals = lines.state, self.totals
         number, read = state.get("shards", 0), state.get("read", 0)
         totals.take(state)
-        self.form.begin(file, totals.records)
+        sink = self.form.begin(file, totals.records)
         self.bar.begin(self.plan.bytes, read if self.plan.bytes else totals.records)
         if totals.records:
             self.bar.note(f"going on after {totals.records:,} records")
@@ -390,7 +426,7 @@ class _Joining:
                 begin = file.tell() if lines.parts is not None else None
                 self.bar.enter(answer.shard)
                 for piece in answer.pieces:
-                    file.write(piece)
+                    sink.write(piece)
                 summary = answer.summary
                 totals.add(summary)
                 if self.heard is not None:

@@ -223,7 +223,6 @@ BAD = [
     (["--layers", "all"], 2, "--layers all writes a folder", "-o"),
     (["--whiten", "--transform", "t"], 2, "choose", ""),
     (["--whiten", "--shard", "1/2"], 2, "different transform for each shard", "whiten merge"),
-    (["--whiten", "--resume", "-o", "x.npy"], 2, "can't be resumed", "two steps"),
     (["--transform", "none.safetensors"], 1, "none.safetensors: no such file", "whiten"),
     (["-o", "nowhere/x.npy"], 1, "the folder", "mkdir"),
     (["-m", "statik"], 2, "unknown model 'statik'", "did you mean 'static'"),

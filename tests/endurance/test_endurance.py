@@ -50,8 +50,9 @@ SMALL = "--hidden 8 --layers 1"
 CASES = {
     "embed": Case("embed a.txt -m BERT -o v.npy --batch-size 4", "v.npy"),
     "embed --json": Case("embed a.txt -m BERT -o v.jsonl --batch-size 4", "v.jsonl"),
-    "embed --whiten": Case("embed a.txt -m BERT --whiten --dims 3 -o v.npy", "v.npy", []),
-    "generate": Case("generate few.txt -m LLAMA --max-new-tokens 4 -o g.jsonl --batch-size 4", "g.jsonl"),
+    "embed --whiten": Case("embed a.txt -m BERT --whiten --dims 3 -o v.npy", "v.npy"),
+    "embed --layers all": Case("embed a.txt -m BERT --layers all -o v", "v"),
+    "generate": Case("generate few.txt -m LLAMA --max-new-tokens 4 -o g.jsonl --batch-size 1", "g.jsonl"),
     "parse": Case("parse a.txt -m PARSER -o p.jsonl --batch-size 4", "p.jsonl"),
     "predict": Case("predict a.txt -m TEXTS --embed-model static -o p.jsonl --batch-size 4", "p.jsonl"),
     "extrapolate": Case(
@@ -238,7 +239,10 @@ def kill_and_go_on(name: str, kills: int, folders, place: Path) -> dict[str, int
 
 
 @pytest.mark.parametrize("name", CASES if KILLS else QUICK)
-def test_kills(name, folders, tmp_path):
+def test_kills(name, folders, tmp_path, monkeypatch):
+    # Several shards: a run that has written none of them leaves nothing to go on with.
+    monkeypatch.setattr("ordtool.embedding.work.SHARD_TEXTS", 32)
+    monkeypatch.setattr("ordtool.prediction.work.SHARD_RECORDS", 32)
     counts = kill_and_go_on(name, KILLS or 1, folders, tmp_path)
     sys.stdout.write(f"| {name} | {' | '.join(map(str, counts.values()))} |\n")
     assert counts["gone on"] == counts["equal"] and not counts["left behind"], counts
@@ -274,7 +278,15 @@ def test_a_signal_leaves_what_can_be_gone_on_with(number, folders, tmp_path):
 # ---------------------------------------------------------------- in this process: full disks, outputs, inputs
 
 
-FULL = ("embed", "embed --whiten", "parse", "whiten", "train bottleneck", "train ladder")
+FULL = (
+    "embed",
+    "embed --whiten",
+    "embed --layers all",
+    "parse",
+    "whiten",
+    "train bottleneck",
+    "train ladder",
+)
 
 
 @pytest.mark.parametrize("name", FULL)
