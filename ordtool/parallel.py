@@ -1,8 +1,9 @@
-"""Cores: how many there are, and an ordered map over them."""
+"""Cores: how many there are, an ordered map over them, and processes that end with the one that began them."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -80,6 +81,27 @@ def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
         while (item := coming.result()) is not end:
             coming = pool.submit(next, source, end)
             yield item
+
+
+def end_with_parent(*others: Any) -> None:
+    """Let a process that `multiprocessing` began end as soon as its parent does, however that ends.
+
+    Killed parents can't tell their children, and those that wait on a queue of which they hold both ends wait for ever.
+
+    Args:
+        *others: Whatever else `multiprocessing.connection.wait` takes, whose end is the parent's end too.
+    """
+    from multiprocessing import connection, parent_process
+
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait(sentinel: int = parent.sentinel) -> None:
+        connection.wait([sentinel, *others])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

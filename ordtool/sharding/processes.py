@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 from collections.abc import Iterator
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from typing import Any
 
+from ordtool.parallel import end_with_parent
 from ordtool.runtime import libraries_heard, library_messages
 from ordtool.sharding.executors import Died, Hello, Worker
 from ordtool.sharding.plan import Failure
@@ -89,7 +88,7 @@ def _serve(
 ) -> None:
     """Load the model in a new process, and do orders until nobody wants anything."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and says so once
-    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    end_with_parent(lifeline)
     listener = Heard()
     with library_messages(shown=heard):
         try:
@@ -108,10 +107,3 @@ def _orders(channel: connection.Connection) -> Iterator[Order]:
             yield channel.recv()
         except (EOFError, OSError):
             return
-
-
-def _end_with_parent(lifeline: connection.Connection) -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel, lifeline])
-        os._exit(1)

@@ -21,7 +21,7 @@ def test_pieces_are_the_whole_and_come_back(tmp_path, format, precision):
     rows = to_precision(ROWS, precision)
     for name, cuts in (("whole", (0, 7)), ("pieces", (0, 2, 3, 7))):
         form, columns = vector_form(format, 3, precision), None
-        with open_form(tmp_path / name, form, 7, force=False) as file:
+        with open(tmp_path / name, "w+b") as target, open_form(target, form, 7) as file:
             for start, stop in zip(cuts, cuts[1:], strict=False):
                 part = RECORDS[start:stop], rows[start:stop]
                 data, columns = vector_bytes(format, *part, precision, columns)

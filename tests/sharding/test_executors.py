@@ -1,7 +1,13 @@
 """This process, and several: the same bytes, whoever does the work and whatever happens to them."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +118,75 @@ def test_gone_on_with_by_others(shout, text, tmp_path, format, begun):
 
 def test_warnings_are_said_once(shout, text):
     assert shout(text("warn", *LINES, "warn"), "two", workers=2).heard.warnings == ["mind this"]
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from toy import Shout
+from ordtool.progress import SILENT
+from ordtool.sharding.plan import Plan
+from ordtool.sharding.records import RecordReader
+from ordtool.sharding.run import Scale, open_executor
+
+if __name__ == "__main__":
+    work = Shout(Path("."), wait=60)
+    plan = Plan([sys.argv[1]], RecordReader("text"), work.cut)
+    with open_executor(Scale(2), work, SILENT) as executor:
+        print("ready", flush=True)
+        next(executor.answers(plan.shards(), parts=None, settled=None, settles=False))
+"""
+SLEEPERS = """
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from ordtool.parallel import end_with_parent
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, get_context("spawn"), end_with_parent) as pool:
+        list(pool.map(abs, range(100)))
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+def living_children(number):
+    """The processes that a process began, without those that have ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == number and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def lives(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("program", [DRIVER, SLEEPERS], ids=["workers", "pool"])
+def test_no_worker_outlives_a_driver_that_is_killed(text, tmp_path, program):
+    (tmp_path / "program.py").write_text(program)
+    places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    driver = subprocess.Popen(
+        [sys.executable, "program.py", text()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": places},
+        stdout=subprocess.PIPE,
+    )
+    assert driver.stdout.readline() == b"ready\n"
+    workers = living_children(driver.pid)
+    assert len(workers) >= 2
+    driver.kill()
+    driver.wait()
+    end = time.monotonic() + 10
+    while (left := [number for number in workers if lives(number)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    assert not left

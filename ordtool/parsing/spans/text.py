@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from ordtool.errors import OrdtoolError
-from ordtool.parallel import thread_count
+from ordtool.parallel import end_with_parent, thread_count
 from ordtool.parsing.spans.data import LONGEST
 from ordtool.parsing.text.reader import InputConfig, read_inputs
 from ordtool.parsing.text.tokenize import tokenize, whitespace_tokens
@@ -98,7 +98,7 @@ def _map(chunks: Iterator[list[str]], token_kind: str) -> Iterator[_Chunk]:
         for chunk in chain(first, chunks):
             yield _prepare(chunk, token_kind)
         return
-    with ProcessPoolExecutor(min(cores, 16), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(cores, 16), get_context("spawn"), end_with_parent) as pool:
         whole = chain(first, chunks)
         while group := list(islice(whole, 4 * cores)):
             yield from pool.map(_prepare, group, [token_kind] * len(group))
