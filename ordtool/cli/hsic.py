@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +18,7 @@ from ordtool.cli.options import (
     Json,
     Output,
     Quiet,
+    Resume,
     Seed,
     Threads,
     field_options,
@@ -24,6 +28,7 @@ from ordtool.cli.options import (
 
 if TYPE_CHECKING:
     from ordtool.independence.hsic import HsicConfig
+    from ordtool.io.runs import RunFolder
     from ordtool.progress import Progress
 
 MEASURE = "What is measured"
@@ -113,6 +118,7 @@ def hsic(
     plot: Annotated[Path | None, option("Draw a heat-map: .png, .svg or .pdf.", OUT, metavar="FILE")] = None,
     output: Output = None,
     json: Json = False,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -151,6 +157,7 @@ def hsic(
     )
     from ordtool.io.atomic import atomic_output, check_output
     from ordtool.io.formats import RowLines, output_format
+    from ordtool.io.stages import keeping
     from ordtool.plotting import check_plot
 
     config = HsicConfig(
@@ -174,35 +181,87 @@ def hsic(
         config.check_given()
     table = RowLines(output_format(output, ("jsonl", "csv"), "jsonl" if json else None))
     plot_format = check_plot(plot) if plot is not None else None
-    for path in (output, plot):
-        check_output(path, force=force)
+    check_output(output, force=force)
+    check_output(plot, force=force or resume)
     progress = RichProgress(quiet)
     encode = text_encoder(embed_model, device, threads, progress)
-    variables, pairs = read_variables(inputs, VariablesConfig(label_field, field, id_field), encode)
-    known = []
-    if given is not None:
-        known = [with_vectors(read_variable(given, VariablesConfig(None, field, id_field)), encode)]
-        check_ids([*variables, *known])
-    else:
-        _advise(config, len(variables[0]), progress)
-    arrays = [
-        (variable.name, variable.rows) for variable in [*variables, *known] if variable.rows is not None
-    ]
-    results = compare(
-        arrays[: len(variables)], pairs, config, given=arrays[-1] if known else None, progress=progress
-    )
-    if plot is not None and plot_format is not None:
-        from ordtool.independence.alignment import plot_matrix, to_matrix
+    sources = [*inputs, *([] if given is None else [given])]
+    with _unfinished(output, sources, resume, force) as unfinished:
+        variables, pairs = read_variables(inputs, VariablesConfig(label_field, field, id_field), encode)
+        known = []
+        if given is not None:
+            known = [with_vectors(read_variable(given, VariablesConfig(None, field, id_field)), encode)]
+            check_ids([*variables, *known])
+        else:
+            _advise(config, len(variables[0]), progress)
+        arrays = [
+            (variable.name, variable.rows) for variable in [*variables, *known] if variable.rows is not None
+        ]
+        reading = {"label_field": label_field, "field": field, "embed_model": embed_model}
+        with keeping(_begin(unfinished, sources, {**asdict(config), **reading}, progress)):
+            results = compare(
+                arrays[: len(variables)],
+                pairs,
+                config,
+                given=arrays[-1] if known else None,
+                progress=progress,
+            )
+        if plot is not None and plot_format is not None:
+            from ordtool.independence.alignment import plot_matrix, to_matrix
 
-        matrix = to_matrix(results, "cka" if cka else "statistic")
-        with atomic_output(plot, force=force) as file:
-            plot_matrix(matrix, file, plot_format, subtitle=_title(config, results[0].n))
-    if stdout_is_terminal() and output is None and not json:
-        show(results, cka=cka)
-    else:
-        with atomic_output(output, force=force) as file:
-            for result in results:
-                file.writelines(line.encode("utf-8") + b"\n" for line in table.lines(result.record()))
+            matrix = to_matrix(results, "cka" if cka else "statistic")
+            with atomic_output(plot, force=force or resume) as file:
+                plot_matrix(matrix, file, plot_format, subtitle=_title(config, results[0].n))
+        if stdout_is_terminal() and output is None and not json:
+            show(results, cka=cka)
+        else:
+            with atomic_output(output, force=force) as file:
+                for result in results:
+                    file.writelines(line.encode("utf-8") + b"\n" for line in table.lines(result.record()))
+
+
+@contextmanager
+def _unfinished(
+    output: Path | None, sources: list[str], resume: bool, force: bool
+) -> Iterator[RunFolder | None]:
+    """Hold the folder for what is computed until the output is there; None for a pipe, in or out."""
+    from ordtool.io.resumable import check_read_again
+    from ordtool.io.runs import partial_folder, run_folder
+    from ordtool.io.stages import holds_stages
+    from ordtool.io.streams import is_stream, refuse_resume
+
+    files = _files(sources)
+    if resume:
+        refuse_resume(output)
+        check_read_again(files, resume)
+    if output is None or is_stream(output) or not files:
+        yield None
+        return
+    with run_folder(partial_folder(output), holds_stages, resume=resume, force=force) as folder:
+        yield folder
+
+
+def _begin(
+    folder: RunFolder | None, sources: list[str], settings: dict[str, Any], progress: Progress
+) -> Path | None:
+    """Begin in the folder, or go on in it; return where stages are kept."""
+    from ordtool.io.runs import run_metadata
+
+    if folder is None:
+        return None
+    decides = {name: value for name, value in settings.items() if name != "threads"}
+    folder.start(run_metadata(_files(sources), decides), progress)
+    return folder.path
+
+
+def _files(sources: list[str]) -> list[str]:
+    """List the files that inputs stand for; none if one can be read once only."""
+    from ordtool.independence.variables import layer_files
+    from ordtool.io.inputs import read_again
+
+    return read_again(
+        [file for path in sources for file in (layer_files(path) if Path(path).is_dir() else [path])]
+    )
 
 
 def _one_or_two(kernel: str) -> str | tuple[str, str]:

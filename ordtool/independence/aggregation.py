@@ -79,7 +79,7 @@ def aggregated_test(
         raise OrdtoolError("an aggregated test needs at least one bandwidth a side")
     kernels = [*left, *right]
     pairs = [(i, len(left) + j) for i in range(len(left)) for j in range(len(right))]
-    sums = kernel_sums(kernels, pairs, threads=threads, progress=progress)
+    sums = kernel_sums(kernels, pairs, threads=threads, kept="sums", progress=progress)
     sample = null_sample(
         sums,
         pairs,

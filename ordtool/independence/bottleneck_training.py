@@ -357,7 +357,8 @@ def _descend(
             at.means.append(float(np.mean(at.values)))
             at.values.clear()
             progress.advance(loss=f"{at.means[-1]:.4g}")
-    run.file.save(at, optimizer, now=True)
+        run.file.save(at, optimizer, now=True)
+        interrupt.check()
     progress.close()
 
 

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from ordtool.independence.gamma import NullMoments
 from ordtool.independence.kernel_sums import on_device
 from ordtool.independence.kernels import Kernel, fit_kernel
+from ordtool.io.stages import stage
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
 
@@ -175,22 +176,23 @@ def _pair_sums(
 ) -> Float64Array:
     """As `conditional_device.pair_sums`, here."""
     n = given.rows
-    total = trace = square = stretched = plain = 0.0
+    found = np.zeros(5)
     progress.start("pairs", n * n, "pairs")
-    for start in range(0, n, BLOCK):
-        part = slice(start, min(start + BLOCK, n))
-        weights = given.block(part, slice(0, n))
-        products = (residuals[0][part] @ residuals[0].T) * (residuals[1][part] @ residuals[1].T) * weights
-        diagonal = np.diagonal(products, start)
-        total += float(products.sum())
-        trace += float(diagonal.sum())
-        square += float(np.vdot(products, products) - diagonal @ diagonal)
-        spread = regressions[0].squared(part) * regressions[1].squared(part)
-        plain += float(np.diagonal(spread, start).sum())
-        stretched += float(np.vdot(spread, weights))
-        progress.advance((part.stop - part.start) * n)
+    with stage("sums", found=found) as at:
+        progress.advance(min(at.done * BLOCK, n) * n)
+        for start in range(at.done * BLOCK, n, BLOCK):
+            part = slice(start, min(start + BLOCK, n))
+            weights = given.block(part, slice(0, n))
+            products = (residuals[0][part] @ residuals[0].T) * (residuals[1][part] @ residuals[1].T) * weights
+            diagonal = np.diagonal(products, start)
+            square = float(np.vdot(products, products) - diagonal @ diagonal)
+            spread = regressions[0].squared(part) * regressions[1].squared(part)
+            plain, stretched = float(np.diagonal(spread, start).sum()), float(np.vdot(spread, weights))
+            found += [float(products.sum()), float(diagonal.sum()), square, stretched, plain]
+            at.reach(at.done + 1)
+            progress.advance((part.stop - part.start) * n)
     progress.close()
-    return np.array([total, trace, square, stretched, plain])
+    return found
 
 
 def standard_columns(z: NDArray[Any]) -> Float64Array:
@@ -263,17 +265,20 @@ def local_permutations(
     chunk = max(1, _CHUNK_NUMBERS // (n * max(width, 1)))
     order = np.argsort(groups, kind="stable")
     statistics = _permuted(left[order], right, device)
-    at_least = 0
+    at_least = np.zeros(1, dtype=np.int64)
     progress.start("permutations", permutations, "permutations")
-    for start in range(0, permutations, chunk):
-        count = min(chunk, permutations - start)
-        # Sorting by group and a random number within it is a random order of each group.
-        shuffled = np.argsort(groups + rng.random((count, n)), axis=1)
-        values = statistics(shuffled)
-        at_least += int((sums.stretch * values >= observed * (1 - 1e-10)).sum())
-        progress.advance(count)
+    with stage("permutations", at_least=at_least) as at:
+        for start in range(0, permutations, chunk):
+            count = min(chunk, permutations - start)
+            drawn = rng.random((count, n))  # of what was done before too, so that what follows is the same
+            if start >= at.done:
+                # Sorting by group and a random number within it is a random order of each group.
+                values = statistics(np.argsort(groups + drawn, axis=1))
+                at_least += (sums.stretch * values >= observed * (1 - 1e-10)).sum()
+                at.reach(start + count)
+            progress.advance(count)
     progress.close()
-    return (1 + at_least) / (1 + permutations)
+    return (1 + int(at_least[0])) / (1 + permutations)
 
 
 def _permuted(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ordtool.independence.kernel_sums import KernelSums, from_cross_products, normaliser, on_device
 from ordtool.independence.kernels import Kernel
+from ordtool.io.stages import Stage, stage
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -58,11 +59,18 @@ def coset_statistics(
     numbers = sorted(centrings)
     there = on_device([sums.kernels[i] for i in numbers], sums.device) if numbers else None
     placed = None if there is None else dict(zip(numbers, there, strict=True))
-    state = _State(sums, pairs, estimator, centrings, placed)
-    rotations = np.empty((len(pairs), len(orders), sums.rows))
-    progress.start("permutations", len(orders) * sums.rows, "permutations")
-    for number, order in enumerate(orders):
-        rotations[:, number] = _one_coset(state, orders[0], order, threads, progress)
+    n = sums.rows
+    rotations = np.empty((len(pairs), len(orders), n))
+    spectra = np.zeros((len(sides) // 2, n // 2 + 1), dtype=np.complex128)
+    progress.start("permutations", len(orders) * n, "permutations")
+    # A step is a job of a coset; there are fewer of them than rows.
+    with stage("permutations", rotations=rotations, spectra=spectra) as at:
+        state = _State(sums, pairs, estimator, centrings, placed, spectra, at)
+        progress.advance(at.done // n * n)
+        for number in range(at.done // n, len(orders)):
+            rotations[:, number] = _one_coset(state, orders[0], orders[number], threads, progress)
+            spectra[...] = 0
+            at.reach((number + 1) * n)
     progress.close()
     return rotations.reshape(len(pairs), -1)[:, chosen]
 
@@ -89,7 +97,9 @@ class _State:
     pairs: Sequence[Pair]
     estimator: str
     centrings: dict[int, tuple[Float64Array, Float64Array]]
-    on_device: dict[int, DeviceKernel] | None = None
+    on_device: dict[int, DeviceKernel] | None
+    spectra: NDArray[np.complex128]
+    at: Stage
 
 
 def _one_coset(
@@ -130,11 +140,13 @@ def _by_bands(
     work = _Bands(state, pairs, left, right)
     width = min(max(_JOB_NUMBERS // (n * work.sides) // 16 * 16, _WIDTHS[0]), _WIDTHS[1])
     jobs = [(first, min(width, n // 2 + 1 - first)) for first in range(1, n // 2 + 1, width)]
-    total = np.zeros((len(pairs), n // 2 + 1), dtype=np.complex128)
-    for job, part in zip(jobs, ordered_map(work, jobs, threads), strict=True):
-        total += part
+    done = state.at.done % n
+    progress.advance(sum(n * width / (n // 2) for _, width in jobs[:done]))
+    for job, part in zip(jobs[done:], ordered_map(work, jobs[done:], threads), strict=True):
+        state.spectra[...] += part
+        state.at.reach(state.at.done + 1)
         progress.advance(n * job[1] / (n // 2))
-    return _finished(state, pairs, left, right, total)
+    return _finished(state, pairs, left, right, state.spectra)
 
 
 def _finished(

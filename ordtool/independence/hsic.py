@@ -9,8 +9,8 @@ such as the gaussian, for no others.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -28,6 +28,7 @@ from ordtool.independence.normalized import normalized_matrix
 from ordtool.independence.permutation import null_sample
 from ordtool.independence.subsampling import subsampled_hsic
 from ordtool.independence.validation import as_rows, check_aligned, compute_dtype, encode_labels
+from ordtool.io.stages import once, part, seconds_before
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -117,12 +118,12 @@ def compare(
     checked = [as_rows(rows, name) for name, rows in everything]
     if given is not None:
         config.check_given()
-        answers = [_conditional(checked, pair, config, progress) for pair in pairs]
+        answers = _one_by_one(pairs, lambda pair: _conditional(checked, pair, config, progress))
     elif config.test == "aggregated":
-        answers = [_aggregated(checked, pair, config, progress) for pair in pairs]
+        answers = _one_by_one(pairs, lambda pair: _aggregated(checked, pair, config, progress))
     else:
         answers = _single(checked, pairs, config, progress)
-    seconds = time.perf_counter() - started
+    seconds = seconds_before() + time.perf_counter() - started
     _warn(names, pairs, answers, progress)
     return _adjust(
         [
@@ -174,6 +175,17 @@ class _Answer:
     interval: tuple[float, float] | None = None
 
 
+def _one_by_one(pairs: Sequence[Pair], answer: Callable[[Pair], _Answer]) -> list[_Answer]:
+    """Answer for each pair apart; a resumed run takes up the answers of the interrupted one."""
+    answers = []
+    for number, pair in enumerate(pairs):
+        with part(f"pair-{number}"):
+            found = once("answer", lambda pair=pair: asdict(answer(pair)))  # type: ignore[misc]
+        lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+        answers.append(_Answer(**{**found, **lists}))
+    return answers
+
+
 def _result(config: HsicConfig, x: str, y: str, rows: int, answer: _Answer, seconds: float) -> HsicResult:
     kernels = config.kernels()
     return HsicResult(
@@ -202,14 +214,16 @@ def _single(
 ) -> list[_Answer]:
     plain, placed = _fit_sides(checked, pairs, config)
     if config.test == "block":
-        return [_block(plain[a], plain[b], config, progress) for a, b in placed]
+        return _one_by_one(placed, lambda pair: _block(plain[pair[0]], plain[pair[1]], config, progress))
     kernels = plain
     estimator, factor = _summed_estimator(config.estimator, len(checked[0]))
     if estimator == "normalized":
         kernels = [PrecomputedKernel(normalized_matrix(kernel, config.epsilon)) for kernel in plain]
         # tr(K' L') of centred matrices is n^2 times their biased statistic.
         estimator, factor = "biased", float(kernels[0].rows ** 2)
-    sums = kernel_sums(kernels, placed, threads=config.threads, device=config.device, progress=progress)
+    sums = kernel_sums(
+        kernels, placed, threads=config.threads, device=config.device, kept="sums", progress=progress
+    )
     p_values = _p_values(sums, placed, estimator, config, progress)
     return [
         _Answer(

@@ -8,7 +8,7 @@ quantity and saves the digits that a float32 sum of numbers near 1 would lose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
 from ordtool.independence.kernels import FeatureKernel, Kernel
+from ordtool.io.stages import Stage, stage
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -201,6 +202,7 @@ def kernel_sums(
     *,
     threads: int | None = None,
     device: str = "cpu",
+    kept: str | None = None,
     progress: Progress = SILENT,
 ) -> KernelSums:
     r"""Collect the sums of the given pairs of kernels, and of each with itself.
@@ -210,6 +212,7 @@ def kernel_sums(
         pairs: Which of them to compare, as indices.
         threads: Threads to use; None is one a core.
         device: `cpu`, or a CUDA device for pairs of rows.
+        kept: The name of the stage, so that an interrupted sum is gone on with; see `ordtool.io.stages`.
         progress: Told of pairs of rows as they are done.
 
     Returns:
@@ -222,11 +225,15 @@ def kernel_sums(
         products, row_sums = _by_features(kernels, every_pair)
     else:
         offsets = np.array([kernel.typical_value() for kernel in kernels])
+        found = PartialSums.empty(len(kernels), len(every_pair), kernels[0].rows)
         there = on_device(kernels, device)
-        if there is None:
-            products, row_sums = _by_blocks(kernels, every_pair, offsets, threads, progress)
-        else:
-            products, row_sums = _by_device_blocks(there, every_pair, offsets, progress)
+        with stage(kept, products=found.products, row_sums=found.row_sums) as at:
+            if there is None:
+                _sum_blocks(found, at, (kernels, every_pair, offsets), threads, progress)
+            elif not at.done:
+                found.merge(_device_sums(there, every_pair, offsets, progress))
+                at.reach(1)
+        products, row_sums = _as_matrix(len(kernels), every_pair, found.products), found.row_sums
     return KernelSums(
         kernels=tuple(kernels),
         offsets=offsets,
@@ -340,43 +347,60 @@ def partial_sums(
         threads: Threads to use; None is one a core.
         progress: Advanced by pairs of rows; the caller starts the bar.
     """
+    found = PartialSums.empty(len(kernels), len(pairs), kernels[0].rows)
+    for pairs_of_rows in _add_blocks(found, kernels, pairs, offsets, corners, threads):
+        progress.advance(pairs_of_rows)
+    return found
+
+
+def _add_blocks(
+    found: PartialSums,
+    kernels: Sequence[Kernel],
+    pairs: Sequence[Pair],
+    offsets: Float64Array,
+    corners: Sequence[Pair],
+    threads: int | None,
+) -> Iterator[float]:
+    """Add blocks up in order; yield the pairs of rows of each that is added."""
     dtype = np.result_type(*(kernel.dtype for kernel in kernels))
     work = _BlockSums(kernels, pairs, offsets.astype(dtype), dtype)
-    found = PartialSums.empty(len(kernels), len(pairs), kernels[0].rows)
     for (i, j), (dots, across, down) in zip(corners, ordered_map(work, corners, threads), strict=True):
         found.products += dots if i == j else 2 * dots
         found.row_sums[:, i : i + BLOCK] += across
         if i != j:
             found.row_sums[:, j : j + BLOCK] += down
-        progress.advance(across.shape[1] * down.shape[1] * (0.5 if i == j else 1))
-    return found
+        yield across.shape[1] * down.shape[1] * (0.5 if i == j else 1)
 
 
-def _by_blocks(
-    kernels: Sequence[Kernel],
-    pairs: Sequence[Pair],
-    offsets: Float64Array,
+def _sum_blocks(
+    found: PartialSums,
+    at: Stage,
+    what: tuple[Sequence[Kernel], Sequence[Pair], Float64Array],
     threads: int | None,
     progress: Progress,
-) -> tuple[Float64Array, Float64Array]:
-    n = kernels[0].rows
+) -> None:
+    """Sum all blocks up, behind those that an interrupted run did."""
+    n = what[0][0].rows
     [corners] = block_tasks(n)
     progress.start("pairs", n * (n + 1) // 2, "pairs")
-    found = partial_sums(kernels, pairs, offsets, corners, threads, progress)
+    done = [(min(BLOCK, n - i) * min(BLOCK, n - j)) * (0.5 if i == j else 1) for i, j in corners[: at.done]]
+    progress.advance(sum(done))
+    for pairs_of_rows in _add_blocks(found, *what, corners[at.done :], threads):
+        at.reach(at.done + 1)
+        progress.advance(pairs_of_rows)
     progress.close()
-    return _as_matrix(len(kernels), pairs, found.products), found.row_sums
 
 
-def _by_device_blocks(
+def _device_sums(
     kernels: Sequence[DeviceKernel], pairs: Sequence[Pair], offsets: Float64Array, progress: Progress
-) -> tuple[Float64Array, Float64Array]:
+) -> PartialSums:
     from ordtool.independence.device_kernels import block_sums
 
     n = len(kernels[0].left)
     progress.start("pairs", n * (n + 1) // 2, "pairs")
-    products, row_sums = block_sums(kernels, pairs, offsets, progress)
+    found = PartialSums(*block_sums(kernels, pairs, offsets, progress))
     progress.close()
-    return _as_matrix(len(kernels), pairs, products), row_sums
+    return found
 
 
 def _as_matrix(kernels: int, pairs: Sequence[Pair], products: Float64Array) -> Float64Array:

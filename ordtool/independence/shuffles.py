@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from ordtool.independence.kernel_sums import (
     normaliser,
 )
 from ordtool.independence.kernels import Kernel
+from ordtool.io.stages import stage
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -52,13 +53,21 @@ def shuffle_statistics(
     values = np.empty((len(pairs), len(orders)))
     by_rows = [pair for pair in pairs if not sums.is_cheap_in_features(pair)]
     matrices = {i: centred_matrix(sums, i, estimator) for i in {i for pair in by_rows for i in pair}}
-    progress.start("permutations", len(pairs) * permutations, "permutations")
-    for row, (a, b) in enumerate(pairs):
-        if (a, b) in by_rows:
-            values[row] = _by_matrices(matrices[a], matrices[b], orders, threads) / normaliser(n, estimator)
-        else:
-            values[row] = _by_features(sums.kernels[a], sums.kernels[b], orders, estimator, threads)
-        progress.advance(permutations)
+    progress.start("permutations", values.size, "permutations")
+    with stage("permutations", values=values) as at:
+        progress.advance(at.done)
+        for row, (a, b) in enumerate(pairs):
+            first = min(max(at.done - row * len(orders), 0), len(orders))
+            if (a, b) in by_rows:
+                found = _by_matrices(matrices[a], matrices[b], orders[first:], threads)
+                found = (part / normaliser(n, estimator) for part in found)
+            else:
+                found = _by_features(sums.kernels[a], sums.kernels[b], orders[first:], estimator, threads)
+            for part in found:
+                done = at.done + len(part)
+                values[row, at.done - row * len(orders) : done - row * len(orders)] = part
+                at.reach(done)
+                progress.advance(len(part))
     progress.close()
     return values
 
@@ -89,12 +98,14 @@ def centred_matrix(sums: KernelSums, index: int, estimator: str) -> Array:
     return matrix
 
 
-def _by_matrices(left: Array, right: Array, orders: NDArray[np.intp], threads: int | None) -> Float64Array:
+def _by_matrices(
+    left: Array, right: Array, orders: NDArray[np.intp], threads: int | None
+) -> Iterator[Float64Array]:
     small = len(left) <= _SMALL_ROWS
     batch = max(1, _GATHER // left.size) if small else 1
     work: Callable[[NDArray[np.intp]], Float64Array] = partial(_small if small else _large, left, right)
     jobs = [orders[start : start + batch] for start in range(0, len(orders), batch)]
-    return np.concatenate(list(ordered_map(work, jobs, threads)))
+    return ordered_map(work, jobs, threads)
 
 
 def _small(left: Array, right: Array, orders: NDArray[np.intp]) -> Float64Array:
@@ -119,15 +130,16 @@ def _large(left: Array, right: Array, orders: NDArray[np.intp]) -> Float64Array:
 
 def _by_features(
     left: Kernel, right: Kernel, orders: NDArray[np.intp], estimator: str, threads: int | None
-) -> Float64Array:
+) -> Iterator[Float64Array]:
     phi, psi = left.features, right.features
     assert phi is not None and psi is not None
     norms = left.diagonal(), right.diagonal()
     traces = (norms[0].sum(), norms[1].sum())
 
-    def one(order: NDArray[np.intp]) -> float:
+    def one(order: NDArray[np.intp]) -> Float64Array:
         cross = cross_product(phi, psi[order])
         diagonals = norms[0] @ norms[1][order]
-        return float(from_cross_products(np.vdot(cross, cross), diagonals, traces, left.rows, estimator))
+        square = from_cross_products(np.vdot(cross, cross), diagonals, traces, left.rows, estimator)
+        return np.array([float(square)])
 
-    return np.array(list(ordered_map(one, list(orders), threads)))
+    return ordered_map(one, list(orders), threads)

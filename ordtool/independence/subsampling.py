@@ -26,6 +26,7 @@ from ordtool.independence.gamma import (
 )
 from ordtool.independence.kernels import Kernel
 from ordtool.independence.validation import MIN_ROWS
+from ordtool.io.stages import stage
 from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
@@ -99,14 +100,17 @@ def subsampled_hsic(
     order = np.random.default_rng([seed, 0x424C4B]).permutation(n)
     jobs = [np.sort(order[g * group_rows : (g + 1) * group_rows]) for g in range(groups)]
     progress.start("groups", groups, "groups")
-    values, moments = [], []
-    for value, moment in ordered_map(lambda index: _one_group(left, right, index), jobs, threads):
-        values.append(value)
-        moments.append(moment)
-        progress.advance()
+    values = np.zeros((groups, 5))
+    with stage("groups", values=values) as at:
+        progress.advance(at.done)
+        for found in ordered_map(lambda index: _one_group(left, right, index), jobs[at.done :], threads):
+            values[at.done] = found
+            at.reach(at.done + 1)
+            progress.advance()
     progress.close()
     scale = left.scale * right.scale
-    crossed, own_left, own_right = np.array(values).T
+    crossed, own_left, own_right = values[:, :3].T
+    moments = [NullMoments(0.0, float(variance), float(skewness)) for variance, skewness in values[:, 3:]]
     mean = float(crossed.mean())
     half = _half_width(crossed, confidence)
     return SubsampledHsic(
@@ -134,8 +138,8 @@ def _check(rows: int, group_rows: int, confidence: float) -> None:
         )
 
 
-def _one_group(left: Kernel, right: Kernel, index: NDArray[np.intp]) -> tuple[Sequence[float], NullMoments]:
-    """Return HSIC of the group and of each variable with itself, and the first one's null moments."""
+def _one_group(left: Kernel, right: Kernel, index: NDArray[np.intp]) -> list[float]:
+    """Return HSIC of the group and of each variable with itself, and the first one's null variance and skewness."""
     b = len(index)
     matrices = [_centred_group(kernel, index) for kernel in (left, right)]
     products = [float(np.vdot(matrices[i], matrices[j])) for i, j in ((0, 1), (0, 0), (1, 1))]
@@ -145,7 +149,7 @@ def _one_group(left: Kernel, right: Kernel, index: NDArray[np.intp]) -> tuple[Se
     variance = products[1] * products[2] * pair_variance(b) / scale**2
     centred_moments = (UCentredMoments.from_centred(matrices[0]), UCentredMoments.from_centred(matrices[1]))
     skewness = permutation_skewness(b, centred_moments)
-    return [product / scale for product in products], NullMoments(0.0, variance, skewness)
+    return [*(product / scale for product in products), variance, skewness]
 
 
 def _centred_group(kernel: Kernel, index: NDArray[np.intp]) -> Float64Array:

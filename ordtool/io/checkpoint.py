@@ -29,6 +29,7 @@ __all__ = [
     "moments",
     "part_of",
     "read_checkpoint",
+    "replacing",
     "restoring",
     "write_checkpoint",
 ]
@@ -84,11 +85,22 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[s
     """
     from safetensors.torch import save_file
 
-    partial = path.with_name(path.name + ".partial")
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as partial:
+        save_file(plain, partial, metadata={"state": json.dumps(state)})
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file beside `path`, whose place it takes once it is whole and on the disk.
+
+    Raises:
+        OrdtoolError: If the disk is full or the folder not writable; the file before stays.
+    """
+    partial = path.with_name(path.name + ".partial")
     try:
         with as_output_errors(path):
-            save_file(plain, partial, metadata={"state": json.dumps(state)})
+            yield partial
             with open(partial, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(partial, path)

@@ -7,6 +7,7 @@ prints a table.
 import contextlib
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -59,6 +60,8 @@ CASES = {
         "extrapolate a.txt -m OWN --lengths 8,16,32 --methods none,rerope -o e.jsonl", "e.jsonl"
     ),
     "whiten": Case("whiten x.npy --save t -o w.npy", "w.npy", ["--force"]),
+    "hsic": Case("hsic x.npy y.npy --permutations 9999 -o h.jsonl", "h.jsonl"),
+    "hsic --test aggregated": Case("hsic x.npy y.npy --test aggregated -o h.jsonl", "h.jsonl"),
     "score trees": Case("score trees g.mrg g.mrg -o s.jsonl", "s.jsonl", ["--force"]),
     "train lm": Case(
         f"train lm a.txt -o m --steps 20 --eval-every 5 --context 8 --heads 1 --vocab-size 300 {SMALL}", "m"
@@ -138,7 +141,7 @@ def content(path: Path) -> dict[str, bytes]:
     times = ("comparison.jsonl", "training.json", "training.jsonl", "README.md", "training_args.bin")
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     return {
-        str(file.relative_to(path)): file.read_bytes()
+        str(file.relative_to(path)): re.sub(rb'"seconds": [0-9.e-]+', b"", file.read_bytes())
         for file in files
         if file.is_file() and file.name not in times
     }

@@ -179,11 +179,12 @@ def test_no_worker_outlives_a_driver_that_is_killed(text, tmp_path, program):
         env={**os.environ, "PYTHONPATH": places},
         stdout=subprocess.PIPE,
     )
-    assert driver.stdout.readline() == b"ready\n"
-    workers = living_children(driver.pid)
-    assert len(workers) >= 2
-    driver.kill()
-    driver.wait()
+    with driver.stdout as said:
+        assert said.readline() == b"ready\n"
+        workers = living_children(driver.pid)
+        assert len(workers) >= 2
+        driver.kill()
+        driver.wait()
     end = time.monotonic() + 10
     while (left := [number for number in workers if lives(number)]) and time.monotonic() < end:
         time.sleep(0.05)
