@@ -56,7 +56,7 @@ def atomic_output(
     check_output(path, force=force)
     temporary = _hidden(target, ".partial")
     with as_output_errors(path), lock(temporary):
-        _remove(temporary)
+        remove_path(temporary)
         try:
             with open(temporary, "x+b") as file:
                 yield file
@@ -112,7 +112,7 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
     check_directory(path, force=force)
     temporary = _hidden(target, ".partial")
     with as_output_errors(path), lock(temporary):
-        _remove(temporary)
+        remove_path(temporary)
         temporary.mkdir()
         try:
             yield temporary
@@ -197,8 +197,8 @@ def _check_rights(path: str | Path, target: Path) -> None:
         raise OrdtoolError(f"{path}: the folder {target.parent} is not writable")
 
 
-def _remove(path: Path) -> None:
-    """Remove what a killed run left under a temporary name."""
+def remove_path(path: Path) -> None:
+    """Remove what a killed run left under a temporary name: a file, a folder, or nothing."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

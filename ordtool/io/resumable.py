@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.io.atomic import as_output_errors, atomic_output, check_output
+from ordtool.io.atomic import as_output_errors, atomic_output, check_output, remove_path
 from ordtool.io.locks import lock
 from ordtool.io.runs import METADATA, check_resumable, read_record, run_metadata, write_record
 from ordtool.io.streams import is_stream, refuse_resume
@@ -211,6 +211,12 @@ def _journalled(
     position = target.with_name(target.name + ".partial.json")
     if not (resume or force):
         _refuse_left(target, bool(metadata["input"]))
+    if partial.is_dir():  # of a command that writes a folder
+        if not force:
+            raise OrdtoolError(
+                f"{partial}: an interrupted run of another command left this", "`force` begins anew"
+            )
+        remove_path(partial)
     state: dict[str, Any] = {}
     if resume and partial.exists() and not _is_empty_run(partial, position):
         state = _state(path, partial, position, metadata)

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from ordtool.distributed import ALONE, Ranks
 from ordtool.errors import OrdtoolError
-from ordtool.io.atomic import as_output_errors, file_fingerprint
+from ordtool.io.atomic import as_output_errors, file_fingerprint, remove_path
 from ordtool.io.locks import lock
 from ordtool.progress import SILENT, Progress
 
@@ -164,7 +164,7 @@ class RunFolder:
             return True
         if self._resume:
             progress.note(f"{self.path}: no checkpoint to go on from, so the run begins anew")
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_path(self.path)
         self.path.mkdir()
         write_record(self.path / RUN_FILE, metadata)
         return False
@@ -209,6 +209,10 @@ def run_folder(
 
     def hold() -> None:
         held.enter_context(lock(path))
+        if path.is_file() and not force:  # of a command that writes no folder
+            raise OrdtoolError(
+                f"{path}: an interrupted run of another command left this", "`force` begins anew"
+            )
         if has_checkpoint(path) and not (resume or force):
             raise OrdtoolError(
                 f"{path}: an interrupted run left this", "`resume` goes on with it, `force` begins anew"

@@ -197,3 +197,14 @@ def test_damaged_lines_are_one_line(tmp_path, line):
     with pytest.raises(OrdtoolError, match="out: damaged: what the interrupted run wrote"):
         with reading_back(tmp_path / "out"), open(tmp_path / "out", encoding="utf-8") as file:
             [json.loads(each)["output"] for each in file]
+
+
+def test_a_folder_that_another_command_left_is_replaced_by_force_alone(tmp_path, write):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "run.json").touch()
+    for options in ({}, {"resume": True}):
+        with pytest.raises(OrdtoolError, match="interrupted run"):
+            write(**options)
+    write(force=True)
+    assert (tmp_path / "out").read_text() == WHOLE
+    assert sorted(os.listdir(tmp_path)) == ["in.txt", "out"]

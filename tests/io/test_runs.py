@@ -97,3 +97,12 @@ def test_the_folder_lies_beside_what_a_link_points_to(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "there" / "model")
     assert partial_folder(tmp_path / "link") == tmp_path / "there" / "model.partial"
     assert partial_folder(f"{tmp_path}/model/") == tmp_path / "model.partial"
+
+
+def test_a_file_that_another_command_left_is_replaced_by_force_alone(tmp_path, train):
+    (tmp_path / "m.partial").write_text("lines")
+    for options in ({}, {"resume": True}):
+        with pytest.raises(OrdtoolError, match="another command left this"):
+            train(**options)
+    assert not train(force=True)
+    assert os.listdir(tmp_path) == ["in"]
