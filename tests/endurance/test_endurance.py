@@ -60,8 +60,8 @@ CASES = {
         "extrapolate a.txt -m OWN --lengths 8,16,32 --methods none,rerope -o e.jsonl", "e.jsonl"
     ),
     "whiten": Case("whiten x.npy --save t -o w.npy", "w.npy", ["--force"]),
-    "hsic": Case("hsic x.npy y.npy --permutations 9999 -o h.jsonl", "h.jsonl"),
-    "hsic --test aggregated": Case("hsic x.npy y.npy --test aggregated -o h.jsonl", "h.jsonl"),
+    "hsic": Case("hsic x.npy y.npy --permutations 4999 -o h.jsonl", "h.jsonl"),
+    "hsic --test aggregated": Case("hsic x.npy y.npy --test aggregated --grid 0.5,1 -o h.jsonl", "h.jsonl"),
     "score trees": Case("score trees g.mrg g.mrg -o s.jsonl", "s.jsonl", ["--force"]),
     "train lm": Case(
         f"train lm a.txt -o m --steps 20 --eval-every 5 --context 8 --heads 1 --vocab-size 300 {SMALL}", "m"
