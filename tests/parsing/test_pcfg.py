@@ -1,5 +1,6 @@
 """Neural grammars: the inside algorithm, posteriors, trees, training."""
 
+import gc
 import json
 import math
 
@@ -195,6 +196,20 @@ def test_a_line_of_thousands_of_words_is_its_pieces_joined_from_the_right():
         [piece] = parser.posteriors([words[start : start + 40]], [nothing])
         expected |= {(start, 2_000)} | {(start + i, start + j) for i, j in chart_spans(piece)}
     assert set(unbiased_spans(found[0])) == expected
+
+
+def test_long_sentences_leave_nothing_in_memory():
+    def held():
+        gc.collect()
+        return sum(found.numel() for found in gc.get_objects() if type(found) is torch.Tensor)
+
+    parser = small_parser()
+    words = np.random.default_rng(1).integers(2, 12, 80).tolist()
+    parser.posteriors([words], [np.zeros(81, dtype=np.uint16)])
+    before = held()
+    for length in (78, 79):  # whose splits are half a million numbers each
+        parser.posteriors([words[:length]], [np.zeros(length + 1, dtype=np.uint16)])
+    assert held() - before < 200_000
 
 
 @pytest.fixture(scope="module")

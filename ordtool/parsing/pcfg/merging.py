@@ -101,9 +101,28 @@ def sentence_length(spans: int) -> int:
     return int(((8 * spans + 1) ** 0.5 - 1) / 2 + 0.5)
 
 
-@lru_cache(maxsize=4096)
+# Words of the longest sentence whose splits are kept: those of all lengths take 46 MB, and grow with its fourth power.
+_KEPT_LENGTH = 64
+
+
 def _splits(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Numbers of the left and right parts of every split, `(starts, width - 1)` each."""
+    find = _find_splits if length <= _KEPT_LENGTH else _find_splits.__wrapped__
+    return find(length, width, device)
+
+
+def _parents(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For every span of a width its siblings, the spans they make together, and on which side of them it stands.
+
+    Returns:
+        `(starts, length - width)` each; a side is 0 for the left and 1 for the right.
+    """
+    find = _find_parents if length <= _KEPT_LENGTH else _find_parents.__wrapped__
+    return find(length, width, device)
+
+
+@lru_cache(maxsize=4096)
+def _find_splits(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     starts = torch.arange(length - width + 1)[:, None]
     lefts = torch.arange(1, width)
     left = span_offset_of(lefts, length) + starts
@@ -112,12 +131,7 @@ def _splits(length: int, width: int, device: torch.device) -> tuple[Tensor, Tens
 
 
 @lru_cache(maxsize=4096)
-def _parents(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For every span of a width its siblings, the spans they make together, and on which side of them it stands.
-
-    Returns:
-        `(starts, length - width)` each; a side is 0 for the left and 1 for the right.
-    """
+def _find_parents(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     starts = torch.arange(length - width + 1)[:, None]
     added = torch.arange(
         1, length - width + 1
