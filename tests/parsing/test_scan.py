@@ -15,9 +15,12 @@ needs_numba = pytest.mark.skipif(not elementwise.numba_available(), reason="numb
 KERNELS = ["torch", pytest.param("numba", marks=needs_numba)]
 
 
-def inputs(dtype=torch.float64, seed=0, seq=SEQ, batch=BATCH, scale=1.0, grad=False) -> list[Tensor]:
+def inputs(
+    dtype=torch.float64, seed=0, seq=SEQ, batch=BATCH, hidden=HIDDEN, scale=1.0, grad=False
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shapes = ((seq, batch, GATES), (GATES, HIDDEN), (batch, HIDDEN), (batch, HIDDEN))
+    gates = 4 * hidden + 2 * CHUNKS
+    shapes = ((seq, batch, gates), (gates, hidden), (batch, hidden), (batch, hidden))
     made = [torch.randn(*shape, generator=generator, dtype=torch.float64) * scale for shape in shapes]
     return [tensor.to(dtype).requires_grad_(grad) for tensor in made]
 
@@ -64,10 +67,10 @@ def test_nothing_is_kept_without_gradients_and_nothing_changes():
 @pytest.mark.parametrize("input_gate", INPUT_GATES)
 def test_gradcheck(input_gate):
     def outputs(*args: Tensor) -> tuple[Tensor, Tensor]:
-        result = ordered_scan(*args, CHUNK, input_gate=input_gate)
+        result = ordered_scan(*args, 3, input_gate=input_gate)
         return result.hidden_states, result.cell
 
-    assert torch.autograd.gradcheck(outputs, inputs(grad=True))
+    assert torch.autograd.gradcheck(outputs, inputs(seq=4, hidden=3 * CHUNKS, grad=True))
 
 
 def gradients(function, args, seed=3) -> list[Tensor]:

@@ -96,7 +96,7 @@ def test_the_same_texts_and_numbers(pairs, name, options):
 @pytest.mark.slow
 def test_the_same_texts_of_smollm2(pairs):
     for style in (PromptStyle(), PromptStyle(chat=False)):
-        ours, theirs = (g.run(prompts(g, style), Decoding(max_new_tokens=12)) for g in pairs("smollm2"))
+        ours, theirs = (g.run(prompts(g, style)[:3], Decoding(max_new_tokens=6)) for g in pairs("smollm2"))
         assert ours == theirs
 
 
