@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
+from launcher import Launcher, environment
 
 # A busy machine is no failure of an example.
 settings.register_profile("ordtool", deadline=None)
@@ -22,13 +23,34 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tiny tensors: threads that wait for each other at every operation would only make the tests slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+THREADS = int(os.environ["OMP_NUM_THREADS"])
 # Triton's kernels run here too, where there is no card to run them on. It looks when it is first imported.
 if not (Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi")):
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).parent.parent
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each worker its part of the files in one piece: few fixtures are built twice, and who ends first takes more."""
+    if config.getvalue("dist") != "load":  # else it is what -n means by itself
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Take back a command's `--threads`: two workers of two threads each wait for each other on two cores."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != THREADS:
+        torch.set_num_threads(THREADS)
 
 
 @pytest.fixture
@@ -39,22 +61,36 @@ def run(tmp_path: Path) -> Run:
     """
 
     def call(*args: object, stdin: bytes = b"", timeout: float = 120, env: dict[str, str] | None = None):
-        environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("ORDTOOL_")},
-            "HF_HUB_OFFLINE": "1",
-            "COLUMNS": "100",
-            "NO_COLOR": "1",
-            **(env or {}),
-        }
         done = subprocess.run(
             [sys.executable, "-m", "ordtool", *map(str, args)],
             input=stdin,
             capture_output=True,
             cwd=tmp_path,
-            env=environment,
+            env=environment() | (env or {}),
             timeout=timeout,
             check=False,
         )
+        done.stderr = done.stderr.decode()
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    """Starts processes that needn't import torch, with streams of their own: `launcher.start`, `launcher.run`."""
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture
+def run_forked(launcher: Launcher, tmp_path: Path) -> Run:
+    """As `run`, in a process that has torch and transformers already: for what needs a process, and not its start."""
+
+    def call(*args: object, stdin: bytes = b"", timeout: float = 120):
+        words = ["-m", "ordtool", *map(str, args)]
+        done = launcher.run(words, stdin=stdin, cwd=tmp_path, timeout=timeout)
         done.stderr = done.stderr.decode()
         return done
 
@@ -131,6 +167,16 @@ def fails_in_subprocess(run: Run) -> Callable[..., str]:
 
     def call(*args: object, status: int = 1, **kwargs) -> str:
         return _failure(run(*args, **kwargs), status)
+
+    return call
+
+
+@pytest.fixture
+def fails_forked(run_forked: Run) -> Callable[..., str]:
+    """As `fails_in_subprocess`, by `run_forked`."""
+
+    def call(*args: object, status: int = 1, **kwargs) -> str:
+        return _failure(run_forked(*args, **kwargs), status)
 
     return call
 

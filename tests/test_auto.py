@@ -22,8 +22,11 @@ TRANSFORMERS = "from transformers import AutoConfig, AutoModelForCausalLM, AutoT
 @pytest.mark.parametrize(
     "imports", [[ORDTOOL, TRANSFORMERS], [TRANSFORMERS, ORDTOOL]], ids=["before", "after"]
 )
-def test_own_models_load_wherever_ordtool_is_imported(imports):
+def test_own_models_load_wherever_ordtool_is_imported(imports, launcher, tmp_path):
     code = CODE.replace("IMPORTS", "\n".join(imports))
-    order = ["transformers first"] if imports[0] == TRANSFORMERS else []
-    done = subprocess.run([sys.executable, "-c", code, *order], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["onlstm", "OnlstmTokenizer", " ".join(KINDS)], done.stderr
+    if imports[0] == TRANSFORMERS:
+        done = launcher.run(["-c", code, "transformers first"], cwd=tmp_path)
+    else:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    printed = done.stdout.decode().splitlines()
+    assert printed == ["onlstm", "OnlstmTokenizer", " ".join(KINDS)], done.stderr.decode()

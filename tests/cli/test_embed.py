@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+
+from ordtool.embedding.work import SHARD_TEXTS
 
 TEXT = (
     "The cat sat on the mat.\nA dog barks at the mailman.\n\nThe cat sat on the mat.\nPrices rose in March.\n"
@@ -144,31 +145,21 @@ def test_whitening_on_the_way_is_whitening_afterwards(run_in_process, texts):
     np.testing.assert_array_equal(np.float32(json.loads(as_json[-1])["vector"]), np.load(texts / "w.npy")[-1])
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "count"), [("out.npy", "bert", 5000), ("out.jsonl", "static", 30000)]
-)
-def test_killed_and_resumed_is_the_same_bytes(run_in_process, tmp_path, encoders, name, kind, count):
+@pytest.mark.parametrize(("name", "kind"), [("out.npy", "bert"), ("out.jsonl", "static")])
+def test_killed_and_resumed_is_the_same_bytes(
+    run_in_process, launcher, kills_itself, tmp_path, encoders, name, kind
+):
     generator = np.random.default_rng(0)
     words = np.array(["the", "a", "cat", "dog", "river", "old", "then", "ran"])
-    lines = [" ".join(generator.choice(words, generator.integers(1, 30))) for _ in range(count)]
+    count = SHARD_TEXTS + 100  # it is killed between the two shards
+    lines = [" ".join(generator.choice(words, generator.integers(1, 12))) for _ in range(count)]
     (tmp_path / "many.txt").write_text("\n".join(lines) + "\n")
     model = kind if kind == "static" else encoders(kind)
     command = ["embed", "-m", model, "--dims", 16, "many.txt", "-o"]
     assert run_in_process(*command, f"whole-{name}").returncode == 0
-    arguments = [sys.executable, "-m", "ordtool", *map(str, command), name]
-    process = subprocess.Popen(arguments, cwd=tmp_path, env={**os.environ}, stderr=subprocess.DEVNULL)
-    position = tmp_path / f"{name}.partial.json"
-    deadline = time.monotonic() + 100
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if json.loads(position.read_text())["done"] > 0:
-                break
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    killed = launcher.run(["-c", kills_itself, *command, name], cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert json.loads((tmp_path / f"{name}.partial.json").read_text())["done"] == SHARD_TEXTS
     with open(tmp_path / f"{name}.partial", "ab") as partial:
         partial.write(b"a torn tail")
     again = run_in_process(*command, name)

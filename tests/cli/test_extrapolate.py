@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -91,8 +89,8 @@ def rows(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_a_pipe_in_and_a_pipe_out(run, folder):
-    done = run(
+def test_a_pipe_in_and_a_pipe_out(run_forked, folder):
+    done = run_forked(
         "extrapolate", "-m", folder, "--methods", "none,rerope", "--lengths", "1x,3x", stdin=TEXT.encode()
     )
     found = rows(done)
@@ -107,29 +105,10 @@ def test_a_pipe_in_and_a_pipe_out(run, folder):
     assert "parameters: rerope: window 4" in done.stderr
 
 
-def test_a_terminal_gets_a_table_and_a_chart(folder, book):
-    master, slave = os.openpty()
+def test_a_terminal_gets_a_table_and_a_chart(launcher, folder, book, tmp_path):
     command = ["extrapolate", book, "-m", folder, "--methods", "none,dca", "--lengths", "1x,2x", "-q"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ordtool", *map(str, command)],
-        stdout=slave,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "90", "NO_COLOR": "1", "TERM": "xterm"},
-    )
-    os.close(slave)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(master, 4096)
-        except OSError:  # the terminal is closed at its other end
-            break
-        seen += piece
-        if not piece:
-            break
-    os.close(master)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
-    shown = seen.decode()
+    shown, status = launcher.run_on_terminal(["-m", "ordtool", *command], cwd=tmp_path, COLUMNS="90")
+    assert status == 0, shown
     words = " ".join(
         re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
     )  # the title is wrapped at the table's width
@@ -348,11 +327,10 @@ def test_explanation_for_a_person(folder, capsysbinary):
     assert ["1", "0.158", "40", "0.404", "never", "1.68"] in lines
 
 
-def test_a_closed_pipe_is_silent(folder, book):
-    command = f"{sys.executable} -m ordtool extrapolate {book} -m {folder} --methods all -q --lengths 1x,2x | head -c1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
-    assert done.returncode == 141
-    assert done.stderr == b""
+def test_a_closed_pipe_is_silent(launcher, folder, book, tmp_path):
+    command = ["extrapolate", book, "-m", folder, "--methods", "all", "-q", "--lengths", "1x,2x"]
+    _, status, errors = launcher.run_before_head(["-m", "ordtool", *command], cwd=tmp_path)
+    assert (status, errors) == (141, "")
 
 
 def test_a_task_needs_no_text_and_its_grid_resumes(run_in_process, folder, tmp_path):

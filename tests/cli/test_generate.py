@@ -1,9 +1,6 @@
 """`ordtool generate` as a process: pipes, files, interruptions, wrong input."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -18,8 +15,8 @@ def model(writers):
     return ["-m", writers("llama"), "--device", "cpu"]
 
 
-def test_text_from_a_pipe(run, model):
-    found = lines(run("generate", *model, "--max-new-tokens", 4, stdin=b"the cat\na dog\n"))
+def test_text_from_a_pipe(run_forked, model):
+    found = lines(run_forked("generate", *model, "--max-new-tokens", 4, stdin=b"the cat\na dog\n"))
     assert [list(line) for line in found] == [["text", "output", "finish_reason"]] * 2
     assert [line["text"] for line in found] == ["the cat", "a dog"]
     assert all(line["finish_reason"] in ("stop", "length") for line in found)
@@ -135,17 +132,11 @@ def test_a_changed_input_is_not_resumed(fails_in_process, model, tmp_path):
     assert "the input has changed" in fails_in_process(*command, "--resume")
 
 
-def test_head_ends_it_quietly(model, tmp_path):
+def test_head_ends_it_quietly(launcher, model, tmp_path):
     (tmp_path / "p.txt").write_text("cat\n" * 400)
-    words = " ".join(map(str, model))
-    command = (
-        f"{sys.executable} -m ordtool generate {words} {tmp_path}/p.txt --max-new-tokens 2 --batch-size 4"
-        " | head -n 1; echo status ${PIPESTATUS[0]}"
-    )
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stdout.endswith("status 141\n")
-    assert done.stdout.count("\n") == 2
-    assert done.stderr == ""
+    words = ["-m", "ordtool", "generate", *model, "p.txt", "--max-new-tokens", 2, "--batch-size", 4]
+    line, status, errors = launcher.run_before_head(words, cwd=tmp_path)
+    assert json.loads(line)["text"] == "cat" and (status, errors) == (141, "")
 
 
 @pytest.mark.parametrize(
@@ -213,34 +204,9 @@ def test_damaged_weights(fails_in_process, writers, tmp_path):
     assert "model.safetensors: damaged" in fails_in_process("generate", "-m", "cut", stdin=b"x\n")
 
 
-def test_a_terminal_gets_the_text_itself(model, tmp_path):
-    import pty
-
-    main, side = pty.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "ordtool",
-        "generate",
-        *map(str, model),
-        "-p",
-        "the cat",
-        "--max-new-tokens",
-        "6",
-    ]
-    process = subprocess.Popen(command, stdout=side, stderr=subprocess.PIPE, cwd=tmp_path)
-    stderr = process.communicate()[1]
-    os.close(side)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(main, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(main)
-    assert process.returncode == 0, stderr
-    piped = subprocess.run(command, capture_output=True, check=True).stdout
-    assert shown.replace(b"\r\n", b"\n").decode() == json.loads(piped)["output"] + "\n"
+def test_a_terminal_gets_the_text_itself(launcher, run_in_process, model, tmp_path):
+    words = ["generate", *model, "-p", "the cat", "--max-new-tokens", "6", "-q"]
+    shown, status = launcher.run_on_terminal(["-m", "ordtool", *words], cwd=tmp_path)
+    assert status == 0, shown
+    (piped,) = lines(run_in_process(*words))
+    assert shown == piped["output"] + "\n"

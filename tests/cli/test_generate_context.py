@@ -182,11 +182,11 @@ def test_what_cannot_be_extrapolated_is_refused(fails_in_process, writers, tmp_p
     )
 
 
-def test_same_seed_same_bytes_in_two_processes(run, writers, tmp_path):
+def test_same_seed_same_bytes_in_two_processes(run_in_process, run_forked, writers, tmp_path):
     (tmp_path / "p.txt").write_text(f"{SHORT}\n{LONG}\na dog\n")
     command = ["generate", "p.txt", "-m", writers("llama"), "--device", "cpu", "--max-new-tokens", 6]
     command += ["--context", "rerope", "--temperature", 1.0, "-n", 2, "--logprobs", "--seed", 11]
-    for name in ("a", "b"):
+    for run, name in ((run_in_process, "a"), (run_forked, "b")):
         done = run(*command, "-o", name)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != b""

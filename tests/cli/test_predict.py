@@ -31,11 +31,11 @@ def objects(text):
 GOOD = [[3, 0, 0, 0], [-3, 0, 0, 0], [2, 1, 0, 0]]
 
 
-def test_vectors_from_a_pipe(run, model, tmp_path):
-    done = run("predict", "-m", model, stdin=lines(*GOOD))
+def test_vectors_from_a_pipe(run_forked, model, tmp_path):
+    done = run_forked("predict", "-m", model, stdin=lines(*GOOD))
     assert [row["prediction"] for row in objects(done.stdout)] == ["plus", "minus", "plus"]
     np.save(tmp_path / "v.npy", np.array(GOOD, dtype=np.float64))
-    piped = run("predict", "-m", model, stdin=(tmp_path / "v.npy").read_bytes())
+    piped = run_forked("predict", "-m", model, stdin=(tmp_path / "v.npy").read_bytes())
     assert [row["prediction"] for row in objects(piped.stdout)] == ["plus", "minus", "plus"]
 
 

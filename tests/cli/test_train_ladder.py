@@ -104,14 +104,14 @@ def test_a_score(run_in_process, encoders, tmp_path):
     assert isinstance(row["prediction"], float) and row["probabilities"] is None
 
 
-def test_a_language_model_writes(run_in_process, run, writers, tmp_path):
+def test_a_language_model_writes(run_in_process, run_forked, writers, tmp_path):
     (tmp_path / "book.txt").write_text("the cat sat on the red tree and the dog ran under it\n" * 60)
     model = writers("llama")
     arguments = ["--task", "lm", "--max-length", 24, "-m", model, "-o", "m", *FAST]
     (record,) = objects(run_in_process("train", "ladder", "book.txt", *arguments))
     assert record["metric"] == "loss" and record["perplexity"] > 1
     asked = ["-p", "the cat sat", "--max-new-tokens", 6, "--json"]
-    (ours,) = objects(run("generate", "-m", "m", *asked))
+    (ours,) = objects(run_forked("generate", "-m", "m", *asked))
     (theirs,) = objects(run_in_process("generate", "-m", model, *asked))
     assert ours["output"] and ours["output"] != theirs["output"]
     # Alone and in a batch it writes the same.

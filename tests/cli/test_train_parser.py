@@ -27,8 +27,8 @@ def call(tmp_path, monkeypatch, capfd):
     return inner
 
 
-def test_it_makes_a_folder_and_says_so_on_stderr(run, tmp_path, text):
-    done = run("train", "parser", text, "-o", "model", *TINY)
+def test_it_makes_a_folder_and_says_so_on_stderr(run_forked, tmp_path, text):
+    done = run_forked("train", "parser", text, "-o", "model", *TINY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b""
     assert "text.txt: 60 sentences" in done.stderr and "dev perplexity" in done.stderr

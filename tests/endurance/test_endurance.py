@@ -11,7 +11,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from children import use_one_thread
+from launcher import Process
 
 KILLS = int(os.environ.get("ORDTOOL_KILLS", "0"))
 LINES = (
@@ -114,26 +114,12 @@ def fill(folder: Path, repeat: int = 60) -> Path:
     return folder
 
 
-def start(folder: Path, words, folders, *, before=None, **options) -> subprocess.Popen:
-    """Begin a command in a folder."""
-    args = [str(folders.get(word, word)) for word in words]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ORDTOOL_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ordtool", *args],
-        cwd=folder,
-        env=environment | {"HF_HUB_OFFLINE": "1", "COLUMNS": "100", "NO_COLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=options.pop("stdout", subprocess.PIPE),
-        stderr=subprocess.PIPE,
-        preexec_fn=before,
-        start_new_session=True,
-        **options,
-    )
-
-
-def end(process: subprocess.Popen) -> tuple[int, str]:
-    _, said = process.communicate(timeout=300)
-    return process.returncode, said.decode()
+def start(launcher, folder: Path, words, folders, said="said") -> Process:
+    """Begin a command in a folder; what it says to people goes to a file beside that."""
+    args = ["-m", "ordtool", *[folders.get(word, word) for word in words]]
+    with open(os.devnull, "r+b") as nothing, open(folder.parent / said, "wb") as told:
+        streams = {"stdin": nothing.fileno(), "stdout": nothing.fileno(), "stderr": told.fileno()}
+        return launcher.start(args, cwd=folder, **streams)
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -256,25 +242,22 @@ def test_kills(name, folders, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_what_can_be_gone_on_with(number, folders, tmp_path):
+def test_a_signal_leaves_what_can_be_gone_on_with(number, launcher, folders, tmp_path):
     work = fill(tmp_path / "work", 3000)
     words = "parse a.txt -m PARSER -o p.jsonl".split()
-    process = start(
-        work, words, folders, before=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
-    )
+    process = start(launcher, work, words, folders)
     for _ in range(600):
         # Several shards: a run that has written none of them leaves nothing.
         if (work / "p.jsonl.partial").exists() and (work / "p.jsonl.partial").stat().st_size > 100_000:
             break
         time.sleep(0.05)
     process.send_signal(number)
-    status, said = end(process)
-    assert status == 128 + number and "Traceback" not in said
+    assert process.wait() == 128 + number and "Traceback" not in (tmp_path / "said").read_text()
     assert {name for name in os.listdir(work) if "p.jsonl" in name} == {
         "p.jsonl.partial",
         "p.jsonl.partial.json",
     }
-    assert end(start(work, [*words, "--resume"], folders))[0] == 0
+    assert start(launcher, work, [*words, "--resume"], folders).wait() == 0
     assert (work / "p.jsonl").read_bytes().count(b"\n") == 9000
 
 
@@ -341,12 +324,13 @@ def test_a_full_device_is_one_line(name, folders, tmp_path, fails_in_process):
 
 
 @pytest.mark.slow
-def test_two_at_once_on_one_output(folders, tmp_path):
+def test_two_at_once_on_one_output(launcher, folders, tmp_path):
     """One writes; the other is told who, or comes too late and finds the output there."""
     work = fill(tmp_path / "work", 400)
     words = CASES["parse"].words.split()
-    ends = [end(process) for process in [start(work, words, folders) for _ in range(2)]]
-    assert sorted(status for status, _ in ends) == [0, 1]
-    one_line(next(said for status, said in ends if status))
+    processes = {said: start(launcher, work, words, folders, said) for said in ("one", "other")}
+    statuses = {said: process.wait() for said, process in processes.items()}
+    assert sorted(statuses.values()) == [0, 1]
+    one_line(next((tmp_path / said).read_text() for said, status in statuses.items() if status))
     assert (work / "p.jsonl").read_bytes().count(b"\n") == 1200
     assert not [name for name in os.listdir(work) if name.endswith((".partial", ".lock", ".json"))]

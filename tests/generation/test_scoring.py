@@ -152,7 +152,7 @@ def test_files_of_other_kinds(tmp_path):
         assert read_predictions(tmp_path / name) == ["it ran .", "he sat ."]
 
 
-def test_the_command(run, fails_in_subprocess, tmp_path):
+def test_the_command(run, fails_in_process, tmp_path):
     (tmp_path / "r1.txt").write_text("the cat sat on the mat\na dog ran away\n")
     (tmp_path / "r2.txt").write_text("a cat sat on a mat\nthe dog ran off\n")
     lines = '{"id": 1, "output": "the cat sat on the mat"}\n{"id": 2, "output": "the dog ran away"}\n'
@@ -162,8 +162,8 @@ def test_the_command(run, fails_in_subprocess, tmp_path):
     assert list(scores) == ["bleu", "chrf", "rouge_l", "segments", "protocol"]
     assert scores["segments"] == 2
     assert 50 < scores["bleu"] < 100
-    assert "r3.txt: no such file" in fails_in_subprocess("score", "text", "-", "r3.txt", stdin=lines.encode())
+    assert "r3.txt: no such file" in fails_in_process("score", "text", "-", "r3.txt", stdin=lines.encode())
     (tmp_path / "r3.txt").write_text("a\nb\nc\n")
-    assert "2 predictions and 3 references" in fails_in_subprocess(
+    assert "2 predictions and 3 references" in fails_in_process(
         "score", "text", "-", "r3.txt", stdin=lines.encode()
     )

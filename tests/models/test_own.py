@@ -1,8 +1,6 @@
 """Models of ordtool's own are known wherever a folder is loaded."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,14 +18,12 @@ print(load_config(folder).model_type, type(load_model(folder, sys.argv[2]).model
     ("kind", "head", "wanted"),
     [("own", "base", "ordtool_lm OrdtoolLMModel"), ("unilm", "causal", "ordtool_unilm UnilmForSeq2Seq")],
 )
-def test_the_loader_knows_them_in_a_new_process(kind, head, wanted, writers):
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, writers(kind), head], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == wanted, done.stderr
+def test_the_loader_knows_them_in_a_new_process(kind, head, wanted, writers, launcher, tmp_path):
+    done = launcher.run(["-c", CODE, writers(kind), head], cwd=tmp_path)
+    assert done.stdout.decode().strip() == wanted, done.stderr
 
 
-def test_ladders_stand_beside_a_model_of_train_lm(run, run_in_process, writers, tmp_path):
+def test_ladders_stand_beside_a_model_of_train_lm(run_forked, run_in_process, writers, tmp_path):
     rows = [{"text": f"the {'cat' if i % 2 else 'tree'} sat", "label": "ab"[i % 2]} for i in range(32)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fast = ("-r", 2, "--epochs", 2, "--batch-size", 8, "--cache-dir", "states", "-m", writers("own"))
@@ -36,8 +32,8 @@ def test_ladders_stand_beside_a_model_of_train_lm(run, run_in_process, writers, 
             "train", "ladder", "a.jsonl", "--task", task, "--max-length", 32, "-o", output, *fast
         )
         assert done.returncode == 0, done.stderr
-    # In a process that has loaded nothing yet.
-    done = run("predict", "a.jsonl", "-m", "c")
+    # In a process that has loaded nothing of ordtool yet.
+    done = run_forked("predict", "a.jsonl", "-m", "c")
     assert done.returncode == 0 and "on 32 records that had a label" in done.stderr
     greedy = ("-m", "l", "-p", "the cat", "--max-new-tokens", 6)
     cached = run_in_process("generate", *greedy)

@@ -284,10 +284,10 @@ def test_a_module_of_its_own_is_refused(command: str, attacked, encoders, here) 
     assert err.count("error: ") == 1
 
 
-def test_a_question_is_not_answered_from_a_pipe(run, attacked, encoders) -> None:
+def test_a_question_is_not_answered_from_a_pipe(run_forked, attacked, encoders) -> None:
     bad = attacked(encoders("bert"))
     bad.change("config.json", model_type="x_unknown", auto_map=AUTO_MAP)
-    done = run("embed", "-m", bad.folder, stdin=ANSWER)
+    done = run_forked("embed", "-m", bad.folder, stdin=ANSWER)
     assert not bad.mark.exists()
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.count("error: ") == 1

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -35,13 +33,12 @@ def book(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
-def test_killed_and_resumed_is_uninterrupted(run_in_process, parsers, book, format, kills_itself):
+def test_killed_and_resumed_is_uninterrupted(run_in_process, launcher, parsers, book, format, kills_itself):
     command = ["parse", "-m", str(parsers()), "--split", "book.txt", "--batch-size", "2"]
     whole = run_in_process(*command, "-o", f"whole.{format}")
     assert whole.returncode == 0
-    begun = [sys.executable, "-c", kills_itself, *command, "-o", f"t.{format}"]
-    process = subprocess.run(begun, cwd=book, stderr=subprocess.DEVNULL, check=False)
-    assert process.returncode == -signal.SIGKILL
+    killed = launcher.run(["-c", kills_itself, *command, "-o", f"t.{format}"], cwd=book)
+    assert killed.returncode == -signal.SIGKILL
     partial = (book / f"t.{format}.partial").read_bytes()
     assert 0 < len(partial) and not (book / f"t.{format}").exists()
     assert "--resume goes on with it" in run_in_process(*command, "-o", f"t.{format}").stderr

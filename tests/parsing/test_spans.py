@@ -3,8 +3,6 @@
 import json
 import math
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -204,7 +202,7 @@ main(sys.argv[1:])
 """
 
 
-def test_killed_and_resumed_is_uninterrupted(run_in_process, fails_in_process, trees, tmp_path):
+def test_killed_and_resumed_is_uninterrupted(run_in_process, fails_in_process, launcher, trees, tmp_path):
     train_spans([trees], tmp_path / "whole", SpanTrainingConfig(**TINY))
     options = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
     renamed = {
@@ -216,9 +214,7 @@ def test_killed_and_resumed_is_uninterrupted(run_in_process, fails_in_process, t
     for long, short in renamed.items():
         options = [option.replace(f"--{long}=", f"--{short}=") for option in options]
     command = ["train", "spans", str(trees), "-o", "model", *options]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *command], cwd=tmp_path, check=False, stderr=subprocess.DEVNULL
-    )
+    killed = launcher.run(["-c", KILLED, *command], cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "model").exists()
     assert "--resume goes on with it" in fails_in_process(*command)
     assert run_in_process(*command, "--resume").returncode == 0

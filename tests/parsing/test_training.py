@@ -2,8 +2,6 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -25,8 +23,7 @@ from ordtool.parsing.training.trainer import train_parser
 WORDS = "the a dog cat man woman tree river sees likes finds walks runs sleeps old young big near under with".split()
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
+def write_text(path, sentences):
     """Sentences of a small grammar, a sentence a line."""
     random = np.random.default_rng(0)
 
@@ -34,10 +31,15 @@ def text(tmp_path_factory):
         phrase = f"{random.choice(WORDS[:2])} {random.choice(WORDS[14:17])} {random.choice(WORDS[2:8])}"
         return phrase + (f" {random.choice(WORDS[17:])} {noun_phrase()}" if random.random() < 0.3 else "")
 
-    lines = [f"{noun_phrase()} {random.choice(WORDS[8:11])} {noun_phrase()} ." for _ in range(400)]
-    path = tmp_path_factory.mktemp("text") / "text.txt"
+    lines = [f"{noun_phrase()} {random.choice(WORDS[8:11])} {noun_phrase()} ." for _ in range(sentences)]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """As much as a run needs to be interrupted in, not to learn much."""
+    return write_text(tmp_path_factory.mktemp("text") / "text.txt", 150)
 
 
 SMALL = {
@@ -58,7 +60,8 @@ def same(a, b) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_it_learns(text, tmp_path):
+def test_it_learns(tmp_path):
+    text = write_text(tmp_path / "text.txt", 400)
     config = recipe("small", **SMALL | {"epochs": 4, "dtype": "float32"})
     history = train_parser([text], tmp_path / "model", config)
     perplexities = [record["dev_perplexity"] for record in history]
@@ -117,12 +120,11 @@ main(sys.argv[2:])
 """
 
 
-def test_killed_and_resumed_is_uninterrupted(run_in_process, text, tmp_path):
+def test_killed_and_resumed_is_uninterrupted(run_in_process, launcher, text, tmp_path):
     train_parser([text], tmp_path / "whole", recipe("small", **SMALL | {"epochs": 3}), threads=1)
     command = ["train", "parser", str(text), "-o", "model", *OPTIONS, "--epochs", "3"]
-    killed = [sys.executable, "-c", KILLED, "70", *command, "--checkpoint-minutes", "0"]
-    process = subprocess.run(killed, cwd=tmp_path, stderr=subprocess.DEVNULL, check=False)
-    assert process.returncode == -signal.SIGKILL
+    killed = launcher.run(["-c", KILLED, "40", *command, "--checkpoint-minutes", "0"], cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "model.training" / "checkpoint.safetensors").exists()
     assert not (tmp_path / "model").exists()
     assert run_in_process(*command, "--resume").returncode == 0
@@ -158,14 +160,19 @@ def test_the_paper_recipe_interrupted_at_every_phase(text, tmp_path):
         "paper",
         **SMALL | {"shards": 2, "epochs": 4, "patience": 1, "learning_rate": 9.0, "clip": 5.0, "window": 25},
     )
-    history = train_parser([text], tmp_path / "whole", config, threads=1)
+    # Words that the text hasn't: they become less and less likely, and the averaging begins after the third epoch.
+    (tmp_path / "dev.txt").write_text("zebras graze near the river .\n" * 20)
+    plain = {"threads": 1, "dev": [tmp_path / "dev.txt"]}
+    history = train_parser([text], tmp_path / "whole", config, **plain)
     total = history[-1]["step"]
     for steps in (7, total // 2, total // 4):
         resume = (tmp_path / "model.training").exists()
-        run = {"threads": 1, "resume": resume, "progress": Interrupting(steps)}
+        run = {**plain, "resume": resume, "progress": Interrupting(steps)}
         with pytest.raises(KeyboardInterrupt):
             train_parser([text], tmp_path / "model", config, **run)
-    resumed = train_parser([text], tmp_path / "model", config, threads=1, resume=True)
+    _, state = read_checkpoint(tmp_path / "model.training" / "checkpoint.safetensors", {})
+    assert 0 < state["optimiser"]["averaged"] < total // 4
+    resumed = train_parser([text], tmp_path / "model", config, **plain, resume=True)
     assert same(weights(tmp_path / "model"), weights(tmp_path / "whole"))
     assert [{**record, "seconds": 0} for record in resumed] == [
         {**record, "seconds": 0} for record in history

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -39,9 +38,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_same_lines_in_the_same_order(config, tmp_path):
-    (tmp_path / "a.txt").write_text("\n".join(LINES) + "\n")
+    some = LINES[:2100]  # several shards a worker: they begin small
+    (tmp_path / "a.txt").write_text("\n".join(some) + "\n")
     lines = parsed(tmp_path, config, 2, format="brackets")
-    assert lines == [parse.tree for parse in Parser(config).parse(LINES)]
+    assert lines == [parse.tree for parse in Parser(config).parse(some)]
 
 
 def test_what_was_read_before_an_error_is_parsed(config, tmp_path):
@@ -53,16 +53,22 @@ def test_what_was_read_before_an_error_is_parsed(config, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_end_with_their_parent(parsers, tmp_path, ending):
+def test_workers_end_with_their_parent(launcher, parsers, tmp_path, ending):
     text = tmp_path / "a.txt"
     text.write_text("\n".join(LINES * 20))
-    command = [sys.executable, "-m", "ordtool", "parse", "-m", str(parsers()), str(text), "--workers", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
-        assert parent.stdout is not None and parent.stdout.read(100)
+    words = ["-m", "ordtool", "parse", "-m", parsers(), text, "--workers", 2]
+    read_out, write_out = os.pipe()
+    with open(os.devnull, "r+b") as nothing, open(read_out, "rb") as file:
+        parent = launcher.start(
+            words, stdin=nothing.fileno(), stdout=write_out, stderr=nothing.fileno(), cwd=tmp_path
+        )
+        os.close(write_out)
+        assert file.read(100)
         listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()
         children = [int(pid) for pid in listed.split()]
         assert len(children) >= 2
         parent.send_signal(ending)
+        parent.wait()
     deadline = time.monotonic() + 30
     while any(map(_lives, children)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -76,18 +82,16 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_reader_that_leaves_is_no_error(run, parsers, tmp_path):
+def test_a_reader_that_leaves_is_no_error(launcher, parsers, tmp_path):
     (tmp_path / "a.txt").write_text("\n".join(LINES))
-    done = subprocess.run(
-        f"{sys.executable} -m ordtool parse -m {parsers()} a.txt --workers 2 --format brackets | head -1",
-        shell=True, cwd=tmp_path, capture_output=True, timeout=120,
-    )  # fmt: skip
-    assert done.stdout.count(b"\n") == 1 and done.stderr == b""
+    words = ["-m", "ordtool", "parse", "-m", parsers(), "a.txt", "--workers", 2, "--format", "brackets"]
+    line, status, errors = launcher.run_before_head(words, cwd=tmp_path)
+    assert line.endswith(b"\n") and (status, errors) == (141, "")
 
 
-def test_drawing_and_several_processes_do_not_go_together(fails_in_subprocess, parsers, tmp_path):
+def test_drawing_and_several_processes_do_not_go_together(fails_in_process, parsers, tmp_path):
     (tmp_path / "a.txt").write_text("A line.\n")
-    message = fails_in_subprocess(
+    message = fails_in_process(
         "parse", "-m", parsers(), "a.txt", "--workers", 2, "--format", "tree", status=2
     )
     assert "--workers 2 needs" in message
@@ -98,11 +102,11 @@ def test_drawing_and_several_processes_do_not_go_together(fails_in_subprocess, p
     [(["-m", "nosuchmodel"], 2, "nosuchmodel"), (["--builder", "papper"], 2, "paper")],
 )
 def test_what_keeps_a_worker_from_starting_is_said_once(
-    fails_in_subprocess, parsers, tmp_path, options, status, said
+    fails_forked, parsers, tmp_path, options, status, said
 ):
     (tmp_path / "a.txt").write_text("A line.\n")
     model = [] if "-m" in options else ["-m", parsers()]
-    assert said in fails_in_subprocess("parse", *model, "a.txt", "--workers", 2, *options, status=status)
+    assert said in fails_forked("parse", *model, "a.txt", "--workers", 2, *options, status=status)
 
 
 def test_default_workers_are_the_cores_or_the_threads():

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -298,7 +296,7 @@ def test_the_loss_falls_and_the_ladder_alone_is_saved(kind, trained, tmp_path):
     assert all(torch.equal(tensor, again[name]) for name, tensor in saved.items())
 
 
-def test_another_process_gives_the_same(trained, tmp_path):
+def test_another_process_gives_the_same(trained, launcher, tmp_path):
     import transformers
 
     code = (
@@ -310,7 +308,8 @@ def test_another_process_gives_the_same(trained, tmp_path):
         "    np.save(f'{sys.argv[1]}/{model.config.model_type}.npy', logits.numpy())\n"
     )
     folders = [trained(kind)[0] for kind in KINDS]
-    subprocess.run([sys.executable, "-c", code, tmp_path, *folders], check=True)
+    done = launcher.run(["-c", code, tmp_path, *folders], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     ids = torch.tensor([[5, 9, 7]])
     for kind, folder in zip(KINDS, folders, strict=True):
         model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -85,7 +83,9 @@ def test_cached_training_is_uncached_training(dtype, encoders, table, settings):
     assert losses[-1] < losses[0]
 
 
-def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, settings, tmp_path, lines):
+def test_a_ladder_learns_and_is_the_same_in_another_process(
+    encoders, table, settings, tmp_path, lines, launcher
+):
     # An own copy, so that the ladder can be given the wrong one afterwards.
     home = tmp_path / "backbone"
     shutil.copytree(encoders("bert"), home)
@@ -102,7 +102,8 @@ def test_a_ladder_learns_and_is_the_same_in_another_process(encoders, table, set
         "import sys, numpy as np\nfrom ordtool.prediction.text_classifiers import LadderClassifier\n"
         "rows, vectors = LadderClassifier.load(sys.argv[1]).predict(sys.argv[3:])\nnp.save(sys.argv[2], rows)\n"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path / "ladder", tmp_path / "p.npy", *texts], check=True)
+    done = launcher.run(["-c", code, tmp_path / "ladder", tmp_path / "p.npy", *texts], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert np.array_equal(np.load(tmp_path / "p.npy"), here)
     assert vectors.shape == (7, 24)
     # The Auto class says the same.
