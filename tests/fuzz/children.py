@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SECONDS = 60
+"""What an example may take, of a processor's time; and how long it may wait without any."""
 MEMORY = 4 << 30
 """What an example may take, in address space, beside what the process has before it begins."""
 
@@ -78,7 +79,7 @@ def run_examples(make: Callable[[int], Example], numbers: range, folder: Path) -
             _live(make, left[:_A_CHILD], folder, writing)
         os.close(writing)
         with open(reading, "rb", buffering=0) as results:
-            for outcome in _received(results):
+            for outcome in _received(results, child):
                 seen += 1
                 yield outcome
             hung = seen < min(len(left), _A_CHILD) and not _ends(child)
@@ -86,22 +87,41 @@ def run_examples(make: Callable[[int], Example], numbers: range, folder: Path) -
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
         if seen < min(len(left), _A_CHILD):
-            what = f"hangs: no end after {SECONDS} s" if hung else f"the process died: status {status}"
+            what = (
+                f"hangs: no end after {SECONDS} s, or stands still"
+                if hung
+                else f"the process died: status {status}"
+            )
             yield Outcome(left[seen], make(left[seen]).args, None, "", what)
             seen += 1
         left = left[seen:]
 
 
-def _received(results: io.FileIO) -> Iterator[Outcome]:
-    """Outcomes as they come; ends at the end of the child, or when it says nothing for too long."""
-    waiting = b""
-    while select.select([results], [], [], SECONDS)[0]:
+def _received(results: io.FileIO, child: int) -> Iterator[Outcome]:
+    """Outcomes as they come; ends at the end of the child, or when an example takes too long or stands still."""
+    waiting, begun, looked = b"", 0.0, 0.0
+    while True:
+        if not select.select([results], [], [], SECONDS)[0]:
+            # A busy machine gives a child little time; one that hangs takes none, or has had enough.
+            used = _processor_seconds(child)
+            if used - begun > SECONDS or used - looked < 0.2:
+                return
+            looked = used
+            continue
         piece = results.read(1 << 16)
+        begun = looked = _processor_seconds(child)
         if not piece:
             return
         *lines, waiting = (waiting + piece).split(b"\n")
         for line in lines:
             yield Outcome(**json.loads(line))
+
+
+def _processor_seconds(child: int) -> float:
+    """The processor time that a child has had."""
+    with open(f"/proc/{child}/stat") as stat:
+        times = stat.read().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 def _ends(child: int) -> bool:
