@@ -210,8 +210,8 @@ def test_memory_stays_flat(parsers):
         tracemalloc.stop()
         return most
 
-    few = peak(500)
-    assert peak(2_000) < 1.5 * few  # four times, were results kept
+    few = peak(250)
+    assert peak(1_000) < 1.5 * few  # four times, were results kept
 
 
 def test_what_was_read_before_an_error_is_parsed(parsers):
