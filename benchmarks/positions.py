@@ -6,8 +6,9 @@ r"""The article's table again: train short, test long, for every position scheme
 
 Small models are trained on the books at 256 tokens, one for each scheme of `ordtool train lm --positions`, with the same
 text, seed and updates. They read a held-out book at 256 and at 2,048 tokens, and so does the rope model with every
-training-free method. The last tokens of each window are scored, once as they stand, once with the window's last 256 tokens
-repeated before them. Beside them: Su's figures (100M parameters, 512 to 4,096 tokens; kexue.fm/9708, 9728, 9731, 9859).
+training-free method. The last 128 tokens of each window are scored, once as they stand, once with the window's last 256
+tokens repeated before them; at 256 tokens with these 128 before them, which tells whether a model copies at all. Beside
+them: Su's figures (100M parameters, 512 to 4,096 tokens; kexue.fm/9708, 9728, 9731, 9859).
 
 The check of HWFA2, with and without its ReRoPE, on three seeds:
 
@@ -88,30 +89,6 @@ def with_repeats(text: str, seed: int, context: int = 256) -> str:
     return "".join(parts)
 
 
-def with_copies(text: str, seed: int, context: int, share: float) -> str:
-    """Write passages, and between them shuffled words two to four times in a row, which make `share` of the characters.
-
-    Nothing but looking back predicts shuffled words, so models learn to copy from few of them. The first time takes an
-    eighth to a third of the context, at four characters a token.
-    """
-    draw, words, at, parts = random.Random(seed), text.split(), 0, []
-    plain = copied = 0
-    while at < len(text):
-        if copied < share * (plain + copied):
-            size, some = draw.randrange(context // 2, context * 4 // 3), ""
-            while len(some) < size:
-                some += draw.choice(words) + " "
-            parts.append(some * draw.randrange(2, 5))
-            copied += len(parts[-1])
-        else:
-            end = text.find(" ", at + draw.randrange(2 * context, 6 * context))
-            end = len(text) if end < 0 else end + 1
-            parts.append(text[at:end])
-            plain += end - at
-            at = end
-    return "".join(parts)
-
-
 def prepare(options: argparse.Namespace) -> Path:
     """Write the training text and the vocabulary, once."""
     from ordtool.lm.corpus import train_tokenizer
@@ -122,12 +99,10 @@ def prepare(options: argparse.Namespace) -> Path:
         # As much of each text as the updates need, at four characters a token: no more is tokenised.
         needed = 4 * options.steps * options.batch_size * options.context // len(options.texts) + 4096
         texts = [Path(file).read_text(encoding="utf-8")[:needed] for file in options.texts]
-        if options.copies:
-            texts = [with_copies(text, options.seed, options.context, options.copies) for text in texts]
-        else:
-            texts = [with_repeats(text, options.seed, options.context) for text in texts]
         draft = options.work / "train.draft"
-        draft.write_text("\n".join(texts), encoding="utf-8")
+        draft.write_text(
+            "\n".join(with_repeats(text, options.seed, options.context) for text in texts), encoding="utf-8"
+        )
         draft.rename(options.work / "train.txt")
         held_out = Path(options.held_out).read_text(encoding="utf-8")
         (options.work / "valid.txt").write_text(held_out[:60_000], encoding="utf-8")  # for the dev loss
@@ -191,18 +166,25 @@ def measure(name: str, folder: Path, methods: tuple[str, ...], options: argparse
     windows = cut_windows(
         [text], lambda part: tokenizer.encode(part, add_special_tokens=False), longest, options.windows
     )
+    within = repeat_windows(windows, context // 2)  # does it copy at all?
+    parts = (
+        (False, windows, (context, longest)),
+        (True, within, (context,)),
+        (True, repeat_windows(windows, context), (longest,)),
+    )
     with (options.work / "rows.jsonl").open("a", encoding="utf-8") as file:
-        for repeated, inputs in ((False, windows), (True, repeat_windows(windows, context))):
+        for repeated, inputs, lengths in parts:
             for method in methods:
                 plain = method == PLAIN
                 grid = Grid(
                     ("none" if plain else method,),
-                    (context, longest),
+                    lengths,
                     context,
                     last=context // 2,
+                    factor=float(options.times),
                     batch_size=4,
                 )
-                if all((name, method, repeated, length) in done for length in grid.lengths):
+                if all((name, method, repeated, length) in done for length in lengths):
                     continue
                 if plain not in models:  # a method leaves a model as it was
                     models[plain] = load_model(without_rerope(folder) if plain else folder, "causal").model
@@ -225,22 +207,24 @@ def table(options: argparse.Namespace) -> str:
     found = {(row["trained"], row["method"], row["repeated"], row["length"]): row for row in rows(options)}
     context, longest = options.context, options.context * options.times
     lines = [
-        f"| trained | tested | loss {context:,} | loss {longest:,} | accuracy {longest:,} | repeated | Su | Su, repeated |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        f"| trained | tested | loss {context:,} | loss {longest:,} | accuracy {longest:,} | repeated {context:,} "
+        f"| repeated {longest:,} | Su | Su, repeated |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, (_, methods) in RUNS.items():
         for method in tested(methods, options):
             keys = [
                 (name, method, False, context),
                 (name, method, False, longest),
+                (name, method, True, context),
                 (name, method, True, longest),
             ]
             if not all(key in found for key in keys):
                 continue
-            short, long, again = (found[key] for key in keys)
+            short, long, *again = (found[key] for key in keys)
             theirs = SU.get((name, method), (None, None))
             cells = [f"{short['loss']:.3f}", f"{long['loss']:.3f}"]
-            cells += [f"{100 * row['accuracy']:.1f}" for row in (long, again)]
+            cells += [f"{100 * row['accuracy']:.1f}" for row in (long, *again)]
             cells += ["" if value is None else f"{value:.1f}" for value in reversed(theirs)]
             lines.append(f"| {name} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -261,13 +245,14 @@ def summary(works: list[Path], options: argparse.Namespace) -> str:
             cell.setdefault((row["repeated"], row["length"]), []).append(row)
     context, longest = options.context, options.context * options.times
     lines = [
-        f"| trained | tested | loss {context:,} | loss {longest:,} | accuracy {longest:,} | repeated, loss {longest:,} |",
-        "|---|---|--:|--:|--:|--:|",
+        f"| trained | tested | loss {context:,} | loss {longest:,} | accuracy {longest:,} | repeated {context:,} "
+        f"| repeated {longest:,} |",
+        "|---|---|--:|--:|--:|--:|--:|",
     ]
     for (name, method), cell in found.items():
         columns = [(False, context, "loss"), (False, longest, "loss"), (False, longest, "accuracy")]
         cells = []
-        for repeated, length, figure in [*columns, (True, longest, "loss")]:
+        for repeated, length, figure in [*columns, (True, context, "accuracy"), (True, longest, "accuracy")]:
             values = [row[figure] * (100 if figure == "accuracy" else 1) for row in cell[repeated, length]]
             mean = sum(values) / len(values)
             digits = 1 if figure == "accuracy" else 3
@@ -299,12 +284,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--copies",
-        type=float,
-        default=0.0,
-        help="share of the training text that is shuffled words, again and again",
-    )
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     options = parser.parse_args(arguments)
     books = sorted((DATA / "books").glob("*.txt"))

@@ -40,7 +40,7 @@ def test_every_scheme_is_trained_and_tested_once(benchmark, tmp_path, capsys):
     first = capsys.readouterr().out
     lines = first[first.index("| trained") :].splitlines()
     assert len(lines) == 2 + sum(len(methods) for _, methods in benchmark.RUNS.values())
-    assert all(line.count("|") == 9 for line in lines)
+    assert all(line.count("|") == 10 for line in lines)
     figures = (tmp_path / "work" / "rows.jsonl").read_bytes()
     benchmark.main(arguments)  # nothing is done again
     assert (tmp_path / "work" / "rows.jsonl").read_bytes() == figures
