@@ -12,7 +12,7 @@ import csv
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -83,6 +83,19 @@ class Lines:
             return []
         with open(self._file.name, "rb") as file:
             return file.read(self._end).decode("utf-8").splitlines()
+
+    def checked_state(self, is_state: Callable[[Any], bool]) -> dict[str, Any]:
+        """Return what `save` recorded; empty at the beginning.
+
+        Raises:
+            OrdtoolError: It is no such state: the record is damaged.
+        """
+        if (self.state or self.done) and not is_state(self.state):
+            raise OrdtoolError(
+                f"{self._position}: damaged, so the interrupted run can't be gone on with",
+                "`force` begins anew",
+            )
+        return self.state
 
     def save(self, done: int, state: dict[str, Any] | None = None, end: int | None = None) -> None:
         """Hand on what was written: `done` records of the input are done.

@@ -14,6 +14,7 @@ from ordtool.errors import BadRecords, OrdtoolError, UsageError
 from ordtool.io.atomic import temporary_file
 from ordtool.io.resumable import Lines, check_lines, resumable_lines
 from ordtool.io.resumable_folder import check_folder, resumable_folder
+from ordtool.io.runs import Fields, has_fields
 from ordtool.parallel import thread_count
 from ordtool.progress import Progress, Silent, warn_each
 from ordtool.sharding.executors import Executor, InProcess, Pool, Workers
@@ -269,7 +270,7 @@ class ShardBar(Silent):
             most = shard.bytes - self._moved
             amount = min(most, shard.bytes * amount / shard.count if shard.count else 0)
         self._moved += amount
-        if amount and not self._hidden:
+        if (amount or stats) and not self._hidden:
             self._progress.advance(amount, **stats)
 
     def leave(self, summary: Summary, records: int) -> None:
@@ -399,6 +400,18 @@ def open_form(
         form.convert(spool, target)
 
 
+_STATE: Fields = {
+    **dict.fromkeys(("shards", "read", "records", "bad"), (int,)),
+    "counts": (dict,),
+    "messages": (list,),
+}
+
+
+def _is_state(found: Any) -> bool:
+    """Whether JSON is what a run records of itself."""
+    return has_fields(found, _STATE) and has_fields(found["counts"], dict.fromkeys(found["counts"], (int,)))
+
+
 @dataclass(slots=True)
 class _Joining:
     plan: Plan
@@ -410,7 +423,7 @@ class _Joining:
 
     def join(self, lines: Lines, file: BinaryIO) -> None:
         """Write the shards, in order, behind those that are there."""
-        state, totals = lines.state, self.totals
+        state, totals = lines.checked_state(_is_state), self.totals
         number, read = state.get("shards", 0), state.get("read", 0)
         totals.take(state)
         sink = self.form.begin(file, totals.records)

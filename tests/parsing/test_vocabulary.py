@@ -163,3 +163,9 @@ def test_words_that_never_come_again_take_no_memory():
     finally:
         tracemalloc.stop()
     assert kept < 100_000 < peak
+
+
+@pytest.mark.parametrize("kind", ["letters", 2**31 - 1, None, []])
+def test_unknown_kinds_of_tokens_are_refused(kind):
+    with pytest.raises(OrdtoolError, match="vocabulary: unknown kind of tokens"):
+        Vocabulary(WORDS, token_kind=kind)

@@ -1,6 +1,7 @@
 """This process, and several: the same bytes, whoever does the work and whatever happens to them."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.sharding.run import Scale
+from ordtool.progress import Silent
+from ordtool.sharding.plan import Shard
+from ordtool.sharding.run import Scale, ShardBar
 
 LINES = [f"line {k}" for k in range(95)]
 
@@ -84,6 +87,20 @@ def test_more_processes_than_a_machine_takes_are_refused():
         Scale(workers=1_000_000)
 
 
+def test_a_bar_shows_what_is_known_of_a_record_under_way():
+    class Heard(Silent):
+        def advance(self, amount=1, **stats):
+            told.append((amount, stats))
+
+    told = []
+    bar = ShardBar(Heard(), "writing", "texts")
+    bar.begin(100, 0)
+    bar.enter(Shard(0, 0, count=4, bytes=100))
+    bar.advance(0, tokens="64")
+    bar.advance(2)
+    assert told == [(0, {"tokens": "64"}), (50, {})]
+
+
 @pytest.mark.parametrize("workers", [None, 2])
 def test_bad_records(shout, text, tmp_path, workers):
     name = text("bad", "good", "bad", "more")
@@ -98,6 +115,22 @@ def test_bad_records(shout, text, tmp_path, workers):
     ]
     shout(name, "two", skips=True)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"counts": 1e-320}, {"counts": {"words": "9"}}, {"messages": None}, {"shards": -1}, None],
+    ids=str,
+)
+def test_a_damaged_state_is_one_line(shout, text, tmp_path, damage):
+    name = text(*LINES, *LINES)
+    with pytest.raises(KeyboardInterrupt):
+        shout(name, "out", stop=7)
+    record = tmp_path / "out.partial.json"
+    found = json.loads(record.read_text())
+    record.write_text(json.dumps(found | {"state": damage and found["state"] | damage}))
+    with pytest.raises(OrdtoolError, match="out.partial.json: damaged"):
+        shout(name, "out", resume=True)
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ordtool.models.loading import load_model, read_tokenizer_file, usable_context
 from ordtool.parsing.spans.words import PieceVocabulary, unpack_pieces
+from ordtool.parsing.text.tokenize import check_token_kind
 from ordtool.parsing.trees.punctuation import PUNCTUATION_KINDS
 
 __all__ = ["ENCODER_FOLDER", "PieceEncoder", "load_encoder", "load_pieces"]
@@ -85,8 +86,9 @@ def load_pieces(folder: Path, token_kind: str) -> PieceVocabulary:
     """Load the tokenizer of an encoder's folder.
 
     Raises:
-        OrdtoolError: If it has none, or it is damaged.
+        OrdtoolError: If it has none, or it is damaged; for an unknown kind of tokens.
     """
+    check_token_kind(token_kind, str(folder))
     return PieceVocabulary(read_tokenizer_file(folder / "tokenizer.json"), token_kind)
 
 

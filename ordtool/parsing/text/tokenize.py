@@ -23,6 +23,15 @@ from ordtool.parsing.text.chinese import is_han, simplify
 TokenKind = Literal["words", "chars", "jieba"]
 TOKEN_KINDS: tuple[str, ...] = ("words", "chars", "jieba")
 
+
+def check_token_kind(kind: Any, source: str) -> None:
+    """Raise an OrdtoolError that names `source`, unless text can be split so: a kind of tokens, or `whitespace`."""
+    if kind not in (*TOKEN_KINDS, "whitespace"):
+        raise OrdtoolError(
+            f"{source}: unknown kind of tokens {kind!r}", f"choices: {', '.join(TOKEN_KINDS)}, whitespace"
+        )
+
+
 # Apostrophes inside a word; a closing quote looks the same, but stands at a word's edge.
 _INNER_APOSTROPHE = re.compile(r"(?<=\w)[’ʼ＇](?=\w)")
 # A final period and the closing brackets and quotes behind it: the one rule that looks beyond a chunk.

@@ -16,6 +16,7 @@ from typing import Any
 
 from ordtool.errors import OrdtoolError
 from ordtool.parsing.text.chinese import is_han, simplify
+from ordtool.parsing.text.tokenize import check_token_kind
 from ordtool.parsing.trees.punctuation import is_punctuation
 
 EOS = "<eos>"
@@ -78,7 +79,7 @@ class Vocabulary:
         simplified: Look words up in simplified Chinese characters.
 
     Raises:
-        OrdtoolError: A vocabulary that holds a token twice or lacks `<eos>` or `<unk>`.
+        OrdtoolError: A vocabulary that holds a token twice or lacks `<eos>` or `<unk>`; an unknown kind of tokens.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Vocabulary:
         if len(self.ids) != len(self.tokens):
             twice = next(token for token, count in Counter(self.tokens).items() if count > 1)
             raise OrdtoolError(f"{source}: {twice!r} is there twice")
+        check_token_kind(token_kind, source)
         self.lowercase = lowercase
         self.digits = digits
         self.drop_punctuation = drop_punctuation
