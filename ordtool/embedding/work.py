@@ -106,6 +106,7 @@ class _EmbedRunner:
 
     def compute(self, prepared: _Prepared, settled: Any) -> Iterator[Computed]:
         encoded = self._encoder.run(prepared.tokens, self._progress.advance)
+        _check_finite(encoded.rows, prepared)
         rows = to_precision(self._finish(encoded.rows), self._work.precision)[prepared.source]
         counts = {
             "computed": len(encoded.rows),
@@ -133,3 +134,14 @@ class _Prepared:
     records: list[Record]
     source: NDArray[np.int64]
     tokens: Tokens
+
+
+def _check_finite(rows: Rows, prepared: _Prepared) -> None:
+    """Raise an OrdtoolError that names the first record whose vector is none."""
+    finite = np.asarray(np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))
+    if not finite.all():
+        record = prepared.records[int(np.argmin(finite[prepared.source]))]
+        raise OrdtoolError(
+            f"{record.where}: the model's vector holds NaN or an infinity",
+            "are its weights whole? `dtype` float32 reaches further than others",
+        )

@@ -119,5 +119,7 @@ class OrdtoolLMConfig(PreTrainedConfig):
             raise ValueError(f"a model that reads both ways can't have {self.positions} positions")
         if SCHEMES[self.positions].rotary and self.key_size % 2:
             raise ValueError(f"rotary positions need an even key_size, not {self.key_size}")
+        if not (isinstance(self.rms_norm_eps, int | float) and 0 <= self.rms_norm_eps < 1):
+            raise ValueError(f"rms_norm_eps {self.rms_norm_eps!r} is no small number")
         if min(self.key_size, self.value_size) < 1:
             raise ValueError("a head needs a size of at least 1")

@@ -1,9 +1,11 @@
 """Runs of `embed` that are interrupted, and gone on with."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ordtool.embedding.embed_config import EmbedConfig
 from ordtool.embedding.embed_job import embed_files
@@ -103,3 +105,12 @@ def test_layers_that_were_cut_are_begun_anew_by_force_alone(text, tmp_path, enco
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(OrdtoolError, match="vectors are not in it"):
         embed_files(replace(config, resume=True))
+
+
+def test_vectors_that_are_none_are_said_with_their_line(text, tmp_path, encoders):
+    folder = shutil.copytree(encoders("plain-bert"), tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"][:] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(OrdtoolError, match="a.txt:1: the model's vector holds NaN"):
+        embed_files(EmbedConfig(EncoderConfig(str(folder)), (str(text),), output=tmp_path / "out.jsonl"))

@@ -238,7 +238,15 @@ def test_gradients_reach_every_parameter():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"objective": "x"}, {"positions": "x"}, {"num_key_value_heads": 4}, {"key_size": 7}, {"key_size": -2}],
+    [
+        {"objective": "x"},
+        {"positions": "x"},
+        {"num_key_value_heads": 4},
+        {"key_size": 7},
+        {"key_size": -2},
+        {"rms_norm_eps": ""},
+        {"rms_norm_eps": float("nan")},
+    ],
     ids=str,
 )
 def test_shapes_that_do_not_fit(wrong):

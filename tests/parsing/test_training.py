@@ -247,6 +247,11 @@ def test_a_checkpoint_of_another_kind_is_one_line(text, tmp_path):
     write_checkpoint(path, dict(list(tensors.items())[1:]), state)
     with pytest.raises(OrdtoolError, match="checkpoint.safetensors: damaged"):
         train_parser([text], tmp_path / "model", config, resume=True)
+    path = tmp_path / "model.training" / "data.safetensors"
+    tensors, state = read_checkpoint(path, {})
+    write_checkpoint(path, {f"{name}x": tensor for name, tensor in tensors.items()}, state)
+    with pytest.raises(OrdtoolError, match="data.safetensors: damaged"):
+        train_parser([text], tmp_path / "model", config, resume=True)
 
 
 def test_two_trainings_of_one_model(text, tmp_path):

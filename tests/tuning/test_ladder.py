@@ -201,6 +201,11 @@ def test_layers(wanted, total, found):
     assert choose_layers(wanted, total) == found
 
 
+def test_a_backbone_without_a_name_is_refused():
+    with pytest.raises(UsageError, match="65536 is no name"):
+        LadderConfig(backbone=65536)
+
+
 @pytest.mark.parametrize("wanted", ["0", "7", "2,1", "1,9", "x", "1,,2"])
 def test_layers_that_are_not_there(wanted):
     with pytest.raises(UsageError):

@@ -17,7 +17,7 @@ import torch
 
 from ordtool.batching import hold_out
 from ordtool.errors import OrdtoolError
-from ordtool.io.checkpoint import read_checkpoint, write_checkpoint
+from ordtool.io.checkpoint import read_checkpoint, restoring, write_checkpoint
 from ordtool.parsing.onlstm.tokenizer import OnlstmTokenizer
 from ordtool.parsing.text.chinese import CHINESE_KINDS
 from ordtool.parsing.text.reader import TextConfig, read_sentences
@@ -77,14 +77,15 @@ def load_data(
         progress: Told of the sources.
 
     Raises:
-        OrdtoolError: Unreadable or empty text.
+        OrdtoolError: Unreadable or empty text, or numbers of an interrupted run that are damaged.
     """
     if resume:
         tensors, state = read_checkpoint(folder / CACHE, {"words": (list,)})
-        train, held_out = (
-            Encoded(*(tensors[f"{part}.{x}"].numpy() for x in ("ids", "starts"))) for part in PARTS
-        )
-        return TrainingData(_tokenizer(state["words"], config), train, held_out)
+        with restoring(folder / CACHE):
+            train, held_out = (
+                Encoded(*(tensors[f"{part}.{x}"].numpy() for x in ("ids", "starts"))) for part in PARTS
+            )
+            return TrainingData(_tokenizer(state["words"], config), train, held_out)
     train_text, dev_text = _sentences(text, dev, config, progress)
     words = build_vocabulary(
         count_words(train_text),

@@ -78,6 +78,8 @@ class LadderConfig(PreTrainedConfig):
         for name, value, choices in chosen:
             if value not in choices:
                 raise UsageError(f"unknown {name} {value!r}", close_match_hint(value, choices))
+        if not isinstance(self.backbone, str):
+            raise UsageError(f"the backbone {self.backbone!r} is no name")
         self.backbone_config = self.backbone_config or {"model_type": "bert"}
         self.layers = list(self.layers)
         super().__post_init__(**kwargs)

@@ -152,6 +152,8 @@ def _config(said: Mapping[str, Any]) -> PlainLadderConfig | None:
     except (KeyError, ValueError):
         return None
     numbers = [found["target_mean"], found["target_scale"]]
+    if not isinstance(found.get("backbone", ""), str):
+        return None
     if type(found["text_length"]) is not int or not all(isinstance(x, int | float) for x in numbers):
         return None
     adds_after = said.get("adds_after", False)  # absent in older files, which add before
