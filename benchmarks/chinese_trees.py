@@ -1,6 +1,7 @@
 """What a teacher thinks of Chinese sentences, mended by what is known of Chinese: lessons for the pupil of train_chinese.sh.
 
     python benchmarks/chinese_trees.py TEXT.jsonl > LESSONS.jsonl
+    python benchmarks/chinese_trees.py --unlabelled < TREES.mrg > TREES.jsonl      # gold trees without their labels
 
 TEXT.jsonl is what `ordtool parse --posteriors` wrote. A teacher that learned phrases from English takes the particles of
 Chinese for prepositions: `了 X`, where it is `V 了`. So no phrase begins with a particle, and none ends with a preposition
@@ -18,6 +19,7 @@ import numpy as np
 from ordtool.parsing.text.chinese import is_han
 from ordtool.parsing.trees.chart import chart_trees
 from ordtool.parsing.trees.punctuation import is_punctuation
+from ordtool.parsing.trees.treebank import read_trees
 
 NEVER_FIRST = frozenset("的 了 着 们 得 地 之 等 吗 呢 吧 啊 性 度 者 化 率 型 界".split())
 NEVER_LAST = frozenset(
@@ -67,8 +69,17 @@ def lesson(tokens: list[str], spans: dict[Span, float]) -> dict[str, object]:
     }
 
 
+def unlabelled() -> None:
+    """Write the spans of bracketed trees: those of a dependency treebank have no label worth learning."""
+    for tree in read_trees(["-"]):
+        spans = sorted({(part.start, part.end) for part in tree.constituents})
+        print(json.dumps({"tokens": tree.tokens, "spans": spans}, ensure_ascii=False))
+
+
 def main() -> None:
     """Write the lessons."""
+    if sys.argv[1] == "--unlabelled":
+        return unlabelled()
     rng = random.Random(1)
     with open(sys.argv[1], encoding="utf-8") as file:
         for line in file:

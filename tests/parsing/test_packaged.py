@@ -42,7 +42,7 @@ def test_they_are_listed_and_small():
     assert sum(file.stat().st_size for file in (PACKAGED / "english-gold").iterdir()) < 4_100_000
     sizes = [sum(file.stat().st_size for file in (PACKAGED / name).iterdir()) for name in NAMES]
     assert sum(sizes) < 29_700_000
-    assert sum(file.stat().st_size for file in (PACKAGED / "chinese").iterdir()) < 7_000_000
+    assert sum(file.stat().st_size for file in (PACKAGED / "chinese").iterdir()) < 4_000_000
     for name in (*NAMES, "english-gold", "chinese"):
         assert {"README.md", "config.json", "model.safetensors", "vocab.txt"} <= {
             file.name for file in (PACKAGED / name).iterdir()
@@ -70,7 +70,8 @@ def test_chinese_text_is_read_without_spaces():
     pytest.importorskip("jieba")
     [result] = parse(["他買了一本關於歷史的書。"], model=("chinese",), device="cpu", dtype="float32")
     assert result.tokens == ["他", "買", "了", "一本", "關於", "歷史", "的", "書", "。"]
-    assert result.spans[0] == (0, 9) and len(result.spans) == 7
+    # A book on history, and: on history.
+    assert result.spans[0] == (0, 9) and {(3, 8), (5, 7)} <= set(result.spans)
 
 
 def test_the_two_vote_together():
