@@ -143,7 +143,7 @@ def _connect(address: str, threads: int, workers: int | None) -> bool:
         options["num_cpus"] = max(thread_count(), threads * (workers or 1))
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises no kind of its own where its processes don't start in time
         reason = " ".join(str(error).split())
         raise OrdtoolError(
             f"no Ray at {address}: {reason[:200]}", "`ray` without an address starts it here"

@@ -659,7 +659,7 @@ def options(rng: Random, models: Models) -> Example:
         param
         for param in _commands()[name].params
         if param.opts[0].startswith("-")
-        and param.opts[0] not in ("--debug", "--device", "--backbone", "--workers")
+        and param.opts[0] not in ("--debug", "--device", "--backbone", "--workers", "--ray")
     ]
     args = [str(models[word.lower()]) if word.lower() in models else word for word in _BASE[name]]
     for param in rng.sample(params, min(len(params), rng.choice([1, 1, 2, 3, 5]))):
