@@ -17,7 +17,7 @@ from ordtool.sharding.records import Figures, RecordReader
 from ordtool.sharding.run import Scale, ShardBar, Target, open_executor, run
 from ordtool.sharding.work import Computed, OnBad, Runner
 
-_TEXTS = 2048
+SHARD_TEXTS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ScoreWork:
     @property
     def cut(self) -> Cut:
         """See `Work`."""
-        return Cut(_TEXTS)
+        return Cut(SHARD_TEXTS)
 
     def load(self, progress: Progress, threads: int | None) -> Runner:
         """See `Work`."""

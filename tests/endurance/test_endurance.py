@@ -62,6 +62,8 @@ CASES = {
     "whiten": Case("whiten x.npy --save t -o w.npy", "w.npy", ["--force"]),
     "hsic": Case("hsic x.npy y.npy --permutations 4999 -o h.jsonl", "h.jsonl"),
     "hsic --test aggregated": Case("hsic x.npy y.npy --test aggregated --grid 0.5,1 -o h.jsonl", "h.jsonl"),
+    "score text": Case("score text a.txt a.txt -o s.jsonl", "s.jsonl"),
+    "score similarity": Case("score similarity p.tsv -m BERT -o s.jsonl", "s.jsonl"),
     "score trees": Case("score trees g.mrg g.mrg -o s.jsonl", "s.jsonl", ["--force"]),
     "train lm": Case(
         f"train lm a.txt -o m --steps 20 --eval-every 5 --context 8 --heads 1 --vocab-size 300 {SMALL}", "m"
@@ -110,6 +112,8 @@ def fill(folder: Path, repeat: int = 60) -> Path:
     (folder / "a.txt").write_text(LINES * repeat)
     (folder / "few.txt").write_text(LINES * max(1, repeat // 8))
     (folder / "g.mrg").write_text(TREES * max(2, repeat // 4))
+    pairs = [f"the cat saw tree {k}\ta dog ran {k % 7}\t{k % 5}\n" for k in range(repeat)]
+    (folder / "p.tsv").write_text("".join(pairs))
     (folder / "l.tsv").write_text("the cat sat\tsea\na dog ran\twood\n" * repeat)
     return folder
 
@@ -232,6 +236,7 @@ def test_kills(name, folders, tmp_path, monkeypatch):
     # Several shards: a run that has written none of them leaves nothing to go on with.
     monkeypatch.setattr("ordtool.embedding.work.SHARD_TEXTS", 32)
     monkeypatch.setattr("ordtool.prediction.work.SHARD_RECORDS", 32)
+    monkeypatch.setattr("ordtool.generation.scoring_job.SHARD_TEXTS", 32)
     counts = kill_and_go_on(name, KILLS or 1, folders, tmp_path)
     sys.stdout.write(f"| {name} | {' | '.join(map(str, counts.values()))} |\n")
     assert counts["gone on"] == counts["equal"] and not counts["left behind"], counts
