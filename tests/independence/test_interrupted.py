@@ -24,7 +24,6 @@ CASES = {
     "many bandwidths": {"test": "aggregated", "permutations": 99, "grid": (0.5, 1.0)},
     "groups": {"test": "block", "group_rows": 50},
     "given": {"permutations": 99},
-    "given, by moments": {"test": "gamma"},
 }
 
 
