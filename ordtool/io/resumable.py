@@ -90,7 +90,7 @@ class Lines:
         Raises:
             OrdtoolError: It is no such state: the record is damaged.
         """
-        if (self.state or self.done) and not is_state(self.state):
+        if self.state and not is_state(self.state):  # empty too where an error ended the run early
             raise OrdtoolError(
                 f"{self._position}: damaged, so the interrupted run can't be gone on with",
                 "`force` begins anew",
