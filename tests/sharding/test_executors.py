@@ -119,7 +119,7 @@ def test_bad_records(shout, text, tmp_path, workers):
 
 @pytest.mark.parametrize(
     "damage",
-    [{"counts": 1e-320}, {"counts": {"words": "9"}}, {"messages": None}, {"shards": -1}, None],
+    [{"counts": 1e-320}, {"counts": {"words": "9"}}, {"messages": None}, {"shards": -1}],
     ids=str,
 )
 def test_a_damaged_state_is_one_line(shout, text, tmp_path, damage):
