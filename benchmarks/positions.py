@@ -15,6 +15,11 @@ The check of HWFA2, with and without its ReRoPE, on three seeds:
     python benchmarks/positions.py --work /tmp/hwfa2 --only 'hwfa2;hwfa;rope' --tested none --seeds 3 \
         --context 64 --hidden 64 --layers 4 --steps 600 --batch-size 32
 
+Schemes on a model that copies: each begins with the weights of tinylm and learns its scheme in some updates more.
+
+    python benchmarks/positions.py --work /tmp/started --start tinylm --only 'rope;rope, log-n;hwfa;hwfa2;rerope' \
+        --tested 'none;rerope:window=0.5x' --steps 300 --learning-rate 1e-3
+
 Models this small don't learn to copy from two million tokens of a book, and the repeated column would say nothing. So every
 other passage of the training text comes twice in a row. Needs ORDTOOL_DATA (books/), or --texts and --held-out.
 """
@@ -112,6 +117,52 @@ def prepare(options: argparse.Namespace) -> Path:
     return folder
 
 
+def begin(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Path:
+    """Write a model of a scheme that has the weights of `--start`, a Llama without biases."""
+    from ordtool.lm.config import OrdtoolLMConfig
+    from ordtool.lm.model import OrdtoolLMForCausalLM
+    from ordtool.lm.position_schemes import parse_scheme
+    from ordtool.models.loading import load_model, load_tokenizer
+    from ordtool.models.resolve import resolve_model
+
+    source, output = resolve_model(options.start), options.work / f"{name.replace(', ', '-')}-start"
+    if output.exists():
+        return output
+    given = load_model(source, "causal").model
+    scheme, parameters = parse_scheme(chosen.get("positions", "rope"))
+    names = (
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+    )
+    names += ("vocab_size", "eos_token_id", "pad_token_id", "rms_norm_eps", "max_position_embeddings")
+    shape = OrdtoolLMConfig(
+        **{field: getattr(given.config, field) for field in names},
+        rope_theta=given.config.rope_parameters["rope_theta"],
+        logn="trained" if chosen.get("logn_trained") else False,
+        positions=scheme,
+        position_parameters=parameters,
+    )
+    model = OrdtoolLMForCausalLM(shape)
+    other = {
+        "self_attn.": "attention.",
+        "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "mlp_norm",
+    }
+    weights = {}
+    for given_name, tensor in given.float().state_dict().items():
+        key = given_name
+        for theirs, ours in (other | {"mlp.": ""}).items():
+            key = key.replace(theirs, ours)
+        weights[key] = tensor
+    model.load_state_dict(weights)
+    model.save_pretrained(output)
+    load_tokenizer(source).save_pretrained(output)
+    return output
+
+
 def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Path:
     """Train a model, or go on with it, or find it done."""
     from ordtool.lm.training import LMTrainingConfig, train_lm
@@ -122,10 +173,16 @@ def train(name: str, chosen: dict[str, Any], options: argparse.Namespace) -> Pat
     if "positions" in chosen:
         positions = chosen["positions"].replace("L/8", str(max(2, options.context // 8)))
         chosen = {**chosen, "positions": positions}
+    vocabulary = str(prepare(options))
+    if options.start:
+        shape: dict[str, Any] = {"start": str(begin(name, chosen, options))}
+    else:
+        shape = {
+            "tokenizer": vocabulary, "layers": options.layers, "hidden": options.hidden, "heads": options.heads, **chosen
+        }  # fmt: skip
     settings = LMTrainingConfig(
-        tokenizer=str(prepare(options)), context=options.context, layers=options.layers, hidden=options.hidden,
-        heads=options.heads, steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,
-        eval_every=max(options.steps // 3, 1), seed=options.seed, bf16=options.bf16, **chosen,
+        context=options.context, steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,
+        eval_every=max(options.steps // 3, 1), seed=options.seed, bf16=options.bf16, **shape,
     )  # fmt: skip
     started = time.perf_counter()
     report = train_lm(
@@ -273,6 +330,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--texts", nargs="*")
     parser.add_argument("--held-out")
+    parser.add_argument("--start", help="a model whose weights every scheme begins with, such as tinylm")
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--times", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=128)

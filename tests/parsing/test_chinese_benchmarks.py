@@ -1,6 +1,9 @@
 """The scripts that make Chinese text and the phrases of dependency treebanks."""
 
+import gzip
 import importlib.util
+import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,33 +55,45 @@ def test_trees_can_be_read_again(tmp_path):
     assert {(node.start, node.end) for node in tree.constituents} - {(0, 4)} == spans == {(0, 2)}
 
 
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("他在北京读书。", True),
-        ("他昨天对我说：“今天的天气很好。”", True),
-        ("他在北京读书", False),
-        ("他走。", False),
-        ("运行 `make` 命令来编译。", False),
-        ("Use Linux and Python 3.11 来做。", False),
-        ("见 https://a.b 的说明文字。", False),
-    ],
-)
-def test_what_is_prose(text, kept):
-    assert script("chinese_text").is_prose(text) is kept
-
-
-def test_pages_lose_their_markup(tmp_path):
-    page = tmp_path / "a.md"
-    prose = "- 请先阅读[这份文档](a.md)里的**说明**。"
-    page.write_text(
-        f"---\ntitle: 标题在这里。\n---\n# 标题。\n\n{prose}\n\n```\n代码不是文章。\n```\n| 表格 |\n"
-    )
+def test_sentences_of_a_good_length_are_drawn_once_and_none_of_a_treebank(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("jieba")
+    lines = ["他在北京读书。", "他在北京讀書。", "她在家里看电视。", "他走。", "这是" * 60 + "。"]
+    (tmp_path / "open/chinese").mkdir(parents=True)
     chinese = script("chinese_text")
-    assert list(chinese.prose(chinese.pages(tmp_path), set())) == ["请先阅读这份文档里的说明。"]
+    for name in chinese.THOUSANDS:
+        with gzip.open(tmp_path / f"open/chinese/{name}.txt.gz", "wt", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    treebank = tmp_path / "a.conllu"
+    treebank.write_text("# text = 她在家裡看電視。\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["chinese_text.py", str(tmp_path), "--without", str(treebank)])
+    chinese.main()
+    [written] = capsys.readouterr().out.splitlines()
+    assert chinese.key(written) == "他在北京读书" and " " in written
 
 
-def test_each_sentence_is_taken_once_in_either_script():
-    chinese = script("chinese_text")
-    text = ["他在北京讀書。他在北京读书。她在家裡看電視！"]
-    assert list(chinese.prose(iter(text), {chinese.key("她在家里看电视")})) == ["他在北京讀書。"]
+def test_phrases_that_no_chinese_sentence_has_become_unlikely():
+    lessons = script("chinese_trees")
+    tokens = ["他", "买", "了", "书", "和", "笔"]
+    spans = {(1, 6): 0.5, (2, 6): 0.5, (3, 5): 0.5, (3, 6): 0.75}
+    assert lessons.mend(tokens, spans) == {(1, 6): 0.5, (2, 6): 0.01, (3, 5): 0.01, (3, 6): 0.75}
+
+
+def test_words_that_come_apart_are_phrases_and_the_other_spans_keep_their_words():
+    lessons = script("chinese_trees")
+    tokens, spans = ["加速度", "很", "大", "ABC"], {(0, 4): 1.0, (1, 3): 0.5}
+    found = {tuple(lessons.come_apart(tokens, spans, random.Random(seed))[0]) for seed in range(20)}
+    assert found == {("加速度", "很", "大", "ABC"), ("加速", "度", "很", "大", "ABC")}
+    apart = next(s for s in range(20) if len(lessons.come_apart(tokens, spans, random.Random(s))[0]) == 5)
+    assert lessons.come_apart(tokens, spans, random.Random(apart))[1] == {
+        (0, 5): 1.0,
+        (2, 4): 0.5,
+        (0, 2): 1.0,
+    }
+
+
+def test_a_lesson_has_the_likeliest_tree_around_its_punctuation():
+    lessons = script("chinese_trees")
+    tokens = ["他", "，", "走", "了", "。"]
+    found = lessons.lesson(tokens, {(0, 4): 1.0, (2, 4): 0.8, (0, 3): 0.03})
+    assert {tuple(span) for span in found["spans"]} == {(0, 4), (2, 4)}
+    assert found["posteriors"] == [[0, 4, 1.0], [2, 4, 0.8]]
