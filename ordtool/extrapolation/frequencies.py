@@ -7,15 +7,14 @@ factor by which texts get longer. Where transformers has a rope type, it is call
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ordtool.errors import OrdtoolError
+from ordtool.extrapolation.parameter_files import read_json
 from ordtool.models.releases import rope_frequencies
 
 Frequencies = tuple[torch.Tensor, float]
@@ -133,12 +132,7 @@ def read_factors(path: str) -> tuple[list[float] | None, list[float]]:
     Raises:
         OrdtoolError: If the file can't be read or holds no such lists.
     """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OrdtoolError(f"{path}: {error.strerror or error}", "longrope:factors=FILE") from error
-    except (ValueError, RecursionError) as error:
-        raise OrdtoolError(f"{path}: no JSON: {error}") from error
+    found = read_json(path, "longrope:factors=FILE")
     if isinstance(found, list):
         return None, _factors(path, found)
     for name in ("rope_parameters", "rope_scaling"):

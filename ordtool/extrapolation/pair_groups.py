@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError
+from ordtool.extrapolation.parameter_files import read_json
 from ordtool.extrapolation.regions import KeyPairs
 
 _FORM = '{"lengths": [128, 64, ...], "key_pairs": [[[0, 5, ...], ...], ...]}'
@@ -25,12 +24,7 @@ def read_groups(path: str) -> tuple[tuple[float, ...], KeyPairs | None]:
     Raises:
         OrdtoolError: If the file can't be read, or holds something else.
     """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OrdtoolError(f"{path}: {error.strerror or error}", "dpe:lengths=FILE") from error
-    except (ValueError, RecursionError) as error:
-        raise OrdtoolError(f"{path}: no JSON: {error}") from error
+    found = read_json(path, "dpe:lengths=FILE")
     found = {"lengths": found} if isinstance(found, list) else found
     if not isinstance(found, dict) or "lengths" not in found:
         raise OrdtoolError(f"{path}: has no lengths", _FORM)
