@@ -16,6 +16,7 @@ from ordtool.parsing.pcfg.config import PcfgTrainingConfig
 from ordtool.parsing.pcfg.inference import PcfgParser
 from ordtool.parsing.pcfg.inside import Grammar, inside, span_posteriors
 from ordtool.parsing.pcfg.model import PcfgConfig, PcfgModel
+from ordtool.parsing.pcfg.steps import make_steps
 from ordtool.parsing.pcfg.training import LengthBatches, rate_share, train_pcfg
 from ordtool.parsing.text.vocabulary import Vocabulary
 from ordtool.parsing.training.data import Encoded
@@ -151,6 +152,38 @@ def test_rules_are_probabilities():
     torch.testing.assert_close(children, torch.ones(8))
     every = model.word_scores(torch.arange(11)[None], *model.emission_vectors())
     torch.testing.assert_close(every.exp().sum(1), torch.ones(1, 6))
+
+
+def test_what_words_sum_to_and_its_gradient():
+    """More words than are multiplied at a time."""
+    torch.manual_seed(0)
+    model = PcfgModel(PcfgConfig(5000, 2, 3, 8)).double()
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    (model.emission_vectors()[1] @ weights).backward()
+    found = [parameter.grad for parameter in (model.words, model.symbols)]
+    model.zero_grad()
+    vectors = model.emission(model.symbols[2:]) + model.symbols[2:]
+    ((vectors @ model.words.T).exp().sum(-1).log() @ weights).backward()
+    torch.testing.assert_close(found, [model.words.grad, model.symbols.grad])
+
+
+def test_a_step_in_bfloat16_is_nearly_one_in_float32():
+    ids = np.random.default_rng(0).integers(0, 50, 400)
+    gradients, losses = [], []
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        config = PcfgTrainingConfig(
+            num_nonterminals=24, num_preterminals=40, state_size=32, dtype=dtype, clip=1e9
+        )
+        model = PcfgModel(config.shape(50))
+        steps = make_steps(model, ids, config)
+        steps.take(8, np.arange(0, 400, 8), 0.0)
+        losses.append(steps.collect_loss())
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    plain, rounded = gradients
+    assert float((plain - rounded).norm()) < 0.03 * float(plain.norm())
+    assert not torch.equal(plain, rounded)
 
 
 def test_punctuation_lowers_what_crosses_it():

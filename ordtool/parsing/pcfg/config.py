@@ -22,7 +22,7 @@ class PcfgTrainingConfig(TextTrainingConfig):
         max_length: Words of the longest sentence that is read.
         batch_size: Sentences of one length that are read together.
         learning_rate: Of Adam with beta 0.75 and 0.999; constant, but for a line to zero over the last fifth of the steps.
-        dtype: Of matrix products: `float32`, or TF32 on a GPU with `auto` and `bfloat16`.
+        dtype: Of matrix products: `float32`, or with `auto` TF32 on a GPU and bfloat16 on a CPU that multiplies it faster.
 
     Source: Liu et al. 2023, appendix, for the optimiser's settings and `max_length`.
     """

@@ -49,13 +49,16 @@ class Grammar:
     preterminal_children: Tensor
 
 
-def inside(words: Tensor, grammar: Grammar, merger: Merger | None = None) -> Tensor:
+def inside(
+    words: Tensor, grammar: Grammar, merger: Merger | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Return the log-probability of each sentence, differentiable by all of its arguments.
 
     Args:
         words: `(batch, n, p)`: log-probability of each word under each preterminal; n is two at least.
         grammar: The rules.
         merger: What computes sums over splits; None: plain PyTorch.
+        dtype: Element type of products with the rules; None: that of the rules.
 
     Returns:
         `(batch,)`, nats.
@@ -66,7 +69,7 @@ def inside(words: Tensor, grammar: Grammar, merger: Merger | None = None) -> Ten
     if words.shape[1] < 2:
         raise ValueError("the grammar makes sentences of two words or more")
     result: Tensor = _Inside.apply(
-        words, grammar.root, grammar.nonterminal_children, grammar.preterminal_children, merger
+        words, grammar.root, grammar.nonterminal_children, grammar.preterminal_children, merger, dtype
     )
     return result
 
@@ -107,14 +110,17 @@ class _Inside(torch.autograd.Function):
         nonterminals: Tensor,
         preterminals: Tensor,
         merger: Merger | None,
+        dtype: torch.dtype | None,
     ) -> Tensor:
+        if dtype is not None:
+            nonterminals, preterminals = nonterminals.to(dtype), preterminals.to(dtype)
         chart = _Chart.fill(words, Grammar(root, nonterminals, preterminals), merger or TorchMerger())
         ctx.chart = chart
         return chart.log_likelihood
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return (*ctx.chart.gradients(gradients[0]), None)
+        return (*ctx.chart.gradients(gradients[0]), None, None)
 
 
 @dataclass(slots=True)
@@ -154,7 +160,7 @@ class _Chart:
         spans = span_count(length)
         by_word = words.transpose(0, 1)
         highest = by_word.amax(dim=-1)
-        emissions = torch.exp(by_word - highest[..., None])
+        emissions = torch.exp(by_word - highest[..., None]).contiguous()
         sums = words.new_empty(spans, batch, size)
         sums[:length] = 0
         children = words.new_empty(spans, batch, 2 * size)
@@ -201,11 +207,12 @@ class _Chart:
         _, by_children = self.outside(gradient)
         by_root = (gradient / self.total) @ self.sums[-1]
         wide = slice(length, len(self.sums) - 1)
-        nonterminals = self.sums[wide].flatten(0, 1).T @ by_children[wide].flatten(0, 1)
-        narrow = by_children[:length].flatten(0, 1)
-        preterminals = self.emissions.flatten(0, 1).T @ narrow
-        by_emission = (narrow @ self.grammar.preterminal_children.T).view_as(self.emissions)
-        return (by_emission * self.emissions).transpose(0, 1), by_root, nonterminals, preterminals
+        rules = self.grammar.preterminal_children
+        nonterminals = _sum_of_products(self.sums[wide], by_children[wide], rules.dtype)
+        preterminals = _sum_of_products(self.emissions, by_children[:length], rules.dtype)
+        by_words = torch.empty_like(self.emissions)
+        _product(by_children[:length], rules.T, by_words)
+        return by_words.mul_(self.emissions).transpose(0, 1), by_root, nonterminals, preterminals
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -215,6 +222,15 @@ def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left, right, out=out)
     else:
         out.copy_(left.to(right.dtype) @ right)
+
+
+def _sum_of_products(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the sum over all leading axes of outer products, its factors rounded to `dtype`.
+
+    It lies in memory as rules are made, a row a parent: what follows in the backward pass copies nothing.
+    """
+    left, right = left.flatten(0, 1), right.flatten(0, 1)
+    return (right.to(dtype).T @ left.to(dtype)).to(left.dtype).T
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ have hundreds or thousands of symbols.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,8 @@ class PcfgModel(nn.Module):
         """Return a vector `(p, state_size)` for each preterminal, and the logarithm of what its words sum to, `(p,)`."""
         preterminals = self.symbols[self.config.num_nonterminals :]
         vectors = self.emission(preterminals) + preterminals
-        return vectors, torch.logsumexp(vectors @ self.words.T, dim=-1)
+        result: Tensor = _LogSumOfWords.apply(vectors, self.words)
+        return vectors, result
 
     def word_scores(self, ids: Tensor, vectors: Tensor, normalizer: Tensor) -> Tensor:
         """Return log P(T -> w) for the words of sentences.
@@ -105,6 +107,39 @@ class PcfgModel(nn.Module):
             `(batch, n, p)`.
         """
         return F.embedding(ids, self.words) @ vectors.T - normalizer
+
+
+# Words whose products are held at a time: a CPU's caches hold them.
+_WORDS_AT_A_TIME = 2048
+
+
+class _LogSumOfWords(torch.autograd.Function):
+    """log of the sum over words of exp(vector . word), for each of many vectors.
+
+    What autograd would keep is larger than all the rest of a step and is read from memory five times; here products are made
+    twice instead, some words at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, words: Tensor) -> Tensor:
+        parts = [torch.logsumexp(vectors @ some.T, dim=-1) for some in words.split(_WORDS_AT_A_TIME)]
+        total = torch.logsumexp(torch.stack(parts), dim=0)
+        ctx.save_for_backward(vectors, words, total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        vectors, words, total = ctx.saved_tensors
+        weights = gradients[0][:, None]
+        weighted = vectors * weights
+        by_vectors, by_words = torch.zeros_like(vectors), torch.empty_like(words)
+        for some, by_some in zip(
+            words.split(_WORDS_AT_A_TIME), by_words.split(_WORDS_AT_A_TIME), strict=True
+        ):
+            shares = torch.addmm(-total[:, None], vectors, some.T).exp_()
+            by_vectors.addmm_(shares, some)
+            torch.mm(shares.T, weighted, out=by_some)
+        return by_vectors.mul_(weights), by_words
 
 
 class _Residual(nn.Module):
