@@ -229,6 +229,7 @@ LABELLED = [
     "(s (np (dt the) (nn cat)) (vp (vbd sat)))",
     "(TOP (S (NP (_ The) (_ cat)) (VP (_ sat))))",
     "(IP (NP (NR 上海)) (VP (VV 开放)) (PU 。))",
+    "( (SBAR (IN because) (S (NP (PRP they)) (VP (VBP say)))) (. .))",
 ]
 UNLABELLED = [
     "((The cat) (sat down))",
@@ -237,7 +238,14 @@ UNLABELLED = [
     '(" (He (said so)) ")',
     "((NEW YORK) (IS BIG))",
 ]
-EITHER = ["(a (b c))", "(Go)", "()", "(I (AM HERE))", "(dogs bark)"]
+EITHER = [
+    "(S (NP (DT a) (NN b)) (VP ( (NP (NN c) (NN d)))))",
+    "(a (b c))",
+    "(Go)",
+    "()",
+    "(I (AM HERE))",
+    "(dogs bark)",
+]
 
 
 def atoms_of(line):
@@ -254,6 +262,13 @@ def atoms_of(line):
 )
 def test_whether_a_tree_has_labels(line, expected):
     assert is_labelled(atoms_of(line)) is expected
+
+
+def test_a_label_that_was_forgotten_among_labels(tmp_path):
+    path = tmp_path / "a.mrg"
+    path.write_text(LABELLED[0] + "\n( (S (NP (DT a) (NN b)) (VP (VB c) ( (NP (NN d) (NN e))))))\n")
+    tree = list(read_trees(path))[1]
+    assert [c.label for c in tree.constituents] == ["S", "NP", "VP", "NP"]
 
 
 def leaves(path, **options):

@@ -98,19 +98,23 @@ def is_labelled(atoms: Sequence[str]) -> bool | None:
     """Whether the brackets of a tree have labels: True and False where that is certain, None where it isn't.
 
     Certainly without labels are trees where a word stands behind a closing bracket, `((the cat) sat)`, a bracket inside of
-    the tree begins with another, `(a ((b c) d))`, or the outermost holds several and no label, `((a b) (c d))`.
-    Certainly with labels are those where every bracket has one that looks so, before words or before brackets, and one is
-    before several brackets, `(S (NP (DT a)) (VP b))`, or the outermost is around a single bracket, `( (S (NP a)))`.
+    the tree begins with another, `(a ((b c) d))`, or the outermost holds several and no label, `((a b) (c d))`. In the last
+    two a treebank may have forgotten a label: the other ones, where they look so and one is before several brackets, say so.
+    Certainly with labels are those where every bracket but the outermost has one that looks so, before words or before
+    brackets, and one is before several brackets, `(S (NP (DT a)) (VP b))`, or the outermost has none and is around a single
+    bracket, `( (S (NP a)))`.
     """
     atoms = tuple(atoms)
-    if is_unlabelled(atoms) or any(pair == ("(", "(") for pair in pairwise(atoms[1:])):
+    if is_unlabelled(atoms):
         return False
+    inner = any(pair == ("(", "(") for pair in pairwise(atoms[1:]))
     if _looks_labelled(atoms):
-        return True
-    return False if atoms[:2] == ("(", "(") and _count_outermost(atoms) > 1 else None
+        return None if inner else True
+    return False if inner or (atoms[:2] == ("(", "(") and _count_outermost(atoms) > 1) else None
 
 
 def _looks_labelled(atoms: Sequence[str]) -> bool:
+    """Whether all labels look so and one of several brackets is among them; a bracket of brackets may lack its own."""
     children = [0]  # of each open bracket
     labels = [""]
     branches = False
@@ -123,11 +127,10 @@ def _looks_labelled(atoms: Sequence[str]) -> bool:
         elif atom == ")":
             count, label = children.pop(), labels.pop()
             phrase = label.upper() if small else label
-            if not (_PHRASE if count else _TAG).fullmatch(phrase) and (
-                label or len(labels) > 1 or count != 1
-            ):
+            if not (_PHRASE if count else _TAG).fullmatch(phrase) and (label or not count):
                 return False
-            branches = branches or count > 1 or (count == 1 and not label)
+            branches = branches or (count > 1 and label != "")
+            branches = branches or (count == 1 and not label and len(labels) == 1)
         elif before == "(":
             labels[-1] = atom
         elif children[-1]:  # a word beside brackets

@@ -295,7 +295,7 @@ def to_tree(atoms: Sequence[str], where: str = "") -> Tree:
 
     The first atom of a bracket is its label, every other one a leaf; a bracket around a single leaf is its tag.
     Traces (`-NONE-`) and nodes over nothing else are dropped, and so is a root without a label or named ROOT,
-    TOP or S1 that only wraps another node.
+    TOP or S1 that only wraps another node, and a node inside that has no label.
 
     Args:
         atoms: Brackets, labels and leaves of one balanced bracket.
@@ -349,6 +349,8 @@ def _close(node: _Open, tokens: list[str], tags: list[str], nodes: list[Constitu
             tags[-1] = strip_function(node.label)
     elif len(tokens) == node.start:
         del nodes[node.place :]
+    elif not node.label and node.place:
+        del nodes[node.place]
     else:
         nodes[node.place] = Constituent(strip_function(node.label), node.start, len(tokens))
 
