@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
@@ -47,6 +48,14 @@ class Silent:
 
 SILENT: Progress = Silent()
 """The listener that says nothing: the default of every engine."""
+
+
+class PythonWarnings(Silent):
+    """A listener for what a `with` in somebody's own program does: warnings are Python's, and nothing else is said."""
+
+    def warn(self, message: str) -> None:
+        """Issue a `UserWarning`, at the line that entered the `with`."""
+        warnings.warn(message, stacklevel=5)  # by way of `warn_each`, the context manager and its `__enter__`
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,7 +11,7 @@ from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.patch import apply_plan, check_plan
 from ordtool.extrapolation.plan import Plan, make_plan, parse_spec, parse_tokens
 from ordtool.extrapolation.rotary import find_rotary, trained_length
-from ordtool.progress import Progress
+from ordtool.progress import Progress, Silent, warn_each
 
 
 class RotaryContextExtension:
@@ -35,8 +34,7 @@ class RotaryContextExtension:
     def __init__(self, model: Any, spec: str, progress: Progress, longest: str | int | None = None) -> None:
         self._model = model
         self._spec = spec
-        self._progress = progress
-        self._warned: set[str] = set()
+        self._heard = _WarnedOnce(progress)
         find_rotary(model)  # says why a model has none, before anything else is missed
         length = trained_length(model.config)
         if length is None:
@@ -46,10 +44,11 @@ class RotaryContextExtension:
             )
         self.train_length = length
         self.longest = None if longest is None else parse_tokens(str(longest), length)
-        self._warn(
+        cautions = [
             f"{name}: {METHODS[name].caution}" for name, _ in parse_spec(spec) if METHODS[name].caution
-        )
-        self._warn(check_plan(model, self._plan(2)))
+        ]
+        warn_each(cautions, self._heard)
+        warn_each(check_plan(model, self._plan(2)), self._heard)
 
     def level(self, length: int) -> int:
         """Return 1 up to the trained length, then the power of two times it that is enough."""
@@ -57,15 +56,22 @@ class RotaryContextExtension:
 
     def applied(self, level: int) -> AbstractContextManager[object]:
         """Return a context with the model with the method on, or as it is for level 1."""
-        return nullcontext() if level == 1 else apply_plan(self._model, self._plan(level))
+        return nullcontext() if level == 1 else apply_plan(self._model, self._plan(level), self._heard)
 
     def _plan(self, level: int) -> Plan:
         plan = make_plan(self._spec, train_length=self.train_length, length=level * self.train_length)
-        self._warn(plan.warnings)
+        warn_each(plan.warnings, self._heard)
         return plan
 
-    def _warn(self, messages: Iterable[str]) -> None:
-        for message in messages:
-            if message not in self._warned:
-                self._warned.add(message)
-                self._progress.warn(message)
+
+class _WarnedOnce(Silent):
+    """Passes warnings on, each once, though every text may give rise to it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._warned: set[str] = set()
+
+    def warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            self._progress.warn(message)

@@ -10,7 +10,7 @@ import torch
 from ordtool.errors import UsageError
 from ordtool.extrapolation.comparison import ExtrapolateConfig
 from ordtool.extrapolation.methods import Part, dpe_part
-from ordtool.extrapolation.patch import pair_products
+from ordtool.extrapolation.pair_products import pair_products
 from ordtool.extrapolation.plan import make_plan, parse_spec
 from ordtool.extrapolation.regions import KeyPairs
 from ordtool.extrapolation.rotary import find_rotary

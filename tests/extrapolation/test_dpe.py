@@ -9,7 +9,8 @@ import torch
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.comparison import ExtrapolateConfig, extrapolate
 from ordtool.extrapolation.dpe_search import search_groups
-from ordtool.extrapolation.patch import context_extension, pair_products
+from ordtool.extrapolation.pair_products import pair_products
+from ordtool.extrapolation.patch import context_extension
 from ordtool.extrapolation.texts import Text
 from ordtool.models.releases import cache_argument, cache_of
 

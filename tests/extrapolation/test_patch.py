@@ -8,7 +8,9 @@ import transformers
 
 from ordtool.errors import OrdtoolError, UsageError
 from ordtool.extrapolation.methods import METHODS
-from ordtool.extrapolation.patch import NAME, context_extension
+from ordtool.extrapolation.context_extension import RotaryContextExtension
+from ordtool.extrapolation.patch import context_extension
+from ordtool.extrapolation.replacement import NAME
 from ordtool.models.releases import cache_argument, cache_of
 
 TRAINED, N = 13, 41
@@ -382,6 +384,17 @@ def test_warnings_reach_python_where_nobody_listens(tiny):
     with pytest.warns(UserWarning, match="window of 13 is not below the trained length of 13"):
         with context_extension(model, "rerope", window=13):
             pass
+
+
+def test_a_text_after_another_warns_of_nothing_new(tiny, tokens):
+    """A method is applied anew for each text that a model writes on; only the listener is told, and once."""
+    model, told = tiny("mistral", sliding_window=11), Told()
+    extension = RotaryContextExtension(model, "rerope", told)
+    assert told.messages == ["MistralForCausalLM attends within 11 tokens; rerope replaces that"]
+    for level in (2, 2, 4):
+        with extension.applied(level):
+            model(tokens)
+    assert len(told.messages) == 1
 
 
 def test_a_model_without_a_length_needs_one(tiny):
