@@ -14,11 +14,10 @@ by them), and the signs of eigenvectors are fixed so that the same data gives th
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,6 +27,7 @@ from typing import Any, BinaryIO, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from ordtool.embedding.affine_map import AffineMap, exact_dtype
 from ordtool.embedding.statistics import (
     DataError,
     Float64Array,
@@ -36,12 +36,9 @@ from ordtool.embedding.statistics import (
     MomentsOf,
     accumulate,
     as_rows,
-    check_finite_rows,
     check_scale,
     describe_source,
-    normalize_rows,
     output_dtype,
-    release_pages,
     row_chunks,
 )
 from ordtool.embedding.whitening_file import StoredWhitening, read_stored, to_bytes
@@ -54,13 +51,9 @@ from ordtool.embedding.whitening_solver import (
 )
 from ordtool.errors import OrdtoolError, close_match_hint
 from ordtool.io.atomic import atomic_output
-from ordtool.parallel import ordered_map
 from ordtool.progress import SILENT, Progress
 
-FLOAT32_STRETCH = 1e3
-FLOAT32_SCALE = 1e30
 OUTPUTS = ("default", "pandas", "polars")
-
 
 _DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(WhiteningConfig)}
 
@@ -164,15 +157,16 @@ class Whitening:
         """Add the rows of `X` to what was seen; the map is solved when it is next needed.
 
         Raises:
-            DataError: as in `fit`, or another width than before.
+            DataError: as in `fit`, or another width than before; then none of the rows is added.
             ParameterError: an option without meaning.
         """
         self.config()
         array = as_rows(X)
         if hasattr(self, "moments_"):
             self._check_width(array)
-        moments = getattr(self, "moments_", Moments.empty(array.shape[1]))
-        accumulate(array, moments=moments)
+        # A copy: bad rows must leave what was seen as it is, and `with_options` shares it.
+        seen = self.moments_.copy() if hasattr(self, "moments_") else None
+        moments = accumulate(array, moments=seen)
         self._set_moments(moments, f"{moments.count:,} rows in parts")
         return self
 
@@ -297,20 +291,10 @@ class Whitening:
         """Transform chunk by chunk, for what is larger than memory; raises as `transform`."""
         self._check_width(array)
         dtype = output_dtype(array)
-        # A map that stretches some directions ten thousandfold stretches float32's rounding with them.
-        # One of tiny or huge numbers doesn't fit into float32 at all.
-        largest = float(np.abs(self.kernel_).max())
-        fits = self.solve().condition <= FLOAT32_STRETCH and 1 / FLOAT32_SCALE < largest < FLOAT32_SCALE
-        exact = dtype if fits else np.dtype(np.float64)
-        affine = AffineMap.of(self, exact)
-        if device != "cpu":
-            from ordtool.embedding.device_statistics import device_rows
-            from ordtool.runtime import resolve_device
-
-            parts = affine.kernel, affine.shift, affine.correction
-            there = resolve_device(device)
-            return device_rows(row_chunks(array), parts, dtype, there, normalize=affine.normalize)
-        return ordered_map(lambda piece: affine.apply(piece[1], piece[0], dtype), row_chunks(array), threads)
+        solved = self.solve()
+        shift = self.beta * self.mean_
+        affine = AffineMap.of(solved.kernel, shift, exact_dtype(solved, dtype), normalize=self.normalize)
+        return affine.apply_each(row_chunks(array), dtype, threads=threads, device=device)
 
     def _check_width(self, array: NDArray[Any]) -> None:
         if array.ndim != 2 or array.shape[1] != self.n_features_in_:
@@ -432,39 +416,6 @@ class Whitening:
     def _check_fitted(self) -> None:
         if not hasattr(self, "moments_"):
             raise _not_fitted_error()
-
-
-@dataclass(frozen=True, slots=True)
-class AffineMap:
-    """`rows @ kernel - beta * mean @ kernel`, as it is computed in one dtype."""
-
-    kernel: FloatArray
-    shift: FloatArray
-    correction: FloatArray
-    normalize: bool
-
-    @classmethod
-    def of(cls, whitening: Whitening, dtype: np.dtype[Any]) -> AffineMap:
-        """Return a whitening's map, in a dtype."""
-        kernel = whitening.kernel_
-        exact = whitening.beta * whitening.mean_
-        shift = exact.astype(dtype)
-        # What float32 cannot say of a large mean is put back after the product.
-        correction = (shift.astype(np.float64) - exact) @ kernel
-        return cls(kernel.astype(dtype), shift, correction.astype(dtype), whitening.normalize)
-
-    def apply(self, chunk: NDArray[Any], first: int, dtype: np.dtype[Any]) -> FloatArray:
-        """Map rows `(n, dim)`, of which `first` is the number of the first; raises as `Whitening.transform`."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            rows = (chunk.astype(self.kernel.dtype, copy=False) - self.shift) @ self.kernel
-            rows += self.correction
-            total = float(rows.sum())
-        if not math.isfinite(total):
-            check_finite_rows(chunk, first)
-        release_pages(chunk)
-        if self.normalize:
-            normalize_rows(rows)
-        return rows.astype(dtype, copy=False)
 
 
 def _moments_on(device: str) -> MomentsOf | None:

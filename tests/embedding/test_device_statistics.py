@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from ordtool.embedding.affine_map import AffineMap
 from ordtool.embedding.device_statistics import device_moments, device_rows
 from ordtool.embedding.statistics import DataError, accumulate
-from ordtool.embedding.whitening import AffineMap, Whitening
+from ordtool.embedding.whitening import Whitening
 
 CPU = torch.device("cpu")
 
 
 def chunks(rows, size=100):
     return ((start, rows[start : start + size]) for start in range(0, len(rows), size))
+
+
+def float32_map(whitening):
+    shift = whitening.beta * whitening.mean_
+    return AffineMap.of(whitening.kernel_, shift, np.dtype(np.float32), normalize=whitening.normalize)
 
 
 def mapped(affine, rows):
@@ -48,7 +54,7 @@ def test_numbers_whose_squares_float32_does_not_hold(rows, scale):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_rows_under_a_map(rows, normalize):
     whitening = Whitening(normalize=normalize, dims=4).fit(rows)
-    affine = AffineMap.of(whitening, np.dtype(np.float32))
+    affine = float32_map(whitening)
     found = np.concatenate(list(mapped(affine, rows)))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, whitening.transform(rows), rtol=1e-4, atol=1e-5)
@@ -58,6 +64,6 @@ def test_a_bad_row_is_named(rows):
     rows[345, 2] = np.nan
     with pytest.raises(DataError, match="row 345"):
         device_moments(chunks(rows), np.dtype(np.float32), CPU)
-    affine = AffineMap.of(Whitening().fit(rows[:300]), np.dtype(np.float32))
+    affine = float32_map(Whitening().fit(rows[:300]))
     with pytest.raises(DataError, match="row 345"):
         list(mapped(affine, rows))

@@ -320,6 +320,29 @@ def test_signs_do_not_depend_on_the_order_of_rows():
     np.testing.assert_allclose(one.kernel_, two.kernel_, rtol=1e-6, atol=1e-9)
 
 
+def test_bad_rows_add_nothing_to_what_was_seen():
+    """A part is added whole or not at all, however far into it the bad row is."""
+    array, part = correlated(), correlated(10_000)
+    whitening = Whitening().partial_fit(array)
+    before = whitening.transform(array)
+    part[-1, 0] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        whitening.partial_fit(part)
+    assert whitening.moments_.count == whitening.n_samples_seen_ == len(array)
+    np.testing.assert_array_equal(Whitening.from_moments(whitening.moments_).transform(array), before)
+
+
+def test_one_with_other_options_stays_as_it_is_when_the_first_sees_more():
+    array = correlated()
+    first = Whitening().fit(array)
+    second = first.with_options(dims=2)
+    first.partial_fit(3 * array + 5)
+    assert second.moments_.count == second.n_samples_seen_ == len(array)
+    np.testing.assert_array_equal(
+        Whitening.from_moments(second.moments_, dims=2).transform(array), second.transform(array)
+    )
+
+
 def test_fit_forgets_and_partial_fit_does_not():
     array = correlated()
     whitening = Whitening().fit(array * 3 + 1).fit(array)
