@@ -1,11 +1,12 @@
-"""Rows of `ordtool extrapolate` as tables and curves."""
+"""Rows of `ordtool extrapolate` as tables and curves, on a terminal and in a file."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ordtool.extrapolation.explanation import Explanation
+    from ordtool.extrapolation.comparison import Comparison
 
 Rows = list[dict[str, Any]]
 WIDEST = 110
@@ -136,40 +137,23 @@ def show_task(rows: Rows, title: str, score: str, *, to_stderr: bool) -> None:
     console.print_drawing(lines, to_stderr=to_stderr)
 
 
-def show_explanation(explanation: Explanation) -> None:
-    """Print the frequencies, the methods and what they mean, on stdout."""
-    from ordtool import console
-    from ordtool.extrapolation.explanation import lines_of
+def draw_rows(path: Path, rows: Rows, title: str, comparison: Comparison, *, force: bool) -> None:
+    """Draw the curves, or of a task the heat maps, to a file."""
+    from ordtool.extrapolation.plot import draw_heat_maps, draw_plot
+    from ordtool.io.atomic import atomic_output
+    from ordtool.plotting import check_plot
 
-    changing = [
-        effect for effect in explanation.effects if len(set(effect.slowed)) > 1 or effect.slowed[0] != 1
-    ]
-    rows = [
-        [
-            pair.number,
-            f"{pair.frequency:.3g}",
-            f"{pair.wavelength:,.0f}" if pair.wavelength < 1e12 else "-",
-            f"{pair.turns:.3g}" if pair.turns < 100 else f"{pair.turns:,.0f}",
-            "" if pair.complete else "never",
-            *(f"{effect.slowed[pair.number]:.2f}" for effect in changing),
-        ]
-        for pair in explanation.pairs
-    ]
-    heads = ["pair", "radians a token", "tokens a turn", "turns in training", "full turn"]
-    heads += [f"{effect.method}: slower by" for effect in changing]
-    console.print_table(f"{explanation.model}: what turns", heads, rows, to_stderr=False)
-    rows = [
-        [
-            effect.method,
-            f"{effect.furthest:,.0f}",
-            f"{effect.keys:,}",
-            f"{len(effect.unseen)} of {len(effect.slowed)}",
-            f"{effect.scale:.3f}",
-        ]
-        for effect in explanation.effects
-    ]
-    title = f"the last of {explanation.length:,} tokens"
-    heads = ["method", "furthest distance", "keys seen", "pairs beyond training", "scores times"]
-    console.print_table(title, heads, rows, to_stderr=False)
-    for line in lines_of(explanation):
-        console.show(line)
+    grid, format = comparison.grid, check_plot(path)
+    with atomic_output(path, force=force) as file:
+        if comparison.task is not None:
+            maps = heat_maps(rows, comparison.config.score)
+            draw_heat_maps(file, format, maps, train_length=grid.train_length, title=title)
+            return
+        draw_plot(
+            file,
+            format,
+            curves(rows),
+            train_length=grid.train_length,
+            title=title,
+            by_position=grid.bins is not None,
+        )

@@ -30,10 +30,8 @@ from ordtool.cli.options import (
 
 if TYPE_CHECKING:
     from ordtool.errors import BadRecords
-    from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
     from ordtool.extrapolation.texts import Text
     from ordtool.io.resumable import Lines
-    from ordtool.progress import Progress
 
 Rows = list[dict[str, Any]]
 Cells = Iterator[Any]
@@ -202,10 +200,11 @@ def extrapolate(
         ordtool extrapolate examples/story.txt --tune rerope --lengths 1x,2x
         ordtool extrapolate --task passkey --methods none,rerope --lengths 2x --depths 0,1 --windows 1 --plot passkey.svg
     """
-    from ordtool import console
-    from ordtool.cli._extrapolation_view import show, show_task
+    from ordtool.cli._explanation_view import write_explanation
+    from ordtool.cli._extrapolation_tuning import is_searched, tune_parameters, tune_to_file
+    from ordtool.cli._extrapolation_view import draw_rows, show, show_task
     from ordtool.console import RichProgress, stdout_is_terminal
-    from ordtool.errors import BadRecords
+    from ordtool.errors import BadRecords, UsageError
     from ordtool.io.atomic import check_output
     from ordtool.io.formats import output_format
     from ordtool.io.inputs import check_inputs, read_again
@@ -218,11 +217,16 @@ def extrapolate(
         from ordtool.extrapolation.cells import measure_cells
         from ordtool.extrapolation.comparison import Comparison, ExtrapolateConfig
         from ordtool.sharding.run import Scale
-    from ordtool.errors import UsageError
 
     scale = Scale(workers, ray, gpus_per_worker, threads)
     if not scale.alone and (explain or tune is not None):
         raise UsageError("workers share the cells of a comparison", "without --explain and --tune")
+    if tune is not None and (plot is not None or resume):
+        raise UsageError(f"--{'plot' if plot else 'resume'} doesn't go with --tune", "leave one of them out")
+    if factors is not None and not is_searched(tune or ""):
+        raise UsageError("--factors is of --tune longrope and dpe", "leave it out")
+    if tune is not None and is_searched(tune) and output is not None:
+        raise UsageError(f"--tune {tune} writes its --factors alone", "leave out -o")
     progress = RichProgress(quiet)
     config = ExtrapolateConfig(
         model=model,
@@ -249,7 +253,7 @@ def extrapolate(
         threads=threads,
     )
     if explain:
-        _explain(config, inputs, output, plot, json=json, force=force, progress=progress)
+        write_explanation(config, inputs, output, plot, json=json, force=force, progress=progress)
         return
     if task is None or inputs:
         check_inputs(
@@ -264,13 +268,11 @@ def extrapolate(
     check_output(output, force=force)
     skipped = BadRecords()
     texts = [] if task is not None and not inputs else _read_texts(inputs or (), field, on_error, skipped)
-    if tune == "longrope" or (tune or "").partition(":")[0] == "dpe":
-        assert tune is not None
-        _search(tune, config, texts, factors, force=force, progress=progress)
-        warn_each(skipped.report(), progress)
-        return
     if tune is not None:
-        _tune(tune, config, texts, output, plot=plot, force=force, resume=resume, progress=progress)
+        if is_searched(tune):
+            tune_to_file(tune, config, texts, factors, force=force, progress=progress)
+        else:
+            tune_parameters(tune, config, texts, output, force=force, progress=progress)
         warn_each(skipped.report(), progress)
         return
     comparison = Comparison(config, texts, progress)
@@ -302,128 +304,8 @@ def extrapolate(
                 show(rows, title, to_stderr=not to_terminal)
         warn_each(skipped.report(), progress)
     if plot is not None:
-        _draw(plot, rows, title, comparison, force=force or resume)
-        if not quiet:
-            console.note(f"drawn: {plot}")
-
-
-def _explain(
-    config: ExtrapolateConfig,
-    inputs: Sequence[str] | None,
-    output: Path | None,
-    plot: Path | None,
-    *,
-    json: bool,
-    force: bool,
-    progress: Progress,
-) -> None:
-    from ordtool.cli._extrapolation_view import show_explanation
-    from ordtool.console import note, stdout_is_terminal
-    from ordtool.errors import UsageError
-    from ordtool.extrapolation.explanation import explain
-    from ordtool.extrapolation.plot import draw_turns
-    from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.io.formats import output_format
-    from ordtool.io.jsonl import dumps
-    from ordtool.plotting import check_plot
-
-    if inputs:
-        raise UsageError("--explain reads no text", "leave out the files")
-    output_format(output, ("jsonl",), "jsonl" if json else None)
-    format = None
-    for path in (output, plot):
-        check_output(path, force=force)
-    if plot is not None:
-        format = check_plot(plot)
-    explanation = explain(config, progress=progress)
-    to_terminal = stdout_is_terminal() and output is None and not json
-    if to_terminal:
-        show_explanation(explanation)
-    else:
-        with atomic_output(output, force=force) as file:
-            file.write(dumps(explanation.to_dict()).encode() + b"\n")
-    if plot is not None and format is not None:
-        with atomic_output(plot, force=force) as file:
-            draw_turns(file, format, explanation)
-        note(f"drawn: {plot}")
-
-
-def _search(
-    method: str,
-    config: ExtrapolateConfig,
-    texts: list[Text],
-    factors: Path | None,
-    *,
-    force: bool,
-    progress: Progress,
-) -> None:
-    from ordtool import console
-    from ordtool.errors import UsageError
-    from ordtool.extrapolation.dpe_search import search_groups
-    from ordtool.extrapolation.longrope_search import search_factors
-    from ordtool.io.atomic import atomic_output, check_output
-    from ordtool.io.jsonl import dumps
-
-    if factors is None:
-        raise UsageError(f"--tune {method} writes a file", "name it: --factors factors.json")
-    check_output(factors, force=force)
-    if method == "longrope":
-        found = search_factors(texts, config, progress=progress)
-        losses, checked, parameter = found.losses, found.checked, "factors"
-        content: dict[str, object] = {"long_factor": list(found.factors)}
-    else:
-        groups = search_groups(texts, method, config, progress)
-        losses, checked, parameter = groups.losses, groups.checked, "lengths"
-        content = {"lengths": groups.lengths, "key_pairs": groups.key_pairs}
-    rows = [[name, f"{loss:.4f}", f"{checked[name]:.4f}"] for name, loss in losses.items()]
-    console.print_table(method, [parameter, "loss", "on the other windows"], rows, to_stderr=True)
-    with atomic_output(factors, force=force) as file:
-        file.write(dumps(content).encode() + b"\n")
-    console.show(f"{method}:{parameter}={factors}")
-
-
-def _tune(
-    method: str,
-    config: ExtrapolateConfig,
-    texts: list[Text],
-    output: Path | None,
-    *,
-    plot: Path | None,
-    force: bool,
-    resume: bool,
-    progress: Progress,
-) -> None:
-    from dataclasses import asdict
-
-    from ordtool import console
-    from ordtool.errors import UsageError
-    from ordtool.extrapolation.tuning import tune_on
-    from ordtool.io.atomic import atomic_output
-    from ordtool.io.jsonl import dumps
-
-    if plot is not None or resume:
-        raise UsageError(f"{'plot' if plot else 'resume'} doesn't go with tune", "leave one of them out")
-    tuned = tune_on(texts, method, config, progress)
-    best = min(tuned.tried, key=lambda candidate: candidate.rank)
-    heads = ["tried", "loss", *(["found %"] if config.task else [])]
-    rows = [
-        [one.method + (" *" if one is best else ""), f"{one.loss:.4f}",
-         *([f"{100 * (one.found or 0):.0f}"] if config.task else [])]
-        for one in tuned.tried
-    ]  # fmt: skip
-    console.print_table(f"{method}: every other window", heads, rows, to_stderr=True)
-    console.note(
-        f"on the other windows: {tuned.default.loss:.4f} with the defaults, "
-        f"{tuned.checked.loss:.4f} with {tuned.checked.method}"
-    )
-    if output is not None:
-        with atomic_output(output, force=force) as file:
-            for one in tuned.tried:
-                file.write(
-                    dumps({key: value for key, value in asdict(one).items() if value is not None}).encode()
-                    + b"\n"
-                )
-    console.show(tuned.method)
+        draw_rows(plot, rows, title, comparison, force=force or resume)
+        progress.note(f"drawn: {plot}")
 
 
 def _read_texts(inputs: Sequence[str], field: str, on_error: str, skipped: BadRecords) -> list[Text]:
@@ -454,31 +336,6 @@ def _write(cells: Callable[[int], Cells], lines: Lines, rows: Rows, *, timings: 
         for measurement in cell:
             lines.write(dumps(measurement.to_dict(timings=timings)))
         lines.save(done)
-
-
-def _draw(path: Path, rows: Rows, title: str, comparison: Comparison, *, force: bool) -> None:
-    from ordtool.cli._extrapolation_view import curves, heat_maps
-    from ordtool.extrapolation.plot import draw_heat_maps, draw_plot
-    from ordtool.io.atomic import atomic_output
-    from ordtool.plotting import check_plot
-
-    if comparison.task is not None:
-        with atomic_output(path, force=force) as file:
-            draw_heat_maps(
-                file, check_plot(path), heat_maps(rows, comparison.config.score),
-                train_length=comparison.grid.train_length, title=title,
-            )  # fmt: skip
-        return
-    grid = comparison.grid
-    with atomic_output(path, force=force) as file:
-        draw_plot(
-            file,
-            check_plot(path),
-            curves(rows),
-            train_length=grid.train_length,
-            title=title,
-            by_position=grid.bins is not None,
-        )
 
 
 def _parse_factor(text: str | None) -> float | str | None:

@@ -316,7 +316,7 @@ def test_explanation_reads_no_text(run_in_process, fails_in_process, folder, boo
 
 
 def test_explanation_for_a_person(folder, capsysbinary):
-    from ordtool.cli._extrapolation_view import show_explanation
+    from ordtool.cli._explanation_view import show_explanation
     from ordtool.extrapolation.explanation import explain
 
     show_explanation(explain(model=str(folder), methods=("none", "ntk", "rerope")))
@@ -374,12 +374,14 @@ def test_tune_writes_a_method(run_in_process, folder, book, tmp_path):
     tried = [json.loads(line) for line in (tmp_path / "tried.jsonl").read_bytes().splitlines()]
     assert method in [row["method"] for row in tried] and all(set(row) == {"method", "loss"} for row in tried)
     assert run_in_process(book, "-m", folder, "--methods", method, "--lengths", "2x").returncode == 0
-    assert "plot doesn't go with tune" in run_in_process(*options, "--force", "--plot", "x.svg").stderr
+    assert "--plot doesn't go with --tune" in run_in_process(*options, "--force", "--plot", "x.svg").stderr
 
 
 def test_tune_writes_the_file_of_dpe(run_in_process, folder, book, tmp_path):
     options = [book, "-m", folder, "--tune", "dpe:window=8", "--lengths", "2x"]
     assert "name it: --factors" in run_in_process(*options).stderr
+    assert "writes its --factors alone" in run_in_process(*options, "--factors", "g.json", "-o", "x").stderr
+    assert "--factors is of --tune longrope" in run_in_process(*options[:3], "--factors", "g.json").stderr
     done = run_in_process(*options, "--factors", "groups.json")
     assert done.returncode == 0, done.stderr
     method = done.stdout.decode().strip()

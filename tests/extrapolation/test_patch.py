@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.context_extension import RotaryContextExtension
+from ordtool.extrapolation.methods import METHODS
 from ordtool.extrapolation.patch import context_extension
 from ordtool.extrapolation.replacement import NAME
 from ordtool.models.releases import cache_argument, cache_of
