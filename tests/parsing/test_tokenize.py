@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ordtool.errors import OrdtoolError
@@ -44,6 +44,24 @@ def surfaces(tokens):
         ("…so it goes……. …", "… so it goes …… . …"),
         ("already split , as it is .", "already split , as it is ."),
         ("cannot.", "can not ."),
+        # Addresses, names, topics and faces are one token.
+        (
+            "See https://a.org/x?y=1&z=(2), or (www.b.de/c).",
+            "See https://a.org/x?y=1&z=(2) , or ( www.b.de/c ) .",
+        ),
+        ("Write to jo.doe+x@mail.co.uk.", "Write to jo.doe+x@mail.co.uk ."),
+        ("@ann likes #trees, and #1", "@ann likes #trees , and # 1"),
+        ("So nice :-) <3 !", "So nice :-) <3 !"),
+        ("as follows: (a) one", "as follows : ( a ) one"),
+        ("€1,100, £5m, 3 € and US$5", "€ 1,100 , £ 5m , 3 € and US$ 5"),
+        ("I'd've, couldn’t've", "I 'd 've , could n’t 've"),
+        ("’Twas rock 'n' roll of the '90s", "’T was rock 'n' roll of the '90s"),
+        # The period of an abbreviation stays with it at the end, too.
+        ("In Washington, D.C.", "In Washington , D.C."),
+        ('"At 5 p.m.")', '" At 5 p.m. " )'),
+        ("Pens, ink, etc.", "Pens , ink , etc."),
+        ("So did I.", "So did I ."),
+        ("The U.S.-based firm's plan B.", "The U.S.-based firm 's plan B ."),
         (".", "."),
         ("", ""),
         (" \t ", ""),
@@ -59,7 +77,7 @@ def test_penn_words(text, expected):
 _PIECES = st.sampled_from(
     ["word", "can't", "cannot", "wanna", "'tis", "d'ye", '"', "''", "``", "'", "’", "‘", "“", "”", ".", "..", "...",
      ",", ":", ";", "?", "!", "(", ")", "[", "<", "--", "—", "$", "%", "3.5", "1,000", "U.S.", "s'", " ", "  ", "\t",
-     "\u2028", "\xa0", "é", "你好", "😀", "*", "@", "-LRB-", "n't", "'s", "\\", "{", "}"]
+     "\u2028", "\xa0", "é", "你好", "😀", "*", "@", "-LRB-", "n't", "'s", "\\", "{", "}", "a@b.de", "www.a.b", "#", "€"]
 )  # fmt: skip
 
 
@@ -82,8 +100,9 @@ def test_offsets_are_exact_and_cover_the_text(text):
 @example("cannot wanna 'tis gimme, lemme. ")
 def test_words_are_those_of_nltk(text):
     """The chunk-wise, cached rules give what nltk's tokenizer gives for the whole sentence at once."""
-    # The deliberate differences: an inner apostrophe of any shape, and any whitespace counts as a space.
+    # The deliberate differences: an inner apostrophe of any shape, any whitespace counts as a space, and what stays whole.
     text = "".join(" " if character.isspace() else character for character in text.replace("’", "'"))
+    assume(not words._WHOLE.search(text))
     theirs = [piece.replace("''", '"').replace("``", '"') for piece in _penn_tokenizer().tokenize(text)]
     ours = [piece.replace("''", '"').replace("``", '"') for piece in surfaces(tokenize(text))]
     assert ours == theirs
@@ -105,6 +124,11 @@ assert len(words.tokenize("can't stop")) == 3 and "nltk.corpus" in sys.modules
 def test_a_megabyte_without_spaces():
     tokens = tokenize("a," * 50_000 + "b.")
     assert len(tokens) == 100_002 and surfaces(tokens[-2:]) == ["b", "."]
+
+
+@pytest.mark.parametrize("piece", ["http://(", "a@", "a.", "@#", "(a", "n't'"])
+def test_repeated_signs_take_linear_time(piece):
+    assert "".join(surfaces(tokenize(piece * 2_000))) == piece * 2_000
 
 
 def test_characters_keep_latin_words_whole():

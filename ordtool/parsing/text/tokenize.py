@@ -39,7 +39,24 @@ _FINAL_PERIOD = re.compile(r"\.[\]\)}>\"'»”’\s]*$")
 _CHUNK = re.compile(r"\S+")
 # Letters and digits, with at most one sign behind: what most of a text is, and what needs no rules.
 _PLAIN = re.compile(r"([^\W_]+)([,;:?!]?)")
-_ELLIPSIS_OR_NOT = re.compile("…+|[^…]+")
+# What stays whole where nltk's rules would cut it, or is cut off where they would not. Apostrophes inside words are
+# straight by then.
+_WHOLE = re.compile(
+    r"""
+    …+
+    | (?<!\w) (?: (?:https?|ftp)://(?=\w) | www\.(?=\w) )                    # an address, without the comma behind it
+      (?: \([^\s()<>"]*\) | [^\s<>"“”()] )* (?: \([^\s()<>"]*\) | [^\s<>"“”().,;:!?'’…\[\]{}] )
+    | (?<![\w.+-]) [\w.+-]{1,64} @ (?:[\w-]{1,63}\.)+ [A-Za-z]{2,}             # e-mail
+    | (?<![\w@\#&/]) [@\#] [A-Za-z_]\w*                                       # @someone, #topic
+    | (?<!\S) (?: [:;=] '? [-o^]? [()\[\]DPp|/] | <3 ) (?= [.,!?]* (?:\s|$) )  # :-)
+    | (?<!\w) (?: US | AU? | CA? | NZ | HK | NT | S ) \$ (?=\d) | [€£¥₹₩]      # US$ 5, € 5, as $ 5
+    | (?<=\w) (?: n't | 'd ) (?='ve\b)                                         # could n't 've
+    | (?<!\w) ['’] (?: \d0s | em | cause | til | n['’] ) (?!\w)                # the '90s; rock 'n' roll
+    | (?<!\w) ['’][tT] (?= (?:is|was|were)\b )                                 # 't is
+    | (?<![\w.]) (?: (?:[^\W\d_]\.){2,} | Ph\.D\. | etc\. | (?:Bros|Co|Corp|Inc|Jr|Ltd|Sr)\. ) (?![\w&/–-])
+    """,  # noqa: RUF001
+    re.VERBOSE,
+)
 _PLAIN_END = re.compile(r"([^\W_]*)([.,;:?!]?)")
 # A word without punctuation that the Penn rules still cut in two (can|not, gon|na).
 _MERGED = frozenset({"cannot", "gimme", "gonna", "gotta", "lemme", "wanna"})
@@ -90,7 +107,7 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
 
     Args:
         text: A sentence. With `words` only a period at its very end is split from its word, so running text
-            should go through `split_sentences` first.
+            should go through `split_sentences` first; that of an abbreviation (`U.S.`, `p.m.`, `etc.`) never is.
         kind: `words`: Penn Treebank rules (nltk's word tokenizer) for English and languages written like it.
             `chars`: a token a character, for Chinese; runs of Latin, Greek or Cyrillic letters and of digits
             stay together. `jieba`: Chinese words by the jieba segmenter, in
@@ -106,7 +123,8 @@ def tokenize(text: str, kind: TokenKind = "words") -> list[Token]:
 
     Deviation from nltk: tokens keep the input's quotes instead of Penn's opening and closing marks, an
     apostrophe inside a word is one whatever its shape, `…` is a token as `...` is, and a tab separates words as a
-    space does.
+    space does. Addresses of the web and of mail, `@someone`, `#topic` and `:-)` are one token each; `€` and `£` are cut
+    off as `$` is; `couldn't've` is `could n't 've`.
     """
     if kind == "words":
         return [Token(text[start:end], start, end) for start, end in _word_spans(text)]
@@ -176,7 +194,12 @@ def _word_spans(text: str) -> Iterator[tuple[int, int]]:
         for begin, end in _cached_spans(chunk) if len(chunk) <= _LONGEST_CACHED else _chunk_spans(chunk):
             yield start + begin, start + end
     easy = _PLAIN_END.match(plain, tail)
-    if easy is not None and easy[1].lower() not in _MERGED and not plain[easy.end() :].strip():
+    if (
+        easy is not None
+        and easy[1].lower() not in _MERGED
+        and not plain[easy.end() :].strip()
+        and not _WHOLE.fullmatch(easy[0])
+    ):
         if easy[1]:
             yield easy.span(1)
         if easy[2]:
@@ -207,17 +230,15 @@ _cached_spans = lru_cache(maxsize=1 << 16)(_chunk_spans)
 
 
 def _penn_spans(text: str) -> list[tuple[int, int]]:
-    """Token spans of nltk's tokenizer, found again in the text that it rewrote; `…` is a token, as `...` is to nltk."""
+    """Token spans of nltk's tokenizer, found again in the text that it rewrote, around what stays whole."""
     spans: list[tuple[int, int]] = []
-    for piece in _ELLIPSIS_OR_NOT.finditer(text):
-        begin, end = piece.span()
-        if text[begin] == "…":
-            spans.append((begin, end))
-        elif end == len(text):
-            spans += [(begin + a, begin + b) for a, b in _nltk_spans(piece[0])]
-        else:  # the sentinel keeps the rules for the end of a sentence away from what stands before the ellipsis
-            spans += [(begin + a, begin + b) for a, b in _nltk_spans(piece[0] + " x")[:-1]]
-    return spans
+    begin = 0
+    for whole in _WHOLE.finditer(text):
+        # The sentinel keeps the rules for the end of a sentence away from what stands before.
+        spans += [(begin + a, begin + b) for a, b in _nltk_spans(text[begin : whole.start()] + " x")[:-1]]
+        spans.append(whole.span())
+        begin = whole.end()
+    return spans + [(begin + a, begin + b) for a, b in _nltk_spans(text[begin:])]
 
 
 def _nltk_spans(text: str) -> list[tuple[int, int]]:
