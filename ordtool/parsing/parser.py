@@ -230,9 +230,9 @@ class Parser:
         """What stands between the words, if that is to count."""
         if not self.config.punctuation or not any(dropped):
             return np.zeros(len(dropped) - sum(dropped) + 1, dtype=np.uint16)
-        # Tokens that were given have the offsets of a text made of them, which say nothing about what touches what.
-        offsets = None if sentence.tokens else [(token.start, token.end) for token in tokens]
-        return punctuation_between([token.text for token in tokens], dropped, sentence.tags, offsets)
+        return punctuation_between(
+            [token.text for token in tokens], dropped, sentence.tags, _known_offsets(sentence, tokens)
+        )
 
     def _parse_window(self, window: list[PreparedSentence], compiled: bool = False) -> Iterator[Parse]:
         """Parse a window in batches of like lengths, and yield its results in order."""
@@ -258,17 +258,23 @@ class Parser:
             self._warned_of_script = True
 
 
+def _known_offsets(sentence: Sentence, tokens: Sequence[Token]) -> list[tuple[int, int]] | None:
+    """Return where tokens stand; None for tokens that were given: their offsets don't say what touches what."""
+    return None if sentence.tokens else [(token.start, token.end) for token in tokens]
+
+
 def _result(job: PreparedSentence, drawn: DrawnTree) -> Parse:
     sentence, tokens = job.sentence, [token.text for token in job.tokens]
+    offsets = _known_offsets(sentence, job.tokens)
     rounded = iter(np.round(drawn.distances.astype(np.float64), 6).tolist())
     tags, constituents = sentence.tags, None
     if drawn.constituents is not None:
-        constituents, own = label_tokens(drawn.constituents, drawn.tags, tokens, job.dropped)
+        constituents, own = label_tokens(drawn.constituents, drawn.tags, tokens, job.dropped, offsets)
         tags = sentence.tags or own
         wide = {(start, end) for _, start, end in constituents if end - start > 1}
         spans = sorted(wide, key=lambda span: (span[0], -span[1]))
     else:
-        spans = attach_punctuation(drawn.spans, tokens, job.dropped)
+        spans = attach_punctuation(drawn.spans, tokens, job.dropped, offsets)
     return Parse(
         text=sentence.text,
         tokens=tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ordtool.parsing.trees.chart import Span
-from ordtool.parsing.trees.punctuation import place_constituents, punctuation_tag
+from ordtool.parsing.trees.punctuation import matching_pairs, place_constituents, punctuation_tags
 from ordtool.parsing.trees.treebank import Constituent
 
 __all__ = ["label_tokens"]
@@ -18,6 +18,7 @@ def label_tokens(
     tags: Sequence[str] | None,
     tokens: Sequence[str],
     punctuation: Sequence[bool],
+    offsets: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[list[Constituent], tuple[str, ...] | None]:
     """Make a labelled tree over all tokens of one over the words alone; punctuation hangs as in `attach_punctuation`.
 
@@ -29,22 +30,24 @@ def label_tokens(
         tags: Parts of speech of the words; None: not known.
         tokens: All tokens.
         punctuation: Which of them is punctuation.
+        offsets: Character offsets, half-open, where they are known: they tell quotes from apostrophes, dashes from hyphens.
 
     Returns:
-        Nodes over tokens, parents before children; and a tag a token, that of punctuation by its surface.
+        Nodes over tokens, parents before children; and a tag a token, that of punctuation by its surface and its partner.
     """
     words = list(dict.fromkeys((start, end) for _, start, end in constituents if end - start > 1))
-    placed, bare = place_constituents(words, tokens, punctuation)
-    positions = [k for k, is_mark in enumerate(punctuation) if not is_mark]
+    pairs = matching_pairs(tokens, punctuation, offsets)
+    placed, without_pair, bare = place_constituents(words, punctuation, pairs)
+    length = len(punctuation) - sum(punctuation)
     nodes: list[Constituent] = []
     inside: dict[Span, Span] = {}
     for label, start, end in constituents:
         at = inside.get((start, end), placed[start, end])
-        whole = (start, end) == (0, len(positions))
+        whole = (start, end) == (0, length)
         if whole and (start, end) not in inside:
             at = (0, len(tokens))
         if whole or label == _PARENTHESIS:
-            inside[start, end] = (positions[start], positions[end - 1] + 1)
+            inside[start, end] = without_pair[start, end]
         nodes.append(Constituent(label, *at))
     labelled = {(start, end) for _, start, end in constituents}
     # Brackets around a word that is no phrase by itself, or around none.
@@ -60,7 +63,5 @@ def label_tokens(
     if tags is None:
         return nodes, None
     own = iter(tags)
-    return nodes, tuple(
-        punctuation_tag(token) if is_mark else next(own)
-        for token, is_mark in zip(tokens, punctuation, strict=True)
-    )
+    marks = punctuation_tags(tokens, punctuation, pairs, offsets)
+    return nodes, tuple(next(own) if tag is None else tag for tag in marks)

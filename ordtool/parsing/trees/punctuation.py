@@ -183,51 +183,77 @@ def check_punctuation_bonus(weights: Mapping[str, object]) -> dict[str, float]:
 
 
 def attach_punctuation(
-    words: Sequence[Span], tokens: Sequence[str], punctuation: Sequence[bool]
+    words: Sequence[Span],
+    tokens: Sequence[str],
+    punctuation: Sequence[bool],
+    offsets: Sequence[tuple[int, int]] | None = None,
 ) -> list[Span]:
     """Return a tree over all tokens, made of a tree over the words alone.
 
     A mark between two words becomes a child of the smallest constituent that holds both, a mark at the edge of the
     sentence a child of the whole; brackets and quotes around exactly one constituent, or around a single word, are joined to
-    it: `(-LRB- IOP -RRB-)`. Taking the punctuation out again gives the tree over the words.
+    it: `(-LRB- IOP -RRB-)`. Where one mark of a pair stands inside a constituent and the other one at its edge, both are its
+    children. Taking the punctuation out again gives the tree over the words.
 
     Args:
         words: Spans over the words (tokens that are not punctuation) wider than one word, in pre-order.
         tokens: All tokens.
         punctuation: Whether each token is punctuation.
+        offsets: Character offsets, half-open, where they are known: they tell an opening `'` from a closing one.
 
     Returns:
         Spans over all tokens wider than one token, in pre-order, the whole sentence first.
     """
     if not any(punctuation):
         return list(words)
-    placed, bare = place_constituents(words, tokens, punctuation)
+    pairs = matching_pairs(tokens, punctuation, offsets)
+    placed, _, bare = place_constituents(words, punctuation, pairs)
     placed.pop((0, len(punctuation) - sum(punctuation)), None)
     spans = {(0, len(tokens)), *bare, *placed.values()}
     return sorted((span for span in spans if span[1] - span[0] > 1), key=lambda span: (span[0], -span[1]))
 
 
 def place_constituents(
-    words: Sequence[Span], tokens: Sequence[str], punctuation: Sequence[bool]
-) -> tuple[dict[Span, Span], list[Span]]:
+    words: Sequence[Span], punctuation: Sequence[bool], pairs: Sequence[tuple[int, int]]
+) -> tuple[dict[Span, Span], dict[Span, Span], list[Span]]:
     """Find where the constituents over words stand among all tokens, see `attach_punctuation`.
+
+    Args:
+        words: Spans over the words wider than one word, in pre-order.
+        punctuation: Whether each token is punctuation.
+        pairs: See `matching_pairs`.
 
     Returns:
         For each span over words, single words too, the tokens from its first to its last with the brackets and quotes around
-        it; and pairs of brackets or quotes around no word at all.
+        it; the same without those around itself; and pairs of brackets or quotes around no word at all.
     """
     positions = [k for k, is_mark in enumerate(punctuation) if not is_mark]
     nodes = {span: _Node(positions[span[0]], positions[span[1] - 1] + 1) for span in words}
-    for word, parent in enumerate(_link(nodes, len(positions))):
+    smallest = _link(nodes, len(positions))
+    for word, parent in enumerate(smallest):
         nodes[word, word + 1] = _Node(positions[word], positions[word] + 1, parent)
     before = _count_words_before(punctuation)
     bare: list[Span] = []
-    for opening, closing in _matching_pairs(tokens, punctuation):
-        if before[opening] == before[closing]:
+    for opening, closing in pairs:
+        start, end = before[opening], before[closing]
+        if start == end:
             bare.append((opening, closing + 1))
-        elif (before[opening], before[closing]) in nodes:
-            nodes[before[opening], before[closing]].widen(opening, closing + 1)
-    return {span: (node.start, node.end) for span, node in nodes.items()}, bare
+        elif (start, end) in nodes:
+            nodes[start, end].surround(opening, closing + 1)
+        else:
+            # One mark stands inside a constituent, the other one at its edge: it is taken in.
+            holder = _climb(smallest[start], positions[start - 1], positions[start]) if start else None
+            if holder is not None and positions[end - 1] < holder.end <= closing:
+                holder.widen(holder.start, closing + 1)
+            holder = (
+                _climb(smallest[end - 1], positions[end - 1], positions[end])
+                if end < len(positions)
+                else None
+            )
+            if holder is not None and opening < holder.start <= positions[start]:
+                holder.widen(opening, holder.end)
+    placed = {span: (node.start, node.end) for span, node in nodes.items()}
+    return placed, {span: node.inside for span, node in nodes.items()}, bare
 
 
 _TAGS = {
@@ -242,30 +268,74 @@ _TAGS = {
 _OPENING_QUOTES = frozenset(("``", "`", "“", "‘", "„", "«", "‹", "「", "『"))
 
 
-def punctuation_tag(token: str) -> str:
-    """Return the tag that treebanks give a punctuation token, by its surface: `.`, `,`, `:`, `-LRB-`, quotes, `HYPH`."""
-    kind = punctuation_kind(token, joined=True)
+def punctuation_tag(token: str, *, joined: bool = True, opens: bool = False) -> str:
+    """Return the tag that treebanks give a punctuation token, by its surface: `.`, `,`, `:`, `-LRB-`, quotes, `HYPH`.
+
+    Args:
+        token: Its surface.
+        joined: Whether a hyphen touches the words on both sides; else it is a dash.
+        opens: Whether a straight quote opens.
+    """
+    kind = punctuation_kind(token, joined=joined)
     if kind == "quote":
-        return "``" if token in _OPENING_QUOTES else "''"
+        return "``" if opens or token in _OPENING_QUOTES else "''"
     if kind == "stop" and token not in (".", "!", "?", "。", "！", "？"):
         return ":"
     return _TAGS.get(kind, "NFP")
 
 
-class _Node:
-    """Where a constituent begins and ends among the tokens."""
+def punctuation_tags(
+    tokens: Sequence[str],
+    punctuation: Sequence[bool],
+    pairs: Sequence[tuple[int, int]],
+    offsets: Sequence[tuple[int, int]] | None = None,
+) -> list[str | None]:
+    """Return the tag of each punctuation token, see `punctuation_tag`, and None for each word.
 
-    __slots__ = ("end", "parent", "start")
+    Args:
+        tokens: All tokens.
+        punctuation: Whether each is punctuation.
+        pairs: See `matching_pairs`.
+        offsets: Character offsets, half-open; None: not known, and every hyphen counts as one that joins words.
+    """
+    opening = {start for start, _ in pairs}
+    return [
+        punctuation_tag(token, joined=offsets is None or _touches_both(offsets, k), opens=k in opening)
+        if is_mark
+        else None
+        for k, (token, is_mark) in enumerate(zip(tokens, punctuation, strict=True))
+    ]
+
+
+class _Node:
+    """Where a constituent begins and ends among the tokens; `inside` is the same without the pair of marks around it."""
+
+    __slots__ = ("end", "inside", "parent", "start")
 
     def __init__(self, start: int, end: int, parent: _Node | None = None) -> None:
         self.start, self.end, self.parent = start, end, parent
+        self.inside = (start, end)
+
+    def surround(self, start: int, end: int) -> None:
+        """Take in a pair of marks, here and in every constituent above that ends at the same edge."""
+        self.start, self.end = min(self.start, start), max(self.end, end)
+        if self.parent is not None:
+            self.parent.widen(start, end)
 
     def widen(self, start: int, end: int) -> None:
-        """Take in tokens at the edges, here and in every constituent above that ends at the same edge."""
+        """Take in tokens at the edges as children, here and in every constituent above that ends at the same edge."""
         node: _Node | None = self
         while node is not None and (node.start > start or node.end < end):
             node.start, node.end = min(node.start, start), max(node.end, end)
+            node.inside = (node.start, node.end)
             node = node.parent
+
+
+def _climb(node: _Node | None, first: int, last: int) -> _Node | None:
+    """Return the smallest constituent from a node upwards that holds two tokens."""
+    while node is not None and not (node.start <= first and last < node.end):
+        node = node.parent
+    return node
 
 
 def _link(nodes: dict[Span, _Node], length: int) -> list[_Node | None]:
@@ -294,20 +364,40 @@ def _count_words_before(punctuation: Sequence[bool]) -> list[int]:
     return counts
 
 
-def _matching_pairs(tokens: Sequence[str], punctuation: Sequence[bool]) -> list[tuple[int, int]]:
-    """Return pairs of brackets and quotes, inner pairs first; what has no partner is left out."""
+def matching_pairs(
+    tokens: Sequence[str],
+    punctuation: Sequence[bool],
+    offsets: Sequence[tuple[int, int]] | None = None,
+) -> list[tuple[int, int]]:
+    """Return pairs of brackets and quotes, inner pairs first; what has no partner is left out.
+
+    Args:
+        tokens: All tokens.
+        punctuation: Whether each is punctuation.
+        offsets: Character offsets, half-open; None: not known, and a straight `'` is no quote.
+    """
     pairs: list[tuple[int, int]] = []
     waiting: list[tuple[str, int]] = []  # what would close, and where it was opened
     for k, token in enumerate(tokens):
         if not punctuation[k]:
             continue
+        single = token == "'"
         depth = next(
             (d for d in range(len(waiting) - 1, max(len(waiting) - 9, -1), -1) if waiting[d][0] == token),
             None,
         )
-        if depth is not None:
+        if depth is not None and not (single and offsets and _begins_word(offsets, k)):
             pairs.append((waiting[depth][1], k))
             del waiting[depth:]
+        elif single:
+            if offsets and _begins_word(offsets, k):
+                waiting.append((token, k))
         elif token in PAIRS:
             waiting.append((PAIRS[token], k))
     return pairs
+
+
+def _begins_word(offsets: Sequence[tuple[int, int]], k: int) -> bool:
+    """Whether token k touches the next one, and not the one before."""
+    apart = k == 0 or offsets[k - 1][1] < offsets[k][0]
+    return apart and k + 1 < len(offsets) and offsets[k][1] == offsets[k + 1][0]
