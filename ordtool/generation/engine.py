@@ -15,20 +15,14 @@ from ordtool.errors import OnError, OrdtoolError, reject
 from ordtool.generation.backends.backend import Backend
 from ordtool.generation.batch_plan import ContextExtension, extended, level_of, plan_batches
 from ordtool.generation.codec import PromptCodec
-from ordtool.generation.config import (
-    Choice,
-    Continuation,
-    Decoding,
-    DecodingOptions,
-    Result,
-    check_side_by_side,
-)
+from ordtool.generation.config import Decoding, DecodingOptions, Result, check_side_by_side
 from ordtool.generation.decode import decode
 from ordtool.generation.loading import load_backend
 from ordtool.generation.nbce import ContextPool
 from ordtool.generation.processors import TokenSelector
 from ordtool.generation.prompts import PromptStyle
-from ordtool.generation.stopping import StopStrings, TextStream, find_stop, tokens_until
+from ordtool.generation.results import compare_answers, make_result
+from ordtool.generation.stopping import StopStrings, TextStream
 from ordtool.io.text import Record
 from ordtool.progress import SILENT, Progress
 from ordtool.runtime import resolve_device
@@ -237,7 +231,9 @@ class TextGenerator:
         results = []
         for number, prompt in enumerate(batch):
             own = rows[number * decoding.n : (number + 1) * decoding.n]
-            results.append(self._finish(prompt, own, decoding, stops, strip=style.few_shot))
+            results.append(
+                make_result(self.backend, self.codec, prompt.ids, own, decoding, stops, strip=style.few_shot)
+            )
         if stream is not None:
             stream.finish(results[0].text)
         return results
@@ -261,7 +257,8 @@ class TextGenerator:
         longest = replace(prompt, ids=max(rows, key=len))
         pool = ContextPool(select, decoding.beta)
         sequences = decode(self.backend, inputs, self._steps(longest, decoding), pool, decoding, stop, None)
-        result = self._finish(prompt, sequences[:1, columns:].tolist(), decoding, stops, strip=False)
+        row = sequences[:1, columns:].tolist()
+        result = make_result(self.backend, self.codec, prompt.ids, row, decoding, stops)
         if write is not None:
             write(result.text)
         progress.advance(1)
@@ -292,38 +289,7 @@ class TextGenerator:
             watch=lambda written: progress.advance(0, tokens=f"{written:,}"),
         )
 
-    def _finish(
-        self, prompt: Prompt, rows: list[list[int]], decoding: Decoding, stops: Sequence[str], *, strip: bool
-    ) -> Result:
-        before = self.codec.before(prompt.ids)
-        cut: list[tuple[list[int], str, bool]] = []
-        for row in rows:
-            end = next((place for place, token in enumerate(row) if token in self._stops), None)
-            ids = row if end is None else row[: end + 1]
-            text = self.codec.decode(before, ids)
-            stop = find_stop(text, stops)
-            if stop is not None:
-                text = text[:stop]
-                ids = ids[: tokens_until(ids, stop, lambda some: self.codec.decode(before, some))]
-            cut.append((ids, text.strip() if strip else text, end is not None or stop is not None))
-        logprobs = self.backend.logprobs(prompt.ids, [ids for ids, _, _ in cut]) if decoding.scored else None
-        outputs = []
-        for number, (ids, text, ended) in enumerate(cut):
-            values = logprobs[number] if logprobs is not None else None
-            outputs.append(
-                Continuation(
-                    text,
-                    "stop" if ended else "length",
-                    (sum(values) / len(values) if values else 0.0) if values is not None else None,
-                    self.codec.spelled(before, ids, values)
-                    if decoding.logprobs and values is not None
-                    else None,
-                )
-            )
-        return Result(tuple(outputs))
-
     def _choose(self, prompt: Prompt, decoding: Decoding) -> Result:
-        """Compare the answers by ln p(answer | prompt), summed over its tokens."""
         answers = [self.codec.answer(prompt.ids, choice) for choice in decoding.choices]
         room = self._room(prompt.ids)
         if room is not None and max(map(len, answers)) > room:
@@ -331,22 +297,7 @@ class TextGenerator:
                 f"{prompt.record.where}: no room in the context ({self.context} tokens) for the longest choice",
                 "shorten the prompt",
             )
-        logprobs = self.backend.logprobs(prompt.ids, answers)
-        scores = torch.tensor([sum(row) for row in logprobs], dtype=torch.float64)
-        shares = scores.softmax(0).tolist()
-        choices = tuple(
-            Choice(text, float(score), share)
-            for text, score, share in zip(decoding.choices, scores, shares, strict=True)
-        )
-        best = max(range(len(choices)), key=lambda place: choices[place].score)
-        values = logprobs[best]
-        tokens = (
-            self.codec.spelled(self.codec.before(prompt.ids), answers[best], values)
-            if decoding.logprobs
-            else None
-        )
-        score = sum(values) / len(values) if decoding.scored else None
-        return Result((Continuation(choices[best].text, "stop", score, tokens),), choices)
+        return compare_answers(self.backend, self.codec, prompt.ids, answers, decoding)
 
     def stream(
         self,
