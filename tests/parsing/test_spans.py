@@ -188,16 +188,16 @@ def test_what_is_saved_is_what_was_trained_also_in_half(trees, trained, tmp_path
 KILLED = """
 import os, signal, sys
 from ordtool.cli.app import main
-from ordtool.parsing.spans import training as span_training
+from ordtool.parsing.spans.trainer import SpanTrainer
 
-save = span_training._Trainer.save
+save = SpanTrainer.save
 
 def save_and_die(self):
     save(self)
     if self.at.epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-span_training._Trainer.save = save_and_die
+SpanTrainer.save = save_and_die
 main(sys.argv[1:])
 """
 

@@ -209,6 +209,10 @@ def describe_epoch(record: dict[str, Any]) -> str:
         for part in ("train", "dev")
         if (key := f"{part}_perplexity") in record
     ]
+    if "train_loss" in record:
+        said.append(f"train loss {record['train_loss']}")
+    if "agreement" in record:
+        said.append(f"agreement {record['agreement']}%")
     if "f1" in record:
         layers = record["f1"]
         shown = " ".join(f"{score}%" for score in as_many(layers, float))
