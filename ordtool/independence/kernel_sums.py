@@ -1,14 +1,14 @@
 r"""One pass over all pairs of rows: every sum that HSIC, CKA and the null distribution's variance are made of.
 
 For kernels $K^{(1)}, \dots, K^{(p)}$ over the same $n$ rows the pass collects the products $\sum_{i \ne j}
-K^{(a)}_{ij} K^{(b)}_{ij}$ and the row sums; memory is $O(pn)$ beside the blocks. Only blocks on and above
-the diagonal are computed. Each kernel's typical value is taken away first, which changes no centred
-quantity and saves the digits that a float32 sum of numbers near 1 would lose.
+K^{(a)}_{ij} K^{(b)}_{ij}$ and the row sums, block by block (`block_sums`) or from features. Each kernel's
+typical value is taken away first, which changes no centred quantity and saves the digits that a float32 sum
+of numbers near 1 would lose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordtool.errors import OrdtoolError
+from ordtool.independence.block_sums import BLOCK, Pair, PartialSums, sum_blocks
 from ordtool.independence.kernels import FeatureKernel, Kernel
-from ordtool.io.stages import Stage, stage
-from ordtool.parallel import ordered_map
+from ordtool.io.stages import stage
 from ordtool.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Float64Array = NDArray[np.float64]
-Pair = tuple[int, int]
-
-BLOCK = 384
 
 
 @dataclass(frozen=True)
@@ -229,7 +226,7 @@ def kernel_sums(
         there = on_device(kernels, device)
         with stage(kept, products=found.products, row_sums=found.row_sums) as at:
             if there is None:
-                _sum_blocks(found, at, (kernels, every_pair, offsets), threads, progress)
+                sum_blocks(found, at, (kernels, every_pair, offsets), threads, progress)
             elif not at.done:
                 found.merge(_device_sums(there, every_pair, offsets, progress))
                 at.reach(1)
@@ -295,102 +292,6 @@ def cross_product(left: Array, right: Array) -> Float64Array:
     return total
 
 
-@dataclass(slots=True)
-class PartialSums:
-    """The sums of some blocks: of a task; the sums of tasks add up to those of all pairs of rows.
-
-    Attributes:
-        products: Of each pair of kernels, `(pairs,)`; blocks above the diagonal count twice.
-        row_sums: `(kernels, rows)`.
-    """
-
-    products: Float64Array
-    row_sums: Float64Array
-
-    @classmethod
-    def empty(cls, kernels: int, pairs: int, rows: int) -> PartialSums:
-        """Sums of no blocks."""
-        return cls(np.zeros(pairs), np.zeros((kernels, rows)))
-
-    def merge(self, other: PartialSums) -> PartialSums:
-        """Add another task's sums, in place."""
-        self.products += other.products
-        self.row_sums += other.row_sums
-        return self
-
-
-def block_tasks(rows: int, tasks: int = 1) -> list[list[Pair]]:
-    """Deal the blocks on and above the diagonal out to tasks of about as many pairs of rows.
-
-    Returns:
-        Of each task the corners of its blocks.
-    """
-    corners = [(i, j) for i in range(0, rows, BLOCK) for j in range(i, rows, BLOCK)]
-    return [corners[task::tasks] for task in range(min(tasks, len(corners)))]
-
-
-def partial_sums(
-    kernels: Sequence[Kernel],
-    pairs: Sequence[Pair],
-    offsets: Float64Array,
-    corners: Sequence[Pair],
-    threads: int | None = None,
-    progress: Progress = SILENT,
-) -> PartialSums:
-    """Sum some blocks up: a task. It needs the rows of all kernels, and nothing of other tasks.
-
-    Args:
-        kernels: Over the same rows.
-        pairs: Of kernels.
-        offsets: See `KernelSums`; the same for all tasks.
-        corners: Of the blocks; see `block_tasks`.
-        threads: Threads to use; None is one a core.
-        progress: Advanced by pairs of rows; the caller starts the bar.
-    """
-    found = PartialSums.empty(len(kernels), len(pairs), kernels[0].rows)
-    for pairs_of_rows in _add_blocks(found, kernels, pairs, offsets, corners, threads):
-        progress.advance(pairs_of_rows)
-    return found
-
-
-def _add_blocks(
-    found: PartialSums,
-    kernels: Sequence[Kernel],
-    pairs: Sequence[Pair],
-    offsets: Float64Array,
-    corners: Sequence[Pair],
-    threads: int | None,
-) -> Iterator[float]:
-    """Add blocks up in order; yield the pairs of rows of each that is added."""
-    dtype = np.result_type(*(kernel.dtype for kernel in kernels))
-    work = _BlockSums(kernels, pairs, offsets.astype(dtype), dtype)
-    for (i, j), (dots, across, down) in zip(corners, ordered_map(work, corners, threads), strict=True):
-        found.products += dots if i == j else 2 * dots
-        found.row_sums[:, i : i + BLOCK] += across
-        if i != j:
-            found.row_sums[:, j : j + BLOCK] += down
-        yield across.shape[1] * down.shape[1] * (0.5 if i == j else 1)
-
-
-def _sum_blocks(
-    found: PartialSums,
-    at: Stage,
-    what: tuple[Sequence[Kernel], Sequence[Pair], Float64Array],
-    threads: int | None,
-    progress: Progress,
-) -> None:
-    """Sum all blocks up, behind those that an interrupted run did."""
-    n = what[0][0].rows
-    [corners] = block_tasks(n)
-    progress.start("pairs", n * (n + 1) // 2, "pairs")
-    done = [(min(BLOCK, n - i) * min(BLOCK, n - j)) * (0.5 if i == j else 1) for i, j in corners[: at.done]]
-    progress.advance(sum(done))
-    for pairs_of_rows in _add_blocks(found, *what, corners[at.done :], threads):
-        at.reach(at.done + 1)
-        progress.advance(pairs_of_rows)
-    progress.close()
-
-
 def _device_sums(
     kernels: Sequence[DeviceKernel], pairs: Sequence[Pair], offsets: Float64Array, progress: Progress
 ) -> PartialSums:
@@ -426,40 +327,3 @@ def on_device(kernels: Sequence[Kernel], device: str) -> list[DeviceKernel] | No
     # Kernels of different precision meet in products.
     alike = len(found) == len(kernels) and len({kernel.right.dtype for kernel in found}) == 1
     return found if alike else None
-
-
-class _BlockSums:
-    """The sums of one block, for all kernels; blocks on the diagonal without their diagonal."""
-
-    def __init__(
-        self,
-        kernels: Sequence[Kernel],
-        pairs: Sequence[Pair],
-        offsets: Array,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self._kernels = kernels
-        self._pairs = pairs
-        self._offsets = offsets
-        self._dtype = dtype
-
-    def __call__(self, corner: Pair) -> tuple[Float64Array, Float64Array, Float64Array]:
-        i, j = corner
-        rows, columns = slice(i, i + BLOCK), slice(j, j + BLOCK)
-        blocks = [self._block(index, rows, columns) for index in range(len(self._kernels))]
-        across = np.stack([_row_sums(block) for block in blocks])
-        down = across if i == j else np.stack([_row_sums(block.T) for block in blocks])
-        dots = [np.vecdot(blocks[a], blocks[b]).sum(dtype=np.float64) for a, b in self._pairs]
-        return np.array(dots), across, down
-
-    def _block(self, index: int, rows: slice, columns: slice) -> Array:
-        kernel = self._kernels[index]
-        block = kernel.block(rows, columns)
-        block -= self._offsets[index].astype(block.dtype)
-        if rows == columns:
-            np.fill_diagonal(block, 0)
-        return block
-
-
-def _row_sums(block: Array) -> Float64Array:
-    return np.asarray(block @ np.ones(block.shape[1], dtype=block.dtype), dtype=np.float64)

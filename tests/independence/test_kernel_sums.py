@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ordtool.independence.kernel_sums as module
-from ordtool.independence.kernel_sums import PartialSums, block_tasks, kernel_sums, partial_sums
+import ordtool.independence.block_sums as module
+from ordtool.independence.block_sums import PartialSums, block_tasks, partial_sums
+from ordtool.independence.kernel_sums import kernel_sums
 from ordtool.independence.kernels import KERNELS, FeatureKernel, PrecomputedKernel, fit_kernel
 
 
