@@ -67,7 +67,7 @@ class TextTokenizer:
     @property
     def model_max_length(self) -> int | None:
         """Tokens that the tokenizer says the model takes; None where it doesn't."""
-        from ordtool.models.loading import tokenizer_limit
+        from ordtool.models.limits import tokenizer_limit
 
         return tokenizer_limit(self._tokenizer)
 

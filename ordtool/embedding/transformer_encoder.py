@@ -44,7 +44,7 @@ class TransformerEncoder:
     def __init__(self, settings: SentenceTransformersConfig, config: EncoderConfig) -> None:
         from ordtool.embedding import padded_encoder
         from ordtool.embedding.tokenizing import TextTokenizer
-        from ordtool.models.loading import usable_context
+        from ordtool.models.limits import usable_context
         from ordtool.runtime import resolve_device, resolve_dtype
 
         self._device = resolve_device(config.device)

@@ -11,7 +11,8 @@ from ordtool.errors import OrdtoolError
 from ordtool.generation.backends.backend import Backend
 from ordtool.generation.backends.causal import CausalBackend, UnilmBackend
 from ordtool.generation.backends.encoder_decoder import EncoderDecoderBackend
-from ordtool.models.loading import check_vocabulary, load_config, load_model, load_tokenizer, usable_context
+from ordtool.models.limits import usable_context
+from ordtool.models.loading import check_vocabulary, load_config, load_model, load_tokenizer
 
 _WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2Seq", "MTModel")
 _LABELS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ordtool.errors import OrdtoolError
-from ordtool.models.loading import UNBOUNDED, read_tokenizer_file
+from ordtool.models.limits import UNBOUNDED
+from ordtool.models.loading import read_tokenizer_file
 
 _CLASSES = ("BertTokenizer", "BertTokenizerFast")
 _DEFAULTS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}

@@ -12,13 +12,8 @@ import torch
 from ordtool.arguments import as_strings, is_one
 from ordtool.batching import batches_by_length
 from ordtool.errors import OrdtoolError
-from ordtool.models.loading import (
-    check_vocabulary,
-    load_model,
-    load_tokenizer,
-    tokenizer_limit,
-    usable_context,
-)
+from ordtool.models.limits import tokenizer_limit, usable_context
+from ordtool.models.loading import check_vocabulary, load_model, load_tokenizer
 from ordtool.prediction.classifiers import Scores
 from ordtool.progress import SILENT, Progress
 from ordtool.tuning.backbone.model import Backbone

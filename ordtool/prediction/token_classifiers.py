@@ -13,13 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ordtool.batching import batches_by_length
-from ordtool.models.loading import (
-    check_vocabulary,
-    load_model,
-    load_tokenizer,
-    tokenizer_limit,
-    usable_context,
-)
+from ordtool.models.limits import tokenizer_limit, usable_context
+from ordtool.models.loading import check_vocabulary, load_model, load_tokenizer
 from ordtool.prediction.evaluation import AnswerEvaluation, Evaluation, WordEvaluation
 from ordtool.prediction.items import Answer, Item, WordLabels
 from ordtool.progress import SILENT, Progress

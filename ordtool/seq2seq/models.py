@@ -9,14 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ordtool.errors import OrdtoolError
-from ordtool.models.loading import (
-    check_complete,
-    load_config,
-    load_model,
-    load_tokenizer,
-    position_offset,
-    read_json,
-)
+from ordtool.models.limits import position_offset
+from ordtool.models.loading import check_complete, load_config, load_model, load_tokenizer, read_json
 from ordtool.seq2seq.unilm import UnilmConfig, UnilmForSeq2Seq, split_head
 
 ENCODERS = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ordtool.errors import OrdtoolError, UsageError
-from ordtool.models.loading import usable_context
+from ordtool.models.limits import usable_context
 from ordtool.progress import Progress
 from ordtool.seq2seq.config import Seq2SeqTrainingConfig
 from ordtool.seq2seq.data import Row

@@ -27,7 +27,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ordtool.lm import masks
 from ordtool.lm.positions import count_positions
-from ordtool.models.loading import usable_context
+from ordtool.models.limits import usable_context
 from ordtool.models.releases import CACHE_NAMES, CheckedCache, attention_name, cache_argument, takes_cache
 
 NEVER = -1e4

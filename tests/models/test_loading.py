@@ -9,16 +9,8 @@ import torch
 import transformers
 
 from ordtool.errors import OrdtoolError
-from ordtool.models.loading import (
-    check_vocabulary,
-    load_config,
-    load_model,
-    load_tokenizer,
-    position_offset,
-    read_tensors,
-    tokenizer_limit,
-    usable_context,
-)
+from ordtool.models.limits import position_offset, tokenizer_limit, usable_context
+from ordtool.models.loading import check_vocabulary, load_config, load_model, load_tokenizer, read_tensors
 
 SMALL = {
     "hidden_size": 8,

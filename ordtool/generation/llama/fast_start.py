@@ -22,7 +22,8 @@ from ordtool.generation.config import Decoding
 from ordtool.generation.llama.llama import Llama, read_llama
 from ordtool.generation.llama.static_decode import CHECK_EVERY, StaticDecoder, is_static, rows_that_fit
 from ordtool.models.cpm_tokenizer import find_cpm
-from ordtool.models.loading import UNBOUNDED, load_tokenizer, read_tokenizer_file
+from ordtool.models.limits import UNBOUNDED
+from ordtool.models.loading import load_tokenizer, read_tokenizer_file
 from ordtool.runtime import use_threads
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ordtool.models.loading import load_model, read_tokenizer_file, usable_context
+from ordtool.models.limits import usable_context
+from ordtool.models.loading import load_model, read_tokenizer_file
 from ordtool.parsing.spans.words import PieceVocabulary, unpack_pieces
 from ordtool.parsing.text.tokenize import check_token_kind
 from ordtool.parsing.trees.punctuation import PUNCTUATION_KINDS

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ordtool.models.layers import depth, find_layers
-from ordtool.models.loading import usable_context
+from ordtool.models.limits import usable_context
 from ordtool.runtime import use_threads
 from ordtool.tuning.backbone.recorder import HiddenStateRecorder, recording
 
