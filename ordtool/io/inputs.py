@@ -31,6 +31,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 BOM = b"\xef\xbb\xbf"
 _OBJECTS = re.compile(rb'\s*\[\s*\{\s*("|$)')
 _GZIP_MAGIC = b"\x1f\x8b"
+_PDF_MAGIC = b"%PDF-"
 _PIECE = 1 << 16
 _NO_INPUT = "no input: give a file, or pipe text in"
 _NO_INPUT_HINT = "for example: echo 'The children played in the garden.' | ordtool parse"
@@ -151,7 +152,7 @@ def open_input(path: str | Path) -> Iterator[Input]:
     """Open a file, a pipe, or stdin for `-`, for reading bytes; gzip is unpacked on the way.
 
     Raises:
-        OrdtoolError: If it is missing, a folder or not permitted.
+        OrdtoolError: If it is missing, a folder, not permitted, or a PDF.
         UsageError: If stdin is asked for and is a terminal.
     """
     once = reads_once(path)
@@ -164,6 +165,11 @@ def open_input(path: str | Path) -> Iterator[Input]:
         unpacked = gzip.GzipFile(fileobj=below, mode="rb")
         beginning = _Beginning(cast(_ReadsBytes, unpacked), (unpacked, below))
     with Input(beginning, str(path), once, packed) as found:
+        if found.starts_with(_PDF_MAGIC):  # its first line would pass for a sentence
+            raise OrdtoolError(
+                f"{source_name(path)}: this is a PDF, and text is needed",
+                "pdftotext FILE.pdf makes text of it",
+            )
         yield found
 
 
@@ -247,6 +253,8 @@ def decode_line(raw: bytes, source: str, number: int) -> str:
             hint = "this looks like UTF-16: iconv -f utf-16 -t utf-8 converts it"
         elif raw.startswith(b"\x93NUMPY"):
             hint = "this is an NPY file, and a text file is expected here"
+        elif raw.startswith(b"PK\x03\x04"):
+            hint = "this is a zip archive, as .docx, .odt and .xlsx are: save it as plain text in UTF-8 first"
         raise OrdtoolError(
             f"{source}:{number}: invalid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})",
             hint,

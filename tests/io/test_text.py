@@ -73,6 +73,8 @@ def test_another_field(write):
     [
         ("a.txt", b"fine\nbad \xff byte\n", "a.txt:2: invalid UTF-8 .byte 0xff at column 5"),
         ("a.txt", "text".encode("utf-16"), "a.txt:1: invalid UTF-8.*UTF-16"),
+        ("a.txt", b"%PDF-1.5\n%\xd0\xd4\n", "a.txt: this is a PDF, and text is needed"),
+        ("a.docx", b"PK\x03\x04\x14\xff\n", "a.docx:1: invalid UTF-8.*zip archive, as .docx"),
         ("a.jsonl", b'{"text": "ok"}\n{"text": \n', "a.jsonl:2: malformed JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl:1: expected a JSON object, found list"),
         ("a.jsonl", b'{"title": "x", "id": 1}\n', "a.jsonl:1: no field 'text' .keys: title, id.*`field`"),
