@@ -12,7 +12,7 @@ set -eu
 case $SIZE in # grammars: SEED:NONTERMINALS:PRETERMINALS:STATE and the weight of its vote
   gpu) : "${GRAMMARS:=$((SEED + 1)):1024:2048:256=1 $SEED:512:1024:384=0.5}" "${EPOCHS:=1.7}" "${SENTENCES:=44000}"
     text=(--vocab-size 12000 --max-length 40) ;;
-  cpu) : "${GRAMMARS:=$SEED:1024:1024:256=1}" "${EPOCHS:=1.22}" "${SENTENCES:=20000}"
+  cpu) : "${GRAMMARS:=$SEED:1024:1024:256=1}" "${EPOCHS:=1.22}" "${SENTENCES:=15000}"
     text=(--vocab-size 8000 --max-length 20) ;;
   *) echo "SIZE is gpu or cpu, not $SIZE" >&2; exit 2 ;;
 esac
