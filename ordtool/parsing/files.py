@@ -15,7 +15,7 @@ from ordtool.io.inputs import read_again
 from ordtool.parsing.config import ParseConfig
 from ordtool.parsing.parser import Parser
 from ordtool.parsing.result import Parse
-from ordtool.parsing.text.reader import InputConfig, input_files, read_inputs
+from ordtool.parsing.text.reader import InputConfig, holds_paragraphs, input_files, read_inputs
 from ordtool.parsing.trees.html import draw_html
 from ordtool.parsing.trees.svg import draw_svg
 from ordtool.parsing.work import SHARD_FORMATS, ParseWork, SentenceReader, worker_count
@@ -88,6 +88,8 @@ def parse_files(
     check_resume(config)
     workers = worker_count(config.scale, config.inputs, config.format, config.parse)
     files = [str(file) for file in input_files(config.inputs, config.reading)]
+    if config.parse.tokens is None and (several := [f for f in files if holds_paragraphs(f, config.reading)]):
+        progress.note(f"{several[0]}: lines seem to hold several sentences; `split` makes a tree of each")
     shown = ShardBar(progress, "parsing", "sentences", hidden=not bar)
     if config.format not in SHARD_FORMATS:
         _draw_files(config, progress, bar, draw)

@@ -50,6 +50,20 @@ def test_killed_and_resumed_is_uninterrupted(run_in_process, launcher, parsers, 
     assert [path.name for path in book.iterdir() if "partial" in path.name] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [
+        ("The cat sat. It was old.\nShe ran to him. He was not there.\n", True),
+        ("The cat sat on Mt. Hood.\nShe ran to Mr. Smith. He was not there.\nIt was old.\n", False),
+    ],
+)
+def test_lines_of_several_sentences_are_told(run_in_process, parsers, tmp_path, text, several):
+    (tmp_path / "a.txt").write_text(text)
+    command = ["parse", "-m", str(parsers()), "a.txt"]
+    assert ("--split makes a tree of each" in run_in_process(*command).stderr) == several
+    assert "--split" not in run_in_process(*command, "--tokenized").stderr
+
+
 @pytest.mark.parametrize("chosen", ["svg", "html", "tree"])
 def test_only_lines_are_resumed(fails_in_process, parsers, book, chosen):
     arguments = ["parse", "-m", parsers(), "book.txt", "-f", chosen, "-o", "t", "--resume"]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
 
 from ordtool.arguments import as_strings
-from ordtool.errors import OnError, UsageError, close_match_hint
+from ordtool.errors import OnError, OrdtoolError, UsageError, close_match_hint
 from ordtool.io import inputs
 from ordtool.io.arrow import dataset_files, holds_arrow
 from ordtool.io.conllu import ConlluSentence, conllu_sentences, holds_conllu
@@ -153,6 +155,24 @@ def read_inputs(
 def is_lines(stream: Input, config: InputConfig) -> bool:
     """Whether an input, of which nothing was read yet, is text or JSON lines, each line a sentence for itself."""
     return not config.split and _kind(stream, config) in ("auto", "text", "jsonl")
+
+
+# Lines that are looked at, to say what they are.
+_GLANCE = 20
+
+
+def holds_paragraphs(file: str | Path, config: InputConfig) -> bool:
+    """Whether most of the first lines of a file, read as a sentence each, look like several English sentences.
+
+    What can't be read, or but once, is not looked at.
+    """
+    if config.split or config.language != "en" or reads_once(file):
+        return False
+    with suppress(OrdtoolError), open_input(file) as stream:
+        if is_lines(stream, config):
+            found = [s.text for s in islice(sentences_of(stream, config, None, lambda _: None), _GLANCE)]
+            return 2 * sum(_INNER_STOP.search(text) is not None for text in found) > len(found)
+    return False
 
 
 def sentences_of(
