@@ -10,7 +10,11 @@ import pytest
 
 from ordtool.errors import OrdtoolError, UsageError
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [
+    pytest.mark.slow,
+    # Ray 2.50 leaves files and processes of its own to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
