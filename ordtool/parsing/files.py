@@ -88,8 +88,9 @@ def parse_files(
     check_resume(config)
     workers = worker_count(config.scale, config.inputs, config.format, config.parse)
     files = [str(file) for file in input_files(config.inputs, config.reading)]
-    if config.parse.tokens is None and (several := [f for f in files if holds_paragraphs(f, config.reading)]):
-        progress.note(f"{several[0]}: lines seem to hold several sentences; `split` makes a tree of each")
+    # The first file speaks for all: a folder may have thousands.
+    if config.parse.tokens is None and files and holds_paragraphs(files[0], config.reading):
+        progress.note(f"{files[0]}: lines seem to hold several sentences; `split` makes a tree of each")
     shown = ShardBar(progress, "parsing", "sentences", hidden=not bar)
     if config.format not in SHARD_FORMATS:
         _draw_files(config, progress, bar, draw)

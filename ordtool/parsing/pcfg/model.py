@@ -114,10 +114,10 @@ _WORDS_AT_A_TIME = 2048
 
 
 class _LogSumOfWords(torch.autograd.Function):
-    """log of the sum over words of exp(vector . word), for each of many vectors.
+    """log of the sum over words of exp(vector . word): vectors `(p, size)` and words `(v, size)` give `(p,)`.
 
-    What autograd would keep is larger than all the rest of a step and is read from memory five times; here products are made
-    twice instead, some words at a time.
+    What autograd would keep is larger than all the rest of a step; here products are made twice instead, some words at a
+    time. The gradient is the words' shares, softmax(vector . word), times the other factor.
     """
 
     @staticmethod
